@@ -1,0 +1,3 @@
+//! The `colo` command: arguments in, library calls, output out.
+
+fn main() {}

@@ -1,0 +1,170 @@
+//! The seam: what a hypervisor must offer for its machines to be protected.
+//!
+//! Four small traits, each object-safe: [`Control`] (stop and go), [`DirtyLog`] (which pages were written), [`Pages`] (read
+//! and write them) and [`State`] (vCPUs and devices). [`Domain`] is all four. The engine drives a `&mut dyn Domain` and
+//! never learns which hypervisor is behind it. [`Host`] makes domains, for the side that receives one.
+//!
+//! [`model::ModelDomain`] is an implementation in plain memory, for tests and for trying things out:
+//!
+//! ```
+//! use colo_core::domain::{Control, DirtyLog, Domain, Pages, model::ModelDomain};
+//! use colo_core::domain::DirtyBitmap;
+//! use colo_core::ids::{PAGE_SIZE, Pfn};
+//!
+//! let mut domain = ModelDomain::new("demo", 16);
+//! domain.enable_dirty_log()?;
+//! domain.suspend()?;
+//! domain.write_pages(&[Pfn(3)], &[7; PAGE_SIZE])?;
+//! let mut page = vec![0; PAGE_SIZE];
+//! domain.read_pages(&[Pfn(3)], &mut page)?;
+//! assert_eq!(page[0], 7);
+//! # Ok::<(), colo_core::domain::DomainError>(())
+//! ```
+
+mod bitmap;
+mod error;
+pub mod model;
+mod spec;
+
+pub use bitmap::DirtyBitmap;
+pub use error::DomainError;
+pub use spec::{DomainSpec, MacAddr, NicSpec};
+
+use crate::ids::Pfn;
+use crate::net::Port;
+
+/// The most pages in one call of [`Pages`]: a batch is one record of the stream, and 4 MiB keep a cache warm.
+pub const MAX_BATCH_PAGES: usize = 1024;
+
+/// Everything that the engine needs of a domain.
+pub trait Domain: Control + DirtyLog + Pages + State + Send {}
+
+impl<T: Control + DirtyLog + Pages + State + Send> Domain for T {}
+
+/// What a domain is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RunState {
+    /// Its vCPUs run.
+    Running,
+    /// Its vCPUs are stopped; nothing changes its memory or its devices.
+    Suspended,
+    /// It has ended by itself: shut down in order.
+    ShutDown,
+    /// It has ended by a fault of its own.
+    Crashed,
+}
+
+/// Stop and go.
+pub trait Control {
+    /// What the domain is: its name, its memory, its network cards. Constant over its life.
+    fn spec(&self) -> &DomainSpec;
+
+    /// What the domain is doing now.
+    fn run_state(&self) -> RunState;
+
+    /// Stops the vCPUs. On return nothing changes the domain's memory or state any more, but by calls of this seam.
+    /// Suspending a suspended domain does nothing.
+    ///
+    /// # Errors
+    /// [`DomainError::NotRunning`] when the domain has ended.
+    fn suspend(&mut self) -> Result<(), DomainError>;
+
+    /// Lets the vCPUs go on where they are. Resuming a running domain does nothing.
+    ///
+    /// # Errors
+    /// [`DomainError::NotRunning`] when the domain has ended.
+    fn resume(&mut self) -> Result<(), DomainError>;
+
+    /// Ends the domain at once; it can do nothing after this call, whatever the call returns. Safe to repeat.
+    fn destroy(&mut self);
+}
+
+/// Which pages were written, by the guest or by its devices.
+pub trait DirtyLog {
+    /// How dirty pages are found, in a few words for people ("userfaultfd-wp", "shadow compare").
+    fn dirty_log_kind(&self) -> &'static str;
+
+    /// Starts logging. All pages count as clean from here.
+    fn enable_dirty_log(&mut self) -> Result<(), DomainError>;
+
+    /// Adds to `into` every page written since the last call (or since the log was enabled), and starts anew. Exact when the
+    /// domain is suspended; while it runs, a page written during the call is reported now or by the next call.
+    ///
+    /// # Errors
+    /// [`DomainError::DirtyLogOff`] unless the log is enabled.
+    fn take_dirty(&mut self, into: &mut DirtyBitmap) -> Result<(), DomainError>;
+
+    /// Stops logging.
+    fn disable_dirty_log(&mut self) -> Result<(), DomainError>;
+}
+
+/// Reading and writing guest memory, in batches of at most [`MAX_BATCH_PAGES`].
+pub trait Pages {
+    /// Adds to `into` every page that has content. A page left out reads as zeroes.
+    fn populated(&self, into: &mut DirtyBitmap) -> Result<(), DomainError>;
+
+    /// Copies the pages, in the order of `pfns`, into `out`, which holds exactly as many pages. Allowed while the domain runs;
+    /// a page may then be torn.
+    ///
+    /// # Errors
+    /// [`DomainError::PfnOutOfRange`]; [`DomainError::BadBatch`] when the lengths do not fit.
+    fn read_pages(&self, pfns: &[Pfn], out: &mut [u8]) -> Result<(), DomainError>;
+
+    /// Overwrites the pages with those in `data`. The domain must not run. These writes need not show up in the dirty log.
+    ///
+    /// # Errors
+    /// As for [`Pages::read_pages`].
+    fn write_pages(&mut self, pfns: &[Pfn], data: &[u8]) -> Result<(), DomainError>;
+}
+
+/// A piece of a domain's state that is not memory: a vCPU's registers, a device. What is in it only the hypervisor knows; the
+/// stream carries it as one record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StateRecord {
+    /// The record's type in the stream (see [`crate::stream`]).
+    pub kind: u32,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+/// vCPU and device state.
+pub trait State {
+    /// The state of the suspended domain, in the order in which it must be loaded.
+    ///
+    /// # Errors
+    /// [`DomainError::NotSuspended`] when the domain runs.
+    fn save_state(&mut self) -> Result<Vec<StateRecord>, DomainError>;
+
+    /// Checks that [`State::load_state`] would take these records, and changes nothing.
+    ///
+    /// # Errors
+    /// [`DomainError::BadState`], with the reason.
+    fn check_state(&self, state: &[StateRecord]) -> Result<(), DomainError>;
+
+    /// Puts the suspended domain into this state. Its memory has been written before.
+    ///
+    /// # Errors
+    /// [`DomainError::NotSuspended`], [`DomainError::BadState`].
+    fn load_state(&mut self, state: &[StateRecord]) -> Result<(), DomainError>;
+}
+
+/// A domain and the host's ends of its network cards, in the order of [`DomainSpec::nics`].
+pub struct Machine {
+    /// The domain.
+    pub domain: Box<dyn Domain>,
+    /// One port for each card.
+    pub nics: Vec<Box<dyn Port>>,
+}
+
+/// A host that can take in a domain: the secondary's side of the seam.
+pub trait Host: Send {
+    /// The hypervisor's name, as domains' specifications carry it ("embedded", "xen").
+    fn hypervisor(&self) -> &str;
+
+    /// Makes an empty, suspended domain to that specification.
+    fn create(&mut self, spec: &DomainSpec) -> Result<Machine, DomainError>;
+
+    /// Connects card number `nic` of the domain to the clients' network: from here on its address may be seen there. Called
+    /// when the domain goes live.
+    fn open_lan(&mut self, spec: &DomainSpec, nic: usize) -> Result<Box<dyn Port>, DomainError>;
+}

@@ -1,0 +1,45 @@
+//! Where packets come from and go to.
+//!
+//! Everything that carries Ethernet frames is a [`Port`]: the host's end of a guest's network card, the way to the clients'
+//! network, a pair of queues in memory ([`memory`]). The session polls ports by their file descriptors, takes what they have
+//! in batches, and never waits inside one.
+//!
+//! * [`gate`]: what the primary's guest says is held here until it may be said.
+//! * [`rewrite`]: the secondary's sequence numbers, made to agree with what the client has seen.
+//! * [`announce`]: whose addresses a machine has, and the gratuitous ARP that tells a switch where it went.
+
+pub mod announce;
+pub mod memory;
+pub mod rewrite;
+
+use bytes::Bytes;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// The longest Ethernet frame that a [`Port`] carries: 64 KiB of IP and its headers, for cards that segment by themselves.
+pub const MAX_FRAME_BYTES: usize = 65_536 + 18;
+
+/// The most frames taken from a port at once: enough to spread the cost of a poll, few enough to stay in the cache.
+pub const MAX_BATCH_FRAMES: usize = 256;
+
+/// An Ethernet frame without its checksum, from the destination address on. Cheap to clone.
+pub type Frame = Bytes;
+
+/// Something that carries Ethernet frames. No call waits.
+pub trait Port: Send {
+    /// Readable when [`Port::receive`] may have something.
+    fn poll_fd(&self) -> BorrowedFd<'_>;
+
+    /// Appends what has arrived to `frames`, at most [`MAX_BATCH_FRAMES`], and returns how many; 0 when there is nothing. More may be
+    /// waiting even though `poll_fd` is not readable only if the full number was returned.
+    ///
+    /// # Errors
+    /// When the port is gone for good, such as `UnexpectedEof` when the other end closed.
+    fn receive(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize>;
+
+    /// Sends the frames in order and returns how many were taken: fewer than given when the other side has no room now.
+    ///
+    /// # Errors
+    /// When the port is gone for good.
+    fn send(&mut self, frames: &[Frame]) -> io::Result<usize>;
+}

@@ -1,0 +1,118 @@
+use crate::domain::DomainSpec;
+use crate::ids::Epoch;
+use bytes::Bytes;
+
+/// How the machine is protected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Mode {
+    /// Both machines run; output leaves when both have produced it.
+    Colo,
+    /// Only the primary runs; output leaves when the checkpoint after it is acknowledged.
+    Remus,
+}
+
+/// Which of a session's two connections this is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Channel {
+    /// Checkpoints.
+    State,
+    /// Packets and heartbeats.
+    Net,
+}
+
+/// The first message of the primary on each connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hello {
+    /// Which connection this is.
+    pub channel: Channel,
+    /// A random number, the same on both connections of a session.
+    pub session: u64,
+    /// How the machine is to be protected.
+    pub mode: Mode,
+    /// Between two heartbeats, in milliseconds; both sides send them.
+    pub heartbeat_ms: u32,
+    /// The domain.
+    pub spec: DomainSpec,
+}
+
+/// An Ethernet frame on its way between the hosts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NetFrame {
+    /// Which of the domain's network cards it belongs to.
+    pub nic: u8,
+    /// The frame.
+    pub frame: Bytes,
+}
+
+/// Why a side ends the session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum GoodbyeReason {
+    /// An operator ended protection; the primary serves on.
+    Stopped,
+    /// The secondary has taken over: the primary must not serve any more.
+    Promoted,
+    /// The guest has ended by itself.
+    GuestEnded,
+    /// Something failed; the text says what.
+    Failed(String),
+}
+
+/// What the two sides say to each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Message {
+    /// P→S, first on each connection.
+    Hello(Hello),
+    /// S→P: the answer to `Hello`; the secondary is ready.
+    Welcome,
+    /// S→P: the answer to `Hello` when it cannot be; the connection ends. At most 1 KiB of text.
+    Refused(String),
+    /// P→S, state: whole records of the migration stream (the first also the stream's headers).
+    Stream(Bytes),
+    /// P→S, state: all of this epoch has been sent.
+    EpochEnd {
+        /// Which epoch.
+        epoch: Epoch,
+        /// The sum of the lengths of its `Stream` messages.
+        stream_bytes: u64,
+        /// CRC-32 over their bytes, in order.
+        crc: u32,
+    },
+    /// S→P, state: the epoch is here, whole and verified; it will be applied whatever happens to the primary.
+    EpochStaged(Epoch),
+    /// S→P, state: the epoch has been applied, the secondary stands where the primary stood.
+    EpochApplied(Epoch),
+    /// S→P, state: the secondary needs a checkpoint (a queue of its is full).
+    CheckpointWanted,
+    /// P→S, net: frames from the clients, given to the primary's guest in this epoch, in this order.
+    Input {
+        /// The primary's epoch.
+        epoch: Epoch,
+        /// The frames.
+        frames: Vec<NetFrame>,
+    },
+    /// S→P, net: frames from the secondary's guest.
+    Output {
+        /// The secondary's epoch.
+        epoch: Epoch,
+        /// The number of the first frame: frames are numbered from 0 in each epoch.
+        first: u64,
+        /// The frames.
+        frames: Vec<NetFrame>,
+    },
+    /// P→S, net: what these frames of the secondary say has left, so the secondary can forget them.
+    Released {
+        /// The secondary's epoch.
+        epoch: Epoch,
+        /// The frames' numbers.
+        numbers: Vec<u64>,
+    },
+    /// P→S, net: the output that came with this epoch's checkpoint has left.
+    HeldReleased(Epoch),
+    /// Both ways, net: alive.
+    Heartbeat {
+        /// Counts from 0.
+        number: u64,
+    },
+    /// Both ways, both channels: the last message.
+    Goodbye(GoodbyeReason),
+}

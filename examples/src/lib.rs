@@ -1,0 +1,1 @@
+//! Short programs that embed colo; each is a binary under `src/bin/`.
