@@ -1,1 +1,68 @@
-//! (being written)
+//! Xen's migration stream, read and written: the form in which a domain's state travels and is kept.
+//!
+//! The format is that of `docs/specs/libxc-migration-stream.pandoc` in Xen's sources ("LibXenCtrl Domain Image Format"),
+//! versions 2 (read) and 3 (read and written), little-endian:
+//!
+//! ```text
+//! stream  = image header, domain header, record, record, ... END
+//! record  = type u32 | body length u32 | body | padding to 8 bytes
+//!
+//! plain         static data, STATIC_DATA_END, PAGE_DATA ..., state ..., END
+//! checkpointed  static data, STATIC_DATA_END, { PAGE_DATA ..., state ..., CHECKPOINT } ..., END
+//! ```
+//!
+//! * [`Headers`] stand at the beginning. [`kind`] names the types of records.
+//! * [`Records`] reads whole records from a buffer, without a copy; [`RecordReader`] from anything that can be read. Both check
+//!   everything that can be checked: lengths, page numbers, page types.
+//! * [`OrderChecker`] checks the records' order.
+//! * [`write_record`] and [`page_data_prefix`] write; pages need not be copied.
+//! * [`own`]: the records that are ours. `docs/stream-format.md` describes them all.
+//!
+//! All of it takes bytes and gives bytes, and does nothing else. Nothing here trusts a byte of what it reads.
+//!
+//! ```
+//! use colo_core::ids::{PAGE_SIZE, Pfn};
+//! use colo_core::stream::{Limits, PageType, RecordRef, Records, kind, page_data_prefix, write_record};
+//!
+//! // One page, as a save loop writes it: the prefix, then the page from where it is.
+//! let page = [7; PAGE_SIZE];
+//! let mut bytes = Vec::new();
+//! page_data_prefix([(Pfn(3), PageType::Normal)], &mut bytes);
+//! bytes.extend_from_slice(&page);
+//! write_record(&mut bytes, kind::CHECKPOINT, &[])?;
+//!
+//! for record in Records::new(&bytes, Limits::new(16)) {
+//!     match record? {
+//!         RecordRef::PageData(pages) => {
+//!             let entry = pages.pages().next().unwrap();
+//!             assert_eq!((entry.pfn, entry.data), (Pfn(3), Some(&page)));
+//!         }
+//!         other => assert_eq!(other, RecordRef::Checkpoint),
+//!     }
+//! }
+//! # Ok::<(), colo_core::stream::StreamError>(())
+//! ```
+
+mod error;
+mod header;
+pub mod kind;
+mod order;
+pub mod own;
+mod pages;
+mod reader;
+mod record;
+#[cfg(test)]
+mod tests;
+
+pub use error::{Fault, StreamError};
+pub use header::{DomainHeader, DomainKind, Headers, ImageHeader, Version};
+pub use order::{OrderChecker, StreamUse};
+pub use own::{MemoryHash, NetState, NicAddress};
+pub use pages::{PageData, PageEntry, PageType, page_data_prefix};
+pub use reader::{ReadError, RecordReader};
+pub use record::{
+    Limits, MAX_BODY_BYTES, PfnList, RECORD_HEADER_BYTES, RecordRef, Records, write_dirty_pfn_list,
+    write_record,
+};
+
+use record::{PfnWord, RawRecordHeader};

@@ -1,0 +1,333 @@
+//! What is inside each message. Fields stand in the order of [`Message`]'s, little-endian; counts and lengths are `u32`, lengths
+//! of text `u16`.
+
+use super::frame::{
+    MAX_MESSAGE_FRAME_BYTES, MAX_MESSAGE_FRAMES, MAX_RELEASED, MAX_TEXT_BYTES, MessageKind,
+};
+use super::wire::{
+    ADDRESS_BYTES, FRAME_OVERHEAD_BYTES, Fields, PayloadError, check_limit, put_address, put_frame,
+    put_text,
+};
+use super::{Channel, GoodbyeReason, Hello, Message, Mode, NetFrame};
+use crate::domain::{DomainSpec, NicSpec};
+use crate::ids::Epoch;
+use bytes::Bytes;
+use zerocopy::FromBytes;
+use zerocopy::byteorder::little_endian::U64;
+
+/// The longest specification.
+const MAX_SPEC_BYTES: usize = (2 + DomainSpec::MAX_NAME_BYTES)
+    + (2 + DomainSpec::MAX_HYPERVISOR_BYTES)
+    + 8
+    + (4 + DomainSpec::MAX_NICS * ADDRESS_BYTES)
+    + (4 + DomainSpec::MAX_CONFIG_BYTES);
+
+/// The longest `Hello`.
+pub(super) const MAX_HELLO_BYTES: usize = 1 + 8 + 1 + 4 + MAX_SPEC_BYTES;
+
+type Result<T> = std::result::Result<T, PayloadError>;
+
+impl Message {
+    /// Its kind.
+    pub fn kind(&self) -> MessageKind {
+        match self {
+            Message::Hello(_) => MessageKind::Hello,
+            Message::Welcome => MessageKind::Welcome,
+            Message::Refused(_) => MessageKind::Refused,
+            Message::Stream(_) => MessageKind::Stream,
+            Message::EpochEnd { .. } => MessageKind::EpochEnd,
+            Message::EpochStaged(_) => MessageKind::EpochStaged,
+            Message::EpochApplied(_) => MessageKind::EpochApplied,
+            Message::CheckpointWanted => MessageKind::CheckpointWanted,
+            Message::Input { .. } => MessageKind::Input,
+            Message::Output { .. } => MessageKind::Output,
+            Message::Released { .. } => MessageKind::Released,
+            Message::HeldReleased(_) => MessageKind::HeldReleased,
+            Message::Heartbeat { .. } => MessageKind::Heartbeat,
+            Message::Goodbye(_) => MessageKind::Goodbye,
+        }
+    }
+}
+
+/// Appends a message's payload.
+pub(super) fn encode_payload(message: &Message, out: &mut Vec<u8>) -> Result<()> {
+    match message {
+        Message::Hello(hello) => put_hello(out, hello)?,
+        Message::Welcome | Message::CheckpointWanted => {}
+        Message::Refused(text) => put_text(out, "reason", MAX_TEXT_BYTES, cut_off(text))?,
+        Message::Stream(records) => out.extend_from_slice(records),
+        Message::EpochEnd {
+            epoch,
+            stream_bytes,
+            crc,
+        } => {
+            put_u64(out, epoch.0);
+            put_u64(out, *stream_bytes);
+            put_u32(out, *crc);
+        }
+        Message::EpochStaged(epoch)
+        | Message::EpochApplied(epoch)
+        | Message::HeldReleased(epoch) => {
+            put_u64(out, epoch.0);
+        }
+        Message::Input { epoch, frames } => {
+            put_u64(out, epoch.0);
+            put_frames(out, frames)?;
+        }
+        Message::Output {
+            epoch,
+            first,
+            frames,
+        } => {
+            put_u64(out, epoch.0);
+            put_u64(out, *first);
+            put_frames(out, frames)?;
+        }
+        Message::Released { epoch, numbers } => {
+            put_u64(out, epoch.0);
+            check_limit("released frames", MAX_RELEASED, numbers.len())?;
+            put_u32(out, numbers.len() as u32);
+            out.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+        }
+        Message::Heartbeat { number } => put_u64(out, *number),
+        Message::Goodbye(reason) => put_goodbye(out, reason)?,
+    }
+    Ok(())
+}
+
+/// Reads a payload. Frames and stream records are slices of it, not copies.
+pub(super) fn decode_payload(kind: MessageKind, payload: &Bytes) -> Result<Message> {
+    if kind == MessageKind::Stream {
+        return Ok(Message::Stream(payload.clone()));
+    }
+    let mut fields = Fields::new(payload);
+    let message = decode_fields(kind, payload, &mut fields)?;
+    fields.end()?;
+    Ok(message)
+}
+
+fn decode_fields(kind: MessageKind, payload: &Bytes, fields: &mut Fields<'_>) -> Result<Message> {
+    Ok(match kind {
+        MessageKind::Hello => Message::Hello(get_hello(fields)?),
+        MessageKind::Welcome => Message::Welcome,
+        MessageKind::Refused => Message::Refused(fields.text("reason", MAX_TEXT_BYTES)?),
+        MessageKind::Stream => Message::Stream(payload.clone()),
+        MessageKind::EpochEnd => Message::EpochEnd {
+            epoch: get_epoch(fields)?,
+            stream_bytes: fields.u64("length of the stream")?,
+            crc: fields.u32("checksum")?,
+        },
+        MessageKind::EpochStaged => Message::EpochStaged(get_epoch(fields)?),
+        MessageKind::EpochApplied => Message::EpochApplied(get_epoch(fields)?),
+        MessageKind::CheckpointWanted => Message::CheckpointWanted,
+        MessageKind::Input => Message::Input {
+            epoch: get_epoch(fields)?,
+            frames: get_frames(fields, payload)?,
+        },
+        MessageKind::Output => Message::Output {
+            epoch: get_epoch(fields)?,
+            first: fields.u64("first number")?,
+            frames: get_frames(fields, payload)?,
+        },
+        MessageKind::Released => Message::Released {
+            epoch: get_epoch(fields)?,
+            numbers: get_numbers(fields)?,
+        },
+        MessageKind::HeldReleased => Message::HeldReleased(get_epoch(fields)?),
+        MessageKind::Heartbeat => Message::Heartbeat {
+            number: fields.u64("number")?,
+        },
+        MessageKind::Goodbye => Message::Goodbye(get_goodbye(fields)?),
+    })
+}
+
+fn put_u32(out: &mut Vec<u8>, number: u32) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn put_u64(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn get_epoch(fields: &mut Fields<'_>) -> Result<Epoch> {
+    fields.u64("epoch").map(Epoch)
+}
+
+fn put_hello(out: &mut Vec<u8>, hello: &Hello) -> Result<()> {
+    out.push(match hello.channel {
+        Channel::State => 1,
+        Channel::Net => 2,
+    });
+    put_u64(out, hello.session);
+    out.push(match hello.mode {
+        Mode::Colo => 1,
+        Mode::Remus => 2,
+    });
+    put_u32(out, hello.heartbeat_ms);
+    put_spec(out, &hello.spec)
+}
+
+fn get_hello(fields: &mut Fields<'_>) -> Result<Hello> {
+    let channel = match fields.u8("channel")? {
+        1 => Channel::State,
+        2 => Channel::Net,
+        got => {
+            return Err(PayloadError::BadValue {
+                what: "channel",
+                got: got.into(),
+            });
+        }
+    };
+    let session = fields.u64("session")?;
+    let mode = match fields.u8("mode")? {
+        1 => Mode::Colo,
+        2 => Mode::Remus,
+        got => {
+            return Err(PayloadError::BadValue {
+                what: "mode",
+                got: got.into(),
+            });
+        }
+    };
+    Ok(Hello {
+        channel,
+        session,
+        mode,
+        heartbeat_ms: fields.u32("heartbeat")?,
+        spec: get_spec(fields)?,
+    })
+}
+
+fn put_spec(out: &mut Vec<u8>, spec: &DomainSpec) -> Result<()> {
+    put_text(out, "name", DomainSpec::MAX_NAME_BYTES, &spec.name)?;
+    put_text(
+        out,
+        "hypervisor",
+        DomainSpec::MAX_HYPERVISOR_BYTES,
+        &spec.hypervisor,
+    )?;
+    check_pfn_limit(spec.pfn_limit)?;
+    put_u64(out, spec.pfn_limit);
+    check_limit("network cards", DomainSpec::MAX_NICS, spec.nics.len())?;
+    put_u32(out, spec.nics.len() as u32);
+    for nic in &spec.nics {
+        put_address(out, nic.mac, nic.ipv4);
+    }
+    check_limit(
+        "bytes of configuration",
+        DomainSpec::MAX_CONFIG_BYTES,
+        spec.config.len(),
+    )?;
+    put_u32(out, spec.config.len() as u32);
+    out.extend_from_slice(&spec.config);
+    Ok(())
+}
+
+fn get_spec(fields: &mut Fields<'_>) -> Result<DomainSpec> {
+    let name = fields.text("name", DomainSpec::MAX_NAME_BYTES)?;
+    let hypervisor = fields.text("hypervisor", DomainSpec::MAX_HYPERVISOR_BYTES)?;
+    let pfn_limit = fields.u64("number of pages")?;
+    check_pfn_limit(pfn_limit)?;
+    let nic_count = fields.count("network cards", DomainSpec::MAX_NICS, ADDRESS_BYTES)?;
+    let nics = (0..nic_count)
+        .map(|_| get_nic(fields))
+        .collect::<Result<_>>()?;
+    let config_bytes = fields.count("bytes of configuration", DomainSpec::MAX_CONFIG_BYTES, 1)?;
+    let config = fields.bytes("configuration", config_bytes)?.to_vec();
+    Ok(DomainSpec {
+        name,
+        hypervisor,
+        pfn_limit,
+        nics,
+        config,
+    })
+}
+
+fn check_pfn_limit(pfn_limit: u64) -> Result<()> {
+    match pfn_limit {
+        1..=DomainSpec::MAX_PFN_LIMIT => Ok(()),
+        got => Err(PayloadError::BadValue {
+            what: "the number of pages",
+            got,
+        }),
+    }
+}
+
+fn get_nic(fields: &mut Fields<'_>) -> Result<NicSpec> {
+    fields.address().map(|(mac, ipv4)| NicSpec { mac, ipv4 })
+}
+
+fn put_frames(out: &mut Vec<u8>, frames: &[NetFrame]) -> Result<()> {
+    check_limit("frames", MAX_MESSAGE_FRAMES, frames.len())?;
+    check_limit(
+        "bytes of frames",
+        MAX_MESSAGE_FRAME_BYTES,
+        frame_bytes(frames),
+    )?;
+    put_u32(out, frames.len() as u32);
+    frames.iter().try_for_each(|frame| put_frame(out, frame))
+}
+
+fn get_frames(fields: &mut Fields<'_>, payload: &Bytes) -> Result<Vec<NetFrame>> {
+    let count = fields.count("frames", MAX_MESSAGE_FRAMES, FRAME_OVERHEAD_BYTES)?;
+    let mut frames = Vec::with_capacity(count);
+    for _ in 0..count {
+        frames.push(fields.frame(payload)?);
+    }
+    check_limit(
+        "bytes of frames",
+        MAX_MESSAGE_FRAME_BYTES,
+        frame_bytes(&frames),
+    )?;
+    Ok(frames)
+}
+
+fn frame_bytes(frames: &[NetFrame]) -> usize {
+    frames.iter().map(|frame| frame.frame.len()).sum()
+}
+
+fn get_numbers(fields: &mut Fields<'_>) -> Result<Vec<u64>> {
+    let count = fields.count("released frames", MAX_RELEASED, size_of::<u64>())?;
+    let bytes = fields.bytes("released frames", count * size_of::<u64>())?;
+    let numbers = <[U64]>::ref_from_bytes(bytes).map_err(|_| PayloadError::Short {
+        what: "released frames",
+    })?;
+    Ok(numbers.iter().map(|number| number.get()).collect())
+}
+
+fn put_goodbye(out: &mut Vec<u8>, reason: &GoodbyeReason) -> Result<()> {
+    match reason {
+        GoodbyeReason::Stopped => out.push(1),
+        GoodbyeReason::Promoted => out.push(2),
+        GoodbyeReason::GuestEnded => out.push(3),
+        GoodbyeReason::Failed(text) => {
+            out.push(4);
+            put_text(out, "reason", MAX_TEXT_BYTES, cut_off(text))?;
+        }
+    }
+    Ok(())
+}
+
+fn get_goodbye(fields: &mut Fields<'_>) -> Result<GoodbyeReason> {
+    Ok(match fields.u8("reason")? {
+        1 => GoodbyeReason::Stopped,
+        2 => GoodbyeReason::Promoted,
+        3 => GoodbyeReason::GuestEnded,
+        4 => GoodbyeReason::Failed(fields.text("reason", MAX_TEXT_BYTES)?),
+        got => {
+            return Err(PayloadError::BadValue {
+                what: "reason",
+                got: got.into(),
+            });
+        }
+    })
+}
+
+/// As much of the text as may be sent: what goes wrong must not go unsaid for being told at length.
+fn cut_off(text: &str) -> &str {
+    let mut end = text.len().min(MAX_TEXT_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}

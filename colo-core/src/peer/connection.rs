@@ -1,0 +1,255 @@
+use super::Message;
+use super::decoder::{FrameDecoder, ReadState};
+use super::error::PeerError;
+use super::frame::{FrameEncoder, MessageKind, StreamSum};
+use super::net_channel::NetChannel;
+use socket2::{SockRef, TcpKeepalive};
+use std::io::{ErrorKind, IoSlice, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+/// The port that a secondary listens on, unless told otherwise: the one that Xen's tools have used for migration since Xend.
+pub const DEFAULT_PORT: u16 = 8002;
+
+/// The shortest wait that the system is asked for: it takes zero for "for ever".
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
+/// The connection for checkpoints, and the one on which every session begins: every call waits, but never longer than told.
+///
+/// ```
+/// use colo_core::peer::{Message, StateChannel};
+/// use std::net::TcpListener;
+/// use std::time::{Duration, Instant};
+///
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let patience = Duration::from_secs(5);
+/// let deadline = Instant::now() + patience;
+/// let mut primary = StateChannel::connect(&listener.local_addr()?.to_string(), patience, deadline)?;
+/// let mut secondary = StateChannel::new(listener.accept()?.0, patience)?;
+///
+/// secondary.send(&Message::Welcome)?;
+/// assert_eq!(primary.recv(deadline)?, Some(Message::Welcome));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct StateChannel {
+    socket: TcpStream,
+    patience: Duration,
+    encoder: FrameEncoder,
+    decoder: FrameDecoder,
+    /// Room for messages that are not sent from where they lie.
+    out: Vec<u8>,
+}
+
+impl StateChannel {
+    /// Connects to `HOST`, `HOST:PORT`, `ADDRESS` or `[ADDRESS]:PORT`; without a port to [`DEFAULT_PORT`]. Tries all of the
+    /// host's addresses in turn until the deadline. (Only the resolver's own time limit bounds the look-up of a name.)
+    ///
+    /// # Errors
+    /// [`PeerError::Unreachable`].
+    pub fn connect(
+        target: &str,
+        patience: Duration,
+        deadline: Instant,
+    ) -> Result<StateChannel, PeerError> {
+        let unreachable = |reason| PeerError::Unreachable {
+            target: target.to_owned(),
+            reason,
+        };
+        let addresses = resolve(target).map_err(|error| unreachable(error.to_string()))?;
+        let mut reasons = Vec::new();
+        for address in addresses {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                reasons.push("no time left".to_owned());
+                break;
+            }
+            match TcpStream::connect_timeout(&address, left) {
+                Ok(socket) => return StateChannel::new(socket, patience),
+                Err(error) => reasons.push(format!("{address}: {error}")),
+            }
+        }
+        Err(unreachable(if reasons.is_empty() {
+            "it has no address".into()
+        } else {
+            reasons.join("; ")
+        }))
+    }
+
+    /// Speaks over this socket, which may have come from a listener. `patience` is how long the peer may take no data before the
+    /// connection counts as broken (`TCP_USER_TIMEOUT` and the time limit of a write).
+    ///
+    /// # Errors
+    /// [`PeerError::Io`] when the system refuses the socket's options.
+    pub fn new(socket: TcpStream, patience: Duration) -> Result<StateChannel, PeerError> {
+        let patience = patience.max(SHORTEST_WAIT);
+        socket
+            .set_nonblocking(false)
+            .map_err(PeerError::io("set_nonblocking"))?;
+        socket
+            .set_nodelay(true)
+            .map_err(PeerError::io("TCP_NODELAY"))?;
+        socket
+            .set_write_timeout(Some(patience))
+            .map_err(PeerError::io("SO_SNDTIMEO"))?;
+        let options = SockRef::from(&socket);
+        options
+            .set_tcp_user_timeout(Some(patience))
+            .map_err(PeerError::io("TCP_USER_TIMEOUT"))?;
+        // A peer that is gone must be noticed on a quiet connection too; TCP_USER_TIMEOUT ends the probing.
+        let keepalive = TcpKeepalive::new()
+            .with_time(Duration::from_secs(1))
+            .with_interval(Duration::from_secs(1));
+        options
+            .set_tcp_keepalive(&keepalive)
+            .map_err(PeerError::io("TCP_KEEPIDLE"))?;
+        Ok(StateChannel {
+            socket,
+            patience,
+            encoder: FrameEncoder::new(),
+            decoder: FrameDecoder::new(),
+            out: Vec::new(),
+        })
+    }
+
+    /// Whom it is connected to.
+    ///
+    /// # Errors
+    /// [`PeerError::Io`] when it is not connected any more.
+    pub fn peer_addr(&self) -> Result<SocketAddr, PeerError> {
+        self.socket
+            .peer_addr()
+            .map_err(PeerError::io("getpeername"))
+    }
+
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// [`PeerError::Payload`] when it cannot be sent, after which the channel is as it was; [`PeerError::Stalled`] when the peer
+    /// takes nothing for longer than `patience`; [`PeerError::Io`].
+    pub fn send(&mut self, message: &Message) -> Result<(), PeerError> {
+        self.out.clear();
+        self.encoder.encode(message, &mut self.out)?;
+        write_all(&self.socket, self.patience, &mut [IoSlice::new(&self.out)])
+    }
+
+    /// Sends one `Stream` message whose payload is these parts, one after the other, without copying them.
+    ///
+    /// # Errors
+    /// Those of [`StateChannel::send`]; [`PeerError::TooLong`], after which the channel is as it was.
+    pub fn send_stream(&mut self, parts: &[IoSlice<'_>]) -> Result<(), PeerError> {
+        let header = self.encoder.header_for(MessageKind::Stream, parts)?;
+        let mut slices = Vec::with_capacity(1 + parts.len());
+        slices.push(IoSlice::new(&header));
+        slices.extend_from_slice(parts);
+        write_all(&self.socket, self.patience, &mut slices)
+    }
+
+    /// The sum over the `Stream` messages sent since the last call: what `EpochEnd` must say.
+    pub fn take_sent_sum(&mut self) -> StreamSum {
+        self.encoder.take_stream_sum()
+    }
+
+    /// The sum over the `Stream` messages received since the last call: what the primary's `EpochEnd` must agree with.
+    pub fn take_received_sum(&mut self) -> StreamSum {
+        self.decoder.take_stream_sum()
+    }
+
+    /// Waits for the next message; `None` when the deadline passes first. A message that has come in part by then is not lost.
+    ///
+    /// # Errors
+    /// [`PeerError::Closed`] at the end of the connection, and everything that can be wrong with a message.
+    pub fn recv(&mut self, deadline: Instant) -> Result<Option<Message>, PeerError> {
+        loop {
+            if let Some(message) = self.decoder.next_message()? {
+                return Ok(Some(message));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            let wait = left.max(SHORTEST_WAIT);
+            self.socket
+                .set_read_timeout(Some(wait))
+                .map_err(PeerError::io("SO_RCVTIMEO"))?;
+            let state = self
+                .decoder
+                .read_step_from(&mut &self.socket)
+                .map_err(PeerError::io("recv"))?;
+            if state == ReadState::Closed {
+                return Err(self.decoder.closed());
+            }
+        }
+    }
+
+    /// A handle by which another thread can end the connection.
+    ///
+    /// # Errors
+    /// [`PeerError::Io`] when there are no file descriptors left.
+    pub fn shutdown_handle(&self) -> Result<ShutdownHandle, PeerError> {
+        self.socket
+            .try_clone()
+            .map(ShutdownHandle)
+            .map_err(PeerError::io("dup"))
+    }
+
+    /// Goes on as the connection for packets, after `Hello` and `Welcome`.
+    ///
+    /// # Errors
+    /// [`PeerError::Io`].
+    pub fn into_net(self) -> Result<NetChannel, PeerError> {
+        NetChannel::new(self.socket, self.encoder, self.decoder)
+    }
+}
+
+/// Ends a [`StateChannel`]'s connection from another thread: whoever waits in it gets an error at once.
+#[derive(Debug)]
+pub struct ShutdownHandle(TcpStream);
+
+impl ShutdownHandle {
+    /// Ends the connection, both ways. Safe to repeat.
+    pub fn shutdown(&self) {
+        // Fails only when the connection has ended by itself, which is as good.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+fn resolve(target: &str) -> std::io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = target.parse::<std::net::IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, DEFAULT_PORT)]);
+    }
+    let bare = target
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(target);
+    let addresses = match target.rsplit_once(':') {
+        Some(_) if bare.len() == target.len() => target.to_socket_addrs()?,
+        _ => (bare, DEFAULT_PORT).to_socket_addrs()?,
+    };
+    Ok(addresses.collect())
+}
+
+/// Writes all slices, however few bytes the system takes at a time.
+fn write_all(
+    mut socket: &TcpStream,
+    patience: Duration,
+    mut slices: &mut [IoSlice<'_>],
+) -> Result<(), PeerError> {
+    while !slices.is_empty() {
+        match socket.write_vectored(slices) {
+            Ok(0) => return Err(PeerError::Closed),
+            Ok(count) => IoSlice::advance_slices(&mut slices, count),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Err(PeerError::Stalled(patience));
+            }
+            Err(source) => {
+                return Err(PeerError::Io {
+                    call: "send",
+                    source,
+                });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+use super::Message;
+use super::decoder::{FrameDecoder, ReadState};
+use super::error::PeerError;
+use super::frame::FrameEncoder;
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// The most bytes that wait to be sent: what a 10 Gbit/s connection carries in 7 ms. A peer that is further behind needs a
+/// checkpoint, not more packets.
+pub const MAX_QUEUED_BYTES: usize = 8 << 20;
+
+/// How much of [`MAX_QUEUED_BYTES`] is kept for messages that are not packets, so that a heartbeat, or the last word, has room
+/// behind packets that wait.
+const CONTROL_RESERVE_BYTES: usize = 64 * 1024;
+
+/// The most reads in one call of [`NetChannel::receive`], so that a peer that never stops sending does not keep the caller from
+/// everything else.
+const MAX_READS: usize = 16;
+
+/// Whether there was room for a message.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Queued {
+    /// It will be sent.
+    Yes,
+    /// There is no room, and it has been left out. For a packet that means: ask for a checkpoint.
+    Full,
+}
+
+/// The connection for packets and heartbeats, for a loop that polls: no call waits. Made from a [`super::StateChannel`] by
+/// [`super::StateChannel::into_net`].
+#[derive(Debug)]
+pub struct NetChannel {
+    socket: TcpStream,
+    encoder: FrameEncoder,
+    decoder: FrameDecoder,
+    out: Vec<u8>,
+    /// How much of `out` has been sent.
+    sent_bytes: usize,
+}
+
+impl NetChannel {
+    pub(super) fn new(
+        socket: TcpStream,
+        encoder: FrameEncoder,
+        decoder: FrameDecoder,
+    ) -> Result<NetChannel, PeerError> {
+        socket
+            .set_nonblocking(true)
+            .map_err(PeerError::io("set_nonblocking"))?;
+        Ok(NetChannel {
+            socket,
+            encoder,
+            decoder,
+            out: Vec::new(),
+            sent_bytes: 0,
+        })
+    }
+
+    /// Readable when [`NetChannel::receive`] may have something; to be polled for writing too while
+    /// [`NetChannel::wants_write`].
+    pub fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Appends the messages that have come, and returns how many.
+    ///
+    /// # Errors
+    /// [`PeerError::Closed`] at the end of the connection, and everything that can be wrong with a message. Those that came
+    /// before are in `messages` even then, and count.
+    pub fn receive(&mut self, messages: &mut Vec<Message>) -> Result<usize, PeerError> {
+        let before = messages.len();
+        for _ in 0..MAX_READS {
+            let state = self
+                .decoder
+                .read_from(&mut &self.socket)
+                .map_err(PeerError::io("recv"))?;
+            while let Some(message) = self.decoder.next_message()? {
+                messages.push(message);
+            }
+            match state {
+                ReadState::More => {}
+                ReadState::Blocked => break,
+                ReadState::Closed => return Err(self.decoder.closed()),
+            }
+        }
+        Ok(messages.len() - before)
+    }
+
+    /// Puts a message in the queue, to be sent by [`NetChannel::flush`].
+    ///
+    /// # Errors
+    /// [`PeerError::Payload`] when it cannot be sent at all; the channel is as it was.
+    pub fn queue(&mut self, message: &Message) -> Result<Queued, PeerError> {
+        let is_packets = matches!(
+            message,
+            Message::Input { .. } | Message::Output { .. } | Message::Released { .. }
+        );
+        let limit = if is_packets {
+            MAX_QUEUED_BYTES - CONTROL_RESERVE_BYTES
+        } else {
+            MAX_QUEUED_BYTES
+        };
+        let start = self.out.len();
+        let mut encoder = self.encoder.clone();
+        encoder.encode(message, &mut self.out)?;
+        if self.queued_bytes() > limit {
+            self.out.truncate(start);
+            return Ok(Queued::Full);
+        }
+        self.encoder = encoder;
+        Ok(Queued::Yes)
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn queued_bytes(&self) -> usize {
+        self.out.len() - self.sent_bytes
+    }
+
+    /// Whether [`NetChannel::flush`] has something to send.
+    pub fn wants_write(&self) -> bool {
+        self.queued_bytes() > 0
+    }
+
+    /// Sends as much of the queue as the system takes.
+    ///
+    /// # Errors
+    /// [`PeerError::Io`], [`PeerError::Closed`].
+    pub fn flush(&mut self) -> Result<(), PeerError> {
+        while self.wants_write() {
+            match (&self.socket).write(&self.out[self.sent_bytes..]) {
+                Ok(0) => return Err(PeerError::Closed),
+                Ok(count) => self.sent_bytes += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(source) => {
+                    return Err(PeerError::Io {
+                        call: "send",
+                        source,
+                    });
+                }
+            }
+        }
+        self.forget_sent();
+        Ok(())
+    }
+
+    /// Drops what has been sent from the queue: at once when that is all, else when it is more than what would have to be moved.
+    fn forget_sent(&mut self) {
+        if self.sent_bytes * 2 >= self.out.len() {
+            self.out.drain(..self.sent_bytes);
+            self.sent_bytes = 0;
+        }
+    }
+}

@@ -1,0 +1,111 @@
+use super::kind;
+use crate::ids::Pfn;
+use crate::peer::PayloadError;
+
+/// What is wrong with a stream, and where.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[error("at byte {offset} of the stream: {fault}")]
+pub struct StreamError {
+    /// Where the header or the record that is wrong begins, in bytes from the beginning of what was read: of the stream for
+    /// [`super::RecordReader`], of the buffer for [`super::Records`] and the `parse` functions.
+    pub offset: u64,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+impl StreamError {
+    pub(super) fn at(offset: u64) -> impl Fn(Fault) -> StreamError {
+        move |fault| StreamError { offset, fault }
+    }
+}
+
+/// What can be wrong with a stream.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The bytes end within a header or a record.
+    #[error("it is cut off: {needed} bytes are needed, {got} are there")]
+    Truncated {
+        /// Bytes of the whole, as far as known.
+        needed: usize,
+        /// Bytes there are.
+        got: usize,
+    },
+    /// The image header does not begin as every image since Xen 4.6 does.
+    #[error("this is no Xen domain image (or a legacy one, of Xen 4.5 or before)")]
+    NotAnImage,
+    /// A version of the format that this reader does not know.
+    #[error("version {0} of the format is unknown (2 and 3 are known)")]
+    UnknownVersion(u32),
+    /// The numbers of the stream are big-endian, which no machine that runs Xen writes.
+    #[error("its numbers are big-endian")]
+    BigEndian,
+    /// A type of domain that is not known.
+    #[error("domain type {0:#x} is unknown")]
+    UnknownDomain(u32),
+    /// Pages of another size than 4096 bytes.
+    #[error("its pages are of 2^{0} bytes, not 2^12")]
+    PageShift(u16),
+    /// A record's body is longer than the reader allows.
+    #[error("{} record of {length} bytes, but the limit is {limit}", kind::name(*kind))]
+    TooLong {
+        /// The record's type.
+        kind: u32,
+        /// Its length.
+        length: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A mandatory record that is not known, so that the stream cannot be understood.
+    #[error("mandatory record of unknown type {0:#x}")]
+    UnknownMandatory(u32),
+    /// A record of the wrong length for its type.
+    #[error("{} record of {length} bytes", kind::name(*kind))]
+    BadLength {
+        /// The record's type.
+        kind: u32,
+        /// Its length.
+        length: usize,
+    },
+    /// More pages in a record than a batch may have, or none.
+    #[error("a PAGE_DATA record of {0} pages, not 1 to 1024")]
+    PageCount(u32),
+    /// A page beyond the end of guest memory.
+    #[error("{pfn} is beyond the end of guest memory ({pfn_limit} pages)")]
+    PfnOutOfRange {
+        /// The page.
+        pfn: Pfn,
+        /// The first page number that does not exist.
+        pfn_limit: u64,
+    },
+    /// A page type that has no meaning.
+    #[error("page type {0:#x} is unknown")]
+    PageType(u8),
+    /// The inside of one of our own records is wrong.
+    #[error("{} record: {error}", kind::name(*kind))]
+    Body {
+        /// The record's type.
+        kind: u32,
+        /// What is wrong.
+        error: PayloadError,
+    },
+    /// A record where it may not be.
+    #[error("{} record where {expected} must come", kind::name(*kind))]
+    OutOfOrder {
+        /// The type of the record that came.
+        kind: u32,
+        /// What could have come.
+        expected: &'static str,
+    },
+    /// A record that this stream may not have at all.
+    #[error("{} record in {stream}", kind::name(*kind))]
+    NotAllowed {
+        /// Its type.
+        kind: u32,
+        /// What kind of stream this is.
+        stream: &'static str,
+    },
+    /// The stream ends, but not with its END record.
+    #[error("it ends without an END record")]
+    NoEnd,
+}
