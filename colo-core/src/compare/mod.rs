@@ -1,1 +1,177 @@
-//! (being written)
+//! Which of the primary's packets may leave: those whose content the secondary has produced, too.
+//!
+//! The [`Comparator`] holds the frames of the primary's guest, and compares them with those of the secondary's, flow by flow. What
+//! both have produced leaves, as the primary made it. When they differ, when one has waited too long for the other, or when too
+//! much waits, the comparator reports a [`Divergence`]: the caller takes a checkpoint, which makes the two machines equal, and begins
+//! the next epoch. Nothing is ever dropped: a frame leaves, or is handed back by [`Comparator::begin_epoch`].
+//!
+//! ```
+//! use colo_core::compare::{CompareConfig, Comparator};
+//! use colo_core::ids::Epoch;
+//! use colo_core::net::testing::udp;
+//! use std::time::Instant;
+//!
+//! let now = Instant::now();
+//! let mut comparator = Comparator::new(CompareConfig::default());
+//! comparator.begin_epoch(Epoch::FIRST);
+//! comparator.secondary_running(now);
+//!
+//! comparator.handle_primary(0, udp(53, 4000, b"an answer"), now);
+//! assert_eq!(comparator.poll_release(), None);
+//! comparator.handle_secondary(0, 0, udp(53, 4000, b"an answer"), now);
+//! assert_eq!(comparator.poll_release().unwrap().frame, udp(53, 4000, b"an answer"));
+//! assert_eq!(comparator.poll_consumed(), Some(0));
+//!
+//! comparator.handle_primary(0, udp(53, 4000, b"10:15"), now);
+//! comparator.handle_secondary(0, 1, udp(53, 4000, b"10:16"), now);
+//! let divergence = comparator.poll_divergence().unwrap();
+//! assert_eq!(divergence.to_string(), "UDP 10.0.0.1:53 > 10.0.0.2:4000 (nic 0): payload differs at 46");
+//! assert_eq!(comparator.begin_epoch(Epoch(2)).len(), 1);
+//! ```
+//!
+//! # An epoch
+//!
+//! [`Comparator::begin_epoch`] when the primary was captured; the frames that it returns leave when the checkpoint is acknowledged;
+//! then [`Comparator::secondary_running`]. In between the comparator is *closed*: it takes frames of both and compares them, and
+//! releases none, not even a retransmission or an acknowledgement known from the ended epoch. For were the primary to die now, the
+//! secondary would go on from where *it* stood in the ended epoch, and what the primary held then has not been seen by anybody.
+//!
+//! # TCP
+//!
+//! A connection is compared as a stream of bytes in the primary's sequence numbers. It does not matter how the machines cut it into
+//! segments, what they send again, nor how they bundle acknowledgements. The primary's first held segment of a flow may leave when
+//! three things hold:
+//!
+//! 1. Each byte of its payload has been produced by the secondary, and is the same, or has left before in this connection, be it in an
+//!    earlier epoch: then it is a retransmission, a keep-alive or a window probe.
+//! 2. It acknowledges no more than the secondary has acknowledged, or than the primary had when the epoch began: the client must not
+//!    forget data that the secondary has not got.
+//! 3. Its SYN, FIN or RST has been produced by the secondary, too; FIN at the same place of the stream, SYN with the same offer.
+//!
+//! *What has left* is remembered as the exact stretches of the stream, not as one highest number: a connection older than protection,
+//! whose first segments come out of order, has holes below the highest number, and what is in a hole has not been compared. So there
+//! is no guess where such a connection begins. Bytes sent before protection and repeated now leave when both machines repeat them;
+//! when only one does, a checkpoint settles it.
+//!
+//! The *secondary's sequence numbers* are the primary's when they come here: the [rewriter](crate::net::rewrite) saw to that, except
+//! for a SYN (or SYN-ACK), which carries the secondary's own number since the primary's is not known there yet. So the number of a
+//! secondary's SYN is only a name: it tells a repeated SYN from that of a new connection, and never gives a place in the stream. Nothing
+//! else comes before the difference is known: a guest sends its first byte of a connection after the segment from which the rewriter
+//! learns, and a checkpoint makes the numbers of all connections equal, also of those half open.
+//!
+//! A SYN with a new number begins a new connection between the same ports. The machines need not do that at the same moment; each is
+//! compared with the other's same connection.
+//!
+//! # What is compared
+//!
+//! | Field | | Why |
+//! | --- | --- | --- |
+//! | **Ethernet** addresses, type | compared; ignored for TCP | segments have no counterpart, and the neighbour's address is the network's affair |
+//! | padding up to 60 bytes | ignored | says nothing; may hold what was in the memory before |
+//! | **IPv4** identification | ignored | each machine counts for itself |
+//! | header checksum | ignored | follows from the rest |
+//! | addresses, protocol | compared | the flow's key |
+//! | version, lengths, options, service, TTL, fragment fields | compared; ignored for TCP | segments have no counterpart |
+//! | **TCP** ports | compared | the flow's key |
+//! | sequence number | reconciled | gives the bytes their place; the secondary's is rewritten |
+//! | acknowledgement | reconciled | rule 2 |
+//! | SYN, FIN, RST | compared | rule 3; a RST's numbers are not, as they tell only how far its sender had got |
+//! | ACK | reconciled | rule 2; compared with SYN |
+//! | URG and its pointer | reconciled | leaves when the secondary has marked as far |
+//! | PSH, ECE, CWR | ignored; compared with SYN | follow segmentation and the network's load |
+//! | window | ignored | follows the moment. A client that uses more than the secondary's gets no acknowledgement for it (rule 2) |
+//! | options in SYN, without the clock's value | compared | what was agreed on must hold after a failover |
+//! | other options: timestamps, SACK | ignored | follow the moment; SACK is a hint that may be taken back (RFC 2018 §8) |
+//! | checksum | ignored | follows from the rest |
+//! | payload | compared | rule 1 |
+//! | **UDP** ports, length, payload | compared | |
+//! | checksum | ignored | follows from the rest, or is left to the card |
+//! | **ICMP**, whole | compared | |
+//! | **ARP**, whole frame | compared | |
+//! | fragments and other IPv4 protocols | as IPv4 above, payload whole | |
+//! | everything else (IPv6, VLAN, malformed), whole frame | compared | in order with the others of its EtherType |
+//!
+//! All but TCP is compared frame by frame, the first of the one machine with the first of the other. The order of frames within a
+//! [flow](FlowKey) never changes, and does not matter between flows.
+//!
+//! # Limits
+//!
+//! [`CompareConfig`] has them all. At each the comparator asks for a checkpoint ([`Reason::QueueFull`]). Frames of the primary are held
+//! all the same, up to [`Comparator::is_full`], which the caller obeys. A frame of the secondary that comes after its limit is forgotten:
+//! it still has it, and everything else waits for the checkpoint. A flow in which nobody waits may be forgotten for a new one; what is
+//! lost then is only the knowledge of what has left.
+
+mod comparator;
+mod datagram;
+mod flow;
+mod tcp;
+mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+pub use comparator::Comparator;
+pub use flow::{FlowKey, FlowKind};
+pub use verdict::{Counters, Divergence, Limit, Reason, Release};
+
+use crate::ids::Epoch;
+use crate::net::testing::cut;
+use std::time::{Duration, Instant};
+
+/// When a comparator asks for a checkpoint, and how much it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CompareConfig {
+    /// How long a frame of the one machine may wait for the other's.
+    ///
+    /// 200 ms by default: the shortest retransmission timeout in wide use (Linux), so that a client is not made to send again by
+    /// waiting alone; and long against what two machines under load drift apart.
+    pub timeout: Duration,
+    /// The most bytes held of each machine's frames, with 256 bytes for each frame's place in the queues. 64 MiB by default: half a
+    /// second of a link of 1 Gbit/s.
+    pub max_held_bytes: usize,
+    /// The same for each machine in one flow. 16 MiB by default: more than common TCP windows, and no flow takes all.
+    pub max_flow_bytes: usize,
+    /// The most flows. 65,536 by default: some 50 MiB when each is a TCP connection.
+    pub max_flows: usize,
+}
+
+impl Default for CompareConfig {
+    fn default() -> Self {
+        CompareConfig {
+            timeout: Duration::from_millis(200),
+            max_held_bytes: 64 << 20,
+            max_flow_bytes: 16 << 20,
+            max_flows: 65_536,
+        }
+    }
+}
+
+/// Feeds a comparator with frames cut from arbitrary bytes: a fuzz target.
+///
+/// # Panics
+/// When a frame of the primary is lost, or more is held than the limits allow.
+#[doc(hidden)]
+pub fn fuzz(data: &[u8]) {
+    let config = CompareConfig { max_held_bytes: 8 << 10, max_flow_bytes: 4 << 10, max_flows: 4, ..CompareConfig::default() };
+    let mut comparator = Comparator::new(config);
+    let mut now = Instant::now();
+    let (mut taken, mut given) = (0, 0);
+    for (number, (side, frame)) in cut(data).enumerate() {
+        now += Duration::from_millis(u64::from(side >> 4));
+        match side % 8 {
+            0..=2 if !comparator.is_full() => {
+                comparator.handle_primary(side & 1, frame, now);
+                taken += 1;
+            }
+            0..=5 => comparator.handle_secondary(side & 1, number as u64, frame, now),
+            6 => comparator.secondary_running(now),
+            _ => given += comparator.begin_epoch(comparator.epoch().next()).len(),
+        }
+        comparator.handle_timeout(now);
+        given += std::iter::from_fn(|| comparator.poll_release()).count();
+        let slack = flow::FRAME_OVERHEAD_BYTES + usize::from(u8::MAX);
+        assert!(comparator.counters().held_bytes < config.max_held_bytes + slack);
+    }
+    given += comparator.begin_epoch(Epoch(u64::MAX)).len();
+    assert_eq!(taken, given, "a frame was lost");
+}

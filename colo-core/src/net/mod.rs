@@ -9,8 +9,17 @@
 //! * [`announce`]: whose addresses a machine has, and the gratuitous ARP that tells a switch where it went.
 
 pub mod announce;
+mod checksum;
+mod lru;
 pub mod memory;
 pub mod rewrite;
+mod seq;
+#[doc(hidden)]
+pub mod testing;
+pub(crate) mod wire;
+
+pub(crate) use lru::{LruTable, SlotId};
+pub use seq::Seq;
 
 use bytes::Bytes;
 use std::io;

@@ -1,1 +1,345 @@
-//! (being written)
+//! The secondary's TCP sequence numbers, made to agree with what the client has seen.
+//!
+//! Each machine chooses the first sequence number of its side of a connection for itself. The client has seen the primary's. So, on
+//! the secondary's host, what the client acknowledges is moved into the secondary's numbers before its guest sees it, and what the
+//! guest sends is moved into the primary's. The difference is learnt from the handshake, where both numbers are known:
+//!
+//! | | the secondary's first number | the primary's |
+//! | --- | --- | --- |
+//! | client connects | the guest's SYN-ACK | what the client's next segment acknowledges, less 1 |
+//! | guest connects | the guest's SYN | what the peer's SYN-ACK (or RST) acknowledges, less 1 |
+//!
+//! Until then nothing is changed: the guest's SYN leaves with its own number, and the [comparator](crate::compare) knows that.
+//!
+//! **A secondary that lags.** The client may acknowledge the primary's SYN-ACK before the secondary's guest has sent its own. Given to
+//! the guest now it would be answered with a RST. So the client's segments of this connection are kept, in order, until the guest has
+//! sent its SYN-ACK, and are then rewritten and handed out by [`Rewriter::poll_input`]. When the guest refuses instead, they are
+//! handed out as they came. (While outputs are compared the primary's SYN-ACK leaves only after the secondary's, and nothing needs to be kept;
+//! it may when the comparator is not in the way.) What does not fit is dropped and counted: it is as if lost on the wire, and the client sends it again, since
+//! no acknowledgement leaves that the secondary has not given. For the same reason a peer's SYN-ACK to a SYN that the guest has
+//! not sent yet is not kept: it is forged, or late, and the guest is to refuse it as the primary does.
+//!
+//! **A checkpoint** gives the secondary's guest the primary's numbers in all connections, also in those half open:
+//! [`Rewriter::reset`] forgets everything, and connections that are not known are not changed. **After a failover**
+//! ([`Rewriter::go_live`]) the rewriter stays in the way for the connections that it knows; new ones have nothing to be moved.
+//!
+//! Sequence numbers stand in the header's two fields and in the SACK option (RFC 2018) of what the client sends. Checksums are mended
+//! (RFC 1624), so that one that was wrong stays wrong. Fragments are not changed: their connection differs until the next checkpoint. A frame is
+//! copied only when it is changed and shared with somebody.
+//!
+//! ```
+//! use colo_core::net::rewrite::Rewriter;
+//! use colo_core::net::testing::{Tcp, ack_of, seq_of};
+//! use colo_core::net::Seq;
+//!
+//! let mut rewriter = Rewriter::new();
+//! // The client connects; the guest answers with 7000, the primary answered with 500.
+//! rewriter.handle_input(0, Tcp::new(4000, 80).inbound().syn().seq(1).frame());
+//! rewriter.handle_output(0, Tcp::new(80, 4000).syn().seq(7000).ack(2).frame());
+//! let to_guest = rewriter.handle_input(0, Tcp::new(4000, 80).inbound().seq(2).ack(501).frame()).unwrap();
+//! assert_eq!(ack_of(&to_guest), Seq(7001));
+//! let from_guest = rewriter.handle_output(0, Tcp::new(80, 4000).seq(7001).ack(2).payload(b"hello").frame());
+//! assert_eq!(seq_of(&from_guest), Seq(501));
+//! ```
+
+use super::wire::{Ipv4Packet, Segment, TCP_ACK_AT, TCP_CHECKSUM_AT, TCP_SEQ_AT, TcpFlags, TcpOption};
+use super::{Frame, LruTable, Seq, SlotId, checksum};
+use bytes::BytesMut;
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddrV4;
+
+/// The most connections known at once; of those beyond, the least recently used is forgotten. As many as the comparator's flows.
+pub const MAX_CONNECTIONS: usize = 65_536;
+
+/// The most frames kept for a connection whose guest has not answered yet: a client's first window (RFC 6928) a few times over.
+pub const MAX_KEPT_FRAMES: usize = 32;
+
+/// The most bytes kept in all connections.
+pub const MAX_KEPT_BYTES: usize = 4 << 20;
+
+/// Moves the sequence numbers of the secondary's connections. See the [module](self).
+pub struct Rewriter {
+    connections: LruTable<Key, Connection>,
+    ready: VecDeque<(u8, Frame)>,
+    kept_bytes: usize,
+    is_live: bool,
+    counters: Counters,
+}
+
+/// What a rewriter has done since it was made.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counters {
+    /// Frames changed on their way to the guest.
+    pub inputs_rewritten: u64,
+    /// Frames changed on their way from the guest.
+    pub outputs_rewritten: u64,
+    /// Frames kept until the guest had answered.
+    pub inputs_kept: u64,
+    /// Frames that did not fit among those.
+    pub inputs_dropped: u64,
+    /// Connections forgotten because there were too many.
+    pub evicted: u64,
+}
+
+/// A connection as the guest sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Key {
+    nic: u8,
+    guest: SocketAddrV4,
+    peer: SocketAddrV4,
+}
+
+#[derive(Default, Debug)]
+struct Connection {
+    /// The number of the guest's SYN.
+    guest_isn: Option<Seq>,
+    /// What is to be added to the primary's numbers to have the secondary's.
+    difference: Option<u32>,
+    kept: Vec<Frame>,
+    fin_in: bool,
+    fin_out: bool,
+}
+
+impl Rewriter {
+    /// A rewriter that knows no connection.
+    pub fn new() -> Self {
+        Rewriter {
+            connections: LruTable::new(MAX_CONNECTIONS),
+            ready: VecDeque::new(),
+            kept_bytes: 0,
+            is_live: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes a frame from the clients, and returns it as the guest is to see it; `None` when it is kept for now.
+    pub fn handle_input(&mut self, nic: u8, frame: Frame) -> Option<Frame> {
+        let Some((segment, source, destination)) = parse(&frame) else { return Some(frame) };
+        let key = Key { nic, guest: destination, peer: source };
+        if segment.has(TcpFlags::SYN) && segment.ack.is_none() {
+            // A connection that is known stays so until the guest agrees to a new one: the SYN may be old, or forged.
+            self.find_or_add(key);
+            return Some(frame);
+        }
+        let Some(id) = self.connections.find(&key) else { return Some(frame) };
+        let (_, connection) = self.connections.get_mut(id)?;
+        connection.fin_in |= segment.has(TcpFlags::FIN);
+        if !connection.kept.is_empty() || connection.learn(segment.ack).is_err() {
+            self.keep(id, frame);
+            return None;
+        }
+        let difference = connection.difference.unwrap_or(0);
+        self.demote_closed(id, &segment);
+        Some(self.rewrite_input(frame, &segment, difference))
+    }
+
+    /// Takes a frame from the guest, and returns it as the clients are to see it. [`poll_input`](Self::poll_input) may have something
+    /// then.
+    pub fn handle_output(&mut self, nic: u8, frame: Frame) -> Frame {
+        let Some((segment, source, destination)) = parse(&frame) else { return frame };
+        let key = Key { nic, guest: source, peer: destination };
+        let is_syn = segment.has(TcpFlags::SYN);
+        let found = if is_syn { self.find_or_add(key) } else { self.connections.find(&key) };
+        let Some(id) = found else { return frame };
+        let is_live = self.is_live;
+        let Some((_, connection)) = self.connections.get_mut(id) else { return frame };
+        connection.fin_out |= segment.has(TcpFlags::FIN);
+        if is_syn {
+            connection.open(segment.seq, is_live);
+        }
+        if is_syn || segment.has(TcpFlags::RST) {
+            self.hand_out(id);
+        }
+        let difference = self.connections.get_mut(id).and_then(|(_, connection)| connection.difference);
+        self.demote_closed(id, &segment);
+        match difference.unwrap_or(0) {
+            0 => frame,
+            difference => {
+                self.counters.outputs_rewritten += 1;
+                edit(frame, |bytes| put(bytes, &segment, TCP_SEQ_AT, segment.seq - difference))
+            }
+        }
+    }
+
+    /// The next frame that was kept and may now go to the guest, with its network card. To be emptied after each
+    /// [`handle_output`](Self::handle_output), before further input.
+    pub fn poll_input(&mut self) -> Option<(u8, Frame)> {
+        self.ready.pop_front()
+    }
+
+    /// The guest was given the primary's state: forgets all connections, and what was kept, which that state already knows.
+    pub fn reset(&mut self) {
+        self.connections.clear();
+        self.ready.clear();
+        self.kept_bytes = 0;
+    }
+
+    /// The secondary takes over: connections that are not known yet need no rewriting any more.
+    pub fn go_live(&mut self) {
+        self.is_live = true;
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn find_or_add(&mut self, key: Key) -> Option<SlotId> {
+        let found = self.connections.find(&key);
+        if found.is_some() || self.is_live {
+            return found;
+        }
+        let inserted = self.connections.insert(key, Connection::default(), |connection| connection.kept.is_empty()).ok()?;
+        self.counters.evicted += u64::from(inserted.evicted.is_some());
+        Some(inserted.id)
+    }
+
+    fn keep(&mut self, id: SlotId, frame: Frame) {
+        let Some((_, connection)) = self.connections.get_mut(id) else { return };
+        if connection.kept.len() >= MAX_KEPT_FRAMES || self.kept_bytes + frame.len() > MAX_KEPT_BYTES {
+            self.counters.inputs_dropped += 1;
+            return;
+        }
+        self.counters.inputs_kept += 1;
+        self.kept_bytes += frame.len();
+        connection.kept.push(frame);
+    }
+
+    /// The guest has answered: what was kept for it may go.
+    fn hand_out(&mut self, id: SlotId) {
+        let Some((key, connection)) = self.connections.get_mut(id) else { return };
+        let nic = key.nic;
+        for frame in std::mem::take(&mut connection.kept) {
+            self.kept_bytes -= frame.len();
+            let Some((segment, ..)) = parse(&frame) else { continue };
+            let Some((_, connection)) = self.connections.get_mut(id) else { return };
+            // Refused, there is nothing to learn, and nothing to be moved.
+            let difference = connection.learn(segment.ack).ok().and(connection.difference).unwrap_or(0);
+            let frame = self.rewrite_input(frame, &segment, difference);
+            self.ready.push_back((nic, frame));
+        }
+    }
+
+    /// A connection that has ended is kept for what may still be repeated, but is the first to go.
+    fn demote_closed(&mut self, id: SlotId, segment: &Segment) {
+        let Some((_, connection)) = self.connections.get_mut(id) else { return };
+        if segment.has(TcpFlags::RST) || connection.fin_in && connection.fin_out {
+            self.connections.demote(id);
+        }
+    }
+
+    fn rewrite_input(&mut self, frame: Frame, segment: &Segment, difference: u32) -> Frame {
+        let Some(ack) = segment.ack.filter(|_| difference != 0) else { return frame };
+        self.counters.inputs_rewritten += 1;
+        let mut sack = SackEdges::default();
+        for option in segment.options(&frame).filter(|option| option.kind == TcpOption::SACK) {
+            sack.add(&option);
+        }
+        edit(frame, |bytes| {
+            put(bytes, segment, TCP_ACK_AT, ack + difference);
+            for (at, edge) in sack.iter() {
+                put(bytes, segment, at, edge + difference);
+            }
+        })
+    }
+}
+
+impl Default for Rewriter {
+    fn default() -> Self {
+        Rewriter::new()
+    }
+}
+
+impl fmt::Debug for Rewriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Rewriter");
+        debug.field("connections", &self.connections.len()).field("counters", &self.counters).finish_non_exhaustive()
+    }
+}
+
+/// The guest has not sent its SYN yet.
+#[derive(Debug)]
+struct NotYet;
+
+impl Connection {
+    /// The guest has sent a SYN with this number.
+    fn open(&mut self, isn: Seq, is_live: bool) {
+        if self.guest_isn != Some(isn) {
+            let kept = std::mem::take(&mut self.kept);
+            *self = Connection { guest_isn: Some(isn), difference: is_live.then_some(0), kept, ..Connection::default() };
+        }
+    }
+
+    /// Learns the difference from the first acknowledgement of the guest's SYN.
+    fn learn(&mut self, ack: Option<Seq>) -> Result<(), NotYet> {
+        let (Some(ack), None) = (ack, self.difference) else { return Ok(()) };
+        let primary_isn = ack - 1;
+        let guest_isn = self.guest_isn.ok_or(NotYet)?;
+        self.difference = Some(guest_isn.0.wrapping_sub(primary_isn.0));
+        Ok(())
+    }
+}
+
+/// The edges of SACK blocks with their places in the TCP header. Forty bytes of options have room for four blocks.
+#[derive(Default)]
+struct SackEdges {
+    edges: [(usize, Seq); 8],
+    count: usize,
+}
+
+impl SackEdges {
+    fn add(&mut self, option: &TcpOption<'_>) {
+        for (index, edge) in option.data.chunks_exact(4).enumerate() {
+            let Some(place) = self.edges.get_mut(self.count) else { return };
+            *place = (option.data_at + 4 * index, Seq(u32::from_be_bytes([edge[0], edge[1], edge[2], edge[3]])));
+            self.count += 1;
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (usize, Seq)> + '_ {
+        self.edges[..self.count].iter().copied()
+    }
+}
+
+fn parse(frame: &[u8]) -> Option<(Segment, SocketAddrV4, SocketAddrV4)> {
+    let packet = Ipv4Packet::parse(frame)?;
+    let (segment, from, to) = Segment::parse(frame, &packet)?;
+    Some((segment, SocketAddrV4::new(packet.source, from), SocketAddrV4::new(packet.destination, to)))
+}
+
+/// Changes a frame, in place when nobody else has it.
+fn edit(frame: Frame, change: impl FnOnce(&mut [u8])) -> Frame {
+    let mut bytes = frame.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    change(&mut bytes);
+    bytes.freeze()
+}
+
+/// Puts a number into the TCP header, and mends the checksum.
+fn put(frame: &mut [u8], segment: &Segment, at: usize, number: Seq) {
+    let tcp = &mut frame[segment.header_at()..segment.payload_range().end];
+    checksum::replace(tcp, at, &number.0.to_be_bytes(), TCP_CHECKSUM_AT);
+}
+
+/// Feeds a rewriter with frames cut from arbitrary bytes: a fuzz target.
+///
+/// # Panics
+/// When a frame changes its length, or more is kept than the limits allow.
+#[doc(hidden)]
+pub fn fuzz(data: &[u8]) {
+    let mut rewriter = Rewriter::new();
+    for (side, frame) in super::testing::cut(data) {
+        let bytes = frame.len();
+        match side % 16 {
+            0..=6 => assert!(rewriter.handle_input(side >> 7, frame).is_none_or(|frame| frame.len() == bytes)),
+            7..=13 => assert_eq!(rewriter.handle_output(side >> 7, frame).len(), bytes),
+            14 => rewriter.reset(),
+            _ => rewriter.go_live(),
+        }
+        assert!(rewriter.kept_bytes <= MAX_KEPT_BYTES);
+        while rewriter.poll_input().is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

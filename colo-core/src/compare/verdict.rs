@@ -1,0 +1,141 @@
+use super::FlowKey;
+use crate::net::Frame;
+use std::fmt;
+use std::time::Duration;
+
+/// A frame of the primary that leaves now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Release {
+    /// The network card that it came from.
+    pub nic: u8,
+    /// The frame, as the primary's guest made it.
+    pub frame: Frame,
+}
+
+/// The two machines do not say the same: a checkpoint is needed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Divergence {
+    /// Where; `None` when it concerns no flow in particular.
+    pub flow: Option<FlowKey>,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a checkpoint is needed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The bytes at the same place differ. In a TCP flow the place is the primary's sequence number of the first such byte, in
+    /// every other flow its offset in the frame.
+    PayloadDiffers {
+        /// The place.
+        offset: u64,
+    },
+    /// Two TCP handshakes differ in what they acknowledge or offer.
+    HandshakeDiffers,
+    /// One machine ended a TCP stream where the other went on.
+    FlagsDiffer,
+    /// The secondary's TCP sequence number lies farther off than any window reaches.
+    OutOfWindow,
+    /// The secondary did not produce in time what the primary produced.
+    Unmatched {
+        /// How long the primary's frame has waited.
+        waited: Duration,
+    },
+    /// The primary did not produce in time what the secondary produced.
+    OnlySecondary {
+        /// How long the secondary's frame has waited.
+        waited: Duration,
+    },
+    /// Too much is waiting.
+    QueueFull(Limit),
+}
+
+/// A limit of [`CompareConfig`](super::CompareConfig) that was reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Limit {
+    /// `max_held_bytes`.
+    HeldBytes,
+    /// `max_flow_bytes`.
+    FlowBytes,
+    /// `max_flows`.
+    Flows,
+}
+
+impl fmt::Display for Divergence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.flow {
+            Some(flow) => write!(f, "{flow}: {}", self.reason),
+            None => fmt::Display::fmt(&self.reason, f),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::PayloadDiffers { offset } => write!(f, "payload differs at {offset}"),
+            Reason::HandshakeDiffers => f.write_str("handshakes differ"),
+            Reason::FlagsDiffer => f.write_str("the stream's end differs"),
+            Reason::OutOfWindow => f.write_str("the secondary's sequence number is out of window"),
+            Reason::Unmatched { waited } => write!(f, "the primary's frame unmatched for {} ms", waited.as_millis()),
+            Reason::OnlySecondary { waited } => write!(f, "the secondary's frame unmatched for {} ms", waited.as_millis()),
+            Reason::QueueFull(limit) => write!(f, "too much waits ({limit})"),
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Limit::HeldBytes => "bytes in all flows",
+            Limit::FlowBytes => "bytes in one flow",
+            Limit::Flows => "number of flows",
+        })
+    }
+}
+
+/// What a comparator has done since it was made. All of them only grow, but `held_bytes` and `flows`.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counters {
+    /// Frames of the primary.
+    pub primary_frames: u64,
+    /// Frames of the secondary.
+    pub secondary_frames: u64,
+    /// Frames released because both machines had produced what they say.
+    pub released_frames: u64,
+    /// Frames handed back when their epoch ended.
+    pub handed_back_frames: u64,
+    /// Payload bytes of the two machines found equal.
+    pub compared_bytes: u64,
+    /// Frames of the secondary that were forgotten because a queue was full; a checkpoint follows.
+    pub forgotten_frames: u64,
+    /// Idle flows forgotten to make room for new ones.
+    pub evicted_flows: u64,
+    /// Divergences by [`Reason::PayloadDiffers`].
+    pub payload_differs: u64,
+    /// Divergences by [`Reason::HandshakeDiffers`], [`Reason::FlagsDiffer`] and [`Reason::OutOfWindow`].
+    pub stream_differs: u64,
+    /// Divergences by [`Reason::Unmatched`].
+    pub unmatched: u64,
+    /// Divergences by [`Reason::OnlySecondary`].
+    pub only_secondary: u64,
+    /// Divergences by [`Reason::QueueFull`].
+    pub queue_full: u64,
+    /// What the primary's held frames count now, in bytes.
+    pub held_bytes: usize,
+    /// The flows known now.
+    pub flows: usize,
+}
+
+impl Counters {
+    pub(super) fn count(&mut self, reason: &Reason) {
+        *match reason {
+            Reason::PayloadDiffers { .. } => &mut self.payload_differs,
+            Reason::HandshakeDiffers | Reason::FlagsDiffer | Reason::OutOfWindow => &mut self.stream_differs,
+            Reason::Unmatched { .. } => &mut self.unmatched,
+            Reason::OnlySecondary { .. } => &mut self.only_secondary,
+            Reason::QueueFull(_) => &mut self.queue_full,
+        } += 1;
+    }
+}

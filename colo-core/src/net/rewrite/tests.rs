@@ -1,0 +1,224 @@
+use super::*;
+use crate::net::testing::{Tcp, ack_of, seq_of};
+use proptest::prelude::*;
+
+const CLIENT_PORT: u16 = 4000;
+const SERVER_PORT: u16 = 80;
+
+fn from_client() -> Tcp {
+    Tcp::new(CLIENT_PORT, SERVER_PORT).inbound()
+}
+
+fn from_guest() -> Tcp {
+    Tcp::new(SERVER_PORT, CLIENT_PORT)
+}
+
+/// SACK blocks behind any number of NOPs, so that they stand on odd and even places.
+fn sack_option(padding: usize, edges: &[u32]) -> Vec<u8> {
+    let mut option = vec![1; padding];
+    option.extend_from_slice(&[TcpOption::SACK, 2 + 4 * edges.len() as u8]);
+    option.extend(edges.iter().flat_map(|edge| edge.to_be_bytes()));
+    option
+}
+
+/// What either machine sends after the handshake and what the client answers, by a machine's first sequence number.
+fn conversation(isn: u32, client_isn: u32, padding: usize) -> Vec<(bool, Frame)> {
+    let at = |bytes: u32| isn.wrapping_add(bytes);
+    let client_at = |bytes: u32| client_isn.wrapping_add(bytes);
+    let sack = sack_option(padding, &[at(11), at(21), at(31), at(41)]);
+    vec![
+        (false, from_client().seq(client_at(1)).ack(at(1)).frame()),
+        (false, from_client().seq(client_at(1)).ack(at(1)).payload(b"GET /").frame()),
+        (true, from_guest().seq(at(1)).ack(client_at(6)).payload(b"0123456789").frame()),
+        (true, from_guest().seq(at(11)).ack(client_at(6)).payload(b"odd length!").frame()),
+        (false, from_client().seq(client_at(6)).ack(at(11)).options(&sack).frame()),
+        (true, from_guest().seq(at(22)).ack(client_at(6)).fin().frame()),
+        (false, from_client().seq(client_at(6)).ack(at(23)).fin().frame()),
+        (true, from_guest().seq(at(23)).ack(client_at(7)).frame()),
+        // Both have closed: the last acknowledgement is lost and repeated.
+        (true, from_guest().seq(at(23)).ack(client_at(7)).frame()),
+    ]
+}
+
+proptest! {
+    /// Two machines with different first numbers: the guest sees what a client of its own would say, the client what the
+    /// primary says, byte for byte and checksum for checksum.
+    #[test]
+    fn client_connects(primary_isn: u32, secondary_isn: u32, client_isn: u32, padding in 0..3usize, keep_a_reference: bool) {
+        let mut rewriter = Rewriter::new();
+        let syn = from_client().syn().seq(client_isn).frame();
+        prop_assert_eq!(rewriter.handle_input(0, syn.clone()), Some(syn));
+        let syn_ack = from_guest().syn().seq(secondary_isn).ack(client_isn.wrapping_add(1)).frame();
+        prop_assert_eq!(rewriter.handle_output(0, syn_ack.clone()), syn_ack.clone());
+        let primary = conversation(primary_isn, client_isn, padding);
+        let secondary = conversation(secondary_isn, client_isn, padding);
+        let mut references = Vec::new();
+        for ((is_output, of_primary), (_, of_secondary)) in primary.into_iter().zip(secondary) {
+            if keep_a_reference {
+                references.extend([of_primary.clone(), of_secondary.clone()]);
+            }
+            if is_output {
+                prop_assert_eq!(rewriter.handle_output(0, of_secondary), of_primary);
+            } else {
+                prop_assert_eq!(rewriter.handle_input(0, of_primary), Some(of_secondary));
+            }
+        }
+        // A repeated SYN-ACK carries the primary's number now.
+        prop_assert_eq!(seq_of(&rewriter.handle_output(0, syn_ack)), Seq(primary_isn));
+    }
+
+    #[test]
+    fn guest_connects(primary_isn: u32, secondary_isn: u32, peer_isn: u32) {
+        let mut rewriter = Rewriter::new();
+        let syn = from_guest().syn().seq(secondary_isn).frame();
+        prop_assert_eq!(rewriter.handle_output(0, syn.clone()), syn);
+        let syn_ack = |isn: u32| from_client().syn().seq(peer_isn).ack(isn.wrapping_add(1)).frame();
+        prop_assert_eq!(rewriter.handle_input(0, syn_ack(primary_isn)), Some(syn_ack(secondary_isn)));
+        let hello = |isn: u32| from_guest().seq(isn.wrapping_add(1)).ack(peer_isn.wrapping_add(1)).payload(b"hello").frame();
+        prop_assert_eq!(rewriter.handle_output(0, hello(secondary_isn)), hello(primary_isn));
+    }
+
+    /// The client has the primary's SYN-ACK before the secondary's guest has answered.
+    #[test]
+    fn what_comes_before_the_answer_is_kept(primary_isn: u32, secondary_isn: u32, count in 1..MAX_KEPT_FRAMES + 5) {
+        let mut rewriter = Rewriter::new();
+        rewriter.handle_input(3, from_client().syn().seq(9).frame());
+        let segment = |isn: u32, index: usize| {
+            from_client().seq(10 + index as u32).ack(isn.wrapping_add(1)).payload(&[index as u8]).frame()
+        };
+        for index in 0..count {
+            prop_assert_eq!(rewriter.handle_input(3, segment(primary_isn, index)), None);
+        }
+        prop_assert_eq!(rewriter.poll_input(), None);
+        let syn_ack = rewriter.handle_output(3, from_guest().syn().seq(secondary_isn).ack(10).frame());
+        prop_assert_eq!(seq_of(&syn_ack), Seq(primary_isn));
+        for index in 0..count.min(MAX_KEPT_FRAMES) {
+            prop_assert_eq!(rewriter.poll_input(), Some((3, segment(secondary_isn, index))));
+        }
+        prop_assert_eq!(rewriter.poll_input(), None);
+        prop_assert_eq!(rewriter.kept_bytes, 0);
+        prop_assert_eq!(rewriter.counters().inputs_dropped, count.saturating_sub(MAX_KEPT_FRAMES) as u64);
+        prop_assert_eq!(rewriter.handle_input(3, segment(primary_isn, 99)), Some(segment(secondary_isn, 99)));
+    }
+
+    #[test]
+    fn arbitrary_bytes_do_not_panic(data in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        fuzz(&data);
+    }
+
+    /// Well-formed segments with arbitrary fields between two ports reach the code behind the parser.
+    #[test]
+    fn arbitrary_segments_do_not_panic(
+        segments in proptest::collection::vec((any::<u8>(), 0..64u8, any::<u32>(), any::<u32>(), proptest::collection::vec(any::<u8>(), 0..40)), 0..60)
+    ) {
+        let mut data = Vec::new();
+        for (side, flags, seq, ack, options) in segments {
+            let inbound = side % 16 < 7;
+            let tcp = if inbound { from_client() } else { from_guest() };
+            let mut frame = tcp.seq(seq).ack(ack).options(&options).frame().to_vec();
+            frame[47] = flags;
+            data.extend_from_slice(&[side, frame.len() as u8]);
+            data.extend_from_slice(&frame);
+        }
+        fuzz(&data);
+    }
+}
+
+fn established(primary_isn: u32, secondary_isn: u32) -> Rewriter {
+    let mut rewriter = Rewriter::new();
+    rewriter.handle_input(0, from_client().syn().seq(9).frame());
+    rewriter.handle_output(0, from_guest().syn().seq(secondary_isn).ack(10).frame());
+    rewriter.handle_input(0, from_client().seq(10).ack(primary_isn + 1).frame());
+    rewriter
+}
+
+fn shift(rewriter: &mut Rewriter) -> u32 {
+    let out = rewriter.handle_output(0, from_guest().seq(5000).ack(10).payload(b"x").frame());
+    5000 - seq_of(&out).0
+}
+
+#[test]
+fn a_checkpoint_makes_numbers_equal() {
+    let mut rewriter = established(100, 300);
+    assert_eq!(shift(&mut rewriter), 200);
+    rewriter.handle_input(0, Tcp::new(4001, 80).inbound().syn().seq(1).frame());
+    assert_eq!(rewriter.handle_input(0, Tcp::new(4001, 80).inbound().seq(2).ack(7).frame()), None);
+    rewriter.reset();
+    assert_eq!(shift(&mut rewriter), 0);
+    assert_eq!((rewriter.poll_input(), rewriter.kept_bytes), (None, 0));
+}
+
+#[test]
+fn a_connection_half_open_at_a_checkpoint_is_learnt() {
+    let mut rewriter = Rewriter::new();
+    rewriter.handle_input(0, from_client().syn().seq(9).frame());
+    rewriter.reset();
+    rewriter.handle_output(0, from_guest().syn().seq(300).ack(10).frame());
+    rewriter.handle_input(0, from_client().seq(10).ack(101).frame());
+    assert_eq!(shift(&mut rewriter), 200);
+}
+
+#[test]
+fn a_failover_keeps_known_connections_and_leaves_new_ones_alone() {
+    let mut rewriter = established(100, 300);
+    rewriter.go_live();
+    assert_eq!(shift(&mut rewriter), 200);
+    let syn = Tcp::new(4001, 80).inbound().syn().seq(1).frame();
+    assert_eq!(rewriter.handle_input(0, syn.clone()), Some(syn));
+    let ack = Tcp::new(4001, 80).inbound().seq(2).ack(7).frame();
+    assert_eq!(rewriter.handle_input(0, ack.clone()), Some(ack));
+    // The same ports again: a new connection with the secondary's own numbers.
+    rewriter.handle_input(0, from_client().syn().seq(900).frame());
+    let syn_ack = rewriter.handle_output(0, from_guest().syn().seq(8000).ack(901).frame());
+    assert_eq!(seq_of(&syn_ack), Seq(8000));
+    assert_eq!(ack_of(&rewriter.handle_input(0, from_client().seq(901).ack(8001).frame()).unwrap()), Seq(8001));
+    assert_eq!(shift(&mut rewriter), 0);
+}
+
+#[test]
+fn a_forged_syn_does_not_disturb_a_connection() {
+    let mut rewriter = established(100, 300);
+    rewriter.handle_input(0, from_client().syn().seq(77_777).frame());
+    assert_eq!(shift(&mut rewriter), 200);
+    assert_eq!(ack_of(&rewriter.handle_input(0, from_client().seq(10).ack(150).frame()).unwrap()), Seq(350));
+}
+
+#[test]
+fn ports_used_again_are_learnt_anew() {
+    let mut rewriter = established(100, 300);
+    rewriter.handle_input(0, from_client().syn().seq(900).frame());
+    rewriter.handle_output(0, from_guest().syn().seq(4000).ack(901).frame());
+    rewriter.handle_input(0, from_client().seq(901).ack(3901).frame());
+    assert_eq!(shift(&mut rewriter), 100);
+}
+
+#[test]
+fn a_refusal_hands_out_what_was_kept_as_it_came() {
+    let mut rewriter = Rewriter::new();
+    rewriter.handle_input(0, from_client().syn().seq(9).frame());
+    let early = from_client().seq(10).ack(101).frame();
+    assert_eq!(rewriter.handle_input(0, early.clone()), None);
+    let reset = from_guest().rst().seq(0).ack(10).frame();
+    assert_eq!(rewriter.handle_output(0, reset.clone()), reset);
+    assert_eq!(rewriter.poll_input(), Some((0, early)));
+}
+
+#[test]
+fn a_refused_connection_of_the_guest_is_refused_in_its_numbers() {
+    let mut rewriter = Rewriter::new();
+    rewriter.handle_output(0, from_guest().syn().seq(300).frame());
+    let refusal = rewriter.handle_input(0, from_client().rst().seq(0).ack(101).frame()).unwrap();
+    assert_eq!(ack_of(&refusal), Seq(301));
+}
+
+#[test]
+fn what_is_not_a_whole_segment_is_not_touched() {
+    let mut rewriter = established(100, 300);
+    let mut fragment = from_guest().seq(5000).ack(10).payload(&[0; 80]).frame().to_vec();
+    fragment[20] = 0x20;
+    let fragment = Frame::from(fragment);
+    assert_eq!(rewriter.handle_output(0, fragment.clone()), fragment);
+    // Another network card is another network.
+    let other = from_guest().seq(5000).ack(10).frame();
+    assert_eq!(rewriter.handle_output(1, other.clone()), other);
+}

@@ -1,0 +1,192 @@
+//! Frames for tests, examples and fuzz targets. Not part of the stable interface.
+//!
+//! ```
+//! use colo_core::net::testing::Tcp;
+//!
+//! let frame = Tcp::new(80, 4000).seq(7).ack(9).payload(b"hello").frame();
+//! assert_eq!(&frame[54..], b"hello");
+//! ```
+
+use super::{Frame, Seq};
+use crate::domain::MacAddr;
+use etherparse::{IpNumber, Ipv4Header, PacketBuilder, TcpHeader};
+use std::net::Ipv4Addr;
+
+/// The guest's address.
+pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+/// Its client's address.
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+/// The guest's Ethernet address.
+pub const GUEST_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+/// Its client's Ethernet address.
+pub const CLIENT_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+
+/// A TCP segment from the guest to its client, or the other way, with a right checksum.
+#[derive(Clone, Debug)]
+pub struct Tcp {
+    header: TcpHeader,
+    options: Vec<u8>,
+    payload: Vec<u8>,
+    identification: u16,
+    inbound: bool,
+}
+
+impl Tcp {
+    /// A segment between these ports without flags and payload.
+    pub fn new(source_port: u16, destination_port: u16) -> Self {
+        let header = TcpHeader::new(source_port, destination_port, 0, 8192);
+        Tcp { header, options: Vec::new(), payload: Vec::new(), identification: 0, inbound: false }
+    }
+
+    /// From the client to the guest.
+    pub fn inbound(mut self) -> Self {
+        self.inbound = true;
+        self
+    }
+
+    /// The sequence number.
+    pub fn seq(mut self, seq: u32) -> Self {
+        self.header.sequence_number = seq;
+        self
+    }
+
+    /// The acknowledgement number, and the ACK flag.
+    pub fn ack(mut self, ack: u32) -> Self {
+        self.header.acknowledgment_number = ack;
+        self.header.ack = true;
+        self
+    }
+
+    /// The window as it stands in the header.
+    pub fn window(mut self, window: u16) -> Self {
+        self.header.window_size = window;
+        self
+    }
+
+    /// The SYN flag.
+    pub fn syn(mut self) -> Self {
+        self.header.syn = true;
+        self
+    }
+
+    /// The FIN flag.
+    pub fn fin(mut self) -> Self {
+        self.header.fin = true;
+        self
+    }
+
+    /// The RST flag.
+    pub fn rst(mut self) -> Self {
+        self.header.rst = true;
+        self
+    }
+
+    /// The URG flag and pointer.
+    pub fn urgent(mut self, pointer: u16) -> Self {
+        self.header.urg = true;
+        self.header.urgent_pointer = pointer;
+        self
+    }
+
+    /// Options in their wire format; at most 40 bytes.
+    pub fn options(mut self, options: &[u8]) -> Self {
+        self.options = options.to_vec();
+        self
+    }
+
+    /// The payload.
+    pub fn payload(mut self, payload: &[u8]) -> Self {
+        self.payload = payload.to_vec();
+        self
+    }
+
+    /// The IPv4 identification, which machines choose for themselves.
+    pub fn identification(mut self, identification: u16) -> Self {
+        self.identification = identification;
+        self
+    }
+
+    /// The frame.
+    ///
+    /// # Panics
+    /// When the options or the payload are too long.
+    pub fn frame(mut self) -> Frame {
+        self.header.set_options_raw(&self.options).expect("at most 40 bytes of options");
+        let bytes = self.header.header_len() + self.payload.len();
+        let ip = ipv4(IpNumber::TCP, bytes, self.identification, self.inbound);
+        self.header.checksum = self.header.calc_checksum_ipv4(&ip, &self.payload).expect("fits a packet");
+        let mut transport = Vec::new();
+        self.header.write(&mut transport).expect("memory takes everything");
+        transport.extend_from_slice(&self.payload);
+        packet(&ip, self.inbound, &transport)
+    }
+}
+
+fn ipv4(protocol: IpNumber, bytes: usize, identification: u16, inbound: bool) -> Ipv4Header {
+    let (source, destination) = if inbound { (CLIENT, GUEST) } else { (GUEST, CLIENT) };
+    let bytes = u16::try_from(bytes).expect("fits a packet");
+    let mut ip = Ipv4Header::new(bytes, 64, protocol, source.octets(), destination.octets()).expect("fits a packet");
+    ip.identification = identification;
+    ip.header_checksum = ip.calc_header_checksum();
+    ip
+}
+
+fn packet(ip: &Ipv4Header, inbound: bool, transport: &[u8]) -> Frame {
+    let (source, destination) = if inbound { (CLIENT_MAC, GUEST_MAC) } else { (GUEST_MAC, CLIENT_MAC) };
+    let mut frame = [destination.0, source.0].concat();
+    frame.extend_from_slice(&super::wire::ETHERTYPE_IPV4.to_be_bytes());
+    ip.write(&mut frame).expect("memory takes everything");
+    frame.extend_from_slice(transport);
+    frame.into()
+}
+
+/// A UDP datagram from the guest.
+pub fn udp(source_port: u16, destination_port: u16, payload: &[u8]) -> Frame {
+    let step = PacketBuilder::ethernet2(GUEST_MAC.0, CLIENT_MAC.0).ipv4(GUEST.octets(), CLIENT.octets(), 64);
+    let step = step.udp(source_port, destination_port);
+    let mut frame = Vec::new();
+    step.write(&mut frame, payload).expect("memory takes everything");
+    frame.into()
+}
+
+/// The guest's answer to an ICMP echo request.
+pub fn echo_reply(identifier: u16, sequence: u16, payload: &[u8]) -> Frame {
+    let step = PacketBuilder::ethernet2(GUEST_MAC.0, CLIENT_MAC.0).ipv4(GUEST.octets(), CLIENT.octets(), 64);
+    let step = step.icmpv4_echo_reply(identifier, sequence);
+    let mut frame = Vec::new();
+    step.write(&mut frame, payload).expect("memory takes everything");
+    frame.into()
+}
+
+/// The guest's ARP request for an address.
+pub fn arp_request(target: Ipv4Addr) -> Frame {
+    let mut frame = super::announce::gratuitous_arp(GUEST_MAC, GUEST).to_vec();
+    frame[38..42].copy_from_slice(&target.octets());
+    frame.into()
+}
+
+/// The sequence number of a frame that [`Tcp`] made.
+///
+/// # Panics
+/// When it is none.
+pub fn seq_of(frame: &[u8]) -> Seq {
+    Seq(u32::from_be_bytes(frame[38..42].try_into().expect("a TCP segment")))
+}
+
+/// The acknowledgement number of a frame that [`Tcp`] made.
+///
+/// # Panics
+/// When it is none.
+pub fn ack_of(frame: &[u8]) -> Seq {
+    Seq(u32::from_be_bytes(frame[42..46].try_into().expect("a TCP segment")))
+}
+
+/// Cuts bytes from a fuzzer into frames, each after two bytes: which side it comes from, and its length.
+pub fn cut(mut data: &[u8]) -> impl Iterator<Item = (u8, Frame)> {
+    std::iter::from_fn(move || {
+        let [side, length, rest @ ..] = data else { return None };
+        let (frame, rest) = rest.split_at(usize::from(*length).min(rest.len()));
+        data = rest;
+        Some((*side, Frame::copy_from_slice(frame)))
+    })
+}
