@@ -17,6 +17,7 @@ pub mod compare;
 pub mod domain;
 pub mod failover;
 pub mod ids;
+pub mod layers;
 pub mod net;
 pub mod peer;
 pub mod restore;

@@ -35,7 +35,11 @@ impl DirtyBitmap {
     /// # Panics
     /// When `pfn` is not below the limit.
     pub fn set(&mut self, pfn: Pfn) {
-        assert!(pfn.0 < self.pfn_limit, "{pfn} in a bitmap of {}", self.pfn_limit);
+        assert!(
+            pfn.0 < self.pfn_limit,
+            "{pfn} in a bitmap of {}",
+            self.pfn_limit
+        );
         self.words[(pfn.0 / 64) as usize] |= 1 << (pfn.0 % 64);
     }
 
@@ -45,7 +49,12 @@ impl DirtyBitmap {
     /// When they do not all lie below the limit.
     pub fn set_range(&mut self, first: Pfn, pages: u64) {
         let end = first.0 + pages;
-        assert!(end <= self.pfn_limit, "pages {}..{end} in a bitmap of {}", first.0, self.pfn_limit);
+        assert!(
+            end <= self.pfn_limit,
+            "pages {}..{end} in a bitmap of {}",
+            first.0,
+            self.pfn_limit
+        );
         let mut pfn = first.0;
         while pfn < end {
             let bit = pfn % 64;
@@ -79,7 +88,10 @@ impl DirtyBitmap {
 
     /// How many pages are in the set.
     pub fn count(&self) -> u64 {
-        self.words.iter().map(|word| u64::from(word.count_ones())).sum()
+        self.words
+            .iter()
+            .map(|word| u64::from(word.count_ones()))
+            .sum()
     }
 
     /// Whether no page is in the set.
@@ -89,16 +101,30 @@ impl DirtyBitmap {
 
     /// The pages of the set, lowest first.
     pub fn iter(&self) -> impl Iterator<Item = Pfn> + '_ {
-        self.words.iter().enumerate().flat_map(|(index, &word)| {
-            let mut rest = word;
-            std::iter::from_fn(move || {
-                (rest != 0).then(|| {
-                    let bit = u64::from(rest.trailing_zeros());
-                    rest &= rest - 1;
-                    Pfn(index as u64 * 64 + bit)
+        self.iter_from(Pfn(0))
+    }
+
+    /// The pages of the set from `first` on, lowest first.
+    pub fn iter_from(&self, first: Pfn) -> impl Iterator<Item = Pfn> + '_ {
+        let start = (first.0 / 64) as usize;
+        self.words
+            .iter()
+            .enumerate()
+            .skip(start)
+            .flat_map(move |(index, &word)| {
+                let mut rest = if index == start {
+                    word & (u64::MAX << (first.0 % 64))
+                } else {
+                    word
+                };
+                std::iter::from_fn(move || {
+                    (rest != 0).then(|| {
+                        let bit = u64::from(rest.trailing_zeros());
+                        rest &= rest - 1;
+                        Pfn(index as u64 * 64 + bit)
+                    })
                 })
             })
-        })
     }
 }
 
@@ -128,6 +154,8 @@ mod tests {
                 model.insert(pfn % limit);
             }
             prop_assert_eq!(bitmap.iter().map(|pfn| pfn.0).collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
+            let from = limit / 2;
+            prop_assert_eq!(bitmap.iter_from(Pfn(from)).map(|pfn| pfn.0).collect::<Vec<_>>(), model.range(from..).copied().collect::<Vec<_>>());
             prop_assert_eq!(bitmap.count(), model.len() as u64);
             prop_assert!((0..limit + 70).all(|pfn| bitmap.contains(Pfn(pfn)) == model.contains(&pfn)));
         }

@@ -1,1 +1,151 @@
-//! (being written)
+//! Who serves when something breaks.
+//!
+//! * [`Detector`]: is the other side still there?
+//! * [`primary_verdict`], [`secondary_verdict`]: what a side does when it loses the other. Pure functions: the whole policy is
+//!   here, and small enough to be read.
+//! * [`Fence`]: making sure that the other side does not serve, before this side does.
+//!
+//! Without a fence a cut link can leave two servers: each side believes that the other is dead. That is said to the operator
+//! at the start, and it is his choice.
+//!
+//! ```
+//! use colo_core::failover::{Loss, SecondaryVerdict, secondary_verdict};
+//! use colo_core::ids::Epoch;
+//!
+//! assert_eq!(secondary_verdict(&Loss::Closed, Epoch(7)), SecondaryVerdict::TakeOver);
+//! assert!(matches!(secondary_verdict(&Loss::Closed, Epoch::NONE), SecondaryVerdict::End(_)));
+//! ```
+
+mod detector;
+mod fence;
+
+pub use detector::Detector;
+pub use fence::{CommandFence, Fence, FenceError};
+
+use crate::ids::Epoch;
+use crate::peer::GoodbyeReason;
+use std::fmt;
+
+/// How the other side was lost.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Loss {
+    /// The connection broke, with no word why.
+    Closed,
+    /// Nothing was heard for too long.
+    Silent,
+    /// It said something that it must not, or failed to do in time what it must.
+    Broken(String),
+    /// It said goodbye.
+    Goodbye(GoodbyeReason),
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Loss::Closed => f.write_str("the connection broke"),
+            Loss::Silent => f.write_str("no heartbeat"),
+            Loss::Broken(what) => write!(f, "the peer misbehaves: {what}"),
+            Loss::Goodbye(GoodbyeReason::Stopped) => f.write_str("the peer ended protection"),
+            Loss::Goodbye(GoodbyeReason::Promoted) => f.write_str("the secondary has taken over"),
+            Loss::Goodbye(GoodbyeReason::GuestEnded) => f.write_str("the guest has ended"),
+            Loss::Goodbye(GoodbyeReason::Failed(what)) => write!(f, "the peer failed: {what}"),
+        }
+    }
+}
+
+/// What a primary does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PrimaryVerdict {
+    /// The other side serves: destroy the guest, whatever it was doing.
+    StandDown,
+    /// Serve on without protection. If the other side might live, fence it first.
+    GoUnprotected {
+        /// Whether the other side might live and take over.
+        fence: bool,
+    },
+}
+
+/// What a primary does when it has lost its secondary.
+pub fn primary_verdict(loss: &Loss) -> PrimaryVerdict {
+    match loss {
+        Loss::Goodbye(GoodbyeReason::Promoted) => PrimaryVerdict::StandDown,
+        // It said itself that it ends, so it will not take over.
+        Loss::Goodbye(_) => PrimaryVerdict::GoUnprotected { fence: false },
+        Loss::Closed | Loss::Silent | Loss::Broken(_) => {
+            PrimaryVerdict::GoUnprotected { fence: true }
+        }
+    }
+}
+
+/// What a secondary does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SecondaryVerdict {
+    /// Fence the other side, then serve.
+    TakeOver,
+    /// Destroy the guest, for this reason; the other side serves, or nobody can.
+    End(String),
+}
+
+/// What a secondary that stands at `epoch` does when it has lost its primary.
+pub fn secondary_verdict(loss: &Loss, epoch: Epoch) -> SecondaryVerdict {
+    match loss {
+        Loss::Goodbye(_) => SecondaryVerdict::End(loss.to_string()),
+        // The primary is there and serves; it is this side that cannot follow.
+        Loss::Broken(_) => SecondaryVerdict::End(loss.to_string()),
+        Loss::Closed | Loss::Silent if epoch == Epoch::NONE => SecondaryVerdict::End(format!(
+            "{loss} before the first checkpoint: there is nothing to go on from"
+        )),
+        Loss::Closed | Loss::Silent => SecondaryVerdict::TakeOver,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_goodbye_never_makes_a_second_server() {
+        let reasons = [
+            GoodbyeReason::Stopped,
+            GoodbyeReason::Promoted,
+            GoodbyeReason::GuestEnded,
+            GoodbyeReason::Failed("x".into()),
+        ];
+        for reason in reasons {
+            let loss = Loss::Goodbye(reason);
+            assert!(
+                matches!(secondary_verdict(&loss, Epoch(3)), SecondaryVerdict::End(_)),
+                "{loss}"
+            );
+        }
+        assert_eq!(
+            primary_verdict(&Loss::Goodbye(GoodbyeReason::Promoted)),
+            PrimaryVerdict::StandDown
+        );
+    }
+
+    #[test]
+    fn a_side_that_does_not_know_fences() {
+        for loss in [Loss::Closed, Loss::Silent, Loss::Broken("x".into())] {
+            assert_eq!(
+                primary_verdict(&loss),
+                PrimaryVerdict::GoUnprotected { fence: true },
+                "{loss}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_a_checkpoint_nothing_is_taken_over() {
+        for loss in [Loss::Closed, Loss::Silent] {
+            assert!(matches!(
+                secondary_verdict(&loss, Epoch::NONE),
+                SecondaryVerdict::End(_)
+            ));
+            assert_eq!(
+                secondary_verdict(&loss, Epoch(1)),
+                SecondaryVerdict::TakeOver
+            );
+        }
+    }
+}

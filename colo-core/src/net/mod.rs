@@ -10,10 +10,12 @@
 
 pub mod announce;
 mod checksum;
+pub mod gate;
 mod lru;
 pub mod memory;
 pub mod rewrite;
 mod seq;
+pub mod standby;
 #[doc(hidden)]
 pub mod testing;
 pub(crate) mod wire;

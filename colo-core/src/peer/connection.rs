@@ -33,12 +33,25 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// ```
 #[derive(Debug)]
 pub struct StateChannel {
+    sender: StateSender,
+    receiver: StateReceiver,
+}
+
+/// The sending half of a [`StateChannel`].
+#[derive(Debug)]
+pub struct StateSender {
     socket: TcpStream,
     patience: Duration,
     encoder: FrameEncoder,
-    decoder: FrameDecoder,
     /// Room for messages that are not sent from where they lie.
     out: Vec<u8>,
+}
+
+/// The receiving half of a [`StateChannel`].
+#[derive(Debug)]
+pub struct StateReceiver {
+    socket: TcpStream,
+    decoder: FrameDecoder,
 }
 
 impl StateChannel {
@@ -103,25 +116,64 @@ impl StateChannel {
         options
             .set_tcp_keepalive(&keepalive)
             .map_err(PeerError::io("TCP_KEEPIDLE"))?;
+        let reading = socket.try_clone().map_err(PeerError::io("dup"))?;
         Ok(StateChannel {
-            socket,
-            patience,
-            encoder: FrameEncoder::new(),
-            decoder: FrameDecoder::new(),
-            out: Vec::new(),
+            sender: StateSender {
+                socket,
+                patience,
+                encoder: FrameEncoder::new(),
+                out: Vec::new(),
+            },
+            receiver: StateReceiver {
+                socket: reading,
+                decoder: FrameDecoder::new(),
+            },
         })
     }
 
-    /// Whom it is connected to.
+    /// See [`StateSender::send`].
     ///
     /// # Errors
-    /// [`PeerError::Io`] when it is not connected any more.
-    pub fn peer_addr(&self) -> Result<SocketAddr, PeerError> {
-        self.socket
-            .peer_addr()
-            .map_err(PeerError::io("getpeername"))
+    /// Those.
+    pub fn send(&mut self, message: &Message) -> Result<(), PeerError> {
+        self.sender.send(message)
     }
 
+    /// See [`StateReceiver::recv`].
+    ///
+    /// # Errors
+    /// Those.
+    pub fn recv(&mut self, deadline: Instant) -> Result<Option<Message>, PeerError> {
+        self.receiver.recv(deadline)
+    }
+
+    /// See [`StateSender::shutdown_handle`].
+    ///
+    /// # Errors
+    /// Those.
+    pub fn shutdown_handle(&self) -> Result<ShutdownHandle, PeerError> {
+        self.sender.shutdown_handle()
+    }
+
+    /// Both halves, for two threads.
+    pub fn split(self) -> (StateSender, StateReceiver) {
+        (self.sender, self.receiver)
+    }
+
+    /// Goes on as the connection for packets, after `Hello` and `Welcome`.
+    ///
+    /// # Errors
+    /// [`PeerError::Io`].
+    pub fn into_net(self) -> Result<NetChannel, PeerError> {
+        NetChannel::new(
+            self.sender.socket,
+            self.sender.encoder,
+            self.receiver.decoder,
+        )
+    }
+}
+
+impl StateSender {
     /// Sends one message.
     ///
     /// # Errors
@@ -150,11 +202,19 @@ impl StateChannel {
         self.encoder.take_stream_sum()
     }
 
-    /// The sum over the `Stream` messages received since the last call: what the primary's `EpochEnd` must agree with.
-    pub fn take_received_sum(&mut self) -> StreamSum {
-        self.decoder.take_stream_sum()
+    /// A handle by which another thread can end the connection.
+    ///
+    /// # Errors
+    /// [`PeerError::Io`] when there are no file descriptors left.
+    pub fn shutdown_handle(&self) -> Result<ShutdownHandle, PeerError> {
+        self.socket
+            .try_clone()
+            .map(ShutdownHandle)
+            .map_err(PeerError::io("dup"))
     }
+}
 
+impl StateReceiver {
     /// Waits for the next message; `None` when the deadline passes first. A message that has come in part by then is not lost.
     ///
     /// # Errors
@@ -180,25 +240,6 @@ impl StateChannel {
                 return Err(self.decoder.closed());
             }
         }
-    }
-
-    /// A handle by which another thread can end the connection.
-    ///
-    /// # Errors
-    /// [`PeerError::Io`] when there are no file descriptors left.
-    pub fn shutdown_handle(&self) -> Result<ShutdownHandle, PeerError> {
-        self.socket
-            .try_clone()
-            .map(ShutdownHandle)
-            .map_err(PeerError::io("dup"))
-    }
-
-    /// Goes on as the connection for packets, after `Hello` and `Welcome`.
-    ///
-    /// # Errors
-    /// [`PeerError::Io`].
-    pub fn into_net(self) -> Result<NetChannel, PeerError> {
-        NetChannel::new(self.socket, self.encoder, self.decoder)
     }
 }
 

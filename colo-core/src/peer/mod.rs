@@ -65,7 +65,7 @@ mod net_channel;
 mod tests;
 pub(crate) mod wire;
 
-pub use connection::{DEFAULT_PORT, ShutdownHandle, StateChannel};
+pub use connection::{DEFAULT_PORT, ShutdownHandle, StateChannel, StateReceiver, StateSender};
 pub use decoder::{FrameDecoder, ReadState};
 pub use error::PeerError;
 pub use frame::{

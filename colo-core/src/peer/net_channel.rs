@@ -3,7 +3,7 @@ use super::decoder::{FrameDecoder, ReadState};
 use super::error::PeerError;
 use super::frame::FrameEncoder;
 use std::io::{ErrorKind, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// The most bytes that wait to be sent: what a 10 Gbit/s connection carries in 7 ms. A peer that is further behind needs a
@@ -38,6 +38,14 @@ pub struct NetChannel {
     out: Vec<u8>,
     /// How much of `out` has been sent.
     sent_bytes: usize,
+}
+
+impl Drop for NetChannel {
+    /// Ends the connection even where a poll loop still holds a duplicate of its descriptor: a peer must see the end.
+    fn drop(&mut self) {
+        // Fails only when the connection has ended by itself.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
 }
 
 impl NetChannel {

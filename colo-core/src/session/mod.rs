@@ -1,1 +1,83 @@
-//! (being written)
+//! The threads and sockets around everything else. Start here to protect a machine.
+//!
+//! [`PrimarySession`] protects a running machine towards a peer; [`SecondarySession`] takes one in and, when the primary is
+//! lost, serves in its place. Each reports what happens as [`Event`]s.
+//!
+//! A session has two or three threads, and nothing else in the library starts any:
+//!
+//! ```text
+//! engine    the save loop, or the restore; the only one that touches the domain
+//! net       one poll over the guest's cards, the clients' network and the net channel; the only one that touches packets
+//! reader    (primary) the state channel's messages, handed to the engine
+//! ```
+//!
+//! The net thread's state is behind one mutex, taken by the engine for moments: to freeze, to begin an epoch, to thaw. The net
+//! thread alone judges whether the peer is there; the engine acts on it.
+//!
+//! A panic in any thread of a primary destroys its guest before the connections close, so that the secondary can take over; on a
+//! secondary it ends the session, and the primary goes on unprotected.
+//!
+//! `examples/` has a program of thirty lines that protects a machine and survives its loss.
+
+mod event;
+mod net_loop;
+mod primary;
+mod primary_net;
+mod secondary;
+mod secondary_net;
+mod wake;
+
+pub use event::{Event, EventSender, Events, Outcome};
+pub use primary::{NotStarted, PrimaryController, PrimarySession, PrimarySessionConfig, SaveLayer};
+pub use secondary::{RestoreLayer, SecondaryController, SecondarySession, SecondarySessionConfig};
+
+use crate::domain::DomainError;
+use crate::peer::PeerError;
+use std::time::Duration;
+
+/// Between two heartbeats, unless told otherwise; five missed are a death. See [`crate::failover::Detector`].
+pub const HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// How long connecting and greeting may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a session could not begin.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The peer could not be reached, or does not speak our language.
+    #[error("{peer}: {source}")]
+    Peer {
+        /// Where.
+        peer: String,
+        /// Why.
+        source: PeerError,
+    },
+    /// The peer said no.
+    #[error("{peer} refused: {reason}")]
+    Refused {
+        /// Where.
+        peer: String,
+        /// Its words.
+        reason: String,
+    },
+    /// The peer does not keep to the protocol from the start.
+    #[error("{peer} is no colo secondary: {what}")]
+    Greeting {
+        /// Where.
+        peer: String,
+        /// What it did.
+        what: &'static str,
+    },
+    /// The domain, or the clients' network.
+    #[error(transparent)]
+    Domain(#[from] DomainError),
+    /// A call into the system failed.
+    #[error("{call}: {source}")]
+    Sys {
+        /// What was tried.
+        call: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}

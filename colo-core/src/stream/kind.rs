@@ -78,6 +78,11 @@ pub const fn is_optional(kind: u32) -> bool {
     kind & 0x8000_0000 != 0
 }
 
+/// Whether the type is one of ours that hold a domain's own state, vCPUs and devices: `0x8000_C000..=0x8000_C00F`.
+pub const fn is_domain_state(kind: u32) -> bool {
+    matches!(kind, 0x8000_C000..=0x8000_C00F)
+}
+
 /// Whether the type is one of ours: `0x8000_C000..=0x8000_C0FF`, a corner of the optional types that Xen does not use, so that
 /// Xen's own tools skip our records.
 pub const fn is_own(kind: u32) -> bool {

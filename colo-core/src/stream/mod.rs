@@ -57,7 +57,7 @@ mod tests;
 pub use error::{Fault, StreamError};
 pub use header::{DomainHeader, DomainKind, Headers, ImageHeader, Version};
 pub use order::{OrderChecker, StreamUse};
-pub use own::{MemoryHash, NetState, NicAddress};
+pub use own::{MemoryHash, NetState};
 pub use pages::{PageData, PageEntry, PageType, page_data_prefix};
 pub use reader::{ReadError, RecordReader};
 pub use record::{

@@ -3,44 +3,25 @@
 //! The embedded hypervisor's two records ([`kind::EMBEDDED_VCPU`], [`kind::EMBEDDED_DEVICES`]) are opaque here.
 //!
 //! ```
-//! use colo_core::stream::{Limits, NetState, RecordRef, Records};
+//! use colo_core::stream::NetState;
 //!
 //! let state = NetState::default();
-//! let mut bytes = Vec::new();
-//! state.encode(&mut bytes)?;
-//!
-//! let mut read = NetState::default();
-//! for record in Records::new(&bytes, Limits::new(16)) {
-//!     if let RecordRef::Own { body, .. } = record? {
-//!         read.add_part(body)?;
-//!     }
-//! }
-//! assert_eq!(read, state);
+//! let records = state.to_records()?;
+//! assert_eq!(NetState::from_records(&records)?, state);
 //! # Ok::<(), colo_core::stream::StreamError>(())
 //! ```
 
 use super::error::{Fault, StreamError};
-use super::{MAX_BODY_BYTES, kind, write_record};
-use crate::domain::MacAddr;
+use super::{MAX_BODY_BYTES, kind};
+use crate::domain::StateRecord;
+use crate::net::announce::Address;
 use crate::peer::wire::{
     ADDRESS_BYTES, FRAME_OVERHEAD_BYTES, Fields, check_limit, check_nic, put_address, put_frame,
 };
 use crate::peer::{NetFrame, PayloadError};
 use bytes::Bytes;
-use std::net::Ipv4Addr;
 use zerocopy::byteorder::little_endian::U128;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
-
-/// An address that the guest uses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NicAddress {
-    /// On which of its network cards.
-    pub nic: u8,
-    /// The Ethernet address.
-    pub mac: MacAddr,
-    /// The IPv4 address that goes with it, where one is known.
-    pub ipv4: Option<Ipv4Addr>,
-}
 
 /// What the network must know at a checkpoint: the addresses that the guest uses, to be announced after a failover, and the
 /// primary's output that has not left yet, to be sent by the secondary if the primary can not.
@@ -51,7 +32,7 @@ pub struct NicAddress {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct NetState {
     /// The addresses.
-    pub addresses: Vec<NicAddress>,
+    pub addresses: Vec<Address>,
     /// The output that is held, oldest first.
     pub held: Vec<NetFrame>,
 }
@@ -71,17 +52,25 @@ impl NetState {
     /// more memory to keep than they are long.
     pub const MAX_HELD_FRAMES: usize = 256 * 1024;
 
-    /// Appends the NET_STATE records.
+    /// The NET_STATE records.
     ///
     /// # Errors
-    /// [`Fault::Body`] when there is more of anything than the limits say; nothing is appended.
-    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), StreamError> {
-        let start = out.len();
-        let result = self.encode_parts(out).map_err(body_error(kind::NET_STATE));
-        if result.is_err() {
-            out.truncate(start);
-        }
-        result
+    /// [`Fault::Body`] when there is more of anything than the limits say.
+    pub fn to_records(&self) -> Result<Vec<StateRecord>, StreamError> {
+        self.parts().map_err(body_error(kind::NET_STATE))
+    }
+
+    /// What all NET_STATE records among these hold together.
+    ///
+    /// # Errors
+    /// Those of [`NetState::add_part`].
+    pub fn from_records(records: &[StateRecord]) -> Result<NetState, StreamError> {
+        let mut state = NetState::default();
+        records
+            .iter()
+            .filter(|record| record.kind == kind::NET_STATE)
+            .try_for_each(|part| state.add_part(&part.body))?;
+        Ok(state)
     }
 
     /// Adds what one NET_STATE record holds.
@@ -101,24 +90,25 @@ impl NetState {
         Ok(())
     }
 
-    fn encode_parts(&self, out: &mut Vec<u8>) -> Result<(), PayloadError> {
+    fn parts(&self) -> Result<Vec<StateRecord>, PayloadError> {
         check_totals(
             self.addresses.len(),
             self.held.len(),
             held_bytes(&self.held),
         )?;
+        let mut records = Vec::new();
         let mut part = Part::new();
         for address in &self.addresses {
             part.put_address(address)?;
         }
         for frame in &self.held {
             if part.body.len() + FRAME_OVERHEAD_BYTES + frame.frame.len() > MAX_BODY_BYTES {
-                part.write(out)?;
-                part = Part::new();
+                records.push(std::mem::replace(&mut part, Part::new()).finish());
             }
             part.put_frame(frame)?;
         }
-        part.write(out)
+        records.push(part.finish());
+        Ok(records)
     }
 
     fn parse_part(body: &[u8]) -> Result<NetState, PayloadError> {
@@ -154,7 +144,7 @@ impl Part {
         }
     }
 
-    fn put_address(&mut self, address: &NicAddress) -> Result<(), PayloadError> {
+    fn put_address(&mut self, address: &Address) -> Result<(), PayloadError> {
         check_nic(address.nic)?;
         self.body.push(address.nic);
         put_address(&mut self.body, address.mac, address.ipv4);
@@ -167,21 +157,20 @@ impl Part {
         put_frame(&mut self.body, frame)
     }
 
-    fn write(mut self, out: &mut Vec<u8>) -> Result<(), PayloadError> {
+    fn finish(mut self) -> StateRecord {
         self.body[..4].copy_from_slice(&self.addresses.to_le_bytes());
         self.body[4..COUNTS_BYTES].copy_from_slice(&self.frames.to_le_bytes());
-        write_record(out, kind::NET_STATE, &self.body).map_err(|_| PayloadError::TooMany {
-            what: "bytes of a part",
-            limit: MAX_BODY_BYTES as u64,
-            got: self.body.len() as u64,
-        })
+        StateRecord {
+            kind: kind::NET_STATE,
+            body: self.body,
+        }
     }
 }
 
-fn parse_address(fields: &mut Fields<'_>) -> Result<NicAddress, PayloadError> {
+fn parse_address(fields: &mut Fields<'_>) -> Result<Address, PayloadError> {
     let nic = fields.nic()?;
     let (mac, ipv4) = fields.address()?;
-    Ok(NicAddress { nic, mac, ipv4 })
+    Ok(Address { nic, mac, ipv4 })
 }
 
 fn held_bytes(held: &[NetFrame]) -> usize {
@@ -281,9 +270,9 @@ mod tests {
         Ok((state, parts))
     }
 
-    fn address() -> impl Strategy<Value = NicAddress> {
+    fn address() -> impl Strategy<Value = Address> {
         (0_u8..16, any::<[u8; 6]>(), any::<Option<[u8; 4]>>()).prop_map(|(nic, mac, ipv4)| {
-            NicAddress {
+            Address {
                 nic,
                 mac: MacAddr(mac),
                 ipv4: ipv4.map(Into::into),
@@ -358,7 +347,7 @@ mod tests {
 
     #[test]
     fn limits_hold_over_all_parts() {
-        let address = NicAddress {
+        let address = Address {
             nic: 0,
             mac: MacAddr([1; 6]),
             ipv4: None,
@@ -395,7 +384,7 @@ mod tests {
             addresses: Vec::new(),
             held,
         };
-        let address = NicAddress {
+        let address = Address {
             nic: 16,
             mac: MacAddr([1; 6]),
             ipv4: None,

@@ -1,0 +1,266 @@
+use super::EngineError;
+use crate::domain::{Domain, StateRecord};
+use crate::ids::Epoch;
+use crate::peer::{Message, Mode};
+use crate::save::{CallbackError, Ready, SaveCallbacks, Trigger};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// When checkpoints are taken.
+#[derive(Clone, Debug)]
+pub struct PrimaryConfig {
+    /// How the machine is protected.
+    pub mode: Mode,
+    /// From the beginning of one checkpoint to that of the next, at the latest.
+    pub interval: Duration,
+    /// How long the secondary may take to acknowledge a checkpoint that was sent to it, and again to apply it.
+    pub ack_timeout: Duration,
+}
+
+impl PrimaryConfig {
+    /// The interval of lock-step unless told otherwise: long enough to cost nothing, short enough to keep the number of dirty
+    /// pages, and with it the pause, small.
+    pub const COLO_INTERVAL: Duration = Duration::from_millis(2000);
+    /// The interval of Remus unless told otherwise: it is what every answer waits for.
+    pub const REMUS_INTERVAL: Duration = Duration::from_millis(20);
+    /// Generous: a peer that hangs is found by its heartbeat, and one that is busy flushing gigabytes is not dead.
+    pub const ACK_TIMEOUT: Duration = Duration::from_secs(20);
+
+    /// The usual times for that mode.
+    pub fn new(mode: Mode) -> Self {
+        let interval = match mode {
+            Mode::Colo => Self::COLO_INTERVAL,
+            Mode::Remus => Self::REMUS_INTERVAL,
+        };
+        PrimaryConfig {
+            mode,
+            interval,
+            ack_timeout: Self::ACK_TIMEOUT,
+        }
+    }
+}
+
+/// What the primary's engine needs of the packets' side: the gate, and the ports around it.
+pub trait PrimaryNet {
+    /// Stops giving input to the guest and taking its output: on return nothing of it touches guest memory.
+    ///
+    /// # Errors
+    /// When the packets' side is gone.
+    fn freeze(&mut self) -> Result<(), CallbackError>;
+
+    /// The guest was captured: its output so far belongs to the ended epoch. Returns what must travel with the checkpoint.
+    ///
+    /// # Errors
+    /// When the packets' side is gone.
+    fn begin_epoch(&mut self, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError>;
+
+    /// Goes on, in the new epoch.
+    ///
+    /// # Errors
+    /// When the packets' side is gone.
+    fn thaw(&mut self) -> Result<(), CallbackError>;
+
+    /// The secondary has this epoch, staged and verified: output of the epoch before may leave.
+    ///
+    /// # Errors
+    /// When the packets' side is gone.
+    fn commit(&mut self, epoch: Epoch) -> Result<(), CallbackError>;
+
+    /// The secondary runs in this epoch.
+    ///
+    /// # Errors
+    /// When the packets' side is gone.
+    fn applied(&mut self, epoch: Epoch) -> Result<(), CallbackError>;
+}
+
+/// The primary's engine: the callbacks of a save that goes on for as long as the machine is protected.
+///
+/// Requests for a checkpoint while one is running are merged into none: the one that runs ends the epoch that they are about,
+/// if they came before its capture; one that comes after is about the new epoch, and waits.
+///
+/// ```
+/// use colo_core::checkpoint::{Primary, PrimaryConfig};
+/// use colo_core::peer::Mode;
+/// use colo_core::save::{Ready, SaveCallbacks, Trigger};
+/// # use colo_core::checkpoint::PrimaryNet;
+/// # use colo_core::{domain::StateRecord, ids::Epoch, save::CallbackError};
+/// # struct NoNet;
+/// # impl PrimaryNet for NoNet {
+/// #     fn freeze(&mut self) -> Result<(), CallbackError> { Ok(()) }
+/// #     fn begin_epoch(&mut self, _: Epoch) -> Result<Vec<StateRecord>, CallbackError> { Ok(Vec::new()) }
+/// #     fn thaw(&mut self) -> Result<(), CallbackError> { Ok(()) }
+/// #     fn commit(&mut self, _: Epoch) -> Result<(), CallbackError> { Ok(()) }
+/// #     fn applied(&mut self, _: Epoch) -> Result<(), CallbackError> { Ok(()) }
+/// # }
+/// use std::time::Instant;
+///
+/// let mut primary = Primary::new(PrimaryConfig::new(Mode::Colo), NoNet);
+/// // The first checkpoint is due as soon as the first copy is done.
+/// assert_eq!(primary.wait_checkpoint(Instant::now())?, Ready::Now(Trigger::First));
+/// # Ok::<(), CallbackError>(())
+/// ```
+pub struct Primary<N> {
+    config: PrimaryConfig,
+    net: N,
+    /// The last checkpoint captured, acknowledged, applied.
+    begun: Epoch,
+    staged: Epoch,
+    applied: Epoch,
+    trigger: Option<Trigger>,
+    begun_at: Option<Instant>,
+    /// When the checkpoint that was written must have been acknowledged.
+    deadline: Option<Instant>,
+}
+
+impl<N: PrimaryNet> Primary<N> {
+    /// Before the first copy.
+    pub fn new(config: PrimaryConfig, net: N) -> Self {
+        Primary {
+            config,
+            net,
+            begun: Epoch::NONE,
+            staged: Epoch::NONE,
+            applied: Epoch::NONE,
+            trigger: None,
+            begun_at: None,
+            deadline: None,
+        }
+    }
+
+    /// The last epoch that the secondary has acknowledged.
+    pub fn staged(&self) -> Epoch {
+        self.staged
+    }
+
+    /// The packets' side.
+    pub fn net(&mut self) -> &mut N {
+        &mut self.net
+    }
+
+    /// Somebody needs a checkpoint.
+    pub fn handle_trigger(&mut self, trigger: Trigger) {
+        self.trigger.get_or_insert(trigger);
+    }
+
+    /// A message of the secondary, from the state channel.
+    ///
+    /// # Errors
+    /// [`EngineError::Unexpected`]: the peer cannot be trusted any more. [`EngineError::Net`].
+    pub fn handle_message(&mut self, message: &Message) -> Result<(), EngineError> {
+        match message {
+            Message::EpochStaged(epoch) => {
+                if *epoch != self.begun || self.staged == *epoch {
+                    return Err(self.unexpected("EpochStaged", *epoch));
+                }
+                self.staged = *epoch;
+                // At once, not when the loop next asks: clients are waiting for what this releases.
+                self.net.commit(*epoch).map_err(EngineError::Net)
+            }
+            Message::EpochApplied(epoch) => {
+                if *epoch != self.staged || self.applied == *epoch {
+                    return Err(self.unexpected("EpochApplied", *epoch));
+                }
+                self.applied = *epoch;
+                self.net.applied(*epoch).map_err(EngineError::Net)
+            }
+            Message::CheckpointWanted => {
+                self.handle_trigger(Trigger::QueueFull);
+                Ok(())
+            }
+            _ => Err(EngineError::Unexpected {
+                message: "a message of another channel",
+                when: "on the state channel".into(),
+            }),
+        }
+    }
+
+    fn unexpected(&self, message: &'static str, epoch: Epoch) -> EngineError {
+        let when = format!(
+            "for {epoch}, with {} sent, {} staged, {} applied",
+            self.begun, self.staged, self.applied
+        );
+        EngineError::Unexpected { message, when }
+    }
+}
+
+impl<N: PrimaryNet> SaveCallbacks for Primary<N> {
+    fn wait_checkpoint(&mut self, now: Instant) -> Result<Ready<Trigger>, CallbackError> {
+        let Some(begun_at) = self.begun_at else {
+            self.begun_at = Some(now);
+            return Ok(Ready::Now(Trigger::First));
+        };
+        let due = begun_at + self.config.interval;
+        let trigger = match self.trigger.take() {
+            Some(trigger) => trigger,
+            None if now >= due => Trigger::Interval,
+            None => return Ok(Ready::NotBefore(due)),
+        };
+        self.begun_at = Some(now);
+        Ok(Ready::Now(trigger))
+    }
+
+    fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        self.net.freeze()?;
+        Ok(domain.suspend()?)
+    }
+
+    fn capture(
+        &mut self,
+        _domain: &mut dyn Domain,
+        epoch: Epoch,
+    ) -> Result<Vec<StateRecord>, CallbackError> {
+        self.begun = epoch;
+        self.deadline = None;
+        // Whatever was asked for until now is about the epoch that ends here.
+        self.trigger = None;
+        self.net.begin_epoch(epoch)
+    }
+
+    fn postcopy(&mut self, domain: &mut dyn Domain, _epoch: Epoch) -> Result<(), CallbackError> {
+        domain.resume()?;
+        self.net.thaw()
+    }
+
+    fn checkpoint(&mut self, epoch: Epoch, now: Instant) -> Result<Ready<bool>, CallbackError> {
+        let deadline = *self.deadline.get_or_insert(now + self.config.ack_timeout);
+        if self.applied == epoch {
+            return Ok(Ready::Now(true));
+        }
+        if now >= deadline {
+            let seconds = self.config.ack_timeout.as_secs();
+            return Err(Box::new(EngineError::AckTimeout {
+                epoch: epoch.0,
+                seconds,
+            }));
+        }
+        Ok(Ready::NotBefore(deadline))
+    }
+}
+
+/// So that the session can keep a handle on the engine while layers around it drive it.
+impl<N: PrimaryNet> SaveCallbacks for Rc<RefCell<Primary<N>>> {
+    fn wait_checkpoint(&mut self, now: Instant) -> Result<Ready<Trigger>, CallbackError> {
+        self.borrow_mut().wait_checkpoint(now)
+    }
+
+    fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        self.borrow_mut().suspend(domain)
+    }
+
+    fn capture(
+        &mut self,
+        domain: &mut dyn Domain,
+        epoch: Epoch,
+    ) -> Result<Vec<StateRecord>, CallbackError> {
+        self.borrow_mut().capture(domain, epoch)
+    }
+
+    fn postcopy(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<(), CallbackError> {
+        self.borrow_mut().postcopy(domain, epoch)
+    }
+
+    fn checkpoint(&mut self, epoch: Epoch, now: Instant) -> Result<Ready<bool>, CallbackError> {
+        self.borrow_mut().checkpoint(epoch, now)
+    }
+}

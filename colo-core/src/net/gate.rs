@@ -1,0 +1,330 @@
+//! The primary's gate: what its guest says is held here until it may be said.
+//!
+//! The rule of output commit lives in this file. A frame leaves
+//! * at once, while the machine is not protected (before the first checkpoint, or after the secondary was lost);
+//! * in lock-step, when the comparator finds that the secondary has produced the same;
+//! * or when the checkpoint taken after it was acknowledged, whole and verified.
+//!
+//! Sans-IO: frames in, frames out. Output keeps its order within an epoch's ways: what a checkpoint ended leaves before anything
+//! later does.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use colo_core::compare::CompareConfig;
+//! use colo_core::ids::Epoch;
+//! use colo_core::net::gate::Gate;
+//! use colo_core::peer::Mode;
+//! use std::time::Instant;
+//!
+//! let now = Instant::now();
+//! let mut gate = Gate::new(Mode::Remus, CompareConfig::default());
+//! gate.begin_epoch(Epoch(1));
+//! gate.commit(Epoch(1));
+//! gate.handle_primary(0, Bytes::from_static(&[0; 60]), now);
+//! assert!(gate.next_batch().is_empty(), "held");
+//! gate.begin_epoch(Epoch(2));
+//! assert!(gate.next_batch().is_empty(), "the checkpoint is not acknowledged");
+//! gate.commit(Epoch(2));
+//! assert_eq!(gate.next_batch().len(), 1);
+//! ```
+
+use super::announce::AddressBook;
+use super::{Frame, MAX_BATCH_FRAMES};
+use crate::compare::{Comparator, CompareConfig, Counters, Divergence, Reason, Release};
+use crate::ids::Epoch;
+use crate::peer::{Mode, NetFrame};
+use crate::save::Trigger;
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// The most bytes that wait at the gate outside the comparator (Remus' output, an ended epoch's, and what the network does not
+/// take): beyond it the guest's output is left in its ring, and the guest sees a slow card.
+pub const MAX_WAITING_BYTES: usize = 64 << 20;
+
+/// What the secondary is to be told about output that has left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Report {
+    /// What frame `number` of the secondary's epoch says.
+    Frame {
+        /// The epoch.
+        epoch: Epoch,
+        /// The frame's number in it.
+        number: u64,
+    },
+    /// All output that came with that epoch's checkpoint.
+    Held(Epoch),
+}
+
+/// See the module.
+pub struct Gate {
+    mode: Mode,
+    config: CompareConfig,
+    way: Way,
+    shut: bool,
+    epoch: Epoch,
+    /// Output of the epoch before, waiting for this epoch's acknowledgement.
+    ended: Option<(Epoch, Vec<Release>)>,
+    ready: VecDeque<Release>,
+    waiting_bytes: usize,
+    /// Frames put into `ready` and taken out of it, since the beginning.
+    put: u64,
+    left: u64,
+    /// What is to be reported once so many frames have left.
+    reports: VecDeque<(u64, Report)>,
+    addresses: AddressBook,
+    divergence: Option<Divergence>,
+    full_reported: bool,
+}
+
+enum Way {
+    Open,
+    Hold(Vec<Release>),
+    Compare(Box<Comparator>),
+}
+
+impl Gate {
+    /// An open gate: nothing is protected yet.
+    pub fn new(mode: Mode, config: CompareConfig) -> Self {
+        Gate {
+            mode,
+            config,
+            way: Way::Open,
+            shut: false,
+            epoch: Epoch::NONE,
+            ended: None,
+            ready: VecDeque::new(),
+            waiting_bytes: 0,
+            put: 0,
+            left: 0,
+            reports: VecDeque::new(),
+            addresses: AddressBook::default(),
+            divergence: None,
+            full_reported: false,
+        }
+    }
+
+    /// The epoch that the guest is in.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The addresses that the guest was seen to use.
+    pub fn addresses(&self) -> &AddressBook {
+        &self.addresses
+    }
+
+    /// What the comparator has counted, in lock-step.
+    pub fn counters(&self) -> Option<Counters> {
+        match &self.way {
+            Way::Compare(comparator) => Some(comparator.counters()),
+            Way::Open | Way::Hold(_) => None,
+        }
+    }
+
+    /// A frame from the primary's guest.
+    pub fn handle_primary(&mut self, nic: u8, frame: Frame, now: Instant) {
+        self.addresses.learn(nic, &frame);
+        match &mut self.way {
+            Way::Open => self.make_ready(Release { nic, frame }),
+            Way::Hold(held) => {
+                self.waiting_bytes += frame.len();
+                held.push(Release { nic, frame });
+            }
+            Way::Compare(comparator) => comparator.handle_primary(nic, frame, now),
+        }
+    }
+
+    /// A frame of the secondary's guest. One of another epoch than the primary's says nothing any more.
+    pub fn handle_secondary(&mut self, epoch: Epoch, number: u64, frame: NetFrame, now: Instant) {
+        if let (Way::Compare(comparator), true) = (&mut self.way, epoch == self.epoch) {
+            comparator.handle_secondary(frame.nic, number, frame.frame, now);
+        }
+    }
+
+    /// The primary was captured: what it says from here on belongs to `epoch`. Returns its output that has not left, which the
+    /// checkpoint must carry.
+    pub fn begin_epoch(&mut self, epoch: Epoch) -> Vec<Release> {
+        // What both machines have said by now may leave by that right, without waiting for the checkpoint.
+        self.pump();
+        self.epoch = epoch;
+        self.divergence = None;
+        self.full_reported = false;
+        let held = self.end_epoch(epoch);
+        if matches!(self.way, Way::Open) {
+            self.way = match self.mode {
+                Mode::Colo => Way::Compare(Box::new(Comparator::new(self.config.clone()))),
+                Mode::Remus => Way::Hold(Vec::new()),
+            };
+        }
+        let ended = self.ended.get_or_insert_with(|| (epoch, Vec::new()));
+        ended.0 = epoch;
+        ended.1.extend(held);
+        ended.1.clone()
+    }
+
+    /// The secondary has this epoch, whole and verified: what the primary said before it may leave.
+    pub fn commit(&mut self, epoch: Epoch) {
+        if self
+            .ended
+            .as_ref()
+            .is_some_and(|(ended, _)| *ended == epoch)
+        {
+            if let Some((_, held)) = self.ended.take() {
+                self.put += held.len() as u64;
+                self.ready.extend(held);
+                self.reports.push_back((self.put, Report::Held(epoch)));
+            }
+        }
+    }
+
+    /// The secondary stands where this epoch begins, and runs.
+    pub fn applied(&mut self, epoch: Epoch, now: Instant) {
+        if let (Way::Compare(comparator), true) = (&mut self.way, epoch == self.epoch) {
+            comparator.secondary_running(now);
+        }
+    }
+
+    /// Nothing may leave until [`Gate::open`]: it is not known who serves.
+    pub fn shut(&mut self) {
+        self.shut = true;
+    }
+
+    /// The machine is not protected (any more): everything leaves, in order.
+    pub fn open(&mut self) {
+        self.shut = false;
+        let held = self.end_epoch(self.epoch.next());
+        self.way = Way::Open;
+        let ended = self.ended.take().map(|(_, held)| held).unwrap_or_default();
+        self.put += (ended.len() + held.len()) as u64;
+        self.ready.extend(ended.into_iter().chain(held));
+        self.reports.clear();
+    }
+
+    /// The next frames that may leave, in order, at most [`MAX_BATCH_FRAMES`], all of one card. Tell [`Gate::released`] how
+    /// many of them did.
+    pub fn next_batch(&mut self) -> Vec<Release> {
+        if self.shut {
+            return Vec::new();
+        }
+        self.pump();
+        let nic = self.ready.front().map(|release| release.nic);
+        self.ready
+            .iter()
+            .take(MAX_BATCH_FRAMES)
+            .take_while(|release| Some(release.nic) == nic)
+            .cloned()
+            .collect()
+    }
+
+    /// So many of the frames of [`Gate::next_batch`] have left.
+    ///
+    /// # Panics
+    /// When there were not so many.
+    pub fn released(&mut self, frames: usize) {
+        for release in self.ready.drain(..frames) {
+            self.waiting_bytes -= release.frame.len();
+            self.left += 1;
+        }
+    }
+
+    /// What is to be told to the secondary now.
+    pub fn poll_report(&mut self) -> Option<Report> {
+        let &(after, report) = self.reports.front()?;
+        if self.left < after {
+            return None;
+        }
+        self.reports.pop_front();
+        Some(report)
+    }
+
+    /// Why a checkpoint is needed, once for each epoch.
+    pub fn poll_trigger(&mut self) -> Option<Trigger> {
+        if let Way::Compare(comparator) = &mut self.way {
+            if let Some(divergence) = comparator.poll_divergence() {
+                let trigger = trigger_of(&divergence);
+                self.divergence = Some(divergence);
+                return Some(trigger);
+            }
+        }
+        let full = !matches!(self.way, Way::Open) && self.is_full() && !self.full_reported;
+        self.full_reported |= full;
+        full.then_some(Trigger::QueueFull)
+    }
+
+    /// The divergence behind the last trigger, for the log.
+    pub fn divergence(&self) -> Option<&Divergence> {
+        self.divergence.as_ref()
+    }
+
+    /// Whether the guest's output must be left where it is for now.
+    pub fn is_full(&self) -> bool {
+        let compare_full = matches!(&self.way, Way::Compare(comparator) if comparator.is_full());
+        compare_full || self.waiting_bytes >= MAX_WAITING_BYTES
+    }
+
+    /// When [`Gate::handle_timeout`] is to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match &self.way {
+            Way::Compare(comparator) => comparator.poll_timeout(),
+            Way::Open | Way::Hold(_) => None,
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Way::Compare(comparator) = &mut self.way {
+            comparator.handle_timeout(now);
+        }
+    }
+
+    fn make_ready(&mut self, release: Release) {
+        self.waiting_bytes += release.frame.len();
+        self.put += 1;
+        self.ready.push_back(release);
+    }
+
+    /// Takes from the comparator what may leave; not before what an ended epoch still holds, which comes first.
+    fn pump(&mut self) {
+        let (Way::Compare(comparator), None) = (&mut self.way, &self.ended) else {
+            return;
+        };
+        while let Some(release) = comparator.poll_release() {
+            self.waiting_bytes += release.frame.len();
+            self.put += 1;
+            self.ready.push_back(release);
+        }
+        while let Some(number) = comparator.poll_consumed() {
+            self.reports.push_back((
+                self.put,
+                Report::Frame {
+                    epoch: self.epoch,
+                    number,
+                },
+            ));
+        }
+    }
+
+    /// Takes everything that is held; what comes from here on belongs to `next`.
+    fn end_epoch(&mut self, next: Epoch) -> Vec<Release> {
+        match &mut self.way {
+            Way::Open => Vec::new(),
+            Way::Hold(held) => std::mem::take(held),
+            Way::Compare(comparator) => {
+                let held = comparator.begin_epoch(next);
+                self.waiting_bytes += held
+                    .iter()
+                    .map(|release| release.frame.len())
+                    .sum::<usize>();
+                held
+            }
+        }
+    }
+}
+
+fn trigger_of(divergence: &Divergence) -> Trigger {
+    match divergence.reason {
+        Reason::Unmatched { .. } | Reason::OnlySecondary { .. } => Trigger::Unmatched,
+        Reason::QueueFull(_) => Trigger::QueueFull,
+        _ => Trigger::Miscompare,
+    }
+}

@@ -1,0 +1,226 @@
+//! The secondary's side of the packets, until it serves and after.
+//!
+//! Input from the primary waits here for its epoch; what the guest says goes to the primary, to be compared, and is kept
+//! until the primary reports that it has left: were the primary to die, it is sent at once, so that no client waits for a
+//! retransmission and no answer is missing.
+//!
+//! Sans-IO, and the same in lock-step and under Remus (where the guest says nothing before it serves).
+//!
+//! ```
+//! use bytes::Bytes;
+//! use colo_core::ids::Epoch;
+//! use colo_core::net::standby::Standby;
+//! use colo_core::peer::NetFrame;
+//! use colo_core::stream::NetState;
+//!
+//! let mut standby = Standby::default();
+//! let frame = NetFrame { nic: 0, frame: Bytes::from_static(&[0; 60]) };
+//! standby.handle_input(Epoch(1), vec![frame.clone()]);
+//! assert!(standby.next_input().is_empty(), "the guest is not there yet");
+//! standby.begin_epoch(Epoch(1), NetState::default());
+//! assert_eq!(standby.next_input().len(), 1);
+//!
+//! let (number, sent) = standby.handle_output(frame);
+//! assert_eq!((number, sent.frame.len()), (0, 60));
+//! assert_eq!(standby.take_unreleased().len(), 1);
+//! ```
+
+use super::MAX_BATCH_FRAMES;
+use super::announce::AddressBook;
+use super::rewrite::Rewriter;
+use crate::ids::Epoch;
+use crate::peer::NetFrame;
+use crate::stream::NetState;
+use std::collections::{BTreeMap, VecDeque};
+
+/// The most bytes of input that wait for their epoch or for room in the guest's ring. Beyond it input is dropped, the
+/// secondary will differ, and a checkpoint is asked for.
+pub const MAX_INPUT_BYTES: usize = 32 << 20;
+
+/// The most bytes of output that are kept until the primary reports them. Beyond it a checkpoint is asked for; the guest's
+/// output is left in its ring meanwhile.
+pub const MAX_UNRELEASED_BYTES: usize = 64 << 20;
+
+/// See the module.
+#[derive(Default)]
+pub struct Standby {
+    epoch: Epoch,
+    input: VecDeque<(Epoch, NetFrame)>,
+    input_bytes: usize,
+    rewriter: Rewriter,
+    /// Out of the rewriter, on its way to the guest.
+    kept: Option<NetFrame>,
+    next_number: u64,
+    unreleased: BTreeMap<u64, NetFrame>,
+    unreleased_bytes: usize,
+    /// The primary's output that came with the last checkpoint, until it is reported.
+    held: Vec<NetFrame>,
+    addresses: AddressBook,
+    input_lost: bool,
+}
+
+impl Standby {
+    /// The epoch that the guest is in.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The addresses that the guest is known to use.
+    pub fn addresses(&self) -> &AddressBook {
+        &self.addresses
+    }
+
+    /// Frames from the clients that the primary's guest was given in that epoch.
+    pub fn handle_input(&mut self, epoch: Epoch, frames: Vec<NetFrame>) {
+        if epoch < self.epoch {
+            return;
+        }
+        for frame in frames {
+            if self.input_bytes + frame.frame.len() > MAX_INPUT_BYTES {
+                self.input_lost = true;
+                return;
+            }
+            self.input_bytes += frame.frame.len();
+            self.input.push_back((epoch, frame));
+        }
+    }
+
+    /// The next frames for the guest, all of one card, rewritten to its sequence numbers; at most [`MAX_BATCH_FRAMES`].
+    pub fn next_input(&mut self) -> Vec<NetFrame> {
+        let mut batch: Vec<NetFrame> = Vec::new();
+        while batch.len() < MAX_BATCH_FRAMES {
+            if let Some(kept) = self.kept(&batch) {
+                batch.push(kept);
+                continue;
+            }
+            let Some((epoch, frame)) = self.input.front() else {
+                break;
+            };
+            if *epoch > self.epoch || batch.first().is_some_and(|first| first.nic != frame.nic) {
+                break;
+            }
+            let Some((_, NetFrame { nic, frame })) = self.input.pop_front() else {
+                break;
+            };
+            self.input_bytes -= frame.len();
+            if let Some(frame) = self.rewriter.handle_input(nic, frame) {
+                batch.push(NetFrame { nic, frame });
+            }
+        }
+        batch
+    }
+
+    /// A frame that the rewriter kept until the guest had answered, if the batch can take it.
+    fn kept(&mut self, batch: &[NetFrame]) -> Option<NetFrame> {
+        if self.kept.is_none() {
+            self.kept = self
+                .rewriter
+                .poll_input()
+                .map(|(nic, frame)| NetFrame { nic, frame });
+        }
+        let fits = self
+            .kept
+            .as_ref()
+            .is_some_and(|kept| batch.first().is_none_or(|first| first.nic == kept.nic));
+        if fits { self.kept.take() } else { None }
+    }
+
+    /// A frame that the guest has said. Returns its number in the epoch, and the frame with the primary's sequence numbers, for
+    /// the primary to compare.
+    pub fn handle_output(&mut self, frame: NetFrame) -> (u64, NetFrame) {
+        self.addresses.learn(frame.nic, &frame.frame);
+        let frame = NetFrame {
+            nic: frame.nic,
+            frame: self.rewriter.handle_output(frame.nic, frame.frame),
+        };
+        let number = self.next_number;
+        self.next_number += 1;
+        self.unreleased_bytes += frame.frame.len();
+        self.unreleased.insert(number, frame.clone());
+        (number, frame)
+    }
+
+    /// What these frames say has left.
+    pub fn handle_released(&mut self, epoch: Epoch, numbers: &[u64]) {
+        if epoch != self.epoch {
+            return;
+        }
+        for number in numbers {
+            if let Some(frame) = self.unreleased.remove(number) {
+                self.unreleased_bytes -= frame.frame.len();
+            }
+        }
+    }
+
+    /// The primary's output that came with that epoch's checkpoint has left.
+    pub fn handle_held_released(&mut self, epoch: Epoch) {
+        if epoch == self.epoch {
+            self.held.clear();
+        }
+    }
+
+    /// The guest stands where `epoch` begins. `state` holds the primary's output that had not left then.
+    pub fn begin_epoch(&mut self, epoch: Epoch, state: NetState) {
+        self.epoch = epoch;
+        self.held = state.held;
+        state
+            .addresses
+            .into_iter()
+            .for_each(|address| self.addresses.add(address));
+        self.rewriter.reset();
+        self.kept = None;
+        self.next_number = 0;
+        self.unreleased.clear();
+        self.unreleased_bytes = 0;
+        self.input_lost = false;
+        while self
+            .input
+            .front()
+            .is_some_and(|(tagged, _)| *tagged < epoch)
+        {
+            if let Some((_, frame)) = self.input.pop_front() {
+                self.input_bytes -= frame.frame.len();
+            }
+        }
+    }
+
+    /// Whether the guest's output must be left where it is for now.
+    pub fn is_full(&self) -> bool {
+        self.unreleased_bytes >= MAX_UNRELEASED_BYTES
+    }
+
+    /// Whether this side needs a checkpoint: its input is incomplete, or too much of its output waits.
+    pub fn wants_checkpoint(&self) -> bool {
+        self.input_lost || self.is_full()
+    }
+
+    /// For the moment of taking over: the output that clients may be missing, in the order in which it was produced. The
+    /// primary's of the last checkpoint first, then the guest's own.
+    pub fn take_unreleased(&mut self) -> Vec<NetFrame> {
+        let own = std::mem::take(&mut self.unreleased).into_values();
+        self.unreleased_bytes = 0;
+        std::mem::take(&mut self.held)
+            .into_iter()
+            .chain(own)
+            .collect()
+    }
+
+    /// This side serves from here on.
+    pub fn go_live(&mut self) {
+        self.rewriter.go_live();
+    }
+
+    /// A frame of the clients once this side serves. It goes to the guest as the mirror's did.
+    pub fn live_input(&mut self, frame: NetFrame) {
+        self.input_bytes += frame.frame.len();
+        self.input.push_back((self.epoch, frame));
+    }
+
+    /// A frame of the guest once it serves, to the numbers that the clients know.
+    pub fn live_output(&mut self, frame: NetFrame) -> NetFrame {
+        NetFrame {
+            nic: frame.nic,
+            frame: self.rewriter.handle_output(frame.nic, frame.frame),
+        }
+    }
+}

@@ -1,0 +1,42 @@
+use crate::domain::{Domain, DomainError, MAX_BATCH_PAGES};
+use crate::ids::{PAGE_SIZE, Page, Pfn};
+
+/// Pages on their way into a guest that does not run yet, gathered so that the hypervisor is called once for many.
+#[derive(Default, Debug)]
+pub(super) struct PageBatch {
+    pfns: Vec<Pfn>,
+    pages: Vec<u8>,
+}
+
+impl PageBatch {
+    /// Where to put that page; writes the gathered ones into the guest when there is no more room.
+    pub(super) fn slot(
+        &mut self,
+        domain: &mut dyn Domain,
+        pfn: Pfn,
+    ) -> Result<&mut Page, DomainError> {
+        if self.pfns.len() == MAX_BATCH_PAGES {
+            self.write(domain)?;
+        }
+        self.pages.resize(MAX_BATCH_PAGES * PAGE_SIZE, 0);
+        let start = self.pfns.len() * PAGE_SIZE;
+        self.pfns.push(pfn);
+        Ok(page_mut(&mut self.pages, start))
+    }
+
+    /// Writes what is gathered into the guest.
+    pub(super) fn write(&mut self, domain: &mut dyn Domain) -> Result<(), DomainError> {
+        if !self.pfns.is_empty() {
+            domain.write_pages(&self.pfns, &self.pages[..self.pfns.len() * PAGE_SIZE])?;
+            self.pfns.clear();
+        }
+        Ok(())
+    }
+}
+
+/// The page that begins at byte `start`.
+pub(super) fn page_mut(bytes: &mut [u8], start: usize) -> &mut Page {
+    (&mut bytes[start..start + PAGE_SIZE])
+        .try_into()
+        .expect("a slice of one page")
+}

@@ -1,0 +1,260 @@
+//! Layers around any [`RestoreCallbacks`], to be stacked as wanted. What they share with [`crate::save::layers`] is in
+//! [`crate::layers`].
+//!
+//! ```
+//! use colo_core::layers::{Faults, Timings};
+//! use colo_core::restore::layers::{Faulty, Timed};
+//! use colo_core::restore::{ColoRestore, RestoreCallbacks};
+//!
+//! let broken = Faults::default().at("flush_memory", 3, || Err("the third flush fails".into()));
+//! let callbacks: Box<dyn RestoreCallbacks> =
+//!     Box::new(Timed::new(Faulty::new(ColoRestore::default(), broken), Timings::default()));
+//! # drop(callbacks);
+//! ```
+
+use super::{Flushed, RestoreCallbacks};
+use crate::domain::{Domain, DomainSpec, StateRecord};
+use crate::ids::{Page, Pfn};
+use crate::layers::{Faults, GuestHasher, Timings};
+use crate::save::CallbackError;
+use crate::stream::{MemoryHash, kind};
+use std::time::Instant;
+
+impl<C: RestoreCallbacks + ?Sized> RestoreCallbacks for Box<C> {
+    fn init(&mut self, spec: &DomainSpec) -> Result<(), CallbackError> {
+        (**self).init(spec)
+    }
+
+    fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError> {
+        (**self).get_page(domain, pfn)
+    }
+
+    fn record(&mut self, kind: u32, body: &[u8]) -> Result<(), CallbackError> {
+        (**self).record(kind, body)
+    }
+
+    fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
+        (**self).flush_memory(domain)
+    }
+
+    fn update_p2m(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        (**self).update_p2m(domain)
+    }
+
+    fn finish_restore(
+        &mut self,
+        domain: &mut dyn Domain,
+        state: &[StateRecord],
+    ) -> Result<(), CallbackError> {
+        (**self).finish_restore(domain, state)
+    }
+}
+
+/// Measures how long each callback takes, and the pause (from the flush to the end of `finish_restore`).
+pub struct Timed<C> {
+    inner: C,
+    timings: Timings,
+    flush_began: Option<Instant>,
+}
+
+impl<C> Timed<C> {
+    /// Around `inner`; the figures go to `timings`.
+    pub fn new(inner: C, timings: Timings) -> Self {
+        Timed {
+            inner,
+            timings,
+            flush_began: None,
+        }
+    }
+}
+
+impl<C: RestoreCallbacks> RestoreCallbacks for Timed<C> {
+    fn init(&mut self, spec: &DomainSpec) -> Result<(), CallbackError> {
+        self.timings.time("init", || self.inner.init(spec))
+    }
+
+    fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError> {
+        // Not timed: reading the clock would cost more than the call.
+        self.inner.get_page(domain, pfn)
+    }
+
+    fn record(&mut self, kind: u32, body: &[u8]) -> Result<(), CallbackError> {
+        self.inner.record(kind, body)
+    }
+
+    fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
+        self.flush_began = Some(Instant::now());
+        self.timings
+            .time("flush_memory", || self.inner.flush_memory(domain))
+    }
+
+    fn update_p2m(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        self.timings
+            .time("update_p2m", || self.inner.update_p2m(domain))
+    }
+
+    fn finish_restore(
+        &mut self,
+        domain: &mut dyn Domain,
+        state: &[StateRecord],
+    ) -> Result<(), CallbackError> {
+        let result = self.timings.time("finish_restore", || {
+            self.inner.finish_restore(domain, state)
+        });
+        if let Some(began) = self.flush_began.take() {
+            self.timings.pause(began.elapsed());
+        }
+        result
+    }
+}
+
+/// Writes a line of trace at each callback but `get_page`.
+pub struct Traced<C>(pub C);
+
+impl<C: RestoreCallbacks> RestoreCallbacks for Traced<C> {
+    fn init(&mut self, spec: &DomainSpec) -> Result<(), CallbackError> {
+        tracing::trace!(domain = %spec.name, pages = spec.pfn_limit, "init");
+        self.0.init(spec)
+    }
+
+    fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError> {
+        self.0.get_page(domain, pfn)
+    }
+
+    fn record(&mut self, kind: u32, body: &[u8]) -> Result<(), CallbackError> {
+        tracing::trace!("record {kind:#x}, {} bytes", body.len());
+        self.0.record(kind, body)
+    }
+
+    fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
+        let flushed = self.0.flush_memory(domain);
+        tracing::trace!(?flushed, "flush_memory");
+        flushed
+    }
+
+    fn update_p2m(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        tracing::trace!("update_p2m");
+        self.0.update_p2m(domain)
+    }
+
+    fn finish_restore(
+        &mut self,
+        domain: &mut dyn Domain,
+        state: &[StateRecord],
+    ) -> Result<(), CallbackError> {
+        tracing::trace!("finish_restore");
+        self.0.finish_restore(domain, state)
+    }
+}
+
+/// Checks the guest's whole memory after each flush, and the state that is loaded, against the hash that the primary sent
+/// ([`crate::save::layers::Verified`]); a checkpoint without one passes.
+pub struct Verified<C> {
+    inner: C,
+    hasher: GuestHasher,
+    expected: Option<MemoryHash>,
+}
+
+impl<C> Verified<C> {
+    /// Around `inner`.
+    pub fn new(inner: C) -> Self {
+        Verified {
+            inner,
+            hasher: GuestHasher::default(),
+            expected: None,
+        }
+    }
+}
+
+impl<C: RestoreCallbacks> RestoreCallbacks for Verified<C> {
+    fn init(&mut self, spec: &DomainSpec) -> Result<(), CallbackError> {
+        self.inner.init(spec)
+    }
+
+    fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError> {
+        self.inner.get_page(domain, pfn)
+    }
+
+    fn record(&mut self, kind: u32, body: &[u8]) -> Result<(), CallbackError> {
+        if kind == kind::MEMORY_HASH {
+            self.expected = Some(MemoryHash::parse(body)?);
+        }
+        self.inner.record(kind, body)
+    }
+
+    fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
+        let flushed = self.inner.flush_memory(domain)?;
+        match &self.expected {
+            Some(expected) if self.hasher.memory(domain)? != expected.memory => {
+                Err("the guest's memory differs from the primary's".into())
+            }
+            _ => Ok(flushed),
+        }
+    }
+
+    fn update_p2m(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        self.inner.update_p2m(domain)
+    }
+
+    fn finish_restore(
+        &mut self,
+        domain: &mut dyn Domain,
+        state: &[StateRecord],
+    ) -> Result<(), CallbackError> {
+        match self.expected.take() {
+            Some(expected) if GuestHasher::state(state) != expected.state => {
+                Err("the guest's state differs from the primary's".into())
+            }
+            _ => self.inner.finish_restore(domain, state),
+        }
+    }
+}
+
+/// Makes things go wrong on purpose, just before chosen calls.
+pub struct Faulty<C> {
+    inner: C,
+    faults: Faults,
+}
+
+impl<C> Faulty<C> {
+    /// Around `inner`.
+    pub fn new(inner: C, faults: Faults) -> Self {
+        Faulty { inner, faults }
+    }
+}
+
+impl<C: RestoreCallbacks> RestoreCallbacks for Faulty<C> {
+    fn init(&mut self, spec: &DomainSpec) -> Result<(), CallbackError> {
+        self.faults.reach("init")?;
+        self.inner.init(spec)
+    }
+
+    fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError> {
+        self.faults.reach("get_page")?;
+        self.inner.get_page(domain, pfn)
+    }
+
+    fn record(&mut self, kind: u32, body: &[u8]) -> Result<(), CallbackError> {
+        self.faults.reach("record")?;
+        self.inner.record(kind, body)
+    }
+
+    fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
+        self.faults.reach("flush_memory")?;
+        self.inner.flush_memory(domain)
+    }
+
+    fn update_p2m(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        self.faults.reach("update_p2m")?;
+        self.inner.update_p2m(domain)
+    }
+
+    fn finish_restore(
+        &mut self,
+        domain: &mut dyn Domain,
+        state: &[StateRecord],
+    ) -> Result<(), CallbackError> {
+        self.faults.reach("finish_restore")?;
+        self.inner.finish_restore(domain, state)
+    }
+}

@@ -1,0 +1,177 @@
+use super::{Flushed, RestoreCallbacks, RestoreError};
+use crate::domain::{Domain, DomainSpec, StateRecord};
+use crate::save::CallbackError;
+use crate::stream::{DomainHeader, Headers, Limits, OrderChecker, RecordRef, StreamUse, kind};
+
+/// What is to be done after a piece of the stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// Go on reading.
+    More,
+    /// A checkpoint is here as a whole: [`Restorer::apply`] it, or drop it.
+    Staged,
+    /// The stream has ended.
+    End,
+}
+
+/// Takes a stream apart, in order, and calls back. See the module.
+pub struct Restorer {
+    spec: DomainSpec,
+    limits: Limits,
+    stream_use: StreamUse,
+    /// Once the headers are here.
+    order: Option<OrderChecker>,
+    staged: bool,
+    state: Vec<StateRecord>,
+    records: Vec<StateRecord>,
+    record_bytes: usize,
+}
+
+/// The most bytes of records that are not pages in one checkpoint: vCPUs, devices, and what the packets' side holds.
+const MAX_RECORDS_BYTES: usize = 128 << 20;
+
+impl Restorer {
+    /// For a stream of a machine like this.
+    pub fn new(spec: &DomainSpec, stream_use: StreamUse) -> Self {
+        Restorer {
+            limits: Limits::new(spec.pfn_limit),
+            spec: spec.clone(),
+            stream_use,
+            order: None,
+            staged: false,
+            state: Vec::new(),
+            records: Vec::new(),
+            record_bytes: 0,
+        }
+    }
+
+    /// Takes the next piece of the stream: whole records, the first piece also the headers.
+    ///
+    /// # Errors
+    /// [`RestoreError`], never `HalfWritten`: nothing that could serve has been touched.
+    pub fn handle_stream(
+        &mut self,
+        bytes: &[u8],
+        domain: &mut dyn Domain,
+        callbacks: &mut dyn RestoreCallbacks,
+    ) -> Result<Progress, RestoreError> {
+        let (mut order, mut rest) = match self.order.take() {
+            Some(order) => (order, bytes),
+            None => {
+                let begun = self.headers(bytes)?;
+                callbacks.init(&self.spec).map_err(staging("init"))?;
+                begun
+            }
+        };
+        let mut progress = Progress::More;
+        while !rest.is_empty() {
+            let (record, after) = RecordRef::parse(rest, &self.limits)?;
+            order.check(&record)?;
+            rest = after;
+            progress = self.record(&record, domain, callbacks)?;
+        }
+        self.order = Some(order);
+        Ok(progress)
+    }
+
+    /// Puts the staged checkpoint into the guest.
+    ///
+    /// # Errors
+    /// [`RestoreError::HalfWritten`]: the domain must be destroyed.
+    ///
+    /// # Panics
+    /// When no checkpoint is staged.
+    pub fn apply(
+        &mut self,
+        domain: &mut dyn Domain,
+        callbacks: &mut dyn RestoreCallbacks,
+    ) -> Result<Flushed, RestoreError> {
+        assert!(self.staged, "apply without a staged checkpoint");
+        let flushed = callbacks
+            .flush_memory(domain)
+            .map_err(half_written("flush_memory"))?;
+        callbacks
+            .update_p2m(domain)
+            .map_err(half_written("update_p2m"))?;
+        callbacks
+            .finish_restore(domain, &self.state)
+            .map_err(half_written("finish_restore"))?;
+        self.state.clear();
+        self.record_bytes = 0;
+        self.staged = false;
+        Ok(flushed)
+    }
+
+    /// The records of the last checkpoint that are neither pages nor the domain's state.
+    pub fn take_records(&mut self) -> Vec<StateRecord> {
+        std::mem::take(&mut self.records)
+    }
+
+    fn headers<'a>(&self, bytes: &'a [u8]) -> Result<(OrderChecker, &'a [u8]), RestoreError> {
+        let (headers, rest) = Headers::parse(bytes)?;
+        let (ours, theirs) = (DomainHeader::embedded().kind, headers.domain.kind);
+        if ours != theirs {
+            return Err(RestoreError::OtherMachine { theirs, ours });
+        }
+        Ok((OrderChecker::new(&headers, self.stream_use), rest))
+    }
+
+    fn record(
+        &mut self,
+        record: &RecordRef<'_>,
+        domain: &mut dyn Domain,
+        callbacks: &mut dyn RestoreCallbacks,
+    ) -> Result<Progress, RestoreError> {
+        if self.staged {
+            return Err(RestoreError::NotApplied);
+        }
+        match record {
+            RecordRef::PageData(pages) => {
+                for entry in pages.pages() {
+                    if let Some(page) = entry.data {
+                        callbacks
+                            .get_page(domain, entry.pfn)
+                            .map_err(staging("get_page"))?
+                            .copy_from_slice(page);
+                    }
+                }
+            }
+            RecordRef::Own { kind, body } => {
+                self.record_bytes += body.len();
+                if self.record_bytes > MAX_RECORDS_BYTES {
+                    return Err(RestoreError::TooMuch {
+                        limit_bytes: MAX_RECORDS_BYTES,
+                    });
+                }
+                let record = StateRecord {
+                    kind: *kind,
+                    body: body.to_vec(),
+                };
+                if kind::is_domain_state(*kind) {
+                    self.state.push(record);
+                } else {
+                    callbacks.record(*kind, body).map_err(staging("record"))?;
+                    self.records.push(record);
+                }
+            }
+            // The end of a plain image is its only checkpoint; a checkpointed stream ends right behind one.
+            RecordRef::End if self.state.is_empty() => return Ok(Progress::End),
+            RecordRef::Checkpoint | RecordRef::End => {
+                // What cannot be loaded must be known before the checkpoint is acknowledged.
+                domain.check_state(&self.state)?;
+                self.staged = true;
+                return Ok(Progress::Staged);
+            }
+            _ => {}
+        }
+        Ok(Progress::More)
+    }
+}
+
+fn staging(callback: &'static str) -> impl FnOnce(CallbackError) -> RestoreError {
+    move |source| RestoreError::Callback { callback, source }
+}
+
+fn half_written(callback: &'static str) -> impl FnOnce(CallbackError) -> RestoreError {
+    move |source| RestoreError::HalfWritten { callback, source }
+}

@@ -1,0 +1,82 @@
+use super::{SaveError, StreamSink};
+use crate::domain::{Domain, MAX_BATCH_PAGES};
+use crate::ids::{PAGE_SIZE, Pfn};
+use crate::stream::{PageType, page_data_prefix};
+use std::io::IoSlice;
+
+/// Pages copied out of a suspended domain, so that it can go on before they are sent.
+///
+/// Holds up to a limit and keeps its memory from one checkpoint to the next: touching fresh memory would cost as much as the
+/// copy itself.
+pub(super) struct Capture {
+    limit_bytes: usize,
+    chunks: Vec<Vec<u8>>,
+    batches: Vec<Vec<Pfn>>,
+    prefix: Vec<u8>,
+}
+
+impl Capture {
+    pub(super) fn new(limit_bytes: usize) -> Self {
+        Capture {
+            limit_bytes,
+            chunks: Vec::new(),
+            batches: Vec::new(),
+            prefix: Vec::new(),
+        }
+    }
+
+    /// Makes the memory ready for so many pages, within the limit, while nobody waits.
+    pub(super) fn prepare(&mut self, pages: u64) {
+        let wanted = (pages as usize)
+            .min(self.limit_bytes / PAGE_SIZE)
+            .div_ceil(MAX_BATCH_PAGES);
+        while self.chunks.len() < wanted {
+            // Filled with something else than zero: untouched zeroes would be mapped only when written.
+            let mut chunk = vec![1; MAX_BATCH_PAGES * PAGE_SIZE];
+            chunk.fill(0);
+            self.chunks.push(chunk);
+        }
+    }
+
+    /// Copies the pages. What does not fit goes out to the sink at once, while the domain still waits. Returns the bytes written.
+    pub(super) fn take(
+        &mut self,
+        domain: &dyn Domain,
+        pfns: impl Iterator<Item = Pfn>,
+        sink: &mut dyn StreamSink,
+    ) -> Result<u64, SaveError> {
+        let mut written = 0;
+        let mut pfns = pfns.peekable();
+        while pfns.peek().is_some() {
+            if (self.batches.len() + 1) * MAX_BATCH_PAGES * PAGE_SIZE
+                > self.limit_bytes.max(MAX_BATCH_PAGES * PAGE_SIZE)
+            {
+                written += self.write(sink)?;
+            }
+            let batch: Vec<Pfn> = pfns.by_ref().take(MAX_BATCH_PAGES).collect();
+            if self.chunks.len() == self.batches.len() {
+                self.chunks.push(vec![0; MAX_BATCH_PAGES * PAGE_SIZE]);
+            }
+            let chunk = &mut self.chunks[self.batches.len()][..batch.len() * PAGE_SIZE];
+            domain.read_pages(&batch, chunk)?;
+            self.batches.push(batch);
+        }
+        Ok(written)
+    }
+
+    /// Writes what is held, one record for each batch, and forgets it. Returns the bytes written.
+    pub(super) fn write(&mut self, sink: &mut dyn StreamSink) -> Result<u64, SaveError> {
+        let mut written = 0;
+        for (batch, chunk) in self.batches.drain(..).zip(&self.chunks) {
+            self.prefix.clear();
+            page_data_prefix(
+                batch.iter().map(|&pfn| (pfn, PageType::Normal)),
+                &mut self.prefix,
+            );
+            let pages = &chunk[..batch.len() * PAGE_SIZE];
+            sink.write(&[IoSlice::new(&self.prefix), IoSlice::new(pages)])?;
+            written += (self.prefix.len() + pages.len()) as u64;
+        }
+        Ok(written)
+    }
+}

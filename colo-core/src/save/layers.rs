@@ -1,0 +1,256 @@
+//! Layers around any [`SaveCallbacks`], to be stacked as wanted. What they share with [`crate::restore::layers`] is in
+//! [`crate::layers`].
+//!
+//! ```
+//! use colo_core::layers::Timings;
+//! use colo_core::save::layers::{Timed, Traced};
+//! use colo_core::save::{PlainSave, SaveCallbacks};
+//!
+//! let timings = Timings::default();
+//! let callbacks: Box<dyn SaveCallbacks> = Box::new(Timed::new(Traced(PlainSave::default()), timings.clone()));
+//! # drop(callbacks);
+//! assert!(timings.last_pause().is_none(), "nothing was suspended yet");
+//! ```
+
+use super::{CallbackError, Ready, SaveCallbacks, Trigger};
+use crate::domain::{Domain, StateRecord};
+use crate::ids::Epoch;
+use crate::layers::{Faults, GuestHasher, Timings};
+use crate::stream::{MemoryHash, kind};
+use std::time::Instant;
+
+impl<C: SaveCallbacks + ?Sized> SaveCallbacks for Box<C> {
+    fn is_checkpointed(&self) -> bool {
+        (**self).is_checkpointed()
+    }
+
+    fn wait_checkpoint(&mut self, now: Instant) -> Result<Ready<Trigger>, CallbackError> {
+        (**self).wait_checkpoint(now)
+    }
+
+    fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        (**self).suspend(domain)
+    }
+
+    fn capture(
+        &mut self,
+        domain: &mut dyn Domain,
+        epoch: Epoch,
+    ) -> Result<Vec<StateRecord>, CallbackError> {
+        (**self).capture(domain, epoch)
+    }
+
+    fn postcopy(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<(), CallbackError> {
+        (**self).postcopy(domain, epoch)
+    }
+
+    fn checkpoint(&mut self, epoch: Epoch, now: Instant) -> Result<Ready<bool>, CallbackError> {
+        (**self).checkpoint(epoch, now)
+    }
+}
+
+/// Measures how long each callback takes, and the pause.
+pub struct Timed<C> {
+    inner: C,
+    timings: Timings,
+    suspended_at: Option<Instant>,
+}
+
+impl<C> Timed<C> {
+    /// Around `inner`; the figures go to `timings`.
+    pub fn new(inner: C, timings: Timings) -> Self {
+        Timed {
+            inner,
+            timings,
+            suspended_at: None,
+        }
+    }
+}
+
+impl<C: SaveCallbacks> SaveCallbacks for Timed<C> {
+    fn is_checkpointed(&self) -> bool {
+        self.inner.is_checkpointed()
+    }
+
+    fn wait_checkpoint(&mut self, now: Instant) -> Result<Ready<Trigger>, CallbackError> {
+        self.inner.wait_checkpoint(now)
+    }
+
+    fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        self.suspended_at = Some(Instant::now());
+        self.timings.time("suspend", || self.inner.suspend(domain))
+    }
+
+    fn capture(
+        &mut self,
+        domain: &mut dyn Domain,
+        epoch: Epoch,
+    ) -> Result<Vec<StateRecord>, CallbackError> {
+        self.timings
+            .time("capture", || self.inner.capture(domain, epoch))
+    }
+
+    fn postcopy(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<(), CallbackError> {
+        let result = self
+            .timings
+            .time("postcopy", || self.inner.postcopy(domain, epoch));
+        if let Some(at) = self.suspended_at.take() {
+            self.timings.pause(at.elapsed());
+        }
+        result
+    }
+
+    fn checkpoint(&mut self, epoch: Epoch, now: Instant) -> Result<Ready<bool>, CallbackError> {
+        self.inner.checkpoint(epoch, now)
+    }
+}
+
+/// Writes a line of trace at each callback.
+pub struct Traced<C>(pub C);
+
+impl<C: SaveCallbacks> SaveCallbacks for Traced<C> {
+    fn is_checkpointed(&self) -> bool {
+        self.0.is_checkpointed()
+    }
+
+    fn wait_checkpoint(&mut self, now: Instant) -> Result<Ready<Trigger>, CallbackError> {
+        let ready = self.0.wait_checkpoint(now);
+        if let Ok(Ready::Now(trigger)) = ready {
+            tracing::trace!(%trigger, "a checkpoint is due");
+        }
+        ready
+    }
+
+    fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        tracing::trace!("suspend");
+        self.0.suspend(domain)
+    }
+
+    fn capture(
+        &mut self,
+        domain: &mut dyn Domain,
+        epoch: Epoch,
+    ) -> Result<Vec<StateRecord>, CallbackError> {
+        tracing::trace!(%epoch, "capture");
+        self.0.capture(domain, epoch)
+    }
+
+    fn postcopy(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<(), CallbackError> {
+        tracing::trace!(%epoch, "postcopy");
+        self.0.postcopy(domain, epoch)
+    }
+
+    fn checkpoint(&mut self, epoch: Epoch, now: Instant) -> Result<Ready<bool>, CallbackError> {
+        let ready = self.0.checkpoint(epoch, now);
+        if matches!(ready, Ok(Ready::Now(_))) {
+            tracing::trace!(%epoch, "checkpoint done");
+        }
+        ready
+    }
+}
+
+/// Sends a hash of the guest's whole memory and state with each checkpoint, for [`crate::restore::layers::Verified`] to check. The guest
+/// waits while it is computed.
+pub struct Verified<C> {
+    inner: C,
+    hasher: GuestHasher,
+}
+
+impl<C> Verified<C> {
+    /// Around `inner`.
+    pub fn new(inner: C) -> Self {
+        Verified {
+            inner,
+            hasher: GuestHasher::default(),
+        }
+    }
+}
+
+impl<C: SaveCallbacks> SaveCallbacks for Verified<C> {
+    fn is_checkpointed(&self) -> bool {
+        self.inner.is_checkpointed()
+    }
+
+    fn wait_checkpoint(&mut self, now: Instant) -> Result<Ready<Trigger>, CallbackError> {
+        self.inner.wait_checkpoint(now)
+    }
+
+    fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        self.inner.suspend(domain)
+    }
+
+    fn capture(
+        &mut self,
+        domain: &mut dyn Domain,
+        epoch: Epoch,
+    ) -> Result<Vec<StateRecord>, CallbackError> {
+        let mut records = self.inner.capture(domain, epoch)?;
+        let hash = MemoryHash {
+            memory: self.hasher.memory(domain)?,
+            state: GuestHasher::state(&domain.save_state()?),
+        };
+        let mut body = Vec::new();
+        hash.encode(&mut body);
+        records.push(StateRecord {
+            kind: kind::MEMORY_HASH,
+            body,
+        });
+        Ok(records)
+    }
+
+    fn postcopy(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<(), CallbackError> {
+        self.inner.postcopy(domain, epoch)
+    }
+
+    fn checkpoint(&mut self, epoch: Epoch, now: Instant) -> Result<Ready<bool>, CallbackError> {
+        self.inner.checkpoint(epoch, now)
+    }
+}
+
+/// Makes things go wrong on purpose, just before chosen calls.
+pub struct Faulty<C> {
+    inner: C,
+    faults: Faults,
+}
+
+impl<C> Faulty<C> {
+    /// Around `inner`.
+    pub fn new(inner: C, faults: Faults) -> Self {
+        Faulty { inner, faults }
+    }
+}
+
+impl<C: SaveCallbacks> SaveCallbacks for Faulty<C> {
+    fn is_checkpointed(&self) -> bool {
+        self.inner.is_checkpointed()
+    }
+
+    fn wait_checkpoint(&mut self, now: Instant) -> Result<Ready<Trigger>, CallbackError> {
+        self.faults.reach("wait_checkpoint")?;
+        self.inner.wait_checkpoint(now)
+    }
+
+    fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        self.faults.reach("suspend")?;
+        self.inner.suspend(domain)
+    }
+
+    fn capture(
+        &mut self,
+        domain: &mut dyn Domain,
+        epoch: Epoch,
+    ) -> Result<Vec<StateRecord>, CallbackError> {
+        self.faults.reach("capture")?;
+        self.inner.capture(domain, epoch)
+    }
+
+    fn postcopy(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<(), CallbackError> {
+        self.faults.reach("postcopy")?;
+        self.inner.postcopy(domain, epoch)
+    }
+
+    fn checkpoint(&mut self, epoch: Epoch, now: Instant) -> Result<Ready<bool>, CallbackError> {
+        self.faults.reach("checkpoint")?;
+        self.inner.checkpoint(epoch, now)
+    }
+}

@@ -1,0 +1,192 @@
+//! What the net threads of both sides share.
+
+use super::wake::Waker;
+use crate::net::{Frame, MAX_BATCH_FRAMES, Port};
+use crate::peer::{GoodbyeReason, Message, NetChannel, NetFrame};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// A port that had no room is tried again after so long: a ring in guest memory does not tell when it has room.
+pub(super) const RETRY: Duration = Duration::from_millis(1);
+
+/// The longest sleep of a net thread: nothing depends on it, but a thread that never looks up is hard to diagnose.
+pub(super) const IDLE: Duration = Duration::from_millis(500);
+
+/// The most bytes of frames in one message between the hosts (half of what the protocol allows).
+const MESSAGE_BYTES: usize = 1 << 20;
+
+/// How many turns a net thread makes at most before it lets the engine have the lock.
+pub(super) const MAX_TURNS: u32 = 16;
+
+/// How long a goodbye may take to leave.
+const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A mutex of which one taker has right of way: the engine, which holds a guest suspended while it waits.
+pub(super) struct Lane<T> {
+    inner: Mutex<T>,
+    waiting: AtomicU32,
+}
+
+/// The net thread panicked while it held its state.
+#[derive(thiserror::Error, Debug)]
+#[error("the net thread has panicked")]
+pub(super) struct Panicked;
+
+impl<T> Lane<T> {
+    pub(super) fn new(inner: T) -> Self {
+        Lane {
+            inner: Mutex::new(inner),
+            waiting: AtomicU32::new(0),
+        }
+    }
+
+    /// For the engine.
+    pub(super) fn first(&self) -> Result<MutexGuard<'_, T>, Panicked> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let guard = self.inner.lock();
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        guard.map_err(|_| Panicked)
+    }
+
+    /// For the net thread.
+    pub(super) fn after_others(&self) -> Result<MutexGuard<'_, T>, Panicked> {
+        while self.waiting.load(Ordering::SeqCst) > 0 {
+            std::thread::yield_now();
+        }
+        self.inner.lock().map_err(|_| Panicked)
+    }
+}
+
+/// One of the domain's cards: the guest's side, and the clients' while it serves.
+pub(super) struct Nic {
+    pub(super) guest: Box<dyn Port>,
+    pub(super) lan: Option<Box<dyn Port>>,
+    /// For the guest, which had no room.
+    pub(super) input: Vec<Frame>,
+}
+
+impl Nic {
+    pub(super) fn new(guest: Box<dyn Port>, lan: Option<Box<dyn Port>>) -> Self {
+        Nic {
+            guest,
+            lan,
+            input: Vec::new(),
+        }
+    }
+
+    /// Gives the guest what waits for it, and returns what it took.
+    pub(super) fn feed_guest(&mut self) -> Vec<Frame> {
+        if self.input.is_empty() {
+            return Vec::new();
+        }
+        // A ring that is gone belongs to a guest that is gone; the engine sees that by itself.
+        let taken = self
+            .guest
+            .send(&self.input)
+            .unwrap_or(0)
+            .min(self.input.len());
+        self.input.drain(..taken).collect()
+    }
+
+    /// Takes what the clients have sent, unless the guest has not even taken what came before.
+    pub(super) fn read_lan(&mut self) -> io::Result<usize> {
+        match &mut self.lan {
+            Some(lan) if self.input.is_empty() => lan.receive(&mut self.input),
+            _ => Ok(0),
+        }
+    }
+}
+
+/// Numbers frames for the card.
+pub(super) fn tag(nic: usize, frames: Vec<Frame>) -> Vec<NetFrame> {
+    let nic = nic as u8;
+    frames
+        .into_iter()
+        .map(|frame| NetFrame { nic, frame })
+        .collect()
+}
+
+/// Cuts frames into messages that are not too long.
+pub(super) fn messages(frames: Vec<NetFrame>, mut send: impl FnMut(Vec<NetFrame>)) {
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    for frame in frames {
+        if !batch.is_empty()
+            && (bytes + frame.frame.len() > MESSAGE_BYTES || batch.len() == MAX_BATCH_FRAMES)
+        {
+            send(std::mem::take(&mut batch));
+            bytes = 0;
+        }
+        bytes += frame.frame.len();
+        batch.push(frame);
+    }
+    if !batch.is_empty() {
+        send(batch);
+    }
+}
+
+/// Says goodbye on the net channel, and sees it off.
+pub(super) fn goodbye(peer: &mut NetChannel, reason: GoodbyeReason) {
+    let deadline = Instant::now() + GOODBYE_TIMEOUT;
+    // To a peer that is not there any more a goodbye need not arrive.
+    if peer.queue(&Message::Goodbye(reason)).is_err() {
+        return;
+    }
+    while peer.flush().is_ok() && peer.wants_write() && Instant::now() < deadline {
+        let mut entry = [PollFd::from_borrowed_fd(peer.poll_fd(), PollFlags::OUT)];
+        let _ = poll(&mut entry, Some(&timespec(RETRY)));
+    }
+}
+
+/// The descriptors that a net thread sleeps on. Duplicates: they are polled without the lock.
+pub(super) struct PollSet {
+    entries: Vec<OwnedFd>,
+}
+
+impl PollSet {
+    pub(super) fn new() -> Self {
+        PollSet {
+            entries: Vec::new(),
+        }
+    }
+
+    /// Adds one, and returns its number.
+    pub(super) fn add(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        self.entries.push(fd.try_clone_to_owned()?);
+        Ok(self.entries.len() - 1)
+    }
+
+    /// Sleeps until one of those that are wanted is ready, the waker wakes, or the time has passed.
+    pub(super) fn sleep(
+        &self,
+        waker: &Waker,
+        wanted: &[(usize, PollFlags)],
+        timeout: Duration,
+    ) -> io::Result<()> {
+        let mut fds = vec![PollFd::new(waker, PollFlags::IN)];
+        fds.extend(
+            wanted.iter().map(|&(index, flags)| {
+                PollFd::from_borrowed_fd(self.entries[index].as_fd(), flags)
+            }),
+        );
+        match poll(&mut fds, Some(&timespec(timeout))) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        waker.clear();
+        Ok(())
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    // Rounded up to the next microsecond, so that a deadline is not met by spinning towards it.
+    let duration = duration + Duration::from_micros(1);
+    Timespec {
+        tv_sec: duration.as_secs() as i64,
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}

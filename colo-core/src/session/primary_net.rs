@@ -1,0 +1,492 @@
+//! The primary's net thread: clients and guest, the gate between them, and the mirror to the secondary.
+
+use super::net_loop::{
+    IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, goodbye, messages, tag,
+};
+use super::primary::Alert;
+use super::wake::Waker;
+use crate::checkpoint::PrimaryNet;
+use crate::domain::StateRecord;
+use crate::failover::{Detector, Loss};
+use crate::ids::Epoch;
+use crate::net::gate::{Gate, Report};
+use crate::peer::{
+    GoodbyeReason, Message, Mode, NetChannel, NetFrame, PeerError, Queued, ShutdownHandle,
+};
+use crate::save::{CallbackError, Trigger};
+use crate::stream::NetState;
+use crossbeam_channel::Sender;
+use rustix::event::PollFlags;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The engine's hand on the net thread.
+#[derive(Clone)]
+pub(super) struct PrimaryNetHandle(Arc<Shared>);
+
+struct Shared {
+    lane: Lane<State>,
+    waker: Waker,
+    stop: AtomicBool,
+}
+
+struct State {
+    mode: Mode,
+    gate: Gate,
+    nics: Vec<Nic>,
+    peer: Option<NetChannel>,
+    state: ShutdownHandle,
+    detector: Detector,
+    /// The guest's memory is the engine's for now.
+    frozen: bool,
+    /// A checkpoint was asked for in this epoch.
+    asked: bool,
+    /// The peer was lost, and the engine knows.
+    lost: bool,
+    /// What was said to have left, to be reported together.
+    reports: BTreeMap<Epoch, Vec<u64>>,
+    alerts: Sender<Alert>,
+}
+
+/// The ends of a net thread's connections: the domain's cards, and the channel to the secondary.
+pub(super) struct Ends {
+    pub(super) nics: Vec<Nic>,
+    pub(super) peer: NetChannel,
+    /// Shut down when the peer is lost, so that nobody waits on the state channel for it.
+    pub(super) state: ShutdownHandle,
+}
+
+impl PrimaryNetHandle {
+    /// The state of a net thread that is not running yet.
+    pub(super) fn new(
+        mode: Mode,
+        gate: Gate,
+        ends: Ends,
+        heartbeat: Duration,
+        alerts: Sender<Alert>,
+    ) -> io::Result<Self> {
+        let state = State {
+            mode,
+            gate,
+            nics: ends.nics,
+            peer: Some(ends.peer),
+            state: ends.state,
+            detector: Detector::new(heartbeat, Instant::now()),
+            frozen: false,
+            asked: false,
+            lost: false,
+            reports: BTreeMap::new(),
+            alerts,
+        };
+        Ok(PrimaryNetHandle(Arc::new(Shared {
+            lane: Lane::new(state),
+            waker: Waker::new()?,
+            stop: AtomicBool::new(false),
+        })))
+    }
+
+    /// The net thread: until [`PrimaryNetHandle::stop`].
+    pub(super) fn run(&self) -> Result<(), CallbackError> {
+        let mut set = PollSet::new();
+        let (guests, lans, peer) = {
+            let state = self.0.lane.first()?;
+            let mut guests = Vec::new();
+            let mut lans = Vec::new();
+            for nic in &state.nics {
+                guests.push(set.add(nic.guest.poll_fd())?);
+                lans.push(
+                    nic.lan
+                        .as_ref()
+                        .map(|lan| set.add(lan.poll_fd()))
+                        .transpose()?,
+                );
+            }
+            (
+                guests,
+                lans,
+                state
+                    .peer
+                    .as_ref()
+                    .map(|peer| set.add(peer.poll_fd()))
+                    .transpose()?,
+            )
+        };
+        let fds = Fds { guests, lans, peer };
+        while !self.0.stop.load(Ordering::SeqCst) {
+            let (wanted, timeout) = {
+                let mut state = self.0.lane.after_others()?;
+                let mut turns = 0;
+                while state.turn(Instant::now()) && turns < MAX_TURNS {
+                    turns += 1;
+                }
+                let timeout = if turns == MAX_TURNS {
+                    Duration::ZERO
+                } else {
+                    state.timeout(Instant::now())
+                };
+                (state.wanted(&fds), timeout)
+            };
+            set.sleep(&self.0.waker, &wanted, timeout)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the net thread.
+    pub(super) fn stop(&self) {
+        self.0.stop.store(true, Ordering::SeqCst);
+        self.0.waker.wake();
+    }
+
+    /// Says goodbye to the secondary, if it is there, and forgets it.
+    pub(super) fn goodbye(&self, reason: GoodbyeReason) -> Result<(), Panicked> {
+        let mut state = self.0.lane.first()?;
+        if let Some(mut peer) = state.peer.take() {
+            goodbye(&mut peer, reason);
+        }
+        Ok(())
+    }
+
+    /// Lets nothing leave any more.
+    pub(super) fn shut(&self) -> Result<(), Panicked> {
+        self.0.lane.first()?.gate.shut();
+        Ok(())
+    }
+
+    /// Lets everything leave from here on.
+    pub(super) fn open(&self) -> Result<(), Panicked> {
+        let mut state = self.0.lane.first()?;
+        state.peer = None;
+        state.frozen = false;
+        state.gate.open();
+        drop(state);
+        self.0.waker.wake();
+        Ok(())
+    }
+
+    /// In what the outputs differed last.
+    pub(super) fn divergence(&self) -> Option<String> {
+        self.0
+            .lane
+            .first()
+            .ok()?
+            .gate
+            .divergence()
+            .map(ToString::to_string)
+    }
+}
+
+impl PrimaryNet for PrimaryNetHandle {
+    fn freeze(&mut self) -> Result<(), CallbackError> {
+        self.0.lane.first()?.frozen = true;
+        Ok(())
+    }
+
+    fn begin_epoch(&mut self, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
+        let mut state = self.0.lane.first()?;
+        state.asked = false;
+        let held = state.gate.begin_epoch(epoch);
+        let mut bytes = 0;
+        // Beyond the limit clients would have to wait for a retransmission, were the primary to die now.
+        let held = held
+            .into_iter()
+            .map(|release| NetFrame {
+                nic: release.nic,
+                frame: release.frame,
+            })
+            .take(NetState::MAX_HELD_FRAMES)
+            .take_while(|frame| {
+                bytes += frame.frame.len();
+                bytes <= NetState::MAX_HELD_BYTES
+            })
+            .collect();
+        Ok(NetState {
+            addresses: state.gate.addresses().addresses(),
+            held,
+        }
+        .to_records()?)
+    }
+
+    fn thaw(&mut self) -> Result<(), CallbackError> {
+        self.0.lane.first()?.frozen = false;
+        self.0.waker.wake();
+        Ok(())
+    }
+
+    fn commit(&mut self, epoch: Epoch) -> Result<(), CallbackError> {
+        self.0.lane.first()?.gate.commit(epoch);
+        self.0.waker.wake();
+        Ok(())
+    }
+
+    fn applied(&mut self, epoch: Epoch) -> Result<(), CallbackError> {
+        self.0.lane.first()?.gate.applied(epoch, Instant::now());
+        self.0.waker.wake();
+        Ok(())
+    }
+}
+
+/// Numbers in the poll set.
+struct Fds {
+    guests: Vec<usize>,
+    lans: Vec<Option<usize>>,
+    peer: Option<usize>,
+}
+
+impl State {
+    /// Moves whatever can be moved now. Returns whether anything did.
+    fn turn(&mut self, now: Instant) -> bool {
+        let mut moved = self.hear_peer(now);
+        self.watch_peer(now);
+        if !self.frozen {
+            moved |= self.take_output(now);
+        }
+        self.gate.handle_timeout(now);
+        moved |= self.release();
+        if !self.frozen {
+            moved |= self.give_input();
+        }
+        if let Some(trigger) = self.gate.poll_trigger() {
+            self.ask(trigger);
+        }
+        self.report();
+        if let Some(Err(error)) = self.peer.as_mut().map(NetChannel::flush) {
+            self.lose(loss_of(error));
+        }
+        moved
+    }
+
+    fn hear_peer(&mut self, now: Instant) -> bool {
+        let Some(peer) = self.peer.as_mut().filter(|_| !self.lost) else {
+            return false;
+        };
+        let mut messages = Vec::new();
+        let received = peer.receive(&mut messages);
+        let moved = !messages.is_empty();
+        if moved {
+            self.detector.heard(now);
+        }
+        for message in messages {
+            match message {
+                Message::Output {
+                    epoch,
+                    first,
+                    frames,
+                } => {
+                    for (frame, number) in frames.into_iter().zip(first..) {
+                        self.gate.handle_secondary(epoch, number, frame, now);
+                    }
+                }
+                Message::CheckpointWanted => self.ask(Trigger::QueueFull),
+                Message::Heartbeat { .. } => {}
+                Message::Goodbye(reason) => self.lose(Loss::Goodbye(reason)),
+                _ => self.lose(Loss::Broken(
+                    "a message of another channel came on the net channel".into(),
+                )),
+            }
+        }
+        if let Err(error) = received {
+            self.lose(loss_of(error));
+        }
+        moved
+    }
+
+    fn watch_peer(&mut self, now: Instant) {
+        let Some(peer) = self.peer.as_mut().filter(|_| !self.lost) else {
+            return;
+        };
+        if self.detector.is_lost(now) {
+            self.lose(Loss::Silent);
+        } else if let Some(number) = self.detector.heartbeats_due(now) {
+            // A full queue has something else in it to be heard.
+            let _ = peer.queue(&Message::Heartbeat { number });
+        }
+    }
+
+    /// From here on nothing leaves until the engine has decided who serves. A peer that may still be there is kept, for a
+    /// goodbye.
+    fn lose(&mut self, loss: Loss) {
+        if matches!(loss, Loss::Closed | Loss::Goodbye(_)) {
+            self.peer = None;
+        }
+        if !std::mem::replace(&mut self.lost, true) {
+            self.gate.shut();
+            self.state.shutdown();
+            self.tell(Alert::Lost(loss));
+        }
+    }
+
+    fn take_output(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        let mut frames = Vec::new();
+        for (index, nic) in self.nics.iter_mut().enumerate() {
+            if self.gate.is_full() {
+                break;
+            }
+            // A ring that is gone belongs to a guest that is gone; the engine sees that by itself.
+            moved |= nic.guest.receive(&mut frames).unwrap_or(0) > 0;
+            for frame in frames.drain(..) {
+                self.gate.handle_primary(index as u8, frame, now);
+            }
+        }
+        moved
+    }
+
+    fn release(&mut self) -> bool {
+        let mut moved = false;
+        loop {
+            let batch = self.gate.next_batch();
+            let Some(first) = batch.first() else {
+                return moved;
+            };
+            let nic = usize::from(first.nic);
+            let frames: Vec<_> = batch.into_iter().map(|release| release.frame).collect();
+            let sent = match self.nics.get_mut(nic).and_then(|nic| nic.lan.as_mut()) {
+                Some(lan) => lan.send(&frames),
+                None => Ok(frames.len()),
+            };
+            match sent {
+                Ok(0) => return moved,
+                Ok(sent) => self.gate.released(sent),
+                // A cable that was pulled: what is said into it is gone.
+                Err(error) => self.lose_lan(nic, &error),
+            }
+            moved = true;
+        }
+    }
+
+    fn give_input(&mut self) -> bool {
+        let mut moved = false;
+        for index in 0..self.nics.len() {
+            if let Err(error) = self.nics[index].read_lan() {
+                self.lose_lan(index, &error);
+            }
+            let taken = self.nics[index].feed_guest();
+            moved |= !taken.is_empty();
+            self.mirror(index, taken);
+        }
+        moved
+    }
+
+    /// Sends the secondary what the guest was given, in the same epoch and order.
+    fn mirror(&mut self, nic: usize, frames: Vec<crate::net::Frame>) {
+        let epoch = self.gate.epoch();
+        let Some(peer) = self
+            .peer
+            .as_mut()
+            .filter(|_| self.mode == Mode::Colo && epoch != Epoch::NONE)
+        else {
+            return;
+        };
+        let mut lost = false;
+        messages(tag(nic, frames), |frames| {
+            lost |= !matches!(
+                peer.queue(&Message::Input { epoch, frames }),
+                Ok(Queued::Yes)
+            )
+        });
+        if lost {
+            // The secondary has not seen what the primary has: they differ from here on.
+            self.ask(Trigger::QueueFull);
+        }
+    }
+
+    fn lose_lan(&mut self, nic: usize, error: &io::Error) {
+        if self
+            .nics
+            .get_mut(nic)
+            .and_then(|nic| nic.lan.take())
+            .is_some()
+        {
+            tracing::error!("card {nic}: the clients' network is gone: {error}");
+        }
+    }
+
+    /// Tells the secondary what has left.
+    fn report(&mut self) {
+        let mut held = None;
+        while let Some(report) = self.gate.poll_report() {
+            match report {
+                Report::Frame { epoch, number } => {
+                    self.reports.entry(epoch).or_default().push(number)
+                }
+                Report::Held(epoch) => held = Some(epoch),
+            }
+        }
+        let reports = std::mem::take(&mut self.reports);
+        let Some(peer) = &mut self.peer else { return };
+        // Unreported frames cost the secondary memory, and at a failover a duplicate: no reason to fail.
+        if let Some(epoch) = held {
+            let _ = peer.queue(&Message::HeldReleased(epoch));
+        }
+        for (epoch, numbers) in reports {
+            let _ = peer.queue(&Message::Released { epoch, numbers });
+        }
+    }
+
+    /// Asks for a checkpoint, once in an epoch.
+    fn ask(&mut self, trigger: Trigger) {
+        if !std::mem::replace(&mut self.asked, true) {
+            self.tell(Alert::Trigger(trigger));
+        }
+    }
+
+    fn tell(&self, alert: Alert) {
+        // Full only if the engine has ended: there are two alerts in an epoch at most, and one at the end.
+        let _ = self.alerts.try_send(alert);
+    }
+
+    fn wanted(&self, fds: &Fds) -> Vec<(usize, PollFlags)> {
+        let mut wanted = Vec::new();
+        if let (Some(peer), Some(fd), false) = (&self.peer, fds.peer, self.lost) {
+            wanted.push((
+                fd,
+                if peer.wants_write() {
+                    PollFlags::IN | PollFlags::OUT
+                } else {
+                    PollFlags::IN
+                },
+            ));
+        }
+        if self.frozen {
+            return wanted;
+        }
+        for (index, nic) in self.nics.iter().enumerate() {
+            if !self.gate.is_full() {
+                wanted.push((fds.guests[index], PollFlags::IN));
+            }
+            if let (Some(fd), true, true) =
+                (fds.lans[index], nic.lan.is_some(), nic.input.is_empty())
+            {
+                wanted.push((fd, PollFlags::IN));
+            }
+        }
+        wanted
+    }
+
+    fn timeout(&mut self, now: Instant) -> Duration {
+        let mut until = now + IDLE;
+        if self.peer.is_some() && !self.lost {
+            until = until.min(self.detector.poll_timeout());
+        }
+        if let Some(timeout) = self.gate.poll_timeout() {
+            until = until.min(timeout);
+        }
+        let blocked =
+            !self.gate.next_batch().is_empty() || self.nics.iter().any(|nic| !nic.input.is_empty());
+        if blocked && !self.frozen {
+            until = until.min(now + RETRY);
+        }
+        until.saturating_duration_since(now)
+    }
+}
+
+/// How an error of the channel looks to the one who decides who serves.
+pub(super) fn loss_of(error: PeerError) -> Loss {
+    match error {
+        PeerError::Closed | PeerError::Truncated { .. } | PeerError::Io { .. } => Loss::Closed,
+        broken => Loss::Broken(broken.to_string()),
+    }
+}

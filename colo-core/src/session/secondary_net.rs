@@ -1,0 +1,473 @@
+//! The secondary's net thread: the primary's mirror to the guest, the guest's output to the primary; and, once it serves, the
+//! clients' network.
+
+use super::net_loop::{
+    IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, goodbye, messages, tag,
+};
+use super::primary_net::loss_of;
+use super::wake::Waker;
+use crate::checkpoint::SecondaryNet;
+use crate::domain::StateRecord;
+use crate::failover::{Detector, Loss};
+use crate::ids::Epoch;
+use crate::net::Port;
+use crate::net::standby::Standby;
+use crate::peer::{GoodbyeReason, Message, NetChannel, NetFrame, ShutdownHandle};
+use crate::save::CallbackError;
+use crate::stream::NetState;
+use crossbeam_channel::Sender;
+use rustix::event::PollFlags;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The engine's hand on the net thread.
+#[derive(Clone)]
+pub(super) struct SecondaryNetHandle(Arc<Shared>);
+
+struct Shared {
+    lane: Lane<State>,
+    waker: Waker,
+    stop: AtomicBool,
+}
+
+struct State {
+    standby: Standby,
+    nics: Vec<Nic>,
+    peer: Option<NetChannel>,
+    /// Shut down when the peer is lost, so that the engine does not wait on the state channel for it.
+    state: ShutdownHandle,
+    detector: Detector,
+    /// The guest does not run, or its memory is the engine's for now.
+    frozen: bool,
+    /// A checkpoint was asked for in this epoch.
+    asked: bool,
+    /// The peer was lost, and the engine knows.
+    lost: bool,
+    /// This side serves.
+    live: bool,
+    /// Once it serves: for the clients, who have no room.
+    output: VecDeque<NetFrame>,
+    /// Counted up when the ports that are polled change.
+    ports_changed: u64,
+    alerts: Sender<Alert>,
+}
+
+/// What the net thread has to say to the engine.
+#[derive(Debug)]
+pub(super) enum Alert {
+    Lost(Loss),
+    /// The net thread itself has ended.
+    NetEnded(String),
+}
+
+/// The most bytes of output that wait for the clients' network once the guest serves: a quarter of a second at full speed. Then
+/// its ring fills, as behind a slow card.
+const MAX_OUTPUT_FRAMES: usize = 4096;
+
+impl SecondaryNetHandle {
+    /// The state of a net thread that is not running yet.
+    pub(super) fn new(
+        guests: Vec<Box<dyn Port>>,
+        peer: NetChannel,
+        state: ShutdownHandle,
+        heartbeat: Duration,
+        alerts: Sender<Alert>,
+    ) -> io::Result<Self> {
+        let state = State {
+            standby: Standby::default(),
+            nics: guests
+                .into_iter()
+                .map(|guest| Nic::new(guest, None))
+                .collect(),
+            peer: Some(peer),
+            state,
+            detector: Detector::new(heartbeat, Instant::now()),
+            frozen: true,
+            asked: false,
+            lost: false,
+            live: false,
+            output: VecDeque::new(),
+            ports_changed: 0,
+            alerts,
+        };
+        Ok(SecondaryNetHandle(Arc::new(Shared {
+            lane: Lane::new(state),
+            waker: Waker::new()?,
+            stop: AtomicBool::new(false),
+        })))
+    }
+
+    /// The net thread: until [`SecondaryNetHandle::stop`].
+    pub(super) fn run(&self) -> Result<(), CallbackError> {
+        let (mut set, mut fds, mut ports) = self.0.lane.first()?.poll_set()?;
+        while !self.0.stop.load(Ordering::SeqCst) {
+            let (wanted, timeout) = {
+                let mut state = self.0.lane.after_others()?;
+                if state.ports_changed != ports {
+                    (set, fds, ports) = state.poll_set()?;
+                }
+                let mut turns = 0;
+                while state.turn(Instant::now()) && turns < MAX_TURNS {
+                    turns += 1;
+                }
+                let timeout = if turns == MAX_TURNS {
+                    Duration::ZERO
+                } else {
+                    state.timeout(Instant::now())
+                };
+                (state.wanted(&fds), timeout)
+            };
+            set.sleep(&self.0.waker, &wanted, timeout)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the net thread.
+    pub(super) fn stop(&self) {
+        self.0.stop.store(true, Ordering::SeqCst);
+        self.0.waker.wake();
+    }
+
+    /// Says goodbye to the primary, if it is there, and forgets it.
+    pub(super) fn goodbye(&self, reason: GoodbyeReason) -> Result<(), Panicked> {
+        let mut state = self.0.lane.first()?;
+        if let Some(mut peer) = state.peer.take() {
+            goodbye(&mut peer, reason);
+        }
+        Ok(())
+    }
+
+    /// The guest serves from here on, through these ways to its clients. It is announced, and the output that clients may be
+    /// missing is sent first; returns how many frames that is.
+    pub(super) fn go_live(&self, lans: Vec<Box<dyn Port>>) -> Result<usize, Panicked> {
+        let mut state = self.0.lane.first()?;
+        state.peer = None;
+        state.live = true;
+        state.standby.go_live();
+        for (nic, lan) in state.nics.iter_mut().zip(lans) {
+            nic.lan = Some(lan);
+        }
+        let unreleased = state.standby.take_unreleased();
+        let resent = unreleased.len();
+        let announcements: Vec<_> = state.standby.addresses().announcements().collect();
+        state.output.extend(
+            announcements
+                .into_iter()
+                .map(|(nic, frame)| NetFrame { nic, frame }),
+        );
+        state.output.extend(unreleased);
+        state.frozen = false;
+        state.ports_changed += 1;
+        state.send_output();
+        drop(state);
+        self.0.waker.wake();
+        Ok(resent)
+    }
+}
+
+impl SecondaryNet for SecondaryNetHandle {
+    fn freeze(&mut self) -> Result<(), CallbackError> {
+        self.0.lane.first()?.frozen = true;
+        Ok(())
+    }
+
+    fn begin_epoch(
+        &mut self,
+        epoch: Epoch,
+        records: Vec<StateRecord>,
+    ) -> Result<(), CallbackError> {
+        let net_state = NetState::from_records(&records)?;
+        let mut state = self.0.lane.first()?;
+        state.standby.begin_epoch(epoch, net_state);
+        // What the guest did not take belonged to the epoch before: the new memory has it, or does not need it.
+        for nic in &mut state.nics {
+            nic.input.clear();
+        }
+        state.asked = false;
+        state.frozen = false;
+        drop(state);
+        self.0.waker.wake();
+        Ok(())
+    }
+}
+
+/// Numbers in the poll set.
+struct Fds {
+    guests: Vec<usize>,
+    lans: Vec<Option<usize>>,
+    peer: Option<usize>,
+}
+
+impl State {
+    fn poll_set(&self) -> io::Result<(PollSet, Fds, u64)> {
+        let mut set = PollSet::new();
+        let mut fds = Fds {
+            guests: Vec::new(),
+            lans: Vec::new(),
+            peer: None,
+        };
+        for nic in &self.nics {
+            fds.guests.push(set.add(nic.guest.poll_fd())?);
+            fds.lans.push(
+                nic.lan
+                    .as_ref()
+                    .map(|lan| set.add(lan.poll_fd()))
+                    .transpose()?,
+            );
+        }
+        fds.peer = self
+            .peer
+            .as_ref()
+            .map(|peer| set.add(peer.poll_fd()))
+            .transpose()?;
+        Ok((set, fds, self.ports_changed))
+    }
+
+    /// Moves whatever can be moved now. Returns whether anything did.
+    fn turn(&mut self, now: Instant) -> bool {
+        let mut moved = self.hear_peer(now);
+        self.watch_peer(now);
+        if !self.frozen {
+            moved |= self.give_input();
+            moved |= self.take_output();
+            moved |= self.send_output();
+        }
+        if self.standby.wants_checkpoint() && !self.asked {
+            self.asked = true;
+            self.send_peer(&Message::CheckpointWanted);
+        }
+        if let Some(Err(error)) = self.peer.as_mut().map(NetChannel::flush) {
+            self.lose(loss_of(error));
+        }
+        moved
+    }
+
+    fn hear_peer(&mut self, now: Instant) -> bool {
+        let Some(peer) = self.peer.as_mut().filter(|_| !self.lost) else {
+            return false;
+        };
+        let mut messages = Vec::new();
+        let received = peer.receive(&mut messages);
+        let moved = !messages.is_empty();
+        if moved {
+            self.detector.heard(now);
+        }
+        for message in messages {
+            match message {
+                Message::Input { epoch, frames } => self.standby.handle_input(epoch, frames),
+                Message::Released { epoch, numbers } => {
+                    self.standby.handle_released(epoch, &numbers)
+                }
+                Message::HeldReleased(epoch) => self.standby.handle_held_released(epoch),
+                Message::Heartbeat { .. } => {}
+                Message::Goodbye(reason) => self.lose(Loss::Goodbye(reason)),
+                _ => self.lose(Loss::Broken(
+                    "a message of another channel came on the net channel".into(),
+                )),
+            }
+        }
+        if let Err(error) = received {
+            self.lose(loss_of(error));
+        }
+        moved
+    }
+
+    fn watch_peer(&mut self, now: Instant) {
+        if self.peer.is_none() || self.lost {
+            return;
+        }
+        if self.detector.is_lost(now) {
+            self.lose(Loss::Silent);
+        } else if let Some(number) = self.detector.heartbeats_due(now) {
+            self.send_peer(&Message::Heartbeat { number });
+        }
+    }
+
+    fn send_peer(&mut self, message: &Message) {
+        if let Some(peer) = &mut self.peer {
+            // What does not fit leaves the machines different, and the primary finds that by its time-out.
+            let _ = peer.queue(message);
+        }
+    }
+
+    /// Tells the engine, once. A peer that may still be there is kept, for a goodbye.
+    fn lose(&mut self, loss: Loss) {
+        if matches!(loss, Loss::Closed | Loss::Goodbye(_)) {
+            self.peer = None;
+        }
+        if !std::mem::replace(&mut self.lost, true) {
+            self.state.shutdown();
+            let _ = self.alerts.try_send(Alert::Lost(loss));
+        }
+    }
+
+    fn give_input(&mut self) -> bool {
+        let mut moved = false;
+        for index in 0..self.nics.len() {
+            if self.nics[index].lan.is_some() {
+                moved |= self.read_clients(index);
+            }
+        }
+        while self.nics.iter().all(|nic| nic.input.is_empty()) {
+            let batch = self.standby.next_input();
+            let Some(first) = batch.first() else { break };
+            let Some(nic) = self.nics.get_mut(usize::from(first.nic)) else {
+                continue;
+            };
+            nic.input.extend(batch.into_iter().map(|frame| frame.frame));
+            moved |= !nic.feed_guest().is_empty();
+        }
+        for nic in &mut self.nics {
+            moved |= !nic.feed_guest().is_empty();
+        }
+        moved
+    }
+
+    /// What the clients say goes the same way as the mirror's: through the numbers that the guest knows.
+    fn read_clients(&mut self, index: usize) -> bool {
+        let mut frames = Vec::new();
+        let nic = &mut self.nics[index];
+        let received = match &mut nic.lan {
+            Some(lan) if nic.input.is_empty() => lan.receive(&mut frames),
+            _ => Ok(0),
+        };
+        if let Err(error) = received {
+            self.lose_lan(index, &error);
+        }
+        let moved = !frames.is_empty();
+        for frame in tag(index, frames) {
+            self.standby.live_input(frame);
+        }
+        moved
+    }
+
+    fn take_output(&mut self) -> bool {
+        let mut moved = false;
+        let mut frames = Vec::new();
+        for index in 0..self.nics.len() {
+            if self.standby.is_full() || self.output.len() >= MAX_OUTPUT_FRAMES {
+                break;
+            }
+            // A ring that is gone belongs to a guest that is gone; the engine sees that by itself.
+            moved |= self.nics[index].guest.receive(&mut frames).unwrap_or(0) > 0;
+            let tagged = tag(index, std::mem::take(&mut frames));
+            if self.live {
+                for frame in tagged {
+                    let frame = self.standby.live_output(frame);
+                    self.output.push_back(frame);
+                }
+            } else {
+                self.send_to_primary(tagged);
+            }
+        }
+        moved
+    }
+
+    fn send_to_primary(&mut self, frames: Vec<NetFrame>) {
+        let mut first = None;
+        let mut rewritten = Vec::with_capacity(frames.len());
+        for frame in frames {
+            let (number, frame) = self.standby.handle_output(frame);
+            first.get_or_insert(number);
+            rewritten.push(frame);
+        }
+        let Some(mut first) = first else { return };
+        let epoch = self.standby.epoch();
+        let mut out = Vec::new();
+        messages(rewritten, |frames| {
+            let count = frames.len() as u64;
+            out.push(Message::Output {
+                epoch,
+                first,
+                frames,
+            });
+            first += count;
+        });
+        for message in &out {
+            self.send_peer(message);
+        }
+    }
+
+    /// Sends the clients what waits for them.
+    fn send_output(&mut self) -> bool {
+        let mut moved = false;
+        while let Some(first) = self.output.front() {
+            let nic = first.nic;
+            let frames: Vec<_> = self
+                .output
+                .iter()
+                .take_while(|frame| frame.nic == nic)
+                .map(|frame| frame.frame.clone())
+                .collect();
+            let nic = usize::from(nic);
+            let sent = match self.nics.get_mut(nic).and_then(|nic| nic.lan.as_mut()) {
+                Some(lan) => lan.send(&frames),
+                None => Ok(frames.len()),
+            };
+            match sent {
+                Ok(0) => return moved,
+                Ok(sent) => {
+                    self.output.drain(..sent);
+                }
+                // A cable that was pulled: what is said into it is gone.
+                Err(error) => self.lose_lan(nic, &error),
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    fn lose_lan(&mut self, nic: usize, error: &io::Error) {
+        if self
+            .nics
+            .get_mut(nic)
+            .and_then(|nic| nic.lan.take())
+            .is_some()
+        {
+            tracing::error!("card {nic}: the clients' network is gone: {error}");
+        }
+    }
+
+    fn wanted(&self, fds: &Fds) -> Vec<(usize, PollFlags)> {
+        let mut wanted = Vec::new();
+        if let (Some(peer), Some(fd), false) = (&self.peer, fds.peer, self.lost) {
+            wanted.push((
+                fd,
+                if peer.wants_write() {
+                    PollFlags::IN | PollFlags::OUT
+                } else {
+                    PollFlags::IN
+                },
+            ));
+        }
+        if self.frozen {
+            return wanted;
+        }
+        for (index, nic) in self.nics.iter().enumerate() {
+            if !self.standby.is_full() && self.output.len() < MAX_OUTPUT_FRAMES {
+                wanted.push((fds.guests[index], PollFlags::IN));
+            }
+            if let (Some(fd), true, true) =
+                (fds.lans[index], nic.lan.is_some(), nic.input.is_empty())
+            {
+                wanted.push((fd, PollFlags::IN));
+            }
+        }
+        wanted
+    }
+
+    fn timeout(&self, now: Instant) -> Duration {
+        let mut until = now + IDLE;
+        if self.peer.is_some() && !self.lost {
+            until = until.min(self.detector.poll_timeout());
+        }
+        let blocked = !self.output.is_empty() || self.nics.iter().any(|nic| !nic.input.is_empty());
+        if blocked && !self.frozen {
+            until = until.min(now + RETRY);
+        }
+        until.saturating_duration_since(now)
+    }
+}
