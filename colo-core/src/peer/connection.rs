@@ -3,6 +3,8 @@ use super::decoder::{FrameDecoder, ReadState};
 use super::error::PeerError;
 use super::frame::{FrameEncoder, MessageKind, StreamSum};
 use super::net_channel::NetChannel;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use socket2::{SockRef, TcpKeepalive};
 use std::io::{ErrorKind, IoSlice, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
@@ -11,8 +13,8 @@ use std::time::{Duration, Instant};
 /// The port that a secondary listens on, unless told otherwise: the one that Xen's tools have used for migration since Xend.
 pub const DEFAULT_PORT: u16 = 8002;
 
-/// The shortest wait that the system is asked for: it takes zero for "for ever".
-const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+/// How often a quiet connection is probed: the most often that TCP can.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// The connection for checkpoints, and the one on which every session begins: every call waits, but never longer than told.
 ///
@@ -90,33 +92,19 @@ impl StateChannel {
     }
 
     /// Speaks over this socket, which may have come from a listener. `patience` is how long the peer may take no data before the
-    /// connection counts as broken (`TCP_USER_TIMEOUT` and the time limit of a write).
+    /// connection counts as broken.
     ///
     /// # Errors
     /// [`PeerError::Io`] when the system refuses the socket's options.
     pub fn new(socket: TcpStream, patience: Duration) -> Result<StateChannel, PeerError> {
-        let patience = patience.max(SHORTEST_WAIT);
-        socket
-            .set_nonblocking(false)
-            .map_err(PeerError::io("set_nonblocking"))?;
-        socket
-            .set_nodelay(true)
-            .map_err(PeerError::io("TCP_NODELAY"))?;
-        socket
-            .set_write_timeout(Some(patience))
-            .map_err(PeerError::io("SO_SNDTIMEO"))?;
+        // Waiting is done by `poll`: a time limit of the socket's would begin anew with every byte that comes.
+        socket.set_nonblocking(true).map_err(PeerError::io("set_nonblocking"))?;
+        socket.set_nodelay(true).map_err(PeerError::io("TCP_NODELAY"))?;
         let options = SockRef::from(&socket);
-        options
-            .set_tcp_user_timeout(Some(patience))
-            .map_err(PeerError::io("TCP_USER_TIMEOUT"))?;
-        // A peer that is gone must be noticed on a quiet connection too; TCP_USER_TIMEOUT ends the probing.
-        let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(1))
-            .with_interval(Duration::from_secs(1));
-        options
-            .set_tcp_keepalive(&keepalive)
-            .map_err(PeerError::io("TCP_KEEPIDLE"))?;
-        let reading = socket.try_clone().map_err(PeerError::io("dup"))?;
+        options.set_tcp_user_timeout(Some(patience)).map_err(PeerError::io("TCP_USER_TIMEOUT"))?;
+        // A host that is gone must be noticed on a quiet connection too; TCP_USER_TIMEOUT ends the probing.
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_EVERY).with_interval(KEEPALIVE_EVERY);
+        options.set_tcp_keepalive(&keepalive).map_err(PeerError::io("TCP_KEEPIDLE"))?;
         Ok(StateChannel {
             sender: StateSender {
                 socket,
@@ -214,8 +202,8 @@ impl StateSender {
     }
 }
 
-impl StateReceiver {
-    /// Waits for the next message; `None` when the deadline passes first. A message that has come in part by then is not lost.
+    /// Waits for the next message; `None` when the deadline passes first. A message that has come in part by then is not lost. With
+    /// a deadline in the past, takes what is there.
     ///
     /// # Errors
     /// [`PeerError::Closed`] at the end of the connection, and everything that can be wrong with a message.
@@ -224,22 +212,29 @@ impl StateReceiver {
             if let Some(message) = self.decoder.next_message()? {
                 return Ok(Some(message));
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(None);
-            }
-            let wait = left.max(SHORTEST_WAIT);
-            self.socket
-                .set_read_timeout(Some(wait))
-                .map_err(PeerError::io("SO_RCVTIMEO"))?;
-            let state = self
-                .decoder
-                .read_step_from(&mut &self.socket)
-                .map_err(PeerError::io("recv"))?;
-            if state == ReadState::Closed {
-                return Err(self.decoder.closed());
+            match self.decoder.read_step_from(&mut &self.socket).map_err(PeerError::io("recv"))? {
+                ReadState::More => {}
+                ReadState::Closed => return Err(self.decoder.closed()),
+                ReadState::Blocked if wait(&self.socket, PollFlags::IN, deadline)? => {}
+                ReadState::Blocked => return Ok(None),
             }
         }
+    }
+
+    /// A handle by which another thread can end the connection.
+    ///
+    /// # Errors
+    /// [`PeerError::Io`] when there are no file descriptors left.
+    pub fn shutdown_handle(&self) -> Result<ShutdownHandle, PeerError> {
+        self.socket
+            .try_clone()
+            .map(ShutdownHandle)
+            .map_err(PeerError::io("dup"))
+    }
+
+    /// Goes on as the connection for packets, after `Hello` and `Welcome`.
+    pub fn into_net(self) -> NetChannel {
+        NetChannel::new(self.socket, self.encoder, self.decoder)
     }
 }
 
@@ -281,16 +276,51 @@ fn write_all(
             Ok(0) => return Err(PeerError::Closed),
             Ok(count) => IoSlice::advance_slices(&mut slices, count),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                return Err(PeerError::Stalled(patience));
+            Err(error) if error.kind() == ErrorKind::TimedOut => return Err(PeerError::Stalled(patience)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if !wait(socket, PollFlags::OUT, Instant::now() + patience)? {
+                    return Err(PeerError::Stalled(patience));
+                }
             }
-            Err(source) => {
-                return Err(PeerError::Io {
-                    call: "send",
-                    source,
-                });
-            }
+            Err(source) => return Err(PeerError::Io { call: "send", source }),
         }
     }
     Ok(())
+}
+
+/// Waits until the socket is ready, or has failed, which reading or writing will tell; false when the deadline passes first.
+fn wait(socket: &TcpStream, flags: PollFlags, deadline: Instant) -> Result<bool, PeerError> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        let timeout = Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(socket, flags)], Some(&timeout)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(errno) => return Err(PeerError::Io { call: "poll", source: errno.into() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_with_and_without_a_port() {
+        for (target, address) in [
+            ("127.0.0.1", "127.0.0.1:8002"),
+            ("127.0.0.1:99", "127.0.0.1:99"),
+            ("::1", "[::1]:8002"),
+            ("[::1]", "[::1]:8002"),
+            ("[::1]:99", "[::1]:99"),
+        ] {
+            assert_eq!(resolve(target).unwrap(), [address.parse().unwrap()], "{target}");
+        }
+        for target in ["", "127.0.0.1:", "127.0.0.1:99999", "[::1]x"] {
+            assert!(resolve(target).is_err(), "{target}");
+        }
+    }
 }

@@ -63,8 +63,8 @@ impl FrameDecoder {
         self.read(source, room)
     }
 
-    /// Reads no further than the end of the header or of the message under way, so that a source that waits does not wait for
-    /// what nobody will send.
+    /// Reads no further than the end of the header or of the message under way, so that nothing is left here unseen when the
+    /// source is given to somebody who polls it.
     pub(super) fn read_step_from(&mut self, source: &mut impl Read) -> io::Result<ReadState> {
         self.refill();
         let missing = self.frame_bytes().saturating_sub(self.filling.len());
@@ -127,9 +127,7 @@ impl FrameDecoder {
         match source.take(limit as u64).read_to_end(&mut self.filling) {
             Ok(count) if count == limit => Ok(ReadState::More),
             Ok(_) => Ok(ReadState::Closed),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                Ok(ReadState::Blocked)
-            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(ReadState::Blocked),
             Err(error) => Err(error),
         }
     }

@@ -49,21 +49,9 @@ impl Drop for NetChannel {
 }
 
 impl NetChannel {
-    pub(super) fn new(
-        socket: TcpStream,
-        encoder: FrameEncoder,
-        decoder: FrameDecoder,
-    ) -> Result<NetChannel, PeerError> {
-        socket
-            .set_nonblocking(true)
-            .map_err(PeerError::io("set_nonblocking"))?;
-        Ok(NetChannel {
-            socket,
-            encoder,
-            decoder,
-            out: Vec::new(),
-            sent_bytes: 0,
-        })
+    /// The socket does not block.
+    pub(super) fn new(socket: TcpStream, encoder: FrameEncoder, decoder: FrameDecoder) -> NetChannel {
+        NetChannel { socket, encoder, decoder, out: Vec::new(), sent_bytes: 0 }
     }
 
     /// Readable when [`NetChannel::receive`] may have something; to be polled for writing too while
