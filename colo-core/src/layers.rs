@@ -50,11 +50,7 @@ impl Timings {
         let took = began.elapsed();
         let mut inner = self.lock();
         let entry = inner.calls.entry(name).or_default();
-        *entry = CallTime {
-            calls: entry.calls + 1,
-            total: entry.total + took,
-            longest: entry.longest.max(took),
-        };
+        *entry = CallTime { calls: entry.calls + 1, total: entry.total + took, longest: entry.longest.max(took) };
         result
     }
 
@@ -70,11 +66,7 @@ impl Timings {
 
     /// The figures of each callback that was called.
     pub fn calls(&self) -> Vec<(&'static str, CallTime)> {
-        self.lock()
-            .calls
-            .iter()
-            .map(|(&name, &time)| (name, time))
-            .collect()
+        self.lock().calls.iter().map(|(&name, &time)| (name, time)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, TimingsInner> {

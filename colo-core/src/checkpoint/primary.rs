@@ -33,11 +33,7 @@ impl PrimaryConfig {
             Mode::Colo => Self::COLO_INTERVAL,
             Mode::Remus => Self::REMUS_INTERVAL,
         };
-        PrimaryConfig {
-            mode,
-            interval,
-            ack_timeout: Self::ACK_TIMEOUT,
-        }
+        PrimaryConfig { mode, interval, ack_timeout: Self::ACK_TIMEOUT }
     }
 }
 
@@ -176,10 +172,7 @@ impl<N: PrimaryNet> Primary<N> {
     }
 
     fn unexpected(&self, message: &'static str, epoch: Epoch) -> EngineError {
-        let when = format!(
-            "for {epoch}, with {} sent, {} staged, {} applied",
-            self.begun, self.staged, self.applied
-        );
+        let when = format!("for {epoch}, with {} sent, {} staged, {} applied", self.begun, self.staged, self.applied);
         EngineError::Unexpected { message, when }
     }
 }
@@ -205,11 +198,7 @@ impl<N: PrimaryNet> SaveCallbacks for Primary<N> {
         Ok(domain.suspend()?)
     }
 
-    fn capture(
-        &mut self,
-        _domain: &mut dyn Domain,
-        epoch: Epoch,
-    ) -> Result<Vec<StateRecord>, CallbackError> {
+    fn capture(&mut self, _domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
         self.begun = epoch;
         self.deadline = None;
         // Whatever was asked for until now is about the epoch that ends here.
@@ -229,10 +218,7 @@ impl<N: PrimaryNet> SaveCallbacks for Primary<N> {
         }
         if now >= deadline {
             let seconds = self.config.ack_timeout.as_secs();
-            return Err(Box::new(EngineError::AckTimeout {
-                epoch: epoch.0,
-                seconds,
-            }));
+            return Err(Box::new(EngineError::AckTimeout { epoch: epoch.0, seconds }));
         }
         Ok(Ready::NotBefore(deadline))
     }
@@ -248,11 +234,7 @@ impl<N: PrimaryNet> SaveCallbacks for Rc<RefCell<Primary<N>>> {
         self.borrow_mut().suspend(domain)
     }
 
-    fn capture(
-        &mut self,
-        domain: &mut dyn Domain,
-        epoch: Epoch,
-    ) -> Result<Vec<StateRecord>, CallbackError> {
+    fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
         self.borrow_mut().capture(domain, epoch)
     }
 

@@ -19,8 +19,7 @@ pub trait SecondaryNet {
     ///
     /// # Errors
     /// When the records make no sense, or the packets' side is gone.
-    fn begin_epoch(&mut self, epoch: Epoch, records: Vec<StateRecord>)
-    -> Result<(), CallbackError>;
+    fn begin_epoch(&mut self, epoch: Epoch, records: Vec<StateRecord>) -> Result<(), CallbackError>;
 }
 
 /// A checkpoint that has become the guest's state.
@@ -119,11 +118,7 @@ impl<N: SecondaryNet> Secondary<N> {
                 self.complete |= progress != Progress::More;
                 Ok(())
             }
-            Message::EpochEnd {
-                epoch,
-                stream_bytes,
-                crc,
-            } => self.end_epoch(epoch, stream_bytes, crc),
+            Message::EpochEnd { epoch, stream_bytes, crc } => self.end_epoch(epoch, stream_bytes, crc),
             _ => Err(EngineError::Unexpected {
                 message: "a message of another channel",
                 when: "on the state channel".into(),
@@ -159,34 +154,20 @@ impl<N: SecondaryNet> Secondary<N> {
         self.epoch = Epoch::NONE;
         self.net.freeze().map_err(EngineError::Net)?;
         let flushed = self.restorer.apply(domain, callbacks)?;
-        self.net
-            .begin_epoch(epoch, self.restorer.take_records())
-            .map_err(EngineError::Net)?;
+        self.net.begin_epoch(epoch, self.restorer.take_records()).map_err(EngineError::Net)?;
         self.epoch = epoch;
         self.outbox.push_back(Message::EpochApplied(epoch));
-        Ok(Applied {
-            epoch,
-            stream_bytes,
-            flushed,
-        })
+        Ok(Applied { epoch, stream_bytes, flushed })
     }
 
     fn end_epoch(&mut self, epoch: Epoch, stream_bytes: u64, crc: u32) -> Result<(), EngineError> {
-        let damaged = |what| {
-            Err(EngineError::Damaged {
-                epoch: epoch.0,
-                what,
-            })
-        };
+        let damaged = |what| Err(EngineError::Damaged { epoch: epoch.0, what });
         let ours = std::mem::take(&mut self.crc).finalize();
         if epoch != self.epoch.next() {
             return damaged(format!("it is not the one after {}", self.epoch));
         }
         if stream_bytes != self.stream_bytes {
-            return damaged(format!(
-                "{} bytes of {stream_bytes} came",
-                self.stream_bytes
-            ));
+            return damaged(format!("{} bytes of {stream_bytes} came", self.stream_bytes));
         }
         if crc != ours {
             return damaged("the checksum is wrong".into());

@@ -27,12 +27,7 @@ impl Detector {
 
     /// Begins at `now`, as if the other side had just been heard.
     pub fn new(interval: Duration, now: Instant) -> Self {
-        Detector {
-            interval,
-            last_heard: now,
-            next_beat: now,
-            number: 0,
-        }
+        Detector { interval, last_heard: now, next_beat: now, number: 0 }
     }
 
     /// Something was heard.
@@ -57,7 +52,6 @@ impl Detector {
 
     /// When to ask again.
     pub fn poll_timeout(&self) -> Instant {
-        self.next_beat
-            .min(self.last_heard + self.interval * Self::MISSED)
+        self.next_beat.min(self.last_heard + self.interval * Self::MISSED)
     }
 }

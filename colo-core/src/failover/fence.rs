@@ -57,16 +57,9 @@ impl CommandFence {
 
     /// The command, run by `/bin/sh -c`.
     pub fn new(command: &str, domain: &str, role: &str, peer: &str) -> Self {
-        let environment = vec![
-            ("COLO_DOMAIN", domain.to_owned()),
-            ("COLO_ROLE", role.to_owned()),
-            ("COLO_PEER", peer.to_owned()),
-        ];
-        CommandFence {
-            command: command.to_owned(),
-            environment,
-            limit: Self::DEFAULT_LIMIT,
-        }
+        let environment =
+            vec![("COLO_DOMAIN", domain.to_owned()), ("COLO_ROLE", role.to_owned()), ("COLO_PEER", peer.to_owned())];
+        CommandFence { command: command.to_owned(), environment, limit: Self::DEFAULT_LIMIT }
     }
 
     /// Ends the command after so long.
@@ -80,10 +73,7 @@ impl CommandFence {
 impl Fence for CommandFence {
     fn fence(&mut self) -> Result<(), FenceError> {
         let command = self.command.clone();
-        let not_started = |source| FenceError::NotStarted {
-            command: self.command.clone(),
-            source,
-        };
+        let not_started = |source| FenceError::NotStarted { command: self.command.clone(), source };
         let mut child = Command::new("/bin/sh")
             .args(["-c", &self.command])
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -99,10 +89,7 @@ impl Fence for CommandFence {
                     // Both fail only if the command has ended by now.
                     let _ = child.kill();
                     let _ = child.wait();
-                    return Err(FenceError::TimedOut {
-                        command,
-                        seconds: self.limit.as_secs(),
-                    });
+                    return Err(FenceError::TimedOut { command, seconds: self.limit.as_secs() });
                 }
                 None => std::thread::sleep(Self::POLL),
             }
@@ -115,26 +102,17 @@ mod tests {
     use super::*;
 
     fn fence(command: &str) -> Result<(), FenceError> {
-        CommandFence::new(command, "web", "secondary", "10.0.0.1")
-            .with_limit(Duration::from_secs(1))
-            .fence()
+        CommandFence::new(command, "web", "secondary", "10.0.0.1").with_limit(Duration::from_secs(1)).fence()
     }
 
     #[test]
     fn exit_code_zero_and_only_that_is_a_fence() {
-        assert!(
-            fence("test \"$COLO_DOMAIN/$COLO_ROLE/$COLO_PEER\" = web/secondary/10.0.0.1").is_ok()
-        );
-        assert!(
-            matches!(fence("exit 3"), Err(FenceError::Failed { status, .. }) if status.code() == Some(3))
-        );
+        assert!(fence("test \"$COLO_DOMAIN/$COLO_ROLE/$COLO_PEER\" = web/secondary/10.0.0.1").is_ok());
+        assert!(matches!(fence("exit 3"), Err(FenceError::Failed { status, .. }) if status.code() == Some(3)));
     }
 
     #[test]
     fn a_command_that_hangs_is_ended() {
-        assert!(matches!(
-            fence("exec sleep 60"),
-            Err(FenceError::TimedOut { seconds: 1, .. })
-        ));
+        assert!(matches!(fence("exec sleep 60"), Err(FenceError::TimedOut { seconds: 1, .. })));
     }
 }

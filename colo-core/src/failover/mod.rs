@@ -71,9 +71,7 @@ pub fn primary_verdict(loss: &Loss) -> PrimaryVerdict {
         Loss::Goodbye(GoodbyeReason::Promoted) => PrimaryVerdict::StandDown,
         // It said itself that it ends, so it will not take over.
         Loss::Goodbye(_) => PrimaryVerdict::GoUnprotected { fence: false },
-        Loss::Closed | Loss::Silent | Loss::Broken(_) => {
-            PrimaryVerdict::GoUnprotected { fence: true }
-        }
+        Loss::Closed | Loss::Silent | Loss::Broken(_) => PrimaryVerdict::GoUnprotected { fence: true },
     }
 }
 
@@ -92,9 +90,9 @@ pub fn secondary_verdict(loss: &Loss, epoch: Epoch) -> SecondaryVerdict {
         Loss::Goodbye(_) => SecondaryVerdict::End(loss.to_string()),
         // The primary is there and serves; it is this side that cannot follow.
         Loss::Broken(_) => SecondaryVerdict::End(loss.to_string()),
-        Loss::Closed | Loss::Silent if epoch == Epoch::NONE => SecondaryVerdict::End(format!(
-            "{loss} before the first checkpoint: there is nothing to go on from"
-        )),
+        Loss::Closed | Loss::Silent if epoch == Epoch::NONE => {
+            SecondaryVerdict::End(format!("{loss} before the first checkpoint: there is nothing to go on from"))
+        }
         Loss::Closed | Loss::Silent => SecondaryVerdict::TakeOver,
     }
 }
@@ -113,39 +111,23 @@ mod tests {
         ];
         for reason in reasons {
             let loss = Loss::Goodbye(reason);
-            assert!(
-                matches!(secondary_verdict(&loss, Epoch(3)), SecondaryVerdict::End(_)),
-                "{loss}"
-            );
+            assert!(matches!(secondary_verdict(&loss, Epoch(3)), SecondaryVerdict::End(_)), "{loss}");
         }
-        assert_eq!(
-            primary_verdict(&Loss::Goodbye(GoodbyeReason::Promoted)),
-            PrimaryVerdict::StandDown
-        );
+        assert_eq!(primary_verdict(&Loss::Goodbye(GoodbyeReason::Promoted)), PrimaryVerdict::StandDown);
     }
 
     #[test]
     fn a_side_that_does_not_know_fences() {
         for loss in [Loss::Closed, Loss::Silent, Loss::Broken("x".into())] {
-            assert_eq!(
-                primary_verdict(&loss),
-                PrimaryVerdict::GoUnprotected { fence: true },
-                "{loss}"
-            );
+            assert_eq!(primary_verdict(&loss), PrimaryVerdict::GoUnprotected { fence: true }, "{loss}");
         }
     }
 
     #[test]
     fn without_a_checkpoint_nothing_is_taken_over() {
         for loss in [Loss::Closed, Loss::Silent] {
-            assert!(matches!(
-                secondary_verdict(&loss, Epoch::NONE),
-                SecondaryVerdict::End(_)
-            ));
-            assert_eq!(
-                secondary_verdict(&loss, Epoch(1)),
-                SecondaryVerdict::TakeOver
-            );
+            assert!(matches!(secondary_verdict(&loss, Epoch::NONE), SecondaryVerdict::End(_)));
+            assert_eq!(secondary_verdict(&loss, Epoch(1)), SecondaryVerdict::TakeOver);
         }
     }
 }

@@ -164,11 +164,7 @@ impl Gate {
 
     /// The secondary has this epoch, whole and verified: what the primary said before it may leave.
     pub fn commit(&mut self, epoch: Epoch) {
-        if self
-            .ended
-            .as_ref()
-            .is_some_and(|(ended, _)| *ended == epoch)
-        {
+        if self.ended.as_ref().is_some_and(|(ended, _)| *ended == epoch) {
             if let Some((_, held)) = self.ended.take() {
                 self.put += held.len() as u64;
                 self.ready.extend(held);
@@ -208,12 +204,7 @@ impl Gate {
         }
         self.pump();
         let nic = self.ready.front().map(|release| release.nic);
-        self.ready
-            .iter()
-            .take(MAX_BATCH_FRAMES)
-            .take_while(|release| Some(release.nic) == nic)
-            .cloned()
-            .collect()
+        self.ready.iter().take(MAX_BATCH_FRAMES).take_while(|release| Some(release.nic) == nic).cloned().collect()
     }
 
     /// So many of the frames of [`Gate::next_batch`] have left.
@@ -294,13 +285,7 @@ impl Gate {
             self.ready.push_back(release);
         }
         while let Some(number) = comparator.poll_consumed() {
-            self.reports.push_back((
-                self.put,
-                Report::Frame {
-                    epoch: self.epoch,
-                    number,
-                },
-            ));
+            self.reports.push_back((self.put, Report::Frame { epoch: self.epoch, number }));
         }
     }
 
@@ -311,10 +296,7 @@ impl Gate {
             Way::Hold(held) => std::mem::take(held),
             Way::Compare(comparator) => {
                 let held = comparator.begin_epoch(next);
-                self.waiting_bytes += held
-                    .iter()
-                    .map(|release| release.frame.len())
-                    .sum::<usize>();
+                self.waiting_bytes += held.iter().map(|release| release.frame.len()).sum::<usize>();
                 held
             }
         }

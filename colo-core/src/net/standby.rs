@@ -113,15 +113,9 @@ impl Standby {
     /// A frame that the rewriter kept until the guest had answered, if the batch can take it.
     fn kept(&mut self, batch: &[NetFrame]) -> Option<NetFrame> {
         if self.kept.is_none() {
-            self.kept = self
-                .rewriter
-                .poll_input()
-                .map(|(nic, frame)| NetFrame { nic, frame });
+            self.kept = self.rewriter.poll_input().map(|(nic, frame)| NetFrame { nic, frame });
         }
-        let fits = self
-            .kept
-            .as_ref()
-            .is_some_and(|kept| batch.first().is_none_or(|first| first.nic == kept.nic));
+        let fits = self.kept.as_ref().is_some_and(|kept| batch.first().is_none_or(|first| first.nic == kept.nic));
         if fits { self.kept.take() } else { None }
     }
 
@@ -129,10 +123,7 @@ impl Standby {
     /// the primary to compare.
     pub fn handle_output(&mut self, frame: NetFrame) -> (u64, NetFrame) {
         self.addresses.learn(frame.nic, &frame.frame);
-        let frame = NetFrame {
-            nic: frame.nic,
-            frame: self.rewriter.handle_output(frame.nic, frame.frame),
-        };
+        let frame = NetFrame { nic: frame.nic, frame: self.rewriter.handle_output(frame.nic, frame.frame) };
         let number = self.next_number;
         self.next_number += 1;
         self.unreleased_bytes += frame.frame.len();
@@ -163,21 +154,14 @@ impl Standby {
     pub fn begin_epoch(&mut self, epoch: Epoch, state: NetState) {
         self.epoch = epoch;
         self.held = state.held;
-        state
-            .addresses
-            .into_iter()
-            .for_each(|address| self.addresses.add(address));
+        state.addresses.into_iter().for_each(|address| self.addresses.add(address));
         self.rewriter.reset();
         self.kept = None;
         self.next_number = 0;
         self.unreleased.clear();
         self.unreleased_bytes = 0;
         self.input_lost = false;
-        while self
-            .input
-            .front()
-            .is_some_and(|(tagged, _)| *tagged < epoch)
-        {
+        while self.input.front().is_some_and(|(tagged, _)| *tagged < epoch) {
             if let Some((_, frame)) = self.input.pop_front() {
                 self.input_bytes -= frame.frame.len();
             }
@@ -199,10 +183,7 @@ impl Standby {
     pub fn take_unreleased(&mut self) -> Vec<NetFrame> {
         let own = std::mem::take(&mut self.unreleased).into_values();
         self.unreleased_bytes = 0;
-        std::mem::take(&mut self.held)
-            .into_iter()
-            .chain(own)
-            .collect()
+        std::mem::take(&mut self.held).into_iter().chain(own).collect()
     }
 
     /// This side serves from here on.
@@ -218,9 +199,6 @@ impl Standby {
 
     /// A frame of the guest once it serves, to the numbers that the clients know.
     pub fn live_output(&mut self, frame: NetFrame) -> NetFrame {
-        NetFrame {
-            nic: frame.nic,
-            frame: self.rewriter.handle_output(frame.nic, frame.frame),
-        }
+        NetFrame { nic: frame.nic, frame: self.rewriter.handle_output(frame.nic, frame.frame) }
     }
 }

@@ -1,12 +1,9 @@
 //! What is inside each message. Fields stand in the order of [`Message`]'s, little-endian; counts and lengths are `u32`, lengths
 //! of text `u16`.
 
-use super::frame::{
-    MAX_MESSAGE_FRAME_BYTES, MAX_MESSAGE_FRAMES, MAX_RELEASED, MAX_TEXT_BYTES, MessageKind,
-};
+use super::frame::{MAX_MESSAGE_FRAME_BYTES, MAX_MESSAGE_FRAMES, MAX_RELEASED, MAX_TEXT_BYTES, MessageKind};
 use super::wire::{
-    ADDRESS_BYTES, FRAME_OVERHEAD_BYTES, Fields, PayloadError, check_limit, put_address, put_frame,
-    put_text,
+    ADDRESS_BYTES, FRAME_OVERHEAD_BYTES, Fields, PayloadError, check_limit, put_address, put_frame, put_text,
 };
 use super::{Channel, GoodbyeReason, Hello, Message, Mode, NetFrame};
 use crate::domain::{DomainSpec, NicSpec};
@@ -56,29 +53,19 @@ pub(super) fn encode_payload(message: &Message, out: &mut Vec<u8>) -> Result<()>
         Message::Welcome | Message::CheckpointWanted => {}
         Message::Refused(text) => put_text(out, "reason", MAX_TEXT_BYTES, cut_off(text))?,
         Message::Stream(records) => out.extend_from_slice(records),
-        Message::EpochEnd {
-            epoch,
-            stream_bytes,
-            crc,
-        } => {
+        Message::EpochEnd { epoch, stream_bytes, crc } => {
             put_u64(out, epoch.0);
             put_u64(out, *stream_bytes);
             put_u32(out, *crc);
         }
-        Message::EpochStaged(epoch)
-        | Message::EpochApplied(epoch)
-        | Message::HeldReleased(epoch) => {
+        Message::EpochStaged(epoch) | Message::EpochApplied(epoch) | Message::HeldReleased(epoch) => {
             put_u64(out, epoch.0);
         }
         Message::Input { epoch, frames } => {
             put_u64(out, epoch.0);
             put_frames(out, frames)?;
         }
-        Message::Output {
-            epoch,
-            first,
-            frames,
-        } => {
+        Message::Output { epoch, first, frames } => {
             put_u64(out, epoch.0);
             put_u64(out, *first);
             put_frames(out, frames)?;
@@ -120,23 +107,15 @@ fn decode_fields(kind: MessageKind, payload: &Bytes, fields: &mut Fields<'_>) ->
         MessageKind::EpochStaged => Message::EpochStaged(get_epoch(fields)?),
         MessageKind::EpochApplied => Message::EpochApplied(get_epoch(fields)?),
         MessageKind::CheckpointWanted => Message::CheckpointWanted,
-        MessageKind::Input => Message::Input {
-            epoch: get_epoch(fields)?,
-            frames: get_frames(fields, payload)?,
-        },
+        MessageKind::Input => Message::Input { epoch: get_epoch(fields)?, frames: get_frames(fields, payload)? },
         MessageKind::Output => Message::Output {
             epoch: get_epoch(fields)?,
             first: fields.u64("first number")?,
             frames: get_frames(fields, payload)?,
         },
-        MessageKind::Released => Message::Released {
-            epoch: get_epoch(fields)?,
-            numbers: get_numbers(fields)?,
-        },
+        MessageKind::Released => Message::Released { epoch: get_epoch(fields)?, numbers: get_numbers(fields)? },
         MessageKind::HeldReleased => Message::HeldReleased(get_epoch(fields)?),
-        MessageKind::Heartbeat => Message::Heartbeat {
-            number: fields.u64("number")?,
-        },
+        MessageKind::Heartbeat => Message::Heartbeat { number: fields.u64("number")? },
         MessageKind::Goodbye => Message::Goodbye(get_goodbye(fields)?),
     })
 }
@@ -172,10 +151,7 @@ fn get_hello(fields: &mut Fields<'_>) -> Result<Hello> {
         1 => Channel::State,
         2 => Channel::Net,
         got => {
-            return Err(PayloadError::BadValue {
-                what: "channel",
-                got: got.into(),
-            });
+            return Err(PayloadError::BadValue { what: "channel", got: got.into() });
         }
     };
     let session = fields.u64("session")?;
@@ -183,29 +159,15 @@ fn get_hello(fields: &mut Fields<'_>) -> Result<Hello> {
         1 => Mode::Colo,
         2 => Mode::Remus,
         got => {
-            return Err(PayloadError::BadValue {
-                what: "mode",
-                got: got.into(),
-            });
+            return Err(PayloadError::BadValue { what: "mode", got: got.into() });
         }
     };
-    Ok(Hello {
-        channel,
-        session,
-        mode,
-        heartbeat_ms: fields.u32("heartbeat")?,
-        spec: get_spec(fields)?,
-    })
+    Ok(Hello { channel, session, mode, heartbeat_ms: fields.u32("heartbeat")?, spec: get_spec(fields)? })
 }
 
 fn put_spec(out: &mut Vec<u8>, spec: &DomainSpec) -> Result<()> {
     put_text(out, "name", DomainSpec::MAX_NAME_BYTES, &spec.name)?;
-    put_text(
-        out,
-        "hypervisor",
-        DomainSpec::MAX_HYPERVISOR_BYTES,
-        &spec.hypervisor,
-    )?;
+    put_text(out, "hypervisor", DomainSpec::MAX_HYPERVISOR_BYTES, &spec.hypervisor)?;
     check_pfn_limit(spec.pfn_limit)?;
     put_u64(out, spec.pfn_limit);
     check_limit("network cards", DomainSpec::MAX_NICS, spec.nics.len())?;
@@ -213,11 +175,7 @@ fn put_spec(out: &mut Vec<u8>, spec: &DomainSpec) -> Result<()> {
     for nic in &spec.nics {
         put_address(out, nic.mac, nic.ipv4);
     }
-    check_limit(
-        "bytes of configuration",
-        DomainSpec::MAX_CONFIG_BYTES,
-        spec.config.len(),
-    )?;
+    check_limit("bytes of configuration", DomainSpec::MAX_CONFIG_BYTES, spec.config.len())?;
     put_u32(out, spec.config.len() as u32);
     out.extend_from_slice(&spec.config);
     Ok(())
@@ -229,27 +187,16 @@ fn get_spec(fields: &mut Fields<'_>) -> Result<DomainSpec> {
     let pfn_limit = fields.u64("number of pages")?;
     check_pfn_limit(pfn_limit)?;
     let nic_count = fields.count("network cards", DomainSpec::MAX_NICS, ADDRESS_BYTES)?;
-    let nics = (0..nic_count)
-        .map(|_| get_nic(fields))
-        .collect::<Result<_>>()?;
+    let nics = (0..nic_count).map(|_| get_nic(fields)).collect::<Result<_>>()?;
     let config_bytes = fields.count("bytes of configuration", DomainSpec::MAX_CONFIG_BYTES, 1)?;
     let config = fields.bytes("configuration", config_bytes)?.to_vec();
-    Ok(DomainSpec {
-        name,
-        hypervisor,
-        pfn_limit,
-        nics,
-        config,
-    })
+    Ok(DomainSpec { name, hypervisor, pfn_limit, nics, config })
 }
 
 fn check_pfn_limit(pfn_limit: u64) -> Result<()> {
     match pfn_limit {
         1..=DomainSpec::MAX_PFN_LIMIT => Ok(()),
-        got => Err(PayloadError::BadValue {
-            what: "the number of pages",
-            got,
-        }),
+        got => Err(PayloadError::BadValue { what: "the number of pages", got }),
     }
 }
 
@@ -259,11 +206,7 @@ fn get_nic(fields: &mut Fields<'_>) -> Result<NicSpec> {
 
 fn put_frames(out: &mut Vec<u8>, frames: &[NetFrame]) -> Result<()> {
     check_limit("frames", MAX_MESSAGE_FRAMES, frames.len())?;
-    check_limit(
-        "bytes of frames",
-        MAX_MESSAGE_FRAME_BYTES,
-        frame_bytes(frames),
-    )?;
+    check_limit("bytes of frames", MAX_MESSAGE_FRAME_BYTES, frame_bytes(frames))?;
     put_u32(out, frames.len() as u32);
     frames.iter().try_for_each(|frame| put_frame(out, frame))
 }
@@ -274,11 +217,7 @@ fn get_frames(fields: &mut Fields<'_>, payload: &Bytes) -> Result<Vec<NetFrame>>
     for _ in 0..count {
         frames.push(fields.frame(payload)?);
     }
-    check_limit(
-        "bytes of frames",
-        MAX_MESSAGE_FRAME_BYTES,
-        frame_bytes(&frames),
-    )?;
+    check_limit("bytes of frames", MAX_MESSAGE_FRAME_BYTES, frame_bytes(&frames))?;
     Ok(frames)
 }
 
@@ -289,9 +228,7 @@ fn frame_bytes(frames: &[NetFrame]) -> usize {
 fn get_numbers(fields: &mut Fields<'_>) -> Result<Vec<u64>> {
     let count = fields.count("released frames", MAX_RELEASED, size_of::<u64>())?;
     let bytes = fields.bytes("released frames", count * size_of::<u64>())?;
-    let numbers = <[U64]>::ref_from_bytes(bytes).map_err(|_| PayloadError::Short {
-        what: "released frames",
-    })?;
+    let numbers = <[U64]>::ref_from_bytes(bytes).map_err(|_| PayloadError::Short { what: "released frames" })?;
     Ok(numbers.iter().map(|number| number.get()).collect())
 }
 
@@ -315,10 +252,7 @@ fn get_goodbye(fields: &mut Fields<'_>) -> Result<GoodbyeReason> {
         3 => GoodbyeReason::GuestEnded,
         4 => GoodbyeReason::Failed(fields.text("reason", MAX_TEXT_BYTES)?),
         got => {
-            return Err(PayloadError::BadValue {
-                what: "reason",
-                got: got.into(),
-            });
+            return Err(PayloadError::BadValue { what: "reason", got: got.into() });
         }
     })
 }

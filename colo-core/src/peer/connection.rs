@@ -62,15 +62,8 @@ impl StateChannel {
     ///
     /// # Errors
     /// [`PeerError::Unreachable`].
-    pub fn connect(
-        target: &str,
-        patience: Duration,
-        deadline: Instant,
-    ) -> Result<StateChannel, PeerError> {
-        let unreachable = |reason| PeerError::Unreachable {
-            target: target.to_owned(),
-            reason,
-        };
+    pub fn connect(target: &str, patience: Duration, deadline: Instant) -> Result<StateChannel, PeerError> {
+        let unreachable = |reason| PeerError::Unreachable { target: target.to_owned(), reason };
         let addresses = resolve(target).map_err(|error| unreachable(error.to_string()))?;
         let mut reasons = Vec::new();
         for address in addresses {
@@ -84,11 +77,7 @@ impl StateChannel {
                 Err(error) => reasons.push(format!("{address}: {error}")),
             }
         }
-        Err(unreachable(if reasons.is_empty() {
-            "it has no address".into()
-        } else {
-            reasons.join("; ")
-        }))
+        Err(unreachable(if reasons.is_empty() { "it has no address".into() } else { reasons.join("; ") }))
     }
 
     /// Speaks over this socket, which may have come from a listener. `patience` is how long the peer may take no data before the
@@ -105,17 +94,10 @@ impl StateChannel {
         // A host that is gone must be noticed on a quiet connection too; TCP_USER_TIMEOUT ends the probing.
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_EVERY).with_interval(KEEPALIVE_EVERY);
         options.set_tcp_keepalive(&keepalive).map_err(PeerError::io("TCP_KEEPIDLE"))?;
+        let reading = socket.try_clone().map_err(PeerError::io("dup"))?;
         Ok(StateChannel {
-            sender: StateSender {
-                socket,
-                patience,
-                encoder: FrameEncoder::new(),
-                out: Vec::new(),
-            },
-            receiver: StateReceiver {
-                socket: reading,
-                decoder: FrameDecoder::new(),
-            },
+            sender: StateSender { socket, patience, encoder: FrameEncoder::new(), out: Vec::new() },
+            receiver: StateReceiver { socket: reading, decoder: FrameDecoder::new() },
         })
     }
 
@@ -125,6 +107,14 @@ impl StateChannel {
     /// Those.
     pub fn send(&mut self, message: &Message) -> Result<(), PeerError> {
         self.sender.send(message)
+    }
+
+    /// See [`StateSender::send_stream`].
+    ///
+    /// # Errors
+    /// Those.
+    pub fn send_stream(&mut self, parts: &[IoSlice<'_>]) -> Result<(), PeerError> {
+        self.sender.send_stream(parts)
     }
 
     /// See [`StateReceiver::recv`].
@@ -149,15 +139,8 @@ impl StateChannel {
     }
 
     /// Goes on as the connection for packets, after `Hello` and `Welcome`.
-    ///
-    /// # Errors
-    /// [`PeerError::Io`].
-    pub fn into_net(self) -> Result<NetChannel, PeerError> {
-        NetChannel::new(
-            self.sender.socket,
-            self.sender.encoder,
-            self.receiver.decoder,
-        )
+    pub fn into_net(self) -> NetChannel {
+        NetChannel::new(self.sender.socket, self.sender.encoder, self.receiver.decoder)
     }
 }
 
@@ -195,13 +178,11 @@ impl StateSender {
     /// # Errors
     /// [`PeerError::Io`] when there are no file descriptors left.
     pub fn shutdown_handle(&self) -> Result<ShutdownHandle, PeerError> {
-        self.socket
-            .try_clone()
-            .map(ShutdownHandle)
-            .map_err(PeerError::io("dup"))
+        self.socket.try_clone().map(ShutdownHandle).map_err(PeerError::io("dup"))
     }
 }
 
+impl StateReceiver {
     /// Waits for the next message; `None` when the deadline passes first. A message that has come in part by then is not lost. With
     /// a deadline in the past, takes what is there.
     ///
@@ -219,22 +200,6 @@ impl StateSender {
                 ReadState::Blocked => return Ok(None),
             }
         }
-    }
-
-    /// A handle by which another thread can end the connection.
-    ///
-    /// # Errors
-    /// [`PeerError::Io`] when there are no file descriptors left.
-    pub fn shutdown_handle(&self) -> Result<ShutdownHandle, PeerError> {
-        self.socket
-            .try_clone()
-            .map(ShutdownHandle)
-            .map_err(PeerError::io("dup"))
-    }
-
-    /// Goes on as the connection for packets, after `Hello` and `Welcome`.
-    pub fn into_net(self) -> NetChannel {
-        NetChannel::new(self.socket, self.encoder, self.decoder)
     }
 }
 
@@ -254,10 +219,7 @@ fn resolve(target: &str) -> std::io::Result<Vec<SocketAddr>> {
     if let Ok(address) = target.parse::<std::net::IpAddr>() {
         return Ok(vec![SocketAddr::new(address, DEFAULT_PORT)]);
     }
-    let bare = target
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(target);
+    let bare = target.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(target);
     let addresses = match target.rsplit_once(':') {
         Some(_) if bare.len() == target.len() => target.to_socket_addrs()?,
         _ => (bare, DEFAULT_PORT).to_socket_addrs()?,
@@ -266,11 +228,7 @@ fn resolve(target: &str) -> std::io::Result<Vec<SocketAddr>> {
 }
 
 /// Writes all slices, however few bytes the system takes at a time.
-fn write_all(
-    mut socket: &TcpStream,
-    patience: Duration,
-    mut slices: &mut [IoSlice<'_>],
-) -> Result<(), PeerError> {
+fn write_all(mut socket: &TcpStream, patience: Duration, mut slices: &mut [IoSlice<'_>]) -> Result<(), PeerError> {
     while !slices.is_empty() {
         match socket.write_vectored(slices) {
             Ok(0) => return Err(PeerError::Closed),
@@ -295,7 +253,8 @@ fn wait(socket: &TcpStream, flags: PollFlags, deadline: Instant) -> Result<bool,
         if left.is_zero() {
             return Ok(false);
         }
-        let timeout = Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        let timeout =
+            Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
         match poll(&mut [PollFd::new(socket, flags)], Some(&timeout)) {
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => return Ok(true),

@@ -89,10 +89,7 @@ impl FrameDecoder {
     pub fn closed(&self) -> PeerError {
         match self.filling.len() + self.ready.len() {
             0 => PeerError::Closed,
-            got => PeerError::Truncated {
-                needed: self.frame_bytes(),
-                got,
-            },
+            got => PeerError::Truncated { needed: self.frame_bytes(), got },
         }
     }
 
@@ -113,9 +110,7 @@ impl FrameDecoder {
 
     /// Bytes that may be added to `filling`.
     fn room(&self) -> usize {
-        self.frame_bytes()
-            .max(READ_AHEAD_BYTES)
-            .saturating_sub(self.filling.len())
+        self.frame_bytes().max(READ_AHEAD_BYTES).saturating_sub(self.filling.len())
     }
 
     fn read(&mut self, source: &mut impl Read, limit: usize) -> io::Result<ReadState> {
@@ -138,9 +133,7 @@ impl FrameDecoder {
         }
         let header = match (self.header, self.ready.first_chunk()) {
             (Some(header), _) => header,
-            (None, Some(bytes)) => *self
-                .header
-                .insert(FrameHeader::parse(bytes, self.next_number)?),
+            (None, Some(bytes)) => *self.header.insert(FrameHeader::parse(bytes, self.next_number)?),
             (None, None) => return Ok(None),
         };
         let frame_bytes = self.frame_bytes();
@@ -150,8 +143,7 @@ impl FrameDecoder {
         let payload = self.ready.slice(FRAME_HEADER_BYTES..frame_bytes);
         let payload_crc = header.check(&payload)?;
         let kind = header.kind;
-        let message =
-            decode_payload(kind, &payload).map_err(|error| PeerError::Payload { kind, error })?;
+        let message = decode_payload(kind, &payload).map_err(|error| PeerError::Payload { kind, error })?;
         if kind == MessageKind::Stream {
             self.stream_sum.add(payload.len(), &payload_crc);
         }

@@ -134,28 +134,18 @@ pub(super) struct FrameHeader {
 
 impl FrameHeader {
     /// Reads and checks the header of message number `expected`, before anything of its payload is looked at.
-    pub(super) fn parse(
-        bytes: &[u8; FRAME_HEADER_BYTES],
-        expected: u64,
-    ) -> Result<FrameHeader, PeerError> {
+    pub(super) fn parse(bytes: &[u8; FRAME_HEADER_BYTES], expected: u64) -> Result<FrameHeader, PeerError> {
         let raw: RawHeader = zerocopy::transmute!(*bytes);
         if raw.magic.get() != MAGIC {
             return Err(PeerError::NotOurs(raw.magic.get()));
         }
         if raw.major != MAJOR_VERSION {
-            return Err(PeerError::Version {
-                major: raw.major,
-                minor: raw.minor,
-            });
+            return Err(PeerError::Version { major: raw.major, minor: raw.minor });
         }
         let kind = MessageKind::from_number(raw.kind).ok_or(PeerError::UnknownKind(raw.kind))?;
         let (length, limit) = (raw.length.get() as usize, kind.max_payload_bytes());
         if length > limit {
-            return Err(PeerError::TooLong {
-                kind,
-                length,
-                limit,
-            });
+            return Err(PeerError::TooLong { kind, length, limit });
         }
         let got = raw.number.get();
         if got < expected {
@@ -165,12 +155,7 @@ impl FrameHeader {
             return Err(PeerError::Missing { expected, got });
         }
         let own_crc = crc32fast::hash(&bytes[..CRC_OFFSET]);
-        Ok(FrameHeader {
-            kind,
-            payload_bytes: length,
-            crc: raw.crc.get(),
-            own_crc,
-        })
+        Ok(FrameHeader { kind, payload_bytes: length, crc: raw.crc.get(), own_crc })
     }
 
     /// Checks the checksum; returns that of the payload alone.
@@ -262,11 +247,7 @@ impl FrameEncoder {
         let length = parts.iter().map(|part| part.len()).sum();
         let limit = kind.max_payload_bytes();
         if length > limit {
-            return Err(PeerError::TooLong {
-                kind,
-                length,
-                limit,
-            });
+            return Err(PeerError::TooLong { kind, length, limit });
         }
         let mut payload_crc = Hasher::new();
         for part in parts {
@@ -311,12 +292,7 @@ impl FrameEncoder {
         std::mem::take(&mut self.stream_sum)
     }
 
-    fn encode_at(
-        &mut self,
-        start: usize,
-        message: &Message,
-        out: &mut Vec<u8>,
-    ) -> Result<(), PeerError> {
+    fn encode_at(&mut self, start: usize, message: &Message, out: &mut Vec<u8>) -> Result<(), PeerError> {
         let kind = message.kind();
         out.resize(start + FRAME_HEADER_BYTES, 0);
         codec::encode_payload(message, out).map_err(|error| PeerError::Payload { kind, error })?;

@@ -69,8 +69,8 @@ pub use connection::{DEFAULT_PORT, ShutdownHandle, StateChannel, StateReceiver, 
 pub use decoder::{FrameDecoder, ReadState};
 pub use error::PeerError;
 pub use frame::{
-    FRAME_HEADER_BYTES, FrameEncoder, MAJOR_VERSION, MAX_MESSAGE_FRAME_BYTES, MAX_MESSAGE_FRAMES,
-    MAX_RELEASED, MAX_STREAM_BYTES, MAX_TEXT_BYTES, MINOR_VERSION, MessageKind, StreamSum,
+    FRAME_HEADER_BYTES, FrameEncoder, MAJOR_VERSION, MAX_MESSAGE_FRAME_BYTES, MAX_MESSAGE_FRAMES, MAX_RELEASED,
+    MAX_STREAM_BYTES, MAX_TEXT_BYTES, MINOR_VERSION, MessageKind, StreamSum,
 };
 pub use message::{Channel, GoodbyeReason, Hello, Message, Mode, NetFrame};
 pub use net_channel::{MAX_QUEUED_BYTES, NetChannel, Queued};

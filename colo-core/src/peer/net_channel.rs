@@ -68,10 +68,7 @@ impl NetChannel {
     pub fn receive(&mut self, messages: &mut Vec<Message>) -> Result<usize, PeerError> {
         let before = messages.len();
         for _ in 0..MAX_READS {
-            let state = self
-                .decoder
-                .read_from(&mut &self.socket)
-                .map_err(PeerError::io("recv"))?;
+            let state = self.decoder.read_from(&mut &self.socket).map_err(PeerError::io("recv"))?;
             while let Some(message) = self.decoder.next_message()? {
                 messages.push(message);
             }
@@ -89,15 +86,8 @@ impl NetChannel {
     /// # Errors
     /// [`PeerError::Payload`] when it cannot be sent at all; the channel is as it was.
     pub fn queue(&mut self, message: &Message) -> Result<Queued, PeerError> {
-        let is_packets = matches!(
-            message,
-            Message::Input { .. } | Message::Output { .. } | Message::Released { .. }
-        );
-        let limit = if is_packets {
-            MAX_QUEUED_BYTES - CONTROL_RESERVE_BYTES
-        } else {
-            MAX_QUEUED_BYTES
-        };
+        let is_packets = matches!(message, Message::Input { .. } | Message::Output { .. } | Message::Released { .. });
+        let limit = if is_packets { MAX_QUEUED_BYTES - CONTROL_RESERVE_BYTES } else { MAX_QUEUED_BYTES };
         let start = self.out.len();
         let mut encoder = self.encoder.clone();
         encoder.encode(message, &mut self.out)?;
@@ -131,10 +121,7 @@ impl NetChannel {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(source) => {
-                    return Err(PeerError::Io {
-                        call: "send",
-                        source,
-                    });
+                    return Err(PeerError::Io { call: "send", source });
                 }
             }
         }

@@ -10,49 +10,28 @@ use std::io::IoSlice;
 
 fn frames(max: usize) -> impl Strategy<Value = Vec<NetFrame>> {
     let frame = (0_u8..16, prop::collection::vec(any::<u8>(), 0..100));
-    prop::collection::vec(
-        frame.prop_map(|(nic, frame)| NetFrame {
-            nic,
-            frame: frame.into(),
-        }),
-        0..max,
-    )
+    prop::collection::vec(frame.prop_map(|(nic, frame)| NetFrame { nic, frame: frame.into() }), 0..max)
 }
 
 fn spec() -> impl Strategy<Value = DomainSpec> {
-    let nic = (any::<[u8; 6]>(), any::<Option<[u8; 4]>>()).prop_map(|(mac, ipv4)| NicSpec {
-        mac: MacAddr(mac),
-        ipv4: ipv4.map(Into::into),
-    });
+    let nic = (any::<[u8; 6]>(), any::<Option<[u8; 4]>>())
+        .prop_map(|(mac, ipv4)| NicSpec { mac: MacAddr(mac), ipv4: ipv4.map(Into::into) });
     let config = prop::collection::vec(any::<u8>(), 0..100);
-    (
-        "\\PC{0,60}",
-        "[a-z]{0,32}",
-        1..=DomainSpec::MAX_PFN_LIMIT,
-        prop::collection::vec(nic, 0..=16),
-        config,
+    ("\\PC{0,60}", "[a-z]{0,32}", 1..=DomainSpec::MAX_PFN_LIMIT, prop::collection::vec(nic, 0..=16), config).prop_map(
+        |(name, hypervisor, pfn_limit, nics, config)| DomainSpec { name, hypervisor, pfn_limit, nics, config },
     )
-        .prop_map(|(name, hypervisor, pfn_limit, nics, config)| DomainSpec {
-            name,
-            hypervisor,
-            pfn_limit,
-            nics,
-            config,
-        })
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
     let channel = prop::sample::select(vec![Channel::State, Channel::Net]);
     let mode = prop::sample::select(vec![Mode::Colo, Mode::Remus]);
-    (channel, any::<u64>(), mode, any::<u32>(), spec()).prop_map(
-        |(channel, session, mode, heartbeat_ms, spec)| Hello {
-            channel,
-            session,
-            mode,
-            heartbeat_ms,
-            spec,
-        },
-    )
+    (channel, any::<u64>(), mode, any::<u32>(), spec()).prop_map(|(channel, session, mode, heartbeat_ms, spec)| Hello {
+        channel,
+        session,
+        mode,
+        heartbeat_ms,
+        spec,
+    })
 }
 
 /// Any message, every kind as often as the others.
@@ -69,22 +48,13 @@ fn message() -> impl Strategy<Value = Message> {
         Just(Message::Welcome),
         "\\PC{0,100}".prop_map(Message::Refused),
         prop::collection::vec(any::<u8>(), 0..300).prop_map(|bytes| Message::Stream(bytes.into())),
-        (epoch(), any::<u64>(), any::<u32>()).prop_map(|(epoch, stream_bytes, crc)| {
-            Message::EpochEnd {
-                epoch,
-                stream_bytes,
-                crc,
-            }
-        }),
+        (epoch(), any::<u64>(), any::<u32>())
+            .prop_map(|(epoch, stream_bytes, crc)| { Message::EpochEnd { epoch, stream_bytes, crc } }),
         epoch().prop_map(Message::EpochStaged),
         epoch().prop_map(Message::EpochApplied),
         Just(Message::CheckpointWanted),
         (epoch(), frames(8)).prop_map(|(epoch, frames)| Message::Input { epoch, frames }),
-        (epoch(), any::<u64>(), frames(8)).prop_map(|(epoch, first, frames)| Message::Output {
-            epoch,
-            first,
-            frames
-        }),
+        (epoch(), any::<u64>(), frames(8)).prop_map(|(epoch, first, frames)| Message::Output { epoch, first, frames }),
         (epoch(), prop::collection::vec(any::<u64>(), 0..50))
             .prop_map(|(epoch, numbers)| Message::Released { epoch, numbers }),
         epoch().prop_map(Message::HeldReleased),
@@ -103,9 +73,7 @@ fn encode(messages: &[Message]) -> Vec<u8> {
 
 /// A frame with a right checksum around any payload.
 fn frame(kind: MessageKind, payload: &[u8]) -> Vec<u8> {
-    let header = FrameEncoder::new()
-        .header_for(kind, &[IoSlice::new(payload)])
-        .unwrap();
+    let header = FrameEncoder::new().header_for(kind, &[IoSlice::new(payload)]).unwrap();
     [&header, payload].concat()
 }
 
@@ -129,20 +97,13 @@ fn decode(bytes: &[u8]) -> Result<Vec<Message>, PeerError> {
 /// CRC-32 as the standard defines it, bit by bit.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            if crc & 1 == 1 {
-                crc >> 1 ^ 0xEDB8_8320
-            } else {
-                crc >> 1
-            }
-        })
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
     })
 }
 
 #[test]
 fn golden_frame() {
-    let mut bytes =
-        encode(&[Message::Welcome, Message::Heartbeat { number: 7 }]).split_off(FRAME_HEADER_BYTES);
+    let mut bytes = encode(&[Message::Welcome, Message::Heartbeat { number: 7 }]).split_off(FRAME_HEADER_BYTES);
     let front = *b"COLO\x01\0\x24\0\x01\0\0\0\0\0\0\0\x08\0\0\0";
     assert_eq!(bytes[..20], front);
     assert_eq!(bytes[24..], [7, 0, 0, 0, 0, 0, 0, 0]);
@@ -240,35 +201,13 @@ proptest! {
 
 #[test]
 fn repeated_and_missing_messages_are_told_apart() {
-    let all = encode(&[
-        Message::Welcome,
-        Message::CheckpointWanted,
-        Message::Welcome,
-    ]);
+    let all = encode(&[Message::Welcome, Message::CheckpointWanted, Message::Welcome]);
     let (first, rest) = all.split_at(FRAME_HEADER_BYTES);
     let (_, third) = rest.split_at(FRAME_HEADER_BYTES);
     let again = decode(&[first, first].concat()).unwrap_err();
-    assert!(
-        matches!(
-            again,
-            PeerError::Repeated {
-                expected: 1,
-                got: 0
-            }
-        ),
-        "{again}"
-    );
+    assert!(matches!(again, PeerError::Repeated { expected: 1, got: 0 }), "{again}");
     let missing = decode(&[first, third].concat()).unwrap_err();
-    assert!(
-        matches!(
-            missing,
-            PeerError::Missing {
-                expected: 1,
-                got: 2
-            }
-        ),
-        "{missing}"
-    );
+    assert!(matches!(missing, PeerError::Missing { expected: 1, got: 2 }), "{missing}");
 }
 
 #[test]
@@ -285,15 +224,9 @@ fn another_major_version_is_refused_by_both_names() {
     let mut bytes = encode(&[Message::Welcome]);
     (bytes[4], bytes[5]) = (2, 3);
     let error = decode(&bytes).unwrap_err();
-    assert!(
-        matches!(error, PeerError::Version { major: 2, minor: 3 }),
-        "{error}"
-    );
+    assert!(matches!(error, PeerError::Version { major: 2, minor: 3 }), "{error}");
     let text = error.to_string();
-    assert!(
-        text.contains("2.3") && text.contains(&format!("{MAJOR_VERSION}.{MINOR_VERSION}")),
-        "{text}"
-    );
+    assert!(text.contains("2.3") && text.contains(&format!("{MAJOR_VERSION}.{MINOR_VERSION}")), "{text}");
 }
 
 #[test]
@@ -312,10 +245,7 @@ fn every_kind_has_its_limit_and_no_room_is_made_beyond_it() {
         let mut decoder = FrameDecoder::new();
         decoder.feed(&header);
         let error = decoder.next_message().unwrap_err();
-        assert!(
-            matches!(error, PeerError::TooLong { length, .. } if length == limit + 1),
-            "{error}"
-        );
+        assert!(matches!(error, PeerError::TooLong { length, .. } if length == limit + 1), "{error}");
         assert!(decoder.capacity_bytes() <= 2 * FRAME_HEADER_BYTES);
 
         // The longest there may be, and as much more as the sender likes: only one message's room is taken.
@@ -327,10 +257,7 @@ fn every_kind_has_its_limit_and_no_room_is_made_beyond_it() {
         let result = decoder.next_message();
         if let Ok(None) = result {
             decoder.read_from(&mut source).unwrap();
-            assert!(
-                decoder.capacity_bytes() <= FRAME_HEADER_BYTES + limit.max(64 * 1024),
-                "{kind:?}"
-            );
+            assert!(decoder.capacity_bytes() <= FRAME_HEADER_BYTES + limit.max(64 * 1024), "{kind:?}");
         }
         let error = result.and_then(|_| decoder.next_message()).unwrap_err();
         assert!(matches!(error, PeerError::Checksum(_)), "{kind:?}: {error}");
@@ -348,25 +275,12 @@ fn bytes_are_not_taken_while_messages_wait() {
 
 #[test]
 fn the_longest_messages_round_trip() {
-    let net_frame = |bytes: usize| NetFrame {
-        nic: 15,
-        frame: vec![0xAB; bytes].into(),
-    };
+    let net_frame = |bytes: usize| NetFrame { nic: 15, frame: vec![0xAB; bytes].into() };
     let messages = [
         Message::Stream(vec![1; MAX_STREAM_BYTES].into()),
-        Message::Input {
-            epoch: Epoch(1),
-            frames: vec![net_frame(2048); MAX_MESSAGE_FRAMES],
-        },
-        Message::Output {
-            epoch: Epoch(1),
-            first: u64::MAX,
-            frames: vec![net_frame(MAX_FRAME_BYTES); 31],
-        },
-        Message::Released {
-            epoch: Epoch(1),
-            numbers: (0..MAX_RELEASED as u64).collect(),
-        },
+        Message::Input { epoch: Epoch(1), frames: vec![net_frame(2048); MAX_MESSAGE_FRAMES] },
+        Message::Output { epoch: Epoch(1), first: u64::MAX, frames: vec![net_frame(MAX_FRAME_BYTES); 31] },
+        Message::Released { epoch: Epoch(1), numbers: (0..MAX_RELEASED as u64).collect() },
         Message::Hello(Hello {
             channel: Channel::Net,
             session: 1,
@@ -376,13 +290,7 @@ fn the_longest_messages_round_trip() {
                 name: "n".repeat(DomainSpec::MAX_NAME_BYTES),
                 hypervisor: "h".repeat(DomainSpec::MAX_HYPERVISOR_BYTES),
                 pfn_limit: DomainSpec::MAX_PFN_LIMIT,
-                nics: vec![
-                    NicSpec {
-                        mac: MacAddr::BROADCAST,
-                        ipv4: None
-                    };
-                    DomainSpec::MAX_NICS
-                ],
+                nics: vec![NicSpec { mac: MacAddr::BROADCAST, ipv4: None }; DomainSpec::MAX_NICS],
                 config: vec![0; DomainSpec::MAX_CONFIG_BYTES],
             },
         }),
@@ -393,35 +301,20 @@ fn the_longest_messages_round_trip() {
 
 #[test]
 fn what_is_beyond_a_limit_is_not_sent() {
-    let net_frame = |bytes: usize| NetFrame {
-        nic: 0,
-        frame: vec![0; bytes].into(),
-    };
-    let input = |frames| Message::Input {
-        epoch: Epoch(1),
-        frames,
-    };
+    let net_frame = |bytes: usize| NetFrame { nic: 0, frame: vec![0; bytes].into() };
+    let input = |frames| Message::Input { epoch: Epoch(1), frames };
     let refused = [
         input(vec![net_frame(1); MAX_MESSAGE_FRAMES + 1]),
         input(vec![net_frame(MAX_FRAME_BYTES + 1)]),
         input(vec![net_frame(MAX_FRAME_BYTES); 32]),
-        input(vec![NetFrame {
-            nic: 16,
-            frame: Bytes::new(),
-        }]),
-        Message::Released {
-            epoch: Epoch(1),
-            numbers: vec![0; MAX_RELEASED + 1],
-        },
+        input(vec![NetFrame { nic: 16, frame: Bytes::new() }]),
+        Message::Released { epoch: Epoch(1), numbers: vec![0; MAX_RELEASED + 1] },
         Message::Stream(vec![0; MAX_STREAM_BYTES + 1].into()),
     ];
     let (mut encoder, mut bytes) = (FrameEncoder::new(), b"before".to_vec());
     for message in refused {
         let error = encoder.encode(&message, &mut bytes).unwrap_err();
-        assert!(
-            matches!(error, PeerError::Payload { .. } | PeerError::TooLong { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, PeerError::Payload { .. } | PeerError::TooLong { .. }), "{error}");
         assert_eq!(bytes, b"before");
     }
     // None of them counted.

@@ -55,17 +55,9 @@ pub(crate) const ADDRESS_BYTES: usize = 6 + 1 + 4;
 pub(crate) const FRAME_OVERHEAD_BYTES: usize = 5;
 
 /// Checks that `got` is not above `limit`.
-pub(crate) fn check_limit(
-    what: &'static str,
-    limit: usize,
-    got: usize,
-) -> Result<(), PayloadError> {
+pub(crate) fn check_limit(what: &'static str, limit: usize, got: usize) -> Result<(), PayloadError> {
     if got > limit {
-        return Err(PayloadError::TooMany {
-            what,
-            limit: limit as u64,
-            got: got as u64,
-        });
+        return Err(PayloadError::TooMany { what, limit: limit as u64, got: got as u64 });
     }
     Ok(())
 }
@@ -73,10 +65,7 @@ pub(crate) fn check_limit(
 /// Checks that a domain can have a card of this index.
 pub(crate) fn check_nic(nic: u8) -> Result<(), PayloadError> {
     if usize::from(nic) >= DomainSpec::MAX_NICS {
-        return Err(PayloadError::BadValue {
-            what: "network card",
-            got: nic.into(),
-        });
+        return Err(PayloadError::BadValue { what: "network card", got: nic.into() });
     }
     Ok(())
 }
@@ -91,27 +80,14 @@ impl<'a> Fields<'a> {
         Fields { rest: payload }
     }
 
-    pub(crate) fn bytes(
-        &mut self,
-        what: &'static str,
-        count: usize,
-    ) -> Result<&'a [u8], PayloadError> {
-        let (bytes, rest) = self
-            .rest
-            .split_at_checked(count)
-            .ok_or(PayloadError::Short { what })?;
+    pub(crate) fn bytes(&mut self, what: &'static str, count: usize) -> Result<&'a [u8], PayloadError> {
+        let (bytes, rest) = self.rest.split_at_checked(count).ok_or(PayloadError::Short { what })?;
         self.rest = rest;
         Ok(bytes)
     }
 
-    pub(crate) fn array<const N: usize>(
-        &mut self,
-        what: &'static str,
-    ) -> Result<[u8; N], PayloadError> {
-        let (array, rest) = self
-            .rest
-            .split_first_chunk()
-            .ok_or(PayloadError::Short { what })?;
+    pub(crate) fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], PayloadError> {
+        let (array, rest) = self.rest.split_first_chunk().ok_or(PayloadError::Short { what })?;
         self.rest = rest;
         Ok(*array)
     }
@@ -148,15 +124,10 @@ impl<'a> Fields<'a> {
     }
 
     /// Text: its length in bytes (`u16`), then UTF-8.
-    pub(crate) fn text(
-        &mut self,
-        what: &'static str,
-        limit: usize,
-    ) -> Result<String, PayloadError> {
+    pub(crate) fn text(&mut self, what: &'static str, limit: usize) -> Result<String, PayloadError> {
         let length = usize::from(self.u16(what)?);
         check_limit(what, limit, length)?;
-        let text = std::str::from_utf8(self.bytes(what, length)?)
-            .map_err(|_| PayloadError::NotUtf8 { what })?;
+        let text = std::str::from_utf8(self.bytes(what, length)?).map_err(|_| PayloadError::NotUtf8 { what })?;
         Ok(text.to_owned())
     }
 
@@ -175,10 +146,7 @@ impl<'a> Fields<'a> {
         match has_ipv4 {
             0 if ipv4 == [0; 4] => Ok((mac, None)),
             1 => Ok((mac, Some(Ipv4Addr::from(ipv4)))),
-            got => Err(PayloadError::BadValue {
-                what: "the mark of an IPv4 address",
-                got: got.into(),
-            }),
+            got => Err(PayloadError::BadValue { what: "the mark of an IPv4 address", got: got.into() }),
         }
     }
 
@@ -201,12 +169,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Appends text as [`Fields::text`] reads it. `limit` is at most 65,535.
-pub(crate) fn put_text(
-    out: &mut Vec<u8>,
-    what: &'static str,
-    limit: usize,
-    text: &str,
-) -> Result<(), PayloadError> {
+pub(crate) fn put_text(out: &mut Vec<u8>, what: &'static str, limit: usize, text: &str) -> Result<(), PayloadError> {
     check_limit(what, limit, text.len())?;
     out.extend_from_slice(&(text.len() as u16).to_le_bytes());
     out.extend_from_slice(text.as_bytes());

@@ -10,11 +10,7 @@ pub(super) struct PageBatch {
 
 impl PageBatch {
     /// Where to put that page; writes the gathered ones into the guest when there is no more room.
-    pub(super) fn slot(
-        &mut self,
-        domain: &mut dyn Domain,
-        pfn: Pfn,
-    ) -> Result<&mut Page, DomainError> {
+    pub(super) fn slot(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, DomainError> {
         if self.pfns.len() == MAX_BATCH_PAGES {
             self.write(domain)?;
         }
@@ -36,7 +32,5 @@ impl PageBatch {
 
 /// The page that begins at byte `start`.
 pub(super) fn page_mut(bytes: &mut [u8], start: usize) -> &mut Page {
-    (&mut bytes[start..start + PAGE_SIZE])
-        .try_into()
-        .expect("a slice of one page")
+    (&mut bytes[start..start + PAGE_SIZE]).try_into().expect("a slice of one page")
 }

@@ -48,11 +48,7 @@ impl RestoreCallbacks for ColoRestore {
 
     fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError> {
         if pfn.0 >= self.received.pfn_limit() {
-            return Err(DomainError::PfnOutOfRange {
-                pfn,
-                pfn_limit: self.received.pfn_limit(),
-            }
-            .into());
+            return Err(DomainError::PfnOutOfRange { pfn, pfn_limit: self.received.pfn_limit() }.into());
         }
         if !self.running && self.received_pages >= EARLY_FLUSH_PAGES {
             self.write_received(domain)?;
@@ -69,17 +65,10 @@ impl RestoreCallbacks for ColoRestore {
             domain.take_dirty(&mut self.received)?;
         }
         self.write_received(domain)?;
-        Ok(Flushed {
-            received_pages,
-            written_pages: std::mem::take(&mut self.written_pages),
-        })
+        Ok(Flushed { received_pages, written_pages: std::mem::take(&mut self.written_pages) })
     }
 
-    fn finish_restore(
-        &mut self,
-        domain: &mut dyn Domain,
-        state: &[StateRecord],
-    ) -> Result<(), CallbackError> {
+    fn finish_restore(&mut self, domain: &mut dyn Domain, state: &[StateRecord]) -> Result<(), CallbackError> {
         domain.load_state(state)?;
         if !self.running {
             domain.enable_dirty_log()?;

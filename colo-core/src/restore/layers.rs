@@ -41,11 +41,7 @@ impl<C: RestoreCallbacks + ?Sized> RestoreCallbacks for Box<C> {
         (**self).update_p2m(domain)
     }
 
-    fn finish_restore(
-        &mut self,
-        domain: &mut dyn Domain,
-        state: &[StateRecord],
-    ) -> Result<(), CallbackError> {
+    fn finish_restore(&mut self, domain: &mut dyn Domain, state: &[StateRecord]) -> Result<(), CallbackError> {
         (**self).finish_restore(domain, state)
     }
 }
@@ -60,11 +56,7 @@ pub struct Timed<C> {
 impl<C> Timed<C> {
     /// Around `inner`; the figures go to `timings`.
     pub fn new(inner: C, timings: Timings) -> Self {
-        Timed {
-            inner,
-            timings,
-            flush_began: None,
-        }
+        Timed { inner, timings, flush_began: None }
     }
 }
 
@@ -84,23 +76,15 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Timed<C> {
 
     fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
         self.flush_began = Some(Instant::now());
-        self.timings
-            .time("flush_memory", || self.inner.flush_memory(domain))
+        self.timings.time("flush_memory", || self.inner.flush_memory(domain))
     }
 
     fn update_p2m(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
-        self.timings
-            .time("update_p2m", || self.inner.update_p2m(domain))
+        self.timings.time("update_p2m", || self.inner.update_p2m(domain))
     }
 
-    fn finish_restore(
-        &mut self,
-        domain: &mut dyn Domain,
-        state: &[StateRecord],
-    ) -> Result<(), CallbackError> {
-        let result = self.timings.time("finish_restore", || {
-            self.inner.finish_restore(domain, state)
-        });
+    fn finish_restore(&mut self, domain: &mut dyn Domain, state: &[StateRecord]) -> Result<(), CallbackError> {
+        let result = self.timings.time("finish_restore", || self.inner.finish_restore(domain, state));
         if let Some(began) = self.flush_began.take() {
             self.timings.pause(began.elapsed());
         }
@@ -137,11 +121,7 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Traced<C> {
         self.0.update_p2m(domain)
     }
 
-    fn finish_restore(
-        &mut self,
-        domain: &mut dyn Domain,
-        state: &[StateRecord],
-    ) -> Result<(), CallbackError> {
+    fn finish_restore(&mut self, domain: &mut dyn Domain, state: &[StateRecord]) -> Result<(), CallbackError> {
         tracing::trace!("finish_restore");
         self.0.finish_restore(domain, state)
     }
@@ -158,11 +138,7 @@ pub struct Verified<C> {
 impl<C> Verified<C> {
     /// Around `inner`.
     pub fn new(inner: C) -> Self {
-        Verified {
-            inner,
-            hasher: GuestHasher::default(),
-            expected: None,
-        }
+        Verified { inner, hasher: GuestHasher::default(), expected: None }
     }
 }
 
@@ -196,11 +172,7 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Verified<C> {
         self.inner.update_p2m(domain)
     }
 
-    fn finish_restore(
-        &mut self,
-        domain: &mut dyn Domain,
-        state: &[StateRecord],
-    ) -> Result<(), CallbackError> {
+    fn finish_restore(&mut self, domain: &mut dyn Domain, state: &[StateRecord]) -> Result<(), CallbackError> {
         match self.expected.take() {
             Some(expected) if GuestHasher::state(state) != expected.state => {
                 Err("the guest's state differs from the primary's".into())
@@ -249,11 +221,7 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Faulty<C> {
         self.inner.update_p2m(domain)
     }
 
-    fn finish_restore(
-        &mut self,
-        domain: &mut dyn Domain,
-        state: &[StateRecord],
-    ) -> Result<(), CallbackError> {
+    fn finish_restore(&mut self, domain: &mut dyn Domain, state: &[StateRecord]) -> Result<(), CallbackError> {
         self.faults.reach("finish_restore")?;
         self.inner.finish_restore(domain, state)
     }

@@ -103,11 +103,7 @@ pub trait RestoreCallbacks {
     ///
     /// # Errors
     /// As for [`RestoreCallbacks::flush_memory`].
-    fn finish_restore(
-        &mut self,
-        domain: &mut dyn Domain,
-        state: &[StateRecord],
-    ) -> Result<(), CallbackError>;
+    fn finish_restore(&mut self, domain: &mut dyn Domain, state: &[StateRecord]) -> Result<(), CallbackError>;
 }
 
 /// Why a restore ended.

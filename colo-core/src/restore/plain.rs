@@ -26,17 +26,10 @@ impl RestoreCallbacks for PlainRestore {
     fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
         self.batch.write(domain)?;
         let pages = std::mem::take(&mut self.received_pages);
-        Ok(Flushed {
-            received_pages: pages,
-            written_pages: pages,
-        })
+        Ok(Flushed { received_pages: pages, written_pages: pages })
     }
 
-    fn finish_restore(
-        &mut self,
-        domain: &mut dyn Domain,
-        state: &[StateRecord],
-    ) -> Result<(), CallbackError> {
+    fn finish_restore(&mut self, domain: &mut dyn Domain, state: &[StateRecord]) -> Result<(), CallbackError> {
         domain.load_state(state)?;
         if !self.paused {
             domain.resume()?;

@@ -36,17 +36,10 @@ impl RestoreCallbacks for RemusRestore {
         pages += self.stage.write(domain)?;
         self.first = PageBatch::default();
         self.whole = true;
-        Ok(Flushed {
-            received_pages: pages,
-            written_pages: pages,
-        })
+        Ok(Flushed { received_pages: pages, written_pages: pages })
     }
 
-    fn finish_restore(
-        &mut self,
-        domain: &mut dyn Domain,
-        state: &[StateRecord],
-    ) -> Result<(), CallbackError> {
+    fn finish_restore(&mut self, domain: &mut dyn Domain, state: &[StateRecord]) -> Result<(), CallbackError> {
         Ok(domain.load_state(state)?)
     }
 }

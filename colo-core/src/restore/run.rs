@@ -87,15 +87,9 @@ impl Restorer {
         callbacks: &mut dyn RestoreCallbacks,
     ) -> Result<Flushed, RestoreError> {
         assert!(self.staged, "apply without a staged checkpoint");
-        let flushed = callbacks
-            .flush_memory(domain)
-            .map_err(half_written("flush_memory"))?;
-        callbacks
-            .update_p2m(domain)
-            .map_err(half_written("update_p2m"))?;
-        callbacks
-            .finish_restore(domain, &self.state)
-            .map_err(half_written("finish_restore"))?;
+        let flushed = callbacks.flush_memory(domain).map_err(half_written("flush_memory"))?;
+        callbacks.update_p2m(domain).map_err(half_written("update_p2m"))?;
+        callbacks.finish_restore(domain, &self.state).map_err(half_written("finish_restore"))?;
         self.state.clear();
         self.record_bytes = 0;
         self.staged = false;
@@ -129,24 +123,16 @@ impl Restorer {
             RecordRef::PageData(pages) => {
                 for entry in pages.pages() {
                     if let Some(page) = entry.data {
-                        callbacks
-                            .get_page(domain, entry.pfn)
-                            .map_err(staging("get_page"))?
-                            .copy_from_slice(page);
+                        callbacks.get_page(domain, entry.pfn).map_err(staging("get_page"))?.copy_from_slice(page);
                     }
                 }
             }
             RecordRef::Own { kind, body } => {
                 self.record_bytes += body.len();
                 if self.record_bytes > MAX_RECORDS_BYTES {
-                    return Err(RestoreError::TooMuch {
-                        limit_bytes: MAX_RECORDS_BYTES,
-                    });
+                    return Err(RestoreError::TooMuch { limit_bytes: MAX_RECORDS_BYTES });
                 }
-                let record = StateRecord {
-                    kind: *kind,
-                    body: body.to_vec(),
-                };
+                let record = StateRecord { kind: *kind, body: body.to_vec() };
                 if kind::is_domain_state(*kind) {
                     self.state.push(record);
                 } else {

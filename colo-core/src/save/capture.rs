@@ -17,19 +17,12 @@ pub(super) struct Capture {
 
 impl Capture {
     pub(super) fn new(limit_bytes: usize) -> Self {
-        Capture {
-            limit_bytes,
-            chunks: Vec::new(),
-            batches: Vec::new(),
-            prefix: Vec::new(),
-        }
+        Capture { limit_bytes, chunks: Vec::new(), batches: Vec::new(), prefix: Vec::new() }
     }
 
     /// Makes the memory ready for so many pages, within the limit, while nobody waits.
     pub(super) fn prepare(&mut self, pages: u64) {
-        let wanted = (pages as usize)
-            .min(self.limit_bytes / PAGE_SIZE)
-            .div_ceil(MAX_BATCH_PAGES);
+        let wanted = (pages as usize).min(self.limit_bytes / PAGE_SIZE).div_ceil(MAX_BATCH_PAGES);
         while self.chunks.len() < wanted {
             // Filled with something else than zero: untouched zeroes would be mapped only when written.
             let mut chunk = vec![1; MAX_BATCH_PAGES * PAGE_SIZE];
@@ -69,10 +62,7 @@ impl Capture {
         let mut written = 0;
         for (batch, chunk) in self.batches.drain(..).zip(&self.chunks) {
             self.prefix.clear();
-            page_data_prefix(
-                batch.iter().map(|&pfn| (pfn, PageType::Normal)),
-                &mut self.prefix,
-            );
+            page_data_prefix(batch.iter().map(|&pfn| (pfn, PageType::Normal)), &mut self.prefix);
             let pages = &chunk[..batch.len() * PAGE_SIZE];
             sink.write(&[IoSlice::new(&self.prefix), IoSlice::new(pages)])?;
             written += (self.prefix.len() + pages.len()) as u64;

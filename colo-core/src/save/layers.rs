@@ -16,7 +16,7 @@ use super::{CallbackError, Ready, SaveCallbacks, Trigger};
 use crate::domain::{Domain, StateRecord};
 use crate::ids::Epoch;
 use crate::layers::{Faults, GuestHasher, Timings};
-use crate::stream::{MemoryHash, kind};
+use crate::stream::MemoryHash;
 use std::time::Instant;
 
 impl<C: SaveCallbacks + ?Sized> SaveCallbacks for Box<C> {
@@ -32,11 +32,7 @@ impl<C: SaveCallbacks + ?Sized> SaveCallbacks for Box<C> {
         (**self).suspend(domain)
     }
 
-    fn capture(
-        &mut self,
-        domain: &mut dyn Domain,
-        epoch: Epoch,
-    ) -> Result<Vec<StateRecord>, CallbackError> {
+    fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
         (**self).capture(domain, epoch)
     }
 
@@ -59,11 +55,7 @@ pub struct Timed<C> {
 impl<C> Timed<C> {
     /// Around `inner`; the figures go to `timings`.
     pub fn new(inner: C, timings: Timings) -> Self {
-        Timed {
-            inner,
-            timings,
-            suspended_at: None,
-        }
+        Timed { inner, timings, suspended_at: None }
     }
 }
 
@@ -81,19 +73,12 @@ impl<C: SaveCallbacks> SaveCallbacks for Timed<C> {
         self.timings.time("suspend", || self.inner.suspend(domain))
     }
 
-    fn capture(
-        &mut self,
-        domain: &mut dyn Domain,
-        epoch: Epoch,
-    ) -> Result<Vec<StateRecord>, CallbackError> {
-        self.timings
-            .time("capture", || self.inner.capture(domain, epoch))
+    fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
+        self.timings.time("capture", || self.inner.capture(domain, epoch))
     }
 
     fn postcopy(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<(), CallbackError> {
-        let result = self
-            .timings
-            .time("postcopy", || self.inner.postcopy(domain, epoch));
+        let result = self.timings.time("postcopy", || self.inner.postcopy(domain, epoch));
         if let Some(at) = self.suspended_at.take() {
             self.timings.pause(at.elapsed());
         }
@@ -126,11 +111,7 @@ impl<C: SaveCallbacks> SaveCallbacks for Traced<C> {
         self.0.suspend(domain)
     }
 
-    fn capture(
-        &mut self,
-        domain: &mut dyn Domain,
-        epoch: Epoch,
-    ) -> Result<Vec<StateRecord>, CallbackError> {
+    fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
         tracing::trace!(%epoch, "capture");
         self.0.capture(domain, epoch)
     }
@@ -159,10 +140,7 @@ pub struct Verified<C> {
 impl<C> Verified<C> {
     /// Around `inner`.
     pub fn new(inner: C) -> Self {
-        Verified {
-            inner,
-            hasher: GuestHasher::default(),
-        }
+        Verified { inner, hasher: GuestHasher::default() }
     }
 }
 
@@ -179,22 +157,10 @@ impl<C: SaveCallbacks> SaveCallbacks for Verified<C> {
         self.inner.suspend(domain)
     }
 
-    fn capture(
-        &mut self,
-        domain: &mut dyn Domain,
-        epoch: Epoch,
-    ) -> Result<Vec<StateRecord>, CallbackError> {
+    fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
         let mut records = self.inner.capture(domain, epoch)?;
-        let hash = MemoryHash {
-            memory: self.hasher.memory(domain)?,
-            state: GuestHasher::state(&domain.save_state()?),
-        };
-        let mut body = Vec::new();
-        hash.encode(&mut body);
-        records.push(StateRecord {
-            kind: kind::MEMORY_HASH,
-            body,
-        });
+        let hash = MemoryHash { memory: self.hasher.memory(domain)?, state: GuestHasher::state(&domain.save_state()?) };
+        records.push(hash.to_record());
         Ok(records)
     }
 
@@ -235,11 +201,7 @@ impl<C: SaveCallbacks> SaveCallbacks for Faulty<C> {
         self.inner.suspend(domain)
     }
 
-    fn capture(
-        &mut self,
-        domain: &mut dyn Domain,
-        epoch: Epoch,
-    ) -> Result<Vec<StateRecord>, CallbackError> {
+    fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
         self.faults.reach("capture")?;
         self.inner.capture(domain, epoch)
     }

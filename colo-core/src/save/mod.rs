@@ -129,11 +129,7 @@ pub trait SaveCallbacks {
     ///
     /// # Errors
     /// Any error ends the loop; the domain is resumed.
-    fn capture(
-        &mut self,
-        domain: &mut dyn Domain,
-        epoch: Epoch,
-    ) -> Result<Vec<StateRecord>, CallbackError>;
+    fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError>;
 
     /// Everything is captured: the domain may go on, if it shall.
     ///

@@ -23,11 +23,7 @@ impl SaveCallbacks for PlainSave {
         Ok(domain.suspend()?)
     }
 
-    fn capture(
-        &mut self,
-        _domain: &mut dyn Domain,
-        _epoch: Epoch,
-    ) -> Result<Vec<StateRecord>, CallbackError> {
+    fn capture(&mut self, _domain: &mut dyn Domain, _epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
         Ok(Vec::new())
     }
 

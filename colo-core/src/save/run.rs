@@ -21,11 +21,7 @@ pub struct SaveConfig {
 impl Default for SaveConfig {
     /// 1,024 pages, 5 rounds, 64 MiB.
     fn default() -> Self {
-        SaveConfig {
-            precopy_dirty_pages: 1024,
-            precopy_rounds: 5,
-            capture_limit_bytes: 64 << 20,
-        }
+        SaveConfig { precopy_dirty_pages: 1024, precopy_rounds: 5, capture_limit_bytes: 64 << 20 }
     }
 }
 
@@ -129,17 +125,11 @@ impl SaveLoop {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Start => self.start(domain, sink),
             State::Precopy { next } => self.precopy(next, domain, sink),
-            State::Wait => match callbacks
-                .wait_checkpoint(now)
-                .map_err(SaveError::callback("wait_checkpoint"))?
-            {
+            State::Wait => match callbacks.wait_checkpoint(now).map_err(SaveError::callback("wait_checkpoint"))? {
                 Ready::Now(trigger) => self.checkpoint(trigger, domain, callbacks, sink),
                 Ready::NotBefore(until) => self.waiting(State::Wait, until),
             },
-            State::Commit => match callbacks
-                .checkpoint(self.epoch, now)
-                .map_err(SaveError::callback("checkpoint"))?
-            {
+            State::Commit => match callbacks.checkpoint(self.epoch, now).map_err(SaveError::callback("checkpoint"))? {
                 Ready::Now(true) => self.working(State::Wait),
                 Ready::Now(false) if callbacks.is_checkpointed() => finish(sink),
                 Ready::Now(false) => Ok(Step::Done),
@@ -149,11 +139,7 @@ impl SaveLoop {
         }
     }
 
-    fn start(
-        &mut self,
-        domain: &mut dyn Domain,
-        sink: &mut dyn StreamSink,
-    ) -> Result<Step, SaveError> {
+    fn start(&mut self, domain: &mut dyn Domain, sink: &mut dyn StreamSink) -> Result<Step, SaveError> {
         let mut headers = Vec::new();
         Headers::new(DomainHeader::embedded()).encode(&mut headers);
         write_record(&mut headers, kind::STATIC_DATA_END, &[])?;
@@ -162,31 +148,19 @@ impl SaveLoop {
         // In this order: a page written after the log began is in the log, one written before has content.
         domain.enable_dirty_log()?;
         domain.populated(&mut self.dirty)?;
-        self.copy = CopyStats {
-            round_pages: self.dirty.count(),
-            stream_bytes: headers.len() as u64,
-            ..self.copy
-        };
+        self.copy = CopyStats { round_pages: self.dirty.count(), stream_bytes: headers.len() as u64, ..self.copy };
         self.working(State::Precopy { next: Pfn(0) })
     }
 
     /// Sends one batch of the round, or ends the round.
-    fn precopy(
-        &mut self,
-        next: Pfn,
-        domain: &mut dyn Domain,
-        sink: &mut dyn StreamSink,
-    ) -> Result<Step, SaveError> {
+    fn precopy(&mut self, next: Pfn, domain: &mut dyn Domain, sink: &mut dyn StreamSink) -> Result<Step, SaveError> {
         let batch: Vec<Pfn> = self.dirty.iter_from(next).take(MAX_BATCH_PAGES).collect();
         let Some(&last) = batch.last() else {
             return self.end_round(domain);
         };
-        self.copy.stream_bytes +=
-            self.capture.take(domain, batch.iter().copied(), sink)? + self.capture.write(sink)?;
+        self.copy.stream_bytes += self.capture.take(domain, batch.iter().copied(), sink)? + self.capture.write(sink)?;
         self.copy.sent_pages += batch.len() as u64;
-        self.state = State::Precopy {
-            next: Pfn(last.0 + 1),
-        };
+        self.state = State::Precopy { next: Pfn(last.0 + 1) };
         Ok(Step::Copying(self.copy))
     }
 
@@ -194,14 +168,8 @@ impl SaveLoop {
         self.dirty.clear();
         domain.take_dirty(&mut self.dirty)?;
         let left = self.dirty.count();
-        self.copy = CopyStats {
-            round: self.copy.round + 1,
-            sent_pages: 0,
-            round_pages: left,
-            ..self.copy
-        };
-        if left <= self.config.precopy_dirty_pages || self.copy.round >= self.config.precopy_rounds
-        {
+        self.copy = CopyStats { round: self.copy.round + 1, sent_pages: 0, round_pages: left, ..self.copy };
+        if left <= self.config.precopy_dirty_pages || self.copy.round >= self.config.precopy_rounds {
             self.capture.prepare(left);
             return self.working(State::Wait);
         }
@@ -234,23 +202,14 @@ impl SaveLoop {
             }
             write_record(&mut tail, record.kind, &record.body)?;
         }
-        let last = if callbacks.is_checkpointed() {
-            kind::CHECKPOINT
-        } else {
-            kind::END
-        };
+        let last = if callbacks.is_checkpointed() { kind::CHECKPOINT } else { kind::END };
         write_record(&mut tail, last, &[])?;
         stream_bytes += tail.len() as u64;
         sink.write(&[IoSlice::new(&tail)])?;
         sink.end_epoch(self.epoch)?;
         self.capture.prepare(dirty_pages);
         self.state = State::Commit;
-        Ok(Step::Written(CheckpointStats {
-            epoch: self.epoch,
-            trigger,
-            dirty_pages,
-            stream_bytes,
-        }))
+        Ok(Step::Written(CheckpointStats { epoch: self.epoch, trigger, dirty_pages, stream_bytes }))
     }
 
     /// The part during which the guest waits: nothing here that could be done before or after.
@@ -260,20 +219,12 @@ impl SaveLoop {
         callbacks: &mut dyn SaveCallbacks,
         sink: &mut dyn StreamSink,
     ) -> Result<(u64, Vec<StateRecord>), SaveError> {
-        callbacks
-            .suspend(domain)
-            .map_err(SaveError::callback("suspend"))?;
+        callbacks.suspend(domain).map_err(SaveError::callback("suspend"))?;
         domain.take_dirty(&mut self.dirty)?;
         let written = self.capture.take(domain, self.dirty.iter(), sink)?;
         let mut records = domain.save_state()?;
-        records.extend(
-            callbacks
-                .capture(domain, self.epoch)
-                .map_err(SaveError::callback("capture"))?,
-        );
-        callbacks
-            .postcopy(domain, self.epoch)
-            .map_err(SaveError::callback("postcopy"))?;
+        records.extend(callbacks.capture(domain, self.epoch).map_err(SaveError::callback("capture"))?);
+        callbacks.postcopy(domain, self.epoch).map_err(SaveError::callback("postcopy"))?;
         Ok((written, records))
     }
 

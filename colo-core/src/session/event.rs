@@ -82,9 +82,7 @@ impl fmt::Display for Outcome {
             Outcome::Stopped => f.write_str("stopped"),
             Outcome::GuestShutDown => f.write_str("the guest has shut down"),
             Outcome::GuestCrashed => f.write_str("the guest has crashed"),
-            Outcome::StoodDown => {
-                f.write_str("the secondary has taken over; the guest here was destroyed")
-            }
+            Outcome::StoodDown => f.write_str("the secondary has taken over; the guest here was destroyed"),
             Outcome::Ended(why) => write!(f, "ended: {why}"),
             Outcome::Failed(why) => write!(f, "failed: {why}; the guest here was destroyed"),
         }
@@ -94,24 +92,11 @@ impl fmt::Display for Outcome {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Event::Connected {
-                peer,
-                domain,
-                dirty_log,
-            } => {
-                write!(
-                    f,
-                    "connected with {peer} for domain {domain}; dirty pages by {dirty_log}"
-                )
+            Event::Connected { peer, domain, dirty_log } => {
+                write!(f, "connected with {peer} for domain {domain}; dirty pages by {dirty_log}")
             }
             Event::Copying(copy) => {
-                write!(
-                    f,
-                    "copying, round {}: {} of {} pages",
-                    copy.round + 1,
-                    copy.sent_pages,
-                    copy.round_pages
-                )
+                write!(f, "copying, round {}: {} of {} pages", copy.round + 1, copy.sent_pages, copy.round_pages)
             }
             Event::Protected(epoch) => write!(f, "protected from {epoch} on"),
             Event::Miscompare(what) => write!(f, "outputs differ: {what}"),
@@ -134,16 +119,9 @@ impl fmt::Display for Event {
                 pause.as_secs_f64() * 1e3
             ),
             Event::PeerLost(how) => write!(f, "the peer is lost: {how}"),
-            Event::FenceFailed(why) => write!(
-                f,
-                "fencing failed, nothing is served until it succeeds: {why}"
-            ),
+            Event::FenceFailed(why) => write!(f, "fencing failed, nothing is served until it succeeds: {why}"),
             Event::Unprotected(why) => write!(f, "NOT PROTECTED: {why}"),
-            Event::TookOver {
-                epoch,
-                took,
-                resent_frames,
-            } => write!(
+            Event::TookOver { epoch, took, resent_frames } => write!(
                 f,
                 "took over from {epoch} in {:.2} ms, {resent_frames} frames sent again",
                 took.as_secs_f64() * 1e3
@@ -174,10 +152,7 @@ impl EventSender {
     /// Reports an event, and logs it.
     pub fn send(&self, event: Event) {
         match &event {
-            Event::Copying(_)
-            | Event::Checkpoint { .. }
-            | Event::Applied { .. }
-            | Event::Staged(_) => {
+            Event::Copying(_) | Event::Checkpoint { .. } | Event::Applied { .. } | Event::Staged(_) => {
                 tracing::debug!("{event}");
             }
             _ => tracing::info!("{event}"),

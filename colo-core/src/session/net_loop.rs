@@ -38,10 +38,7 @@ pub(super) struct Panicked;
 
 impl<T> Lane<T> {
     pub(super) fn new(inner: T) -> Self {
-        Lane {
-            inner: Mutex::new(inner),
-            waiting: AtomicU32::new(0),
-        }
+        Lane { inner: Mutex::new(inner), waiting: AtomicU32::new(0) }
     }
 
     /// For the engine.
@@ -71,11 +68,7 @@ pub(super) struct Nic {
 
 impl Nic {
     pub(super) fn new(guest: Box<dyn Port>, lan: Option<Box<dyn Port>>) -> Self {
-        Nic {
-            guest,
-            lan,
-            input: Vec::new(),
-        }
+        Nic { guest, lan, input: Vec::new() }
     }
 
     /// Gives the guest what waits for it, and returns what it took.
@@ -84,11 +77,7 @@ impl Nic {
             return Vec::new();
         }
         // A ring that is gone belongs to a guest that is gone; the engine sees that by itself.
-        let taken = self
-            .guest
-            .send(&self.input)
-            .unwrap_or(0)
-            .min(self.input.len());
+        let taken = self.guest.send(&self.input).unwrap_or(0).min(self.input.len());
         self.input.drain(..taken).collect()
     }
 
@@ -104,10 +93,7 @@ impl Nic {
 /// Numbers frames for the card.
 pub(super) fn tag(nic: usize, frames: Vec<Frame>) -> Vec<NetFrame> {
     let nic = nic as u8;
-    frames
-        .into_iter()
-        .map(|frame| NetFrame { nic, frame })
-        .collect()
+    frames.into_iter().map(|frame| NetFrame { nic, frame }).collect()
 }
 
 /// Cuts frames into messages that are not too long.
@@ -115,9 +101,7 @@ pub(super) fn messages(frames: Vec<NetFrame>, mut send: impl FnMut(Vec<NetFrame>
     let mut batch = Vec::new();
     let mut bytes = 0;
     for frame in frames {
-        if !batch.is_empty()
-            && (bytes + frame.frame.len() > MESSAGE_BYTES || batch.len() == MAX_BATCH_FRAMES)
-        {
+        if !batch.is_empty() && (bytes + frame.frame.len() > MESSAGE_BYTES || batch.len() == MAX_BATCH_FRAMES) {
             send(std::mem::take(&mut batch));
             bytes = 0;
         }
@@ -149,9 +133,7 @@ pub(super) struct PollSet {
 
 impl PollSet {
     pub(super) fn new() -> Self {
-        PollSet {
-            entries: Vec::new(),
-        }
+        PollSet { entries: Vec::new() }
     }
 
     /// Adds one, and returns its number.
@@ -161,18 +143,9 @@ impl PollSet {
     }
 
     /// Sleeps until one of those that are wanted is ready, the waker wakes, or the time has passed.
-    pub(super) fn sleep(
-        &self,
-        waker: &Waker,
-        wanted: &[(usize, PollFlags)],
-        timeout: Duration,
-    ) -> io::Result<()> {
+    pub(super) fn sleep(&self, waker: &Waker, wanted: &[(usize, PollFlags)], timeout: Duration) -> io::Result<()> {
         let mut fds = vec![PollFd::new(waker, PollFlags::IN)];
-        fds.extend(
-            wanted.iter().map(|&(index, flags)| {
-                PollFd::from_borrowed_fd(self.entries[index].as_fd(), flags)
-            }),
-        );
+        fds.extend(wanted.iter().map(|&(index, flags)| PollFd::from_borrowed_fd(self.entries[index].as_fd(), flags)));
         match poll(&mut fds, Some(&timespec(timeout))) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -185,8 +158,5 @@ impl PollSet {
 fn timespec(duration: Duration) -> Timespec {
     // Rounded up to the next microsecond, so that a deadline is not met by spinning towards it.
     let duration = duration + Duration::from_micros(1);
-    Timespec {
-        tv_sec: duration.as_secs() as i64,
-        tv_nsec: i64::from(duration.subsec_nanos()),
-    }
+    Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: i64::from(duration.subsec_nanos()) }
 }

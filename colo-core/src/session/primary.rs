@@ -13,8 +13,8 @@ use crate::layers::Timings;
 use crate::net::Port;
 use crate::net::gate::Gate;
 use crate::peer::{
-    Channel, GoodbyeReason, Hello, Message, Mode, NetChannel, PeerError, ShutdownHandle,
-    StateChannel, StateReceiver, StateSender,
+    Channel, GoodbyeReason, Hello, Message, Mode, NetChannel, PeerError, ShutdownHandle, StateChannel, StateReceiver,
+    StateSender,
 };
 use crate::save::layers::{Timed, Verified};
 use crate::save::{SaveCallbacks, SaveConfig, SaveError, SaveLoop, Step, StreamSink, Trigger};
@@ -94,19 +94,11 @@ impl PrimarySession {
         peer: &str,
         config: PrimarySessionConfig,
     ) -> Result<PrimarySession, Box<NotStarted>> {
-        assert_eq!(
-            machine.nics.len(),
-            lans.len(),
-            "one way to the clients for each card"
-        );
+        assert_eq!(machine.nics.len(), lans.len(), "one way to the clients for each card");
         let greeted = match greet(&machine, peer, &config) {
             Ok(greeted) => greeted,
             Err(error) => {
-                return Err(Box::new(NotStarted {
-                    error,
-                    machine,
-                    lans,
-                }));
+                return Err(Box::new(NotStarted { error, machine, lans }));
             }
         };
         let (events, receiver) = EventSender::new();
@@ -117,11 +109,7 @@ impl PrimarySession {
             events.send(Event::Ended(outcome.clone()));
             outcome
         });
-        Ok(PrimarySession {
-            events: receiver,
-            control,
-            thread,
-        })
+        Ok(PrimarySession { events: receiver, control, thread })
     }
 
     /// What happens.
@@ -136,9 +124,7 @@ impl PrimarySession {
 
     /// Waits for the end.
     pub fn wait(self) -> Outcome {
-        self.thread
-            .join()
-            .unwrap_or_else(|_| Outcome::Failed("a panic".into()))
+        self.thread.join().unwrap_or_else(|_| Outcome::Failed("a panic".into()))
     }
 }
 
@@ -189,15 +175,8 @@ struct Greeted {
     last_shutdown: ShutdownHandle,
 }
 
-fn greet(
-    machine: &Machine,
-    peer: &str,
-    config: &PrimarySessionConfig,
-) -> Result<Greeted, SessionError> {
-    let failed = |source| SessionError::Peer {
-        peer: peer.to_owned(),
-        source,
-    };
+fn greet(machine: &Machine, peer: &str, config: &PrimarySessionConfig) -> Result<Greeted, SessionError> {
+    let failed = |source| SessionError::Peer { peer: peer.to_owned(), source };
     let deadline = Instant::now() + CONNECT_TIMEOUT;
     let mut hello = Hello {
         channel: Channel::State,
@@ -208,38 +187,20 @@ fn greet(
     };
     let mut open = |channel| {
         hello.channel = channel;
-        let mut connection = StateChannel::connect(peer, config.checkpoints.ack_timeout, deadline)
-            .map_err(failed)?;
-        connection
-            .send(&Message::Hello(hello.clone()))
-            .map_err(failed)?;
+        let mut connection = StateChannel::connect(peer, config.checkpoints.ack_timeout, deadline).map_err(failed)?;
+        connection.send(&Message::Hello(hello.clone())).map_err(failed)?;
         match connection.recv(deadline).map_err(failed)? {
             Some(Message::Welcome) => Ok(connection),
-            Some(Message::Refused(reason)) => Err(SessionError::Refused {
-                peer: peer.to_owned(),
-                reason,
-            }),
-            Some(_) => Err(SessionError::Greeting {
-                peer: peer.to_owned(),
-                what: "it answered with something else",
-            }),
-            None => Err(SessionError::Greeting {
-                peer: peer.to_owned(),
-                what: "it did not answer in time",
-            }),
+            Some(Message::Refused(reason)) => Err(SessionError::Refused { peer: peer.to_owned(), reason }),
+            Some(_) => Err(SessionError::Greeting { peer: peer.to_owned(), what: "it answered with something else" }),
+            None => Err(SessionError::Greeting { peer: peer.to_owned(), what: "it did not answer in time" }),
         }
     };
     let state = open(Channel::State)?;
-    let net = open(Channel::Net)?.into_net().map_err(failed)?;
+    let net = open(Channel::Net)?.into_net();
     let shutdown = || state.shutdown_handle().map_err(failed);
     let (shutdown, engine_shutdown, last_shutdown) = (shutdown()?, shutdown()?, shutdown()?);
-    Ok(Greeted {
-        state,
-        net,
-        shutdown,
-        engine_shutdown,
-        last_shutdown,
-    })
+    Ok(Greeted { state, net, shutdown, engine_shutdown, last_shutdown })
 }
 
 /// Pairs the two connections of a session on the other side. Uniqueness is all it needs.
@@ -260,25 +221,10 @@ fn protect(
 ) -> Outcome {
     let (alerts, alerted) = bounded(64);
     let (inbox, messages) = bounded(64);
-    let nics = machine
-        .nics
-        .drain(..)
-        .zip(lans)
-        .map(|(guest, lan)| Nic::new(guest, Some(lan)))
-        .collect();
+    let nics = machine.nics.drain(..).zip(lans).map(|(guest, lan)| Nic::new(guest, Some(lan))).collect();
     let gate = Gate::new(config.checkpoints.mode, config.compare.clone());
-    let ends = Ends {
-        nics,
-        peer: greeted.net,
-        state: greeted.shutdown,
-    };
-    let net = match PrimaryNetHandle::new(
-        config.checkpoints.mode,
-        gate,
-        ends,
-        config.heartbeat,
-        alerts.clone(),
-    ) {
+    let ends = Ends { nics, peer: greeted.net, state: greeted.shutdown };
+    let net = match PrimaryNetHandle::new(config.checkpoints.mode, gate, ends, config.heartbeat, alerts.clone()) {
         Ok(net) => net,
         Err(error) => return Outcome::Failed(error.to_string()),
     };
@@ -314,12 +260,8 @@ fn protect(
         heartbeat: config.heartbeat,
         fence: config.fence,
     };
-    let callbacks = Callbacks {
-        checkpoints: config.checkpoints,
-        save: config.save,
-        verify: config.verify,
-        layer: config.layer,
-    };
+    let callbacks =
+        Callbacks { checkpoints: config.checkpoints, save: config.save, verify: config.verify, layer: config.layer };
     let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(callbacks)));
     // Before anything of the connections goes: the other side takes their end for this side's death.
     if outcome.is_err() || matches!(outcome, Ok(Outcome::Failed(_))) {
@@ -358,11 +300,7 @@ impl StreamSink for PeerSink {
 
     fn end_epoch(&mut self, epoch: Epoch) -> io::Result<()> {
         let sum = self.0.take_sent_sum();
-        let end = Message::EpochEnd {
-            epoch,
-            stream_bytes: sum.bytes(),
-            crc: sum.crc(),
-        };
+        let end = Message::EpochEnd { epoch, stream_bytes: sum.bytes(), crc: sum.crc() };
         self.0.send(&end).map_err(io::Error::other)
     }
 }
@@ -418,10 +356,7 @@ impl Engine<'_> {
 
     /// Takes checkpoints until something ends it.
     fn keep_protected(&mut self, callbacks: Callbacks) -> End {
-        let primary = Rc::new(RefCell::new(Primary::new(
-            callbacks.checkpoints,
-            self.net.clone(),
-        )));
+        let primary = Rc::new(RefCell::new(Primary::new(callbacks.checkpoints, self.net.clone())));
         let timings = Timings::default();
         let mut chain: Box<dyn SaveCallbacks> = Box::new(primary.clone());
         if callbacks.verify {
@@ -454,18 +389,13 @@ impl Engine<'_> {
             }
             if !protected && primary.borrow().staged() >= Epoch::FIRST {
                 protected = true;
-                self.events
-                    .send(Event::Protected(primary.borrow().staged()));
+                self.events.send(Event::Protected(primary.borrow().staged()));
             }
         }
     }
 
     /// Takes what others have to say, and waits for it until then.
-    fn hear(
-        &mut self,
-        primary: &RefCell<Primary<PrimaryNetHandle>>,
-        until: Instant,
-    ) -> Result<(), End> {
+    fn hear(&mut self, primary: &RefCell<Primary<PrimaryNetHandle>>, until: Instant) -> Result<(), End> {
         let run_state = self.domain.run_state();
         if matches!(run_state, RunState::ShutDown | RunState::Crashed) {
             return Err(End::Guest(run_state));
@@ -487,16 +417,10 @@ impl Engine<'_> {
         }
     }
 
-    fn alert(
-        &mut self,
-        alert: Option<Alert>,
-        primary: &RefCell<Primary<PrimaryNetHandle>>,
-    ) -> Result<(), End> {
+    fn alert(&mut self, alert: Option<Alert>, primary: &RefCell<Primary<PrimaryNetHandle>>) -> Result<(), End> {
         match alert {
             Some(Alert::Trigger(trigger)) => {
-                if let (Trigger::Miscompare | Trigger::Unmatched, Some(what)) =
-                    (trigger, self.net.divergence())
-                {
+                if let (Trigger::Miscompare | Trigger::Unmatched, Some(what)) = (trigger, self.net.divergence()) {
                     self.events.send(Event::Miscompare(what));
                 }
                 primary.borrow_mut().handle_trigger(trigger);
@@ -515,13 +439,10 @@ impl Engine<'_> {
     ) -> Result<(), End> {
         match message {
             Some(Ok(Message::Goodbye(reason))) => Err(End::Lost(Loss::Goodbye(reason))),
-            Some(Ok(message)) => primary
-                .borrow_mut()
-                .handle_message(&message)
-                .map_err(|error| match error {
-                    EngineError::Net(why) => End::Net(why.to_string()),
-                    error => End::Lost(Loss::Broken(error.to_string())),
-                }),
+            Some(Ok(message)) => primary.borrow_mut().handle_message(&message).map_err(|error| match error {
+                EngineError::Net(why) => End::Net(why.to_string()),
+                error => End::Lost(Loss::Broken(error.to_string())),
+            }),
             Some(Err(error)) => Err(self.verdict_of_net(&error.to_string())),
             None => Err(self.verdict_of_net("the connection broke")),
         }

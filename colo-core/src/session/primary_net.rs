@@ -1,8 +1,6 @@
 //! The primary's net thread: clients and guest, the gate between them, and the mirror to the secondary.
 
-use super::net_loop::{
-    IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, goodbye, messages, tag,
-};
+use super::net_loop::{IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, goodbye, messages, tag};
 use super::primary::Alert;
 use super::wake::Waker;
 use crate::checkpoint::PrimaryNet;
@@ -10,9 +8,7 @@ use crate::domain::StateRecord;
 use crate::failover::{Detector, Loss};
 use crate::ids::Epoch;
 use crate::net::gate::{Gate, Report};
-use crate::peer::{
-    GoodbyeReason, Message, Mode, NetChannel, NetFrame, PeerError, Queued, ShutdownHandle,
-};
+use crate::peer::{GoodbyeReason, Message, Mode, NetChannel, NetFrame, PeerError, Queued, ShutdownHandle};
 use crate::save::{CallbackError, Trigger};
 use crate::stream::NetState;
 use crossbeam_channel::Sender;
@@ -97,22 +93,9 @@ impl PrimaryNetHandle {
             let mut lans = Vec::new();
             for nic in &state.nics {
                 guests.push(set.add(nic.guest.poll_fd())?);
-                lans.push(
-                    nic.lan
-                        .as_ref()
-                        .map(|lan| set.add(lan.poll_fd()))
-                        .transpose()?,
-                );
+                lans.push(nic.lan.as_ref().map(|lan| set.add(lan.poll_fd())).transpose()?);
             }
-            (
-                guests,
-                lans,
-                state
-                    .peer
-                    .as_ref()
-                    .map(|peer| set.add(peer.poll_fd()))
-                    .transpose()?,
-            )
+            (guests, lans, state.peer.as_ref().map(|peer| set.add(peer.poll_fd())).transpose()?)
         };
         let fds = Fds { guests, lans, peer };
         while !self.0.stop.load(Ordering::SeqCst) {
@@ -122,11 +105,7 @@ impl PrimaryNetHandle {
                 while state.turn(Instant::now()) && turns < MAX_TURNS {
                     turns += 1;
                 }
-                let timeout = if turns == MAX_TURNS {
-                    Duration::ZERO
-                } else {
-                    state.timeout(Instant::now())
-                };
+                let timeout = if turns == MAX_TURNS { Duration::ZERO } else { state.timeout(Instant::now()) };
                 (state.wanted(&fds), timeout)
             };
             set.sleep(&self.0.waker, &wanted, timeout)?;
@@ -168,13 +147,7 @@ impl PrimaryNetHandle {
 
     /// In what the outputs differed last.
     pub(super) fn divergence(&self) -> Option<String> {
-        self.0
-            .lane
-            .first()
-            .ok()?
-            .gate
-            .divergence()
-            .map(ToString::to_string)
+        self.0.lane.first().ok()?.gate.divergence().map(ToString::to_string)
     }
 }
 
@@ -192,21 +165,14 @@ impl PrimaryNet for PrimaryNetHandle {
         // Beyond the limit clients would have to wait for a retransmission, were the primary to die now.
         let held = held
             .into_iter()
-            .map(|release| NetFrame {
-                nic: release.nic,
-                frame: release.frame,
-            })
+            .map(|release| NetFrame { nic: release.nic, frame: release.frame })
             .take(NetState::MAX_HELD_FRAMES)
             .take_while(|frame| {
                 bytes += frame.frame.len();
                 bytes <= NetState::MAX_HELD_BYTES
             })
             .collect();
-        Ok(NetState {
-            addresses: state.gate.addresses().addresses(),
-            held,
-        }
-        .to_records()?)
+        Ok(NetState { addresses: state.gate.addresses().addresses(), held }.to_records()?)
     }
 
     fn thaw(&mut self) -> Result<(), CallbackError> {
@@ -270,11 +236,7 @@ impl State {
         }
         for message in messages {
             match message {
-                Message::Output {
-                    epoch,
-                    first,
-                    frames,
-                } => {
+                Message::Output { epoch, first, frames } => {
                     for (frame, number) in frames.into_iter().zip(first..) {
                         self.gate.handle_secondary(epoch, number, frame, now);
                     }
@@ -282,9 +244,7 @@ impl State {
                 Message::CheckpointWanted => self.ask(Trigger::QueueFull),
                 Message::Heartbeat { .. } => {}
                 Message::Goodbye(reason) => self.lose(Loss::Goodbye(reason)),
-                _ => self.lose(Loss::Broken(
-                    "a message of another channel came on the net channel".into(),
-                )),
+                _ => self.lose(Loss::Broken("a message of another channel came on the net channel".into())),
             }
         }
         if let Err(error) = received {
@@ -373,19 +333,12 @@ impl State {
     /// Sends the secondary what the guest was given, in the same epoch and order.
     fn mirror(&mut self, nic: usize, frames: Vec<crate::net::Frame>) {
         let epoch = self.gate.epoch();
-        let Some(peer) = self
-            .peer
-            .as_mut()
-            .filter(|_| self.mode == Mode::Colo && epoch != Epoch::NONE)
-        else {
+        let Some(peer) = self.peer.as_mut().filter(|_| self.mode == Mode::Colo && epoch != Epoch::NONE) else {
             return;
         };
         let mut lost = false;
         messages(tag(nic, frames), |frames| {
-            lost |= !matches!(
-                peer.queue(&Message::Input { epoch, frames }),
-                Ok(Queued::Yes)
-            )
+            lost |= !matches!(peer.queue(&Message::Input { epoch, frames }), Ok(Queued::Yes))
         });
         if lost {
             // The secondary has not seen what the primary has: they differ from here on.
@@ -394,12 +347,7 @@ impl State {
     }
 
     fn lose_lan(&mut self, nic: usize, error: &io::Error) {
-        if self
-            .nics
-            .get_mut(nic)
-            .and_then(|nic| nic.lan.take())
-            .is_some()
-        {
+        if self.nics.get_mut(nic).and_then(|nic| nic.lan.take()).is_some() {
             tracing::error!("card {nic}: the clients' network is gone: {error}");
         }
     }
@@ -409,9 +357,7 @@ impl State {
         let mut held = None;
         while let Some(report) = self.gate.poll_report() {
             match report {
-                Report::Frame { epoch, number } => {
-                    self.reports.entry(epoch).or_default().push(number)
-                }
+                Report::Frame { epoch, number } => self.reports.entry(epoch).or_default().push(number),
                 Report::Held(epoch) => held = Some(epoch),
             }
         }
@@ -441,14 +387,7 @@ impl State {
     fn wanted(&self, fds: &Fds) -> Vec<(usize, PollFlags)> {
         let mut wanted = Vec::new();
         if let (Some(peer), Some(fd), false) = (&self.peer, fds.peer, self.lost) {
-            wanted.push((
-                fd,
-                if peer.wants_write() {
-                    PollFlags::IN | PollFlags::OUT
-                } else {
-                    PollFlags::IN
-                },
-            ));
+            wanted.push((fd, if peer.wants_write() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN }));
         }
         if self.frozen {
             return wanted;
@@ -457,9 +396,7 @@ impl State {
             if !self.gate.is_full() {
                 wanted.push((fds.guests[index], PollFlags::IN));
             }
-            if let (Some(fd), true, true) =
-                (fds.lans[index], nic.lan.is_some(), nic.input.is_empty())
-            {
+            if let (Some(fd), true, true) = (fds.lans[index], nic.lan.is_some(), nic.input.is_empty()) {
                 wanted.push((fd, PollFlags::IN));
             }
         }
@@ -474,8 +411,7 @@ impl State {
         if let Some(timeout) = self.gate.poll_timeout() {
             until = until.min(timeout);
         }
-        let blocked =
-            !self.gate.next_batch().is_empty() || self.nics.iter().any(|nic| !nic.input.is_empty());
+        let blocked = !self.gate.next_batch().is_empty() || self.nics.iter().any(|nic| !nic.input.is_empty());
         if blocked && !self.frozen {
             until = until.min(now + RETRY);
         }

@@ -8,9 +8,7 @@ use crate::domain::{Domain, Host, RunState};
 use crate::failover::{CommandFence, Detector, Fence, Loss, SecondaryVerdict, secondary_verdict};
 use crate::layers::Timings;
 use crate::net::Port;
-use crate::peer::{
-    Channel, GoodbyeReason, Hello, Message, Mode, NetChannel, PeerError, StateChannel,
-};
+use crate::peer::{Channel, GoodbyeReason, Hello, Message, Mode, NetChannel, PeerError, StateChannel};
 use crate::restore::layers::{Timed, Verified};
 use crate::restore::{ColoRestore, RemusRestore, RestoreCallbacks};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -22,8 +20,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Puts layers of the embedder's own around the callbacks of a restore.
-pub type RestoreLayer =
-    Arc<dyn Fn(Box<dyn RestoreCallbacks>) -> Box<dyn RestoreCallbacks> + Send + Sync>;
+pub type RestoreLayer = Arc<dyn Fn(Box<dyn RestoreCallbacks>) -> Box<dyn RestoreCallbacks> + Send + Sync>;
 
 /// How a host takes machines in.
 #[derive(Clone, Default)]
@@ -62,25 +59,14 @@ impl SecondarySession {
         let (events, receiver) = EventSender::new();
         let (control, stop) = bounded(4);
         let thread = std::thread::spawn(move || {
-            let mut server = Server {
-                listener,
-                host,
-                config,
-                events,
-                stop,
-            };
+            let mut server = Server { listener, host, config, events, stop };
             // A guest that this thread held is destroyed by being dropped, and the primary finds its connection closed.
             let outcome = catch_unwind(AssertUnwindSafe(|| server.run()))
                 .unwrap_or_else(|_| Outcome::Failed("the engine has panicked".into()));
             server.events.send(Event::Ended(outcome.clone()));
             outcome
         });
-        Ok(SecondarySession {
-            events: receiver,
-            control,
-            thread,
-            address,
-        })
+        Ok(SecondarySession { events: receiver, control, thread, address })
     }
 
     /// Where it listens.
@@ -100,9 +86,7 @@ impl SecondarySession {
 
     /// Waits for the end.
     pub fn wait(self) -> Outcome {
-        self.thread
-            .join()
-            .unwrap_or_else(|_| Outcome::Failed("a panic".into()))
+        self.thread.join().unwrap_or_else(|_| Outcome::Failed("a panic".into()))
     }
 }
 
@@ -183,19 +167,12 @@ impl Server {
                 }
                 (Channel::Net, Some((state, first))) if first.session == hello.session => {
                     connection.send(&Message::Welcome)?;
-                    let net = connection.into_net()?;
-                    return Ok(Some(Pair {
-                        state,
-                        net,
-                        hello: first,
-                        address,
-                    }));
+                    let net = connection.into_net();
+                    return Ok(Some(Pair { state, net, hello: first, address }));
                 }
                 (Channel::Net, other) => {
                     waiting = other;
-                    connection.send(&Message::Refused(
-                        "there is no session of that number".into(),
-                    ))?;
+                    connection.send(&Message::Refused("there is no session of that number".into()))?;
                 }
             }
         }
@@ -210,14 +187,8 @@ impl Server {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(NotTaken::Accept(error)),
             }
-            let mut listener = [rustix::event::PollFd::new(
-                &self.listener,
-                rustix::event::PollFlags::IN,
-            )];
-            let watch = rustix::event::Timespec {
-                tv_sec: 0,
-                tv_nsec: i64::from(WATCH.subsec_nanos()),
-            };
+            let mut listener = [rustix::event::PollFd::new(&self.listener, rustix::event::PollFlags::IN)];
+            let watch = rustix::event::Timespec { tv_sec: 0, tv_nsec: i64::from(WATCH.subsec_nanos()) };
             // Interrupted or not, both are looked at.
             let _ = rustix::event::poll(&mut listener, Some(&watch));
             if self.stop.try_recv().is_ok() {
@@ -229,10 +200,7 @@ impl Server {
     fn check(&self, hello: &Hello) -> Result<(), String> {
         let ours = self.host.hypervisor();
         if hello.spec.hypervisor != ours {
-            return Err(format!(
-                "this host runs {ours}, domain {} needs {}",
-                hello.spec.name, hello.spec.hypervisor
-            ));
+            return Err(format!("this host runs {ours}, domain {} needs {}", hello.spec.name, hello.spec.hypervisor));
         }
         if hello.heartbeat_ms == 0 {
             return Err("a heartbeat of 0 ms is none".into());
@@ -252,11 +220,8 @@ impl Server {
         };
         let heartbeat = Duration::from_millis(u64::from(pair.hello.heartbeat_ms));
         let (alerts, alerted) = bounded(64);
-        let net = pair
-            .state
-            .shutdown_handle()
-            .map_err(io::Error::other)
-            .and_then(|shutdown| {
+        let net =
+            pair.state.shutdown_handle().map_err(io::Error::other).and_then(|shutdown| {
                 SecondaryNetHandle::new(machine.nics, pair.net, shutdown, heartbeat, alerts.clone())
             });
         let net = match net {
@@ -384,18 +349,11 @@ impl Engine<'_> {
             Err(error) => return Err(self.verdict_of_net(&error)),
         };
         let cannot = |error: crate::checkpoint::EngineError| End::Cannot(error.to_string());
-        self.secondary
-            .handle_message(message, &mut *self.domain, callbacks)
-            .map_err(cannot)?;
+        self.secondary.handle_message(message, &mut *self.domain, callbacks).map_err(cannot)?;
         self.answer();
         if self.secondary.is_staged() {
-            self.server
-                .events
-                .send(Event::Staged(self.secondary.epoch().next()));
-            let applied = self
-                .secondary
-                .apply(&mut *self.domain, callbacks)
-                .map_err(cannot)?;
+            self.server.events.send(Event::Staged(self.secondary.epoch().next()));
+            let applied = self.secondary.apply(&mut *self.domain, callbacks).map_err(cannot)?;
             self.answer();
             let pause = self.timings.last_pause().unwrap_or_default();
             self.server.events.send(Event::Applied { applied, pause });
@@ -420,21 +378,13 @@ impl Engine<'_> {
 
     /// The state channel broke: what the net thread makes of it counts, since it hears goodbyes and heartbeats.
     fn verdict_of_net(&self, error: &PeerError) -> End {
-        if !matches!(
-            error,
-            PeerError::Closed | PeerError::Truncated { .. } | PeerError::Io { .. }
-        ) {
+        if !matches!(error, PeerError::Closed | PeerError::Truncated { .. } | PeerError::Io { .. }) {
             return End::Cannot(error.to_string());
         }
-        match self
-            .alerts
-            .recv_timeout(self.heartbeat * (Detector::MISSED + 1) + WATCH)
-        {
+        match self.alerts.recv_timeout(self.heartbeat * (Detector::MISSED + 1) + WATCH) {
             Ok(Alert::Lost(loss)) => End::Lost(loss),
             Ok(Alert::NetEnded(why)) => End::Cannot(why),
-            Err(_) => End::Cannot(format!(
-                "the state channel is gone while the primary lives: {error}"
-            )),
+            Err(_) => End::Cannot(format!("the state channel is gone while the primary lives: {error}")),
         }
     }
 
@@ -460,11 +410,7 @@ impl Engine<'_> {
         match self.go_live() {
             Ok(resent_frames) => {
                 let (epoch, took) = (self.secondary.epoch(), lost_at.elapsed());
-                self.server.events.send(Event::TookOver {
-                    epoch,
-                    took,
-                    resent_frames,
-                });
+                self.server.events.send(Event::TookOver { epoch, took, resent_frames });
                 self.serve()
             }
             Err(error) => Outcome::Failed(error),
@@ -473,9 +419,8 @@ impl Engine<'_> {
 
     fn go_live(&mut self) -> Result<usize, String> {
         let spec = self.domain.spec().clone();
-        let lans: Result<Vec<Box<dyn Port>>, _> = (0..spec.nics.len())
-            .map(|nic| self.server.host.open_lan(&spec, nic))
-            .collect();
+        let lans: Result<Vec<Box<dyn Port>>, _> =
+            (0..spec.nics.len()).map(|nic| self.server.host.open_lan(&spec, nic)).collect();
         let lans = lans.map_err(|error| format!("the clients' network: {error}"))?;
         let _ = self.domain.disable_dirty_log();
         self.domain.resume().map_err(|error| error.to_string())?;
@@ -489,15 +434,8 @@ impl Engine<'_> {
         };
         let mut fence = CommandFence::new(command, &self.hello.spec.name, "secondary", &self.peer);
         while let Err(error) = fence.fence() {
-            self.server
-                .events
-                .send(Event::FenceFailed(error.to_string()));
-            if self
-                .server
-                .stop
-                .recv_timeout(Duration::from_secs(1))
-                .is_ok()
-            {
+            self.server.events.send(Event::FenceFailed(error.to_string()));
+            if self.server.stop.recv_timeout(Duration::from_secs(1)).is_ok() {
                 return false;
             }
         }

@@ -1,9 +1,7 @@
 //! The secondary's net thread: the primary's mirror to the guest, the guest's output to the primary; and, once it serves, the
 //! clients' network.
 
-use super::net_loop::{
-    IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, goodbye, messages, tag,
-};
+use super::net_loop::{IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, goodbye, messages, tag};
 use super::primary_net::loss_of;
 use super::wake::Waker;
 use crate::checkpoint::SecondaryNet;
@@ -78,10 +76,7 @@ impl SecondaryNetHandle {
     ) -> io::Result<Self> {
         let state = State {
             standby: Standby::default(),
-            nics: guests
-                .into_iter()
-                .map(|guest| Nic::new(guest, None))
-                .collect(),
+            nics: guests.into_iter().map(|guest| Nic::new(guest, None)).collect(),
             peer: Some(peer),
             state,
             detector: Detector::new(heartbeat, Instant::now()),
@@ -113,11 +108,7 @@ impl SecondaryNetHandle {
                 while state.turn(Instant::now()) && turns < MAX_TURNS {
                     turns += 1;
                 }
-                let timeout = if turns == MAX_TURNS {
-                    Duration::ZERO
-                } else {
-                    state.timeout(Instant::now())
-                };
+                let timeout = if turns == MAX_TURNS { Duration::ZERO } else { state.timeout(Instant::now()) };
                 (state.wanted(&fds), timeout)
             };
             set.sleep(&self.0.waker, &wanted, timeout)?;
@@ -153,11 +144,7 @@ impl SecondaryNetHandle {
         let unreleased = state.standby.take_unreleased();
         let resent = unreleased.len();
         let announcements: Vec<_> = state.standby.addresses().announcements().collect();
-        state.output.extend(
-            announcements
-                .into_iter()
-                .map(|(nic, frame)| NetFrame { nic, frame }),
-        );
+        state.output.extend(announcements.into_iter().map(|(nic, frame)| NetFrame { nic, frame }));
         state.output.extend(unreleased);
         state.frozen = false;
         state.ports_changed += 1;
@@ -174,11 +161,7 @@ impl SecondaryNet for SecondaryNetHandle {
         Ok(())
     }
 
-    fn begin_epoch(
-        &mut self,
-        epoch: Epoch,
-        records: Vec<StateRecord>,
-    ) -> Result<(), CallbackError> {
+    fn begin_epoch(&mut self, epoch: Epoch, records: Vec<StateRecord>) -> Result<(), CallbackError> {
         let net_state = NetState::from_records(&records)?;
         let mut state = self.0.lane.first()?;
         state.standby.begin_epoch(epoch, net_state);
@@ -204,25 +187,12 @@ struct Fds {
 impl State {
     fn poll_set(&self) -> io::Result<(PollSet, Fds, u64)> {
         let mut set = PollSet::new();
-        let mut fds = Fds {
-            guests: Vec::new(),
-            lans: Vec::new(),
-            peer: None,
-        };
+        let mut fds = Fds { guests: Vec::new(), lans: Vec::new(), peer: None };
         for nic in &self.nics {
             fds.guests.push(set.add(nic.guest.poll_fd())?);
-            fds.lans.push(
-                nic.lan
-                    .as_ref()
-                    .map(|lan| set.add(lan.poll_fd()))
-                    .transpose()?,
-            );
+            fds.lans.push(nic.lan.as_ref().map(|lan| set.add(lan.poll_fd())).transpose()?);
         }
-        fds.peer = self
-            .peer
-            .as_ref()
-            .map(|peer| set.add(peer.poll_fd()))
-            .transpose()?;
+        fds.peer = self.peer.as_ref().map(|peer| set.add(peer.poll_fd())).transpose()?;
         Ok((set, fds, self.ports_changed))
     }
 
@@ -258,15 +228,11 @@ impl State {
         for message in messages {
             match message {
                 Message::Input { epoch, frames } => self.standby.handle_input(epoch, frames),
-                Message::Released { epoch, numbers } => {
-                    self.standby.handle_released(epoch, &numbers)
-                }
+                Message::Released { epoch, numbers } => self.standby.handle_released(epoch, &numbers),
                 Message::HeldReleased(epoch) => self.standby.handle_held_released(epoch),
                 Message::Heartbeat { .. } => {}
                 Message::Goodbye(reason) => self.lose(Loss::Goodbye(reason)),
-                _ => self.lose(Loss::Broken(
-                    "a message of another channel came on the net channel".into(),
-                )),
+                _ => self.lose(Loss::Broken("a message of another channel came on the net channel".into())),
             }
         }
         if let Err(error) = received {
@@ -379,11 +345,7 @@ impl State {
         let mut out = Vec::new();
         messages(rewritten, |frames| {
             let count = frames.len() as u64;
-            out.push(Message::Output {
-                epoch,
-                first,
-                frames,
-            });
+            out.push(Message::Output { epoch, first, frames });
             first += count;
         });
         for message in &out {
@@ -396,12 +358,8 @@ impl State {
         let mut moved = false;
         while let Some(first) = self.output.front() {
             let nic = first.nic;
-            let frames: Vec<_> = self
-                .output
-                .iter()
-                .take_while(|frame| frame.nic == nic)
-                .map(|frame| frame.frame.clone())
-                .collect();
+            let frames: Vec<_> =
+                self.output.iter().take_while(|frame| frame.nic == nic).map(|frame| frame.frame.clone()).collect();
             let nic = usize::from(nic);
             let sent = match self.nics.get_mut(nic).and_then(|nic| nic.lan.as_mut()) {
                 Some(lan) => lan.send(&frames),
@@ -421,12 +379,7 @@ impl State {
     }
 
     fn lose_lan(&mut self, nic: usize, error: &io::Error) {
-        if self
-            .nics
-            .get_mut(nic)
-            .and_then(|nic| nic.lan.take())
-            .is_some()
-        {
+        if self.nics.get_mut(nic).and_then(|nic| nic.lan.take()).is_some() {
             tracing::error!("card {nic}: the clients' network is gone: {error}");
         }
     }
@@ -434,14 +387,7 @@ impl State {
     fn wanted(&self, fds: &Fds) -> Vec<(usize, PollFlags)> {
         let mut wanted = Vec::new();
         if let (Some(peer), Some(fd), false) = (&self.peer, fds.peer, self.lost) {
-            wanted.push((
-                fd,
-                if peer.wants_write() {
-                    PollFlags::IN | PollFlags::OUT
-                } else {
-                    PollFlags::IN
-                },
-            ));
+            wanted.push((fd, if peer.wants_write() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN }));
         }
         if self.frozen {
             return wanted;
@@ -450,9 +396,7 @@ impl State {
             if !self.standby.is_full() && self.output.len() < MAX_OUTPUT_FRAMES {
                 wanted.push((fds.guests[index], PollFlags::IN));
             }
-            if let (Some(fd), true, true) =
-                (fds.lans[index], nic.lan.is_some(), nic.input.is_empty())
-            {
+            if let (Some(fd), true, true) = (fds.lans[index], nic.lan.is_some(), nic.input.is_empty()) {
                 wanted.push((fd, PollFlags::IN));
             }
         }

@@ -8,10 +8,7 @@ pub(super) struct Waker(OwnedFd);
 
 impl Waker {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Waker(eventfd(
-            0,
-            EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC,
-        )?))
+        Ok(Waker(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
     }
 
     pub(super) fn wake(&self) {

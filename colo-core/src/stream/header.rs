@@ -45,8 +45,7 @@ impl ImageHeader {
     /// # Errors
     /// [`Fault::Truncated`], [`Fault::NotAnImage`], [`Fault::UnknownVersion`], [`Fault::BigEndian`].
     pub fn parse(bytes: &[u8]) -> Result<(ImageHeader, &[u8]), StreamError> {
-        let (raw, rest) =
-            RawImageHeader::ref_from_prefix(bytes).map_err(|_| truncated(Self::BYTES, bytes))?;
+        let (raw, rest) = RawImageHeader::ref_from_prefix(bytes).map_err(|_| truncated(Self::BYTES, bytes))?;
         let version = match (raw.marker.get(), raw.id.get(), raw.version.get()) {
             (MARKER, IMAGE_ID, 2) => Ok(Version::V2),
             (MARKER, IMAGE_ID, 3) => Ok(Version::V3),
@@ -55,10 +54,7 @@ impl ImageHeader {
         };
         let version = version.map_err(StreamError::at(0))?;
         if raw.options.get() & BIG_ENDIAN != 0 {
-            return Err(StreamError {
-                offset: 0,
-                fault: Fault::BigEndian,
-            });
+            return Err(StreamError { offset: 0, fault: Fault::BigEndian });
         }
         Ok((ImageHeader { version }, rest))
     }
@@ -105,10 +101,7 @@ impl DomainKind {
     }
 
     fn from_number(number: u32) -> Result<DomainKind, Fault> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.number() == number)
-            .ok_or(Fault::UnknownDomain(number))
+        Self::ALL.into_iter().find(|kind| kind.number() == number).ok_or(Fault::UnknownDomain(number))
     }
 }
 
@@ -145,12 +138,7 @@ impl DomainHeader {
 
     /// The header of an embedded domain's stream.
     pub fn embedded() -> DomainHeader {
-        DomainHeader {
-            kind: DomainKind::Embedded,
-            page_shift: Self::PAGE_SHIFT,
-            xen_major: 1,
-            xen_minor: 0,
-        }
+        DomainHeader { kind: DomainKind::Embedded, page_shift: Self::PAGE_SHIFT, xen_major: 1, xen_minor: 0 }
     }
 
     /// Reads the header from the front of `bytes`. Reserved fields are ignored, as the specification wants.
@@ -158,22 +146,13 @@ impl DomainHeader {
     /// # Errors
     /// [`Fault::Truncated`], [`Fault::UnknownDomain`], [`Fault::PageShift`].
     pub fn parse(bytes: &[u8]) -> Result<(DomainHeader, &[u8]), StreamError> {
-        let (raw, rest) =
-            RawDomainHeader::ref_from_prefix(bytes).map_err(|_| truncated(Self::BYTES, bytes))?;
+        let (raw, rest) = RawDomainHeader::ref_from_prefix(bytes).map_err(|_| truncated(Self::BYTES, bytes))?;
         let kind = DomainKind::from_number(raw.kind.get()).map_err(StreamError::at(0))?;
         let page_shift = raw.page_shift.get();
         if page_shift != Self::PAGE_SHIFT {
-            return Err(StreamError {
-                offset: 0,
-                fault: Fault::PageShift(page_shift),
-            });
+            return Err(StreamError { offset: 0, fault: Fault::PageShift(page_shift) });
         }
-        let header = DomainHeader {
-            kind,
-            page_shift,
-            xen_major: raw.xen_major.get(),
-            xen_minor: raw.xen_minor.get(),
-        };
+        let header = DomainHeader { kind, page_shift, xen_major: raw.xen_major.get(), xen_minor: raw.xen_minor.get() };
         Ok((header, rest))
     }
 
@@ -205,12 +184,7 @@ impl Headers {
 
     /// The headers of a new stream of the current version.
     pub fn new(domain: DomainHeader) -> Headers {
-        Headers {
-            image: ImageHeader {
-                version: Version::V3,
-            },
-            domain,
-        }
+        Headers { image: ImageHeader { version: Version::V3 }, domain }
     }
 
     /// Reads both from the front of `bytes`.
@@ -219,10 +193,8 @@ impl Headers {
     /// Those of [`ImageHeader::parse`] and [`DomainHeader::parse`].
     pub fn parse(bytes: &[u8]) -> Result<(Headers, &[u8]), StreamError> {
         let (image, rest) = ImageHeader::parse(bytes)?;
-        let (domain, rest) = DomainHeader::parse(rest).map_err(|error| StreamError {
-            offset: error.offset + ImageHeader::BYTES as u64,
-            fault: error.fault,
-        })?;
+        let (domain, rest) = DomainHeader::parse(rest)
+            .map_err(|error| StreamError { offset: error.offset + ImageHeader::BYTES as u64, fault: error.fault })?;
         Ok((Headers { image, domain }, rest))
     }
 
@@ -234,13 +206,7 @@ impl Headers {
 }
 
 fn truncated(needed: usize, bytes: &[u8]) -> StreamError {
-    StreamError {
-        offset: 0,
-        fault: Fault::Truncated {
-            needed,
-            got: bytes.len(),
-        },
-    }
+    StreamError { offset: 0, fault: Fault::Truncated { needed, got: bytes.len() } }
 }
 
 #[cfg(test)]
@@ -249,19 +215,14 @@ mod tests {
 
     /// What the specification gives for an HVM guest of Xen 4.17.
     const GOLDEN: [u8; 40] = [
-        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, b'X', b'E', b'N', b'F', 0, 0, 0, 3, 0, 0,
-        0, 0, 0, 0, 0, 0, //
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, b'X', b'E', b'N', b'F', 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0,
+        0, //
         2, 0, 0, 0, 12, 0, 0, 0, 4, 0, 0, 0, 17, 0, 0, 0,
     ];
 
     #[test]
     fn golden_headers() {
-        let domain = DomainHeader {
-            kind: DomainKind::X86Hvm,
-            page_shift: 12,
-            xen_major: 4,
-            xen_minor: 17,
-        };
+        let domain = DomainHeader { kind: DomainKind::X86Hvm, page_shift: 12, xen_major: 4, xen_minor: 17 };
         let mut bytes = Vec::new();
         Headers::new(domain).encode(&mut bytes);
         assert_eq!(bytes, GOLDEN);
@@ -273,9 +234,7 @@ mod tests {
         let with = |at: usize, value: u8| {
             let mut bytes = GOLDEN;
             bytes[at] = value;
-            Headers::parse(&bytes)
-                .map(|_| ())
-                .map_err(|error| (error.offset, error.fault))
+            Headers::parse(&bytes).map(|_| ()).map_err(|error| (error.offset, error.fault))
         };
         assert_eq!(with(0, 0), Err((0, Fault::NotAnImage)));
         assert_eq!(with(9, b'x'), Err((0, Fault::NotAnImage)));
@@ -286,10 +245,7 @@ mod tests {
         assert_eq!(with(31, 1), Ok(()), "reserved fields are ignored");
         for length in 0..GOLDEN.len() {
             let error = Headers::parse(&GOLDEN[..length]).unwrap_err();
-            assert!(
-                matches!(error.fault, Fault::Truncated { .. }),
-                "{length}: {error}"
-            );
+            assert!(matches!(error.fault, Fault::Truncated { .. }), "{length}: {error}");
         }
     }
 

@@ -61,8 +61,7 @@ pub use own::{MemoryHash, NetState};
 pub use pages::{PageData, PageEntry, PageType, page_data_prefix};
 pub use reader::{ReadError, RecordReader};
 pub use record::{
-    Limits, MAX_BODY_BYTES, PfnList, RECORD_HEADER_BYTES, RecordRef, Records, write_dirty_pfn_list,
-    write_record,
+    Limits, MAX_BODY_BYTES, PfnList, RECORD_HEADER_BYTES, RecordRef, Records, write_dirty_pfn_list, write_record,
 };
 
 use record::{PfnWord, RawRecordHeader};

@@ -92,27 +92,18 @@ impl OrderChecker {
     pub fn finish(&self) -> Result<(), StreamError> {
         match self.phase {
             Phase::Ended => Ok(()),
-            Phase::StaticData | Phase::Guest => Err(StreamError {
-                offset: 0,
-                fault: Fault::NoEnd,
-            }),
+            Phase::StaticData | Phase::Guest => Err(StreamError { offset: 0, fault: Fault::NoEnd }),
         }
     }
 
     fn step(&mut self, record: &RecordRef<'_>) -> Result<(), Fault> {
         let kind = record.kind();
         if self.phase == Phase::Ended {
-            return Err(Fault::OutOfOrder {
-                kind,
-                expected: "nothing",
-            });
+            return Err(Fault::OutOfOrder { kind, expected: "nothing" });
         }
         match record {
             RecordRef::Own { .. } | RecordRef::Skipped { .. } => Ok(()),
-            RecordRef::DirtyPfnList(_) => Err(Fault::NotAllowed {
-                kind,
-                stream: "a stream to the secondary",
-            }),
+            RecordRef::DirtyPfnList(_) => Err(Fault::NotAllowed { kind, stream: "a stream to the secondary" }),
             _ if is_static(kind) => self.static_data(kind),
             _ => {
                 self.end_static_data(kind)?;
@@ -124,23 +115,14 @@ impl OrderChecker {
     fn static_data(&mut self, kind: u32) -> Result<(), Fault> {
         self.of_domain(kind)?;
         if self.version == Version::V2 && kind != kind::X86_PV_INFO {
-            return Err(Fault::NotAllowed {
-                kind,
-                stream: "a stream of version 2",
-            });
+            return Err(Fault::NotAllowed { kind, stream: "a stream of version 2" });
         }
         if self.phase != Phase::StaticData {
-            return Err(Fault::OutOfOrder {
-                kind,
-                expected: "memory or state",
-            });
+            return Err(Fault::OutOfOrder { kind, expected: "memory or state" });
         }
         match kind {
             kind::X86_PV_INFO if self.seen.pv_info => {
-                return Err(Fault::OutOfOrder {
-                    kind,
-                    expected: "STATIC_DATA_END",
-                });
+                return Err(Fault::OutOfOrder { kind, expected: "STATIC_DATA_END" });
             }
             kind::X86_PV_INFO => self.seen.pv_info = true,
             kind::STATIC_DATA_END => {
@@ -155,10 +137,7 @@ impl OrderChecker {
     /// Called at every record that is not static data: in a version 2 stream the first one ends the static data.
     fn end_static_data(&mut self, kind: u32) -> Result<(), Fault> {
         match (self.phase, self.version) {
-            (Phase::StaticData, Version::V3) => Err(Fault::OutOfOrder {
-                kind,
-                expected: "STATIC_DATA_END",
-            }),
+            (Phase::StaticData, Version::V3) => Err(Fault::OutOfOrder { kind, expected: "STATIC_DATA_END" }),
             (Phase::StaticData, Version::V2) => {
                 self.pv_needs(self.seen.pv_info, kind, "X86_PV_INFO")?;
                 self.phase = Phase::Guest;
@@ -182,17 +161,11 @@ impl OrderChecker {
             }
             kind::HVM_PARAMS => self.seen.params = true,
             kind::HVM_CONTEXT if !self.seen.params => {
-                return Err(Fault::OutOfOrder {
-                    kind,
-                    expected: "HVM_PARAMS",
-                });
+                return Err(Fault::OutOfOrder { kind, expected: "HVM_PARAMS" });
             }
             kind::VERIFY => self.verify()?,
             kind::CHECKPOINT if self.stream_use == StreamUse::Plain => {
-                return Err(Fault::NotAllowed {
-                    kind,
-                    stream: "a plain stream",
-                });
+                return Err(Fault::NotAllowed { kind, stream: "a plain stream" });
             }
             kind::CHECKPOINT => self.seen.params = false,
             kind::END => self.phase = Phase::Ended,
@@ -204,22 +177,13 @@ impl OrderChecker {
     fn verify(&mut self) -> Result<(), Fault> {
         let kind = kind::VERIFY;
         if self.stream_use == StreamUse::Checkpointed {
-            return Err(Fault::NotAllowed {
-                kind,
-                stream: "a checkpointed stream",
-            });
+            return Err(Fault::NotAllowed { kind, stream: "a checkpointed stream" });
         }
         if self.seen.verify {
-            return Err(Fault::OutOfOrder {
-                kind,
-                expected: "memory or state",
-            });
+            return Err(Fault::OutOfOrder { kind, expected: "memory or state" });
         }
         if !self.seen.pages {
-            return Err(Fault::OutOfOrder {
-                kind,
-                expected: "PAGE_DATA",
-            });
+            return Err(Fault::OutOfOrder { kind, expected: "PAGE_DATA" });
         }
         self.seen.verify = true;
         Ok(())
@@ -235,13 +199,9 @@ impl OrderChecker {
     /// Whether this kind of domain has such records at all.
     fn of_domain(&self, kind: u32) -> Result<(), Fault> {
         let fits = match kind {
-            kind::X86_PV_INFO..=kind::SHARED_INFO | kind::X86_PV_VCPU_MSRS => {
-                self.domain == DomainKind::X86Pv
-            }
+            kind::X86_PV_INFO..=kind::SHARED_INFO | kind::X86_PV_VCPU_MSRS => self.domain == DomainKind::X86Pv,
             kind::HVM_CONTEXT | kind::HVM_PARAMS => self.domain == DomainKind::X86Hvm,
-            kind::X86_TSC_INFO | kind::X86_CPUID_POLICY | kind::X86_MSR_POLICY => {
-                self.domain != DomainKind::Embedded
-            }
+            kind::X86_TSC_INFO | kind::X86_CPUID_POLICY | kind::X86_MSR_POLICY => self.domain != DomainKind::Embedded,
             _ => true,
         };
         let stream = match self.domain {
@@ -249,48 +209,30 @@ impl OrderChecker {
             DomainKind::X86Hvm => "the stream of an HVM guest",
             DomainKind::Embedded => "the stream of an embedded guest",
         };
-        if fits {
-            Ok(())
-        } else {
-            Err(Fault::NotAllowed { kind, stream })
-        }
+        if fits { Ok(()) } else { Err(Fault::NotAllowed { kind, stream }) }
     }
 }
 
 fn is_static(kind: u32) -> bool {
-    matches!(
-        kind,
-        kind::X86_PV_INFO | kind::X86_CPUID_POLICY | kind::X86_MSR_POLICY | kind::STATIC_DATA_END
-    )
+    matches!(kind, kind::X86_PV_INFO | kind::X86_CPUID_POLICY | kind::X86_MSR_POLICY | kind::STATIC_DATA_END)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::{PAGE_SIZE, Pfn};
-    use crate::stream::{
-        DomainHeader, ImageHeader, Limits, PageType, Records, page_data_prefix, write_record,
-    };
+    use crate::stream::{DomainHeader, ImageHeader, Limits, PageType, Records, page_data_prefix, write_record};
     use proptest::prelude::*;
 
     fn headers(domain: DomainKind, version: Version) -> Headers {
         Headers {
             image: ImageHeader { version },
-            domain: DomainHeader {
-                kind: domain,
-                page_shift: 12,
-                xen_major: 4,
-                xen_minor: 17,
-            },
+            domain: DomainHeader { kind: domain, page_shift: 12, xen_major: 4, xen_minor: 17 },
         }
     }
 
     /// Where the first record that may not come stands, and why it may not.
-    fn check(
-        headers: &Headers,
-        stream_use: StreamUse,
-        kinds: &[u32],
-    ) -> Result<(), (usize, Fault)> {
+    fn check(headers: &Headers, stream_use: StreamUse, kinds: &[u32]) -> Result<(), (usize, Fault)> {
         let mut order = OrderChecker::new(headers, stream_use);
         for (index, &kind) in kinds.iter().enumerate() {
             let mut bytes = Vec::new();
@@ -300,10 +242,7 @@ mod tests {
             } else {
                 write_record(&mut bytes, kind, &[]).unwrap();
             }
-            let record = Records::new(&bytes, Limits::new(1))
-                .next()
-                .unwrap()
-                .unwrap();
+            let record = Records::new(&bytes, Limits::new(1)).next().unwrap().unwrap();
             order.check(&record).map_err(|error| (index, error.fault))?;
         }
         order.finish().map_err(|error| (kinds.len(), error.fault))
@@ -344,22 +283,8 @@ mod tests {
 
     #[test]
     fn streams_as_the_specification_shows_them() {
-        assert_eq!(
-            check(
-                &headers(DomainKind::X86Pv, Version::V3),
-                StreamUse::Plain,
-                PV
-            ),
-            Ok(())
-        );
-        assert_eq!(
-            check(
-                &headers(DomainKind::X86Hvm, Version::V3),
-                StreamUse::Plain,
-                HVM
-            ),
-            Ok(())
-        );
+        assert_eq!(check(&headers(DomainKind::X86Pv, Version::V3), StreamUse::Plain, PV), Ok(()));
+        assert_eq!(check(&headers(DomainKind::X86Hvm, Version::V3), StreamUse::Plain, HVM), Ok(()));
         let embedded = headers(DomainKind::Embedded, Version::V3);
         assert_eq!(check(&embedded, StreamUse::Checkpointed, EMBEDDED), Ok(()));
     }
@@ -371,131 +296,55 @@ mod tests {
             .copied()
             .filter(|kind| !matches!(*kind, kind::X86_CPUID_POLICY | kind::STATIC_DATA_END))
             .collect();
-        assert_eq!(
-            check(
-                &headers(DomainKind::X86Pv, Version::V2),
-                StreamUse::Plain,
-                &old
-            ),
-            Ok(())
-        );
+        assert_eq!(check(&headers(DomainKind::X86Pv, Version::V2), StreamUse::Plain, &old), Ok(()));
         let stream = "a stream of version 2";
         let refused = |index, kind| Err((index, Fault::NotAllowed { kind, stream }));
         let v2 = headers(DomainKind::X86Hvm, Version::V2);
-        assert_eq!(
-            check(&v2, StreamUse::Plain, HVM),
-            refused(0, kind::X86_MSR_POLICY)
-        );
-        assert_eq!(
-            check(&v2, StreamUse::Plain, &HVM[1..]),
-            refused(0, kind::STATIC_DATA_END)
-        );
+        assert_eq!(check(&v2, StreamUse::Plain, HVM), refused(0, kind::X86_MSR_POLICY));
+        assert_eq!(check(&v2, StreamUse::Plain, &HVM[1..]), refused(0, kind::STATIC_DATA_END));
         assert_eq!(check(&v2, StreamUse::Plain, &HVM[2..]), Ok(()));
     }
 
     #[test]
     fn records_where_they_may_not_be() {
         use kind::*;
-        let pv = |kinds: &[u32]| {
-            check(
-                &headers(DomainKind::X86Pv, Version::V3),
-                StreamUse::Plain,
-                kinds,
-            )
-        };
-        let hvm = |stream_use, kinds: &[u32]| {
-            check(&headers(DomainKind::X86Hvm, Version::V3), stream_use, kinds)
-        };
-        let out_of_order =
-            |index, kind, expected| Err((index, Fault::OutOfOrder { kind, expected }));
+        let pv = |kinds: &[u32]| check(&headers(DomainKind::X86Pv, Version::V3), StreamUse::Plain, kinds);
+        let hvm = |stream_use, kinds: &[u32]| check(&headers(DomainKind::X86Hvm, Version::V3), stream_use, kinds);
+        let out_of_order = |index, kind, expected| Err((index, Fault::OutOfOrder { kind, expected }));
         let not_allowed = |index, kind, stream| Err((index, Fault::NotAllowed { kind, stream }));
         let (plain, checkpointed) = (StreamUse::Plain, StreamUse::Checkpointed);
         let static_end = STATIC_DATA_END;
 
-        assert_eq!(
-            hvm(plain, &[PAGE_DATA]),
-            out_of_order(0, PAGE_DATA, "STATIC_DATA_END")
-        );
+        assert_eq!(hvm(plain, &[PAGE_DATA]), out_of_order(0, PAGE_DATA, "STATIC_DATA_END"));
         assert_eq!(hvm(plain, &[END]), out_of_order(0, END, "STATIC_DATA_END"));
-        assert_eq!(
-            hvm(plain, &[static_end, static_end]),
-            out_of_order(1, static_end, "memory or state")
-        );
-        assert_eq!(
-            hvm(plain, &[static_end, HVM_CONTEXT]),
-            out_of_order(1, HVM_CONTEXT, "HVM_PARAMS")
-        );
-        assert_eq!(
-            hvm(plain, &[static_end, END, END]),
-            out_of_order(2, END, "nothing")
-        );
-        assert_eq!(
-            hvm(plain, &[static_end, END, NET_STATE]),
-            out_of_order(2, NET_STATE, "nothing")
-        );
+        assert_eq!(hvm(plain, &[static_end, static_end]), out_of_order(1, static_end, "memory or state"));
+        assert_eq!(hvm(plain, &[static_end, HVM_CONTEXT]), out_of_order(1, HVM_CONTEXT, "HVM_PARAMS"));
+        assert_eq!(hvm(plain, &[static_end, END, END]), out_of_order(2, END, "nothing"));
+        assert_eq!(hvm(plain, &[static_end, END, NET_STATE]), out_of_order(2, NET_STATE, "nothing"));
         assert_eq!(hvm(plain, &[static_end, PAGE_DATA]), Err((2, Fault::NoEnd)));
-        assert_eq!(
-            hvm(plain, &[static_end, CHECKPOINT]),
-            not_allowed(1, CHECKPOINT, "a plain stream")
-        );
-        assert_eq!(
-            hvm(checkpointed, &[static_end, VERIFY]),
-            not_allowed(1, VERIFY, "a checkpointed stream")
-        );
-        assert_eq!(
-            hvm(plain, &[static_end, VERIFY]),
-            out_of_order(1, VERIFY, "PAGE_DATA")
-        );
+        assert_eq!(hvm(plain, &[static_end, CHECKPOINT]), not_allowed(1, CHECKPOINT, "a plain stream"));
+        assert_eq!(hvm(checkpointed, &[static_end, VERIFY]), not_allowed(1, VERIFY, "a checkpointed stream"));
+        assert_eq!(hvm(plain, &[static_end, VERIFY]), out_of_order(1, VERIFY, "PAGE_DATA"));
         let twice = [static_end, PAGE_DATA, VERIFY, PAGE_DATA, VERIFY];
-        assert_eq!(
-            hvm(plain, &twice),
-            out_of_order(4, VERIFY, "memory or state")
-        );
+        assert_eq!(hvm(plain, &twice), out_of_order(4, VERIFY, "memory or state"));
         let second = [static_end, HVM_PARAMS, HVM_CONTEXT, CHECKPOINT, HVM_CONTEXT];
-        assert_eq!(
-            hvm(checkpointed, &second),
-            out_of_order(4, HVM_CONTEXT, "HVM_PARAMS")
-        );
+        assert_eq!(hvm(checkpointed, &second), out_of_order(4, HVM_CONTEXT, "HVM_PARAMS"));
         let list = CHECKPOINT_DIRTY_PFN_LIST;
-        assert_eq!(
-            hvm(checkpointed, &[static_end, list]),
-            not_allowed(1, list, "a stream to the secondary")
-        );
-        assert_eq!(
-            hvm(plain, &[X86_PV_INFO]),
-            not_allowed(0, X86_PV_INFO, "the stream of an HVM guest")
-        );
+        assert_eq!(hvm(checkpointed, &[static_end, list]), not_allowed(1, list, "a stream to the secondary"));
+        assert_eq!(hvm(plain, &[X86_PV_INFO]), not_allowed(0, X86_PV_INFO, "the stream of an HVM guest"));
 
-        assert_eq!(
-            pv(&[static_end]),
-            out_of_order(0, static_end, "X86_PV_INFO")
-        );
-        assert_eq!(
-            pv(&[X86_PV_INFO, X86_PV_INFO]),
-            out_of_order(1, X86_PV_INFO, "STATIC_DATA_END")
-        );
+        assert_eq!(pv(&[static_end]), out_of_order(0, static_end, "X86_PV_INFO"));
+        assert_eq!(pv(&[X86_PV_INFO, X86_PV_INFO]), out_of_order(1, X86_PV_INFO, "STATIC_DATA_END"));
         let begun = [X86_PV_INFO, static_end];
         let then = |kinds: &[u32]| pv(&[&begun, kinds].concat());
-        assert_eq!(
-            then(&[PAGE_DATA]),
-            out_of_order(2, PAGE_DATA, "X86_PV_P2M_FRAMES")
-        );
-        assert_eq!(
-            then(&[X86_PV_VCPU_XSAVE]),
-            out_of_order(2, X86_PV_VCPU_XSAVE, "PAGE_DATA")
-        );
-        assert_eq!(
-            then(&[HVM_PARAMS]),
-            not_allowed(2, HVM_PARAMS, "the stream of a PV guest")
-        );
+        assert_eq!(then(&[PAGE_DATA]), out_of_order(2, PAGE_DATA, "X86_PV_P2M_FRAMES"));
+        assert_eq!(then(&[X86_PV_VCPU_XSAVE]), out_of_order(2, X86_PV_VCPU_XSAVE, "PAGE_DATA"));
+        assert_eq!(then(&[HVM_PARAMS]), not_allowed(2, HVM_PARAMS, "the stream of a PV guest"));
     }
 
     #[test]
     fn a_refused_record_does_not_count() {
-        let mut order = OrderChecker::new(
-            &headers(DomainKind::Embedded, Version::V3),
-            StreamUse::Plain,
-        );
+        let mut order = OrderChecker::new(&headers(DomainKind::Embedded, Version::V3), StreamUse::Plain);
         assert!(order.check(&RecordRef::End).is_err());
         order.check(&RecordRef::StaticDataEnd).unwrap();
         order.check(&RecordRef::End).unwrap();
@@ -504,18 +353,12 @@ mod tests {
 
     /// What a checkpointed embedded stream may be, said as a whole rather than step by step.
     fn is_embedded_stream(kinds: &[u32]) -> bool {
-        let needed: Vec<u32> = kinds
-            .iter()
-            .copied()
-            .filter(|kind| !kind::is_optional(*kind))
-            .collect();
+        let needed: Vec<u32> = kinds.iter().copied().filter(|kind| !kind::is_optional(*kind)).collect();
         let [kind::STATIC_DATA_END, middle @ .., kind::END] = needed.as_slice() else {
             return false;
         };
         kinds.last() == Some(&kind::END)
-            && middle
-                .iter()
-                .all(|kind| matches!(*kind, kind::PAGE_DATA | kind::CHECKPOINT))
+            && middle.iter().all(|kind| matches!(*kind, kind::PAGE_DATA | kind::CHECKPOINT))
     }
 
     proptest! {

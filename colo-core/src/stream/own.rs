@@ -15,9 +15,7 @@ use super::error::{Fault, StreamError};
 use super::{MAX_BODY_BYTES, kind};
 use crate::domain::StateRecord;
 use crate::net::announce::Address;
-use crate::peer::wire::{
-    ADDRESS_BYTES, FRAME_OVERHEAD_BYTES, Fields, check_limit, check_nic, put_address, put_frame,
-};
+use crate::peer::wire::{ADDRESS_BYTES, FRAME_OVERHEAD_BYTES, Fields, check_limit, check_nic, put_address, put_frame};
 use crate::peer::{NetFrame, PayloadError};
 use bytes::Bytes;
 use zerocopy::byteorder::little_endian::U128;
@@ -91,11 +89,7 @@ impl NetState {
     }
 
     fn parts(&self) -> Result<Vec<StateRecord>, PayloadError> {
-        check_totals(
-            self.addresses.len(),
-            self.held.len(),
-            held_bytes(&self.held),
-        )?;
+        check_totals(self.addresses.len(), self.held.len(), held_bytes(&self.held))?;
         let mut records = Vec::new();
         let mut part = Part::new();
         for address in &self.addresses {
@@ -115,14 +109,9 @@ impl NetState {
         let payload = Bytes::copy_from_slice(body);
         let mut fields = Fields::new(&payload);
         let address_count = fields.count("addresses", Self::MAX_ADDRESSES, NIC_ADDRESS_BYTES)?;
-        let frame_count =
-            fields.count("held frames", Self::MAX_HELD_FRAMES, FRAME_OVERHEAD_BYTES)?;
-        let addresses = (0..address_count)
-            .map(|_| parse_address(&mut fields))
-            .collect::<Result<_, _>>()?;
-        let held = (0..frame_count)
-            .map(|_| fields.frame(&payload))
-            .collect::<Result<_, _>>()?;
+        let frame_count = fields.count("held frames", Self::MAX_HELD_FRAMES, FRAME_OVERHEAD_BYTES)?;
+        let addresses = (0..address_count).map(|_| parse_address(&mut fields)).collect::<Result<_, _>>()?;
+        let held = (0..frame_count).map(|_| fields.frame(&payload)).collect::<Result<_, _>>()?;
         fields.end()?;
         Ok(NetState { addresses, held })
     }
@@ -137,11 +126,7 @@ struct Part {
 
 impl Part {
     fn new() -> Part {
-        Part {
-            body: vec![0; COUNTS_BYTES],
-            addresses: 0,
-            frames: 0,
-        }
+        Part { body: vec![0; COUNTS_BYTES], addresses: 0, frames: 0 }
     }
 
     fn put_address(&mut self, address: &Address) -> Result<(), PayloadError> {
@@ -160,10 +145,7 @@ impl Part {
     fn finish(mut self) -> StateRecord {
         self.body[..4].copy_from_slice(&self.addresses.to_le_bytes());
         self.body[4..COUNTS_BYTES].copy_from_slice(&self.frames.to_le_bytes());
-        StateRecord {
-            kind: kind::NET_STATE,
-            body: self.body,
-        }
+        StateRecord { kind: kind::NET_STATE, body: self.body }
     }
 }
 
@@ -184,10 +166,7 @@ fn check_totals(addresses: usize, frames: usize, bytes: usize) -> Result<(), Pay
 }
 
 fn body_error(kind: u32) -> impl Fn(PayloadError) -> StreamError {
-    move |error| StreamError {
-        offset: 0,
-        fault: Fault::Body { kind, error },
-    }
+    move |error| StreamError { offset: 0, fault: Fault::Body { kind, error } }
 }
 
 /// What the primary's machine hashes to at a checkpoint, so that the secondary's can be compared after it: a MEMORY_HASH record
@@ -196,7 +175,8 @@ fn body_error(kind: u32) -> impl Fn(PayloadError) -> StreamError {
 pub struct MemoryHash {
     /// Over all guest memory, from page 0 on.
     pub memory: u128,
-    /// Over the domain's state records as they are in the stream, header, body and padding, one after the other.
+    /// Over the domain's state records, one after the other: of each its type (`u32`), the length of its body (`u64`), little-endian,
+    /// and its body.
     pub state: u128,
 }
 
@@ -208,19 +188,10 @@ struct RawMemoryHash {
 }
 
 impl MemoryHash {
-    /// Appends the record.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        let raw = RawRecord {
-            header: super::record::RawRecordHeader::new(
-                kind::MEMORY_HASH,
-                size_of::<RawMemoryHash>(),
-            ),
-            body: RawMemoryHash {
-                memory: self.memory.into(),
-                state: self.state.into(),
-            },
-        };
-        out.extend_from_slice(raw.as_bytes());
+    /// The record.
+    pub fn to_record(&self) -> StateRecord {
+        let raw = RawMemoryHash { memory: self.memory.into(), state: self.state.into() };
+        StateRecord { kind: kind::MEMORY_HASH, body: raw.as_bytes().to_vec() }
     }
 
     /// Reads the record's body.
@@ -230,39 +201,24 @@ impl MemoryHash {
     pub fn parse(body: &[u8]) -> Result<MemoryHash, StreamError> {
         let raw = RawMemoryHash::ref_from_bytes(body).map_err(|_| StreamError {
             offset: 0,
-            fault: Fault::BadLength {
-                kind: kind::MEMORY_HASH,
-                length: body.len(),
-            },
+            fault: Fault::BadLength { kind: kind::MEMORY_HASH, length: body.len() },
         })?;
-        Ok(MemoryHash {
-            memory: raw.memory.get(),
-            state: raw.state.get(),
-        })
+        Ok(MemoryHash { memory: raw.memory.get(), state: raw.state.get() })
     }
-}
-
-#[derive(IntoBytes, Immutable, Unaligned)]
-#[repr(C)]
-struct RawRecord {
-    header: super::record::RawRecordHeader,
-    body: RawMemoryHash,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::{Limits, RecordRef, Records};
+    use crate::domain::MacAddr;
+    use crate::stream::{Limits, RecordRef, Records, write_record};
     use proptest::prelude::*;
 
     fn read(bytes: &[u8]) -> Result<(NetState, usize), StreamError> {
         let (mut state, mut parts) = (NetState::default(), 0);
         for record in Records::new(bytes, Limits::new(1)) {
             match record? {
-                RecordRef::Own {
-                    kind: kind::NET_STATE,
-                    body,
-                } => state.add_part(body)?,
+                RecordRef::Own { kind: kind::NET_STATE, body } => state.add_part(body)?,
                 other => panic!("{other:?}"),
             }
             parts += 1;
@@ -270,21 +226,21 @@ mod tests {
         Ok((state, parts))
     }
 
+    fn put(state: &NetState, out: &mut Vec<u8>) -> Result<(), StreamError> {
+        state.to_records()?.iter().try_for_each(|record| write_record(out, record.kind, &record.body))
+    }
+
     fn address() -> impl Strategy<Value = Address> {
-        (0_u8..16, any::<[u8; 6]>(), any::<Option<[u8; 4]>>()).prop_map(|(nic, mac, ipv4)| {
-            Address {
-                nic,
-                mac: MacAddr(mac),
-                ipv4: ipv4.map(Into::into),
-            }
+        (0_u8..16, any::<[u8; 6]>(), any::<Option<[u8; 4]>>()).prop_map(|(nic, mac, ipv4)| Address {
+            nic,
+            mac: MacAddr(mac),
+            ipv4: ipv4.map(Into::into),
         })
     }
 
     fn frame() -> impl Strategy<Value = NetFrame> {
-        (0_u8..16, prop::collection::vec(any::<u8>(), 0..60)).prop_map(|(nic, frame)| NetFrame {
-            nic,
-            frame: frame.into(),
-        })
+        (0_u8..16, prop::collection::vec(any::<u8>(), 0..60))
+            .prop_map(|(nic, frame)| NetFrame { nic, frame: frame.into() })
     }
 
     prop_compose! {
@@ -300,14 +256,14 @@ mod tests {
         #[test]
         fn net_states_round_trip(state in net_state()) {
             let mut bytes = Vec::new();
-            state.encode(&mut bytes).unwrap();
+            put(&state, &mut bytes).unwrap();
             prop_assert_eq!(read(&bytes).unwrap(), (state, 1));
         }
 
         #[test]
         fn a_part_cut_off_anywhere_or_too_long_adds_nothing(state in net_state()) {
             let mut bytes = Vec::new();
-            state.encode(&mut bytes).unwrap();
+            put(&state, &mut bytes).unwrap();
             let (RecordRef::Own { body, .. }, _) = RecordRef::parse(&bytes, &Limits::new(1)).unwrap() else { panic!() };
             let mut read = NetState::default();
             for length in 0..body.len() {
@@ -319,27 +275,19 @@ mod tests {
 
         #[test]
         fn hashes_round_trip(memory: u128, state: u128) {
-            let (hash, mut bytes) = (MemoryHash { memory, state }, Vec::new());
-            hash.encode(&mut bytes);
-            let (record, rest) = RecordRef::parse(&bytes, &Limits::new(1)).unwrap();
-            let RecordRef::Own { kind: kind::MEMORY_HASH, body } = record else { panic!("{record:?}") };
-            prop_assert_eq!((MemoryHash::parse(body), rest), (Ok(hash), &[][..]));
+            let hash = MemoryHash { memory, state };
+            let StateRecord { kind: kind::MEMORY_HASH, body } = hash.to_record() else { panic!() };
+            prop_assert_eq!(MemoryHash::parse(&body), Ok(hash));
             prop_assert!(MemoryHash::parse(&body[1..]).is_err());
         }
     }
 
     #[test]
     fn much_output_travels_in_several_records() {
-        let frame = |index: usize| NetFrame {
-            nic: 0,
-            frame: vec![index as u8; 64 * 1024].into(),
-        };
-        let state = NetState {
-            addresses: Vec::new(),
-            held: (0..300).map(frame).collect(),
-        };
+        let frame = |index: usize| NetFrame { nic: 0, frame: vec![index as u8; 64 * 1024].into() };
+        let state = NetState { addresses: Vec::new(), held: (0..300).map(frame).collect() };
         let mut bytes = Vec::new();
-        state.encode(&mut bytes).unwrap();
+        put(&state, &mut bytes).unwrap();
         let (got, parts) = read(&bytes).unwrap();
         assert!(got == state);
         assert_eq!(parts, 3, "19 MiB in records of 8 MiB");
@@ -347,64 +295,29 @@ mod tests {
 
     #[test]
     fn limits_hold_over_all_parts() {
-        let address = Address {
-            nic: 0,
-            mac: MacAddr([1; 6]),
-            ipv4: None,
-        };
-        let full = NetState {
-            addresses: vec![address; NetState::MAX_ADDRESSES],
-            held: Vec::new(),
-        };
+        let address = Address { nic: 0, mac: MacAddr([1; 6]), ipv4: None };
+        let full = NetState { addresses: vec![address; NetState::MAX_ADDRESSES], held: Vec::new() };
         let mut bytes = Vec::new();
-        full.encode(&mut bytes).unwrap();
-        full.encode(&mut bytes).unwrap();
+        put(&full, &mut bytes).unwrap();
+        put(&full, &mut bytes).unwrap();
         let error = read(&bytes).unwrap_err();
-        let expected = PayloadError::TooMany {
-            what: "addresses",
-            limit: 64,
-            got: 128,
-        };
-        assert_eq!(
-            error.fault,
-            Fault::Body {
-                kind: kind::NET_STATE,
-                error: expected
-            }
-        );
+        let expected = PayloadError::TooMany { what: "addresses", limit: 64, got: 128 };
+        assert_eq!(error.fault, Fault::Body { kind: kind::NET_STATE, error: expected });
     }
 
     #[test]
     fn what_is_beyond_a_limit_is_not_written() {
-        let frame = |bytes: usize| NetFrame {
-            nic: 0,
-            frame: vec![0; bytes].into(),
-        };
-        let held = |held| NetState {
-            addresses: Vec::new(),
-            held,
-        };
-        let address = Address {
-            nic: 16,
-            mac: MacAddr([1; 6]),
-            ipv4: None,
-        };
+        let frame = |bytes: usize| NetFrame { nic: 0, frame: vec![0; bytes].into() };
+        let held = |held| NetState { addresses: Vec::new(), held };
+        let address = Address { nic: 16, mac: MacAddr([1; 6]), ipv4: None };
         let refused = [
             held(vec![frame(1); NetState::MAX_HELD_FRAMES + 1]),
-            held(vec![
-                frame(64 * 1024);
-                NetState::MAX_HELD_BYTES / (64 * 1024) + 1
-            ]),
+            held(vec![frame(64 * 1024); NetState::MAX_HELD_BYTES / (64 * 1024) + 1]),
             held(vec![frame(crate::net::MAX_FRAME_BYTES + 1)]),
-            NetState {
-                addresses: vec![address],
-                held: Vec::new(),
-            },
+            NetState { addresses: vec![address], held: Vec::new() },
         ];
         for state in refused {
-            let mut out = Vec::new();
-            assert!(state.encode(&mut out).is_err());
-            assert!(out.is_empty());
+            assert!(state.to_records().is_err());
         }
     }
 }

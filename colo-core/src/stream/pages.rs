@@ -42,36 +42,18 @@ impl PageType {
     /// Every page type.
     pub const ALL: [PageType; 12] = {
         use PageType::*;
-        [
-            Normal,
-            L1,
-            L2,
-            L3,
-            L4,
-            L1Pinned,
-            L2Pinned,
-            L3Pinned,
-            L4Pinned,
-            Broken,
-            AllocateOnly,
-            Invalid,
-        ]
+        [Normal, L1, L2, L3, L4, L1Pinned, L2Pinned, L3Pinned, L4Pinned, Broken, AllocateOnly, Invalid]
     };
 
     /// Whether the page's bytes are in the stream.
     pub const fn has_data(self) -> bool {
-        !matches!(
-            self,
-            PageType::Broken | PageType::AllocateOnly | PageType::Invalid
-        )
+        !matches!(self, PageType::Broken | PageType::AllocateOnly | PageType::Invalid)
     }
 
     /// The level of the page table that this page is.
     pub const fn table_level(self) -> Option<u8> {
         match self {
-            PageType::Normal | PageType::Broken | PageType::AllocateOnly | PageType::Invalid => {
-                None
-            }
+            PageType::Normal | PageType::Broken | PageType::AllocateOnly | PageType::Invalid => None,
             table => Some(table as u8 & 7),
         }
     }
@@ -82,10 +64,7 @@ impl PageType {
     }
 
     fn from_number(number: u8) -> Result<PageType, Fault> {
-        Self::ALL
-            .into_iter()
-            .find(|page_type| *page_type as u8 == number)
-            .ok_or(Fault::PageType(number))
+        Self::ALL.into_iter().find(|page_type| *page_type as u8 == number).ok_or(Fault::PageType(number))
     }
 }
 
@@ -133,20 +112,12 @@ impl<'a> PageData<'a> {
             let (pfn, number) = split(word.get());
             // `parse` has refused every word that this would not hold for.
             let page_type = PageType::from_number(number).unwrap_or(PageType::Invalid);
-            let page = if page_type.has_data() {
-                data.split_first_chunk()
-            } else {
-                None
-            };
+            let page = if page_type.has_data() { data.split_first_chunk() } else { None };
             let page = page.map(|(page, rest)| {
                 data = rest;
                 page
             });
-            PageEntry {
-                pfn,
-                page_type,
-                data: page,
-            }
+            PageEntry { pfn, page_type, data: page }
         })
     }
 
@@ -156,17 +127,14 @@ impl<'a> PageData<'a> {
     }
 
     pub(super) fn parse(body: &'a [u8], pfn_limit: u64) -> Result<PageData<'a>, Fault> {
-        let bad_length = Fault::BadLength {
-            kind: kind::PAGE_DATA,
-            length: body.len(),
-        };
+        let bad_length = Fault::BadLength { kind: kind::PAGE_DATA, length: body.len() };
         let (raw, rest) = RawPageData::ref_from_prefix(body).map_err(|_| bad_length.clone())?;
         let count = raw.count.get();
         if count == 0 || count as usize > MAX_BATCH_PAGES {
             return Err(Fault::PageCount(count));
         }
-        let (words, data) = <[PfnWord]>::ref_from_prefix_with_elems(rest, count as usize)
-            .map_err(|_| bad_length.clone())?;
+        let (words, data) =
+            <[PfnWord]>::ref_from_prefix_with_elems(rest, count as usize).map_err(|_| bad_length.clone())?;
         let mut pages_with_data = 0;
         for word in words {
             let (pfn, number) = split(word.get());
@@ -188,10 +156,7 @@ impl<'a> PageData<'a> {
 ///
 /// # Panics
 /// Unless there are 1 to [`MAX_BATCH_PAGES`] pages, with numbers below 2^52.
-pub fn page_data_prefix(
-    pages: impl IntoIterator<Item = (Pfn, PageType)>,
-    out: &mut Vec<u8>,
-) -> usize {
+pub fn page_data_prefix(pages: impl IntoIterator<Item = (Pfn, PageType)>, out: &mut Vec<u8>) -> usize {
     let start = out.len();
     let fixed_bytes = RECORD_HEADER_BYTES + size_of::<RawPageData>();
     out.resize(start + fixed_bytes, 0);
@@ -202,18 +167,12 @@ pub fn page_data_prefix(
         count += 1;
         data_bytes += if page_type.has_data() { PAGE_SIZE } else { 0 };
     }
-    assert!(
-        (1..=MAX_BATCH_PAGES).contains(&(count as usize)),
-        "a record of {count} pages"
-    );
+    assert!((1..=MAX_BATCH_PAGES).contains(&(count as usize)), "a record of {count} pages");
 
     let body_bytes = out.len() - start - RECORD_HEADER_BYTES + data_bytes;
     let front = RawFront {
         header: super::RawRecordHeader::new(kind::PAGE_DATA, body_bytes),
-        pages: RawPageData {
-            count: count.into(),
-            reserved: 0.into(),
-        },
+        pages: RawPageData { count: count.into(), reserved: 0.into() },
     };
     out[start..start + fixed_bytes].copy_from_slice(front.as_bytes());
     data_bytes
@@ -228,10 +187,7 @@ struct RawFront {
 }
 
 fn split(word: u64) -> (Pfn, u8) {
-    (
-        Pfn(word & ((1 << PFN_BITS) - 1)),
-        (word >> TYPE_SHIFT) as u8,
-    )
+    (Pfn(word & ((1 << PFN_BITS) - 1)), (word >> TYPE_SHIFT) as u8)
 }
 
 #[cfg(test)]
@@ -242,48 +198,22 @@ mod tests {
     #[test]
     fn golden_record() {
         let mut bytes = Vec::new();
-        let data_bytes = page_data_prefix(
-            [
-                (Pfn(0x1234), PageType::L4Pinned),
-                (Pfn(7), PageType::Invalid),
-            ],
-            &mut bytes,
-        );
+        let data_bytes = page_data_prefix([(Pfn(0x1234), PageType::L4Pinned), (Pfn(7), PageType::Invalid)], &mut bytes);
         let golden = [
             [1, 0, 0, 0, 0x18, 0x10, 0, 0],    // PAGE_DATA, 8 + 2 * 8 + 4096 bytes
             [2, 0, 0, 0, 0, 0, 0, 0],          // two pages
             [0x34, 0x12, 0, 0, 0, 0, 0, 0xC0], // pinned L4
             [7, 0, 0, 0, 0, 0, 0, 0xF0],       // not there
         ];
-        assert_eq!(
-            (bytes.as_slice(), data_bytes),
-            (golden.as_flattened(), PAGE_SIZE)
-        );
+        assert_eq!((bytes.as_slice(), data_bytes), (golden.as_flattened(), PAGE_SIZE));
     }
 
     #[test]
     fn levels_and_pins() {
-        assert_eq!(
-            (
-                PageType::L3Pinned.table_level(),
-                PageType::L3Pinned.is_pinned()
-            ),
-            (Some(3), true)
-        );
-        assert_eq!(
-            (PageType::L2.table_level(), PageType::L2.is_pinned()),
-            (Some(2), false)
-        );
-        for page_type in [
-            PageType::Normal,
-            PageType::Broken,
-            PageType::AllocateOnly,
-            PageType::Invalid,
-        ] {
-            assert_eq!(
-                (page_type.table_level(), page_type.is_pinned()),
-                (None, false)
-            );
+        assert_eq!((PageType::L3Pinned.table_level(), PageType::L3Pinned.is_pinned()), (Some(3), true));
+        assert_eq!((PageType::L2.table_level(), PageType::L2.is_pinned()), (Some(2), false));
+        for page_type in [PageType::Normal, PageType::Broken, PageType::AllocateOnly, PageType::Invalid] {
+            assert_eq!((page_type.table_level(), page_type.is_pinned()), (None, false));
         }
     }
 
@@ -297,38 +227,14 @@ mod tests {
         let fault = |body: &[u8]| PageData::parse(body, 10).unwrap_err();
         assert_eq!(fault(&body(0, &[])), Fault::PageCount(0));
         assert_eq!(fault(&body(1025, &[])), Fault::PageCount(1025));
-        assert_eq!(
-            fault(&body(1, &[])),
-            Fault::BadLength {
-                kind: kind::PAGE_DATA,
-                length: 8
-            }
-        );
-        assert_eq!(
-            fault(&body(1, &[10])),
-            Fault::PfnOutOfRange {
-                pfn: Pfn(10),
-                pfn_limit: 10
-            }
-        );
+        assert_eq!(fault(&body(1, &[])), Fault::BadLength { kind: kind::PAGE_DATA, length: 8 });
+        assert_eq!(fault(&body(1, &[10])), Fault::PfnOutOfRange { pfn: Pfn(10), pfn_limit: 10 });
         assert_eq!(fault(&body(1, &[5 << 60])), Fault::PageType(5));
-        assert_eq!(
-            fault(&body(1, &[3])),
-            Fault::BadLength {
-                kind: kind::PAGE_DATA,
-                length: 16
-            }
-        );
+        assert_eq!(fault(&body(1, &[3])), Fault::BadLength { kind: kind::PAGE_DATA, length: 16 });
         let mut too_much = body(1, &[0xF << 60 | 3]);
         assert!(PageData::parse(&too_much, 10).is_ok());
         too_much.push(0);
-        assert_eq!(
-            fault(&too_much),
-            Fault::BadLength {
-                kind: kind::PAGE_DATA,
-                length: 17
-            }
-        );
+        assert_eq!(fault(&too_much), Fault::BadLength { kind: kind::PAGE_DATA, length: 17 });
     }
 
     proptest! {

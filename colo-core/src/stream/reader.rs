@@ -43,12 +43,7 @@ pub struct RecordReader<R> {
 impl<R: Read> RecordReader<R> {
     /// A reader at the beginning of a stream (or, without calling [`RecordReader::read_headers`], of a sequence of records).
     pub fn new(source: R, limits: Limits) -> Self {
-        RecordReader {
-            source,
-            limits,
-            buffer: Vec::new(),
-            offset: 0,
-        }
+        RecordReader { source, limits, buffer: Vec::new(), offset: 0 }
     }
 
     /// How many bytes have been read: after a record, where the next one begins.
@@ -79,18 +74,12 @@ impl<R: Read> RecordReader<R> {
             return Ok(None);
         }
         let at = StreamError::at(self.offset);
-        let (_, _, record_bytes) =
-            RawRecordHeader::parse(&self.buffer, &self.limits).map_err(&at)?;
+        let (_, _, record_bytes) = RawRecordHeader::parse(&self.buffer, &self.limits).map_err(&at)?;
         self.fill_to(record_bytes)?;
         if self.buffer.len() < record_bytes {
-            return Err(at(Fault::Truncated {
-                needed: record_bytes,
-                got: self.buffer.len(),
-            })
-            .into());
+            return Err(at(Fault::Truncated { needed: record_bytes, got: self.buffer.len() }).into());
         }
-        let (record, _) =
-            RecordRef::parse(&self.buffer, &self.limits).map_err(|error| at(error.fault))?;
+        let (record, _) = RecordRef::parse(&self.buffer, &self.limits).map_err(|error| at(error.fault))?;
         self.offset += record_bytes as u64;
         Ok(Some(record))
     }
@@ -98,10 +87,7 @@ impl<R: Read> RecordReader<R> {
     /// Reads until the buffer holds that many bytes, or the source ends.
     fn fill_to(&mut self, bytes: usize) -> io::Result<()> {
         let missing = bytes.saturating_sub(self.buffer.len()) as u64;
-        self.source
-            .by_ref()
-            .take(missing)
-            .read_to_end(&mut self.buffer)?;
+        self.source.by_ref().take(missing).read_to_end(&mut self.buffer)?;
         Ok(())
     }
 }
@@ -113,25 +99,11 @@ mod tests {
 
     #[test]
     fn a_length_that_lies_makes_no_room() {
-        let mut bytes = [
-            kind::EMBEDDED_VCPU.to_le_bytes(),
-            (8_u32 << 20).to_le_bytes(),
-        ]
-        .concat();
+        let mut bytes = [kind::EMBEDDED_VCPU.to_le_bytes(), (8_u32 << 20).to_le_bytes()].concat();
         bytes.extend([1; 1000]);
         let mut reader = RecordReader::new(bytes.as_slice(), Limits::new(16));
         let error = reader.next_record().unwrap_err();
-        assert!(matches!(
-            error,
-            ReadError::Stream(StreamError {
-                fault: Fault::Truncated { got: 1008, .. },
-                ..
-            })
-        ));
-        assert!(
-            reader.buffer.capacity() < 16 * 1024,
-            "{}",
-            reader.buffer.capacity()
-        );
+        assert!(matches!(error, ReadError::Stream(StreamError { fault: Fault::Truncated { got: 1008, .. }, .. })));
+        assert!(reader.buffer.capacity() < 16 * 1024, "{}", reader.buffer.capacity());
     }
 }

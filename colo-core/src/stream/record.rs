@@ -30,10 +30,7 @@ pub struct Limits {
 impl Limits {
     /// For a domain of that many pages, with bodies of up to [`MAX_BODY_BYTES`].
     pub fn new(pfn_limit: u64) -> Limits {
-        Limits {
-            pfn_limit,
-            body_bytes: MAX_BODY_BYTES,
-        }
+        Limits { pfn_limit, body_bytes: MAX_BODY_BYTES }
     }
 }
 
@@ -48,32 +45,18 @@ pub(super) struct RawRecordHeader {
 impl RawRecordHeader {
     /// `body_bytes` has been checked against a limit far below `u32::MAX`.
     pub(super) fn new(kind: u32, body_bytes: usize) -> RawRecordHeader {
-        RawRecordHeader {
-            kind: kind.into(),
-            body_bytes: (body_bytes as u32).into(),
-        }
+        RawRecordHeader { kind: kind.into(), body_bytes: (body_bytes as u32).into() }
     }
 
     /// Reads the header at the front of `bytes`; returns the body's length, and the length of the whole record with padding.
     pub(super) fn parse(bytes: &[u8], limits: &Limits) -> Result<(u32, usize, usize), Fault> {
-        let truncated = Fault::Truncated {
-            needed: RECORD_HEADER_BYTES,
-            got: bytes.len(),
-        };
+        let truncated = Fault::Truncated { needed: RECORD_HEADER_BYTES, got: bytes.len() };
         let (raw, _) = RawRecordHeader::ref_from_prefix(bytes).map_err(|_| truncated)?;
         let (kind, length) = (raw.kind.get(), raw.body_bytes.get() as usize);
         if length > limits.body_bytes {
-            return Err(Fault::TooLong {
-                kind,
-                length,
-                limit: limits.body_bytes,
-            });
+            return Err(Fault::TooLong { kind, length, limit: limits.body_bytes });
         }
-        Ok((
-            kind,
-            length,
-            RECORD_HEADER_BYTES + length.next_multiple_of(ALIGN_BYTES),
-        ))
+        Ok((kind, length, RECORD_HEADER_BYTES + length.next_multiple_of(ALIGN_BYTES)))
     }
 }
 
@@ -120,10 +103,7 @@ impl<'a> RecordRef<'a> {
     ///
     /// # Errors
     /// A [`StreamError`] with offset 0.
-    pub fn parse(
-        bytes: &'a [u8],
-        limits: &Limits,
-    ) -> Result<(RecordRef<'a>, &'a [u8]), StreamError> {
+    pub fn parse(bytes: &'a [u8], limits: &Limits) -> Result<(RecordRef<'a>, &'a [u8]), StreamError> {
         Self::split(bytes, limits).map_err(StreamError::at(0))
     }
 
@@ -136,20 +116,14 @@ impl<'a> RecordRef<'a> {
             RecordRef::Checkpoint => kind::CHECKPOINT,
             RecordRef::DirtyPfnList(_) => kind::CHECKPOINT_DIRTY_PFN_LIST,
             RecordRef::End => kind::END,
-            RecordRef::State { kind, .. }
-            | RecordRef::Own { kind, .. }
-            | RecordRef::Skipped { kind } => kind,
+            RecordRef::State { kind, .. } | RecordRef::Own { kind, .. } | RecordRef::Skipped { kind } => kind,
         }
     }
 
     fn split(bytes: &'a [u8], limits: &Limits) -> Result<(RecordRef<'a>, &'a [u8]), Fault> {
         let (kind, body_bytes, record_bytes) = RawRecordHeader::parse(bytes, limits)?;
-        let (record, rest) = bytes
-            .split_at_checked(record_bytes)
-            .ok_or(Fault::Truncated {
-                needed: record_bytes,
-                got: bytes.len(),
-            })?;
+        let (record, rest) =
+            bytes.split_at_checked(record_bytes).ok_or(Fault::Truncated { needed: record_bytes, got: bytes.len() })?;
         let body = &record[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + body_bytes];
         Ok((Self::from_body(kind, body, limits)?, rest))
     }
@@ -157,16 +131,11 @@ impl<'a> RecordRef<'a> {
     fn from_body(kind: u32, body: &'a [u8], limits: &Limits) -> Result<RecordRef<'a>, Fault> {
         let empty = |record| match body {
             [] => Ok(record),
-            _ => Err(Fault::BadLength {
-                kind,
-                length: body.len(),
-            }),
+            _ => Err(Fault::BadLength { kind, length: body.len() }),
         };
         match kind {
             kind::PAGE_DATA => PageData::parse(body, limits.pfn_limit).map(RecordRef::PageData),
-            kind::CHECKPOINT_DIRTY_PFN_LIST => {
-                PfnList::parse(body, limits.pfn_limit).map(RecordRef::DirtyPfnList)
-            }
+            kind::CHECKPOINT_DIRTY_PFN_LIST => PfnList::parse(body, limits.pfn_limit).map(RecordRef::DirtyPfnList),
             kind::STATIC_DATA_END => empty(RecordRef::StaticDataEnd),
             kind::VERIFY => empty(RecordRef::Verify),
             kind::CHECKPOINT => empty(RecordRef::Checkpoint),
@@ -193,15 +162,10 @@ impl<'a> PfnList<'a> {
     }
 
     fn parse(body: &'a [u8], pfn_limit: u64) -> Result<PfnList<'a>, Fault> {
-        let words = <[PfnWord]>::ref_from_bytes(body).map_err(|_| Fault::BadLength {
-            kind: kind::CHECKPOINT_DIRTY_PFN_LIST,
-            length: body.len(),
-        })?;
+        let words = <[PfnWord]>::ref_from_bytes(body)
+            .map_err(|_| Fault::BadLength { kind: kind::CHECKPOINT_DIRTY_PFN_LIST, length: body.len() })?;
         match words.iter().find(|word| word.get() >= pfn_limit) {
-            Some(word) => Err(Fault::PfnOutOfRange {
-                pfn: Pfn(word.get()),
-                pfn_limit,
-            }),
+            Some(word) => Err(Fault::PfnOutOfRange { pfn: Pfn(word.get()), pfn_limit }),
             None => Ok(PfnList(words)),
         }
     }
@@ -213,11 +177,7 @@ impl<'a> PfnList<'a> {
 /// [`Fault::TooLong`] when the body is longer than [`MAX_BODY_BYTES`]; nothing is appended.
 pub fn write_record(out: &mut Vec<u8>, kind: u32, body: &[u8]) -> Result<(), StreamError> {
     if body.len() > MAX_BODY_BYTES {
-        let fault = Fault::TooLong {
-            kind,
-            length: body.len(),
-            limit: MAX_BODY_BYTES,
-        };
+        let fault = Fault::TooLong { kind, length: body.len(), limit: MAX_BODY_BYTES };
         return Err(StreamError { offset: 0, fault });
     }
     let padding = body.len().next_multiple_of(ALIGN_BYTES) - body.len();
@@ -263,11 +223,7 @@ pub struct Records<'a> {
 impl<'a> Records<'a> {
     /// The records in `bytes`.
     pub fn new(bytes: &'a [u8], limits: Limits) -> Records<'a> {
-        Records {
-            rest: bytes,
-            offset: 0,
-            limits,
-        }
+        Records { rest: bytes, offset: 0, limits }
     }
 
     /// How many bytes have been read: after a record, where the next one begins.
@@ -291,10 +247,7 @@ impl<'a> Iterator for Records<'a> {
             }
             Err(fault) => {
                 self.rest = &[];
-                Some(Err(StreamError {
-                    offset: self.offset,
-                    fault,
-                }))
+                Some(Err(StreamError { offset: self.offset, fault }))
             }
         }
     }

@@ -21,16 +21,8 @@ impl Said {
     fn write(&self, out: &mut Vec<u8>) {
         match self {
             Said::Pages(pages) => {
-                page_data_prefix(
-                    pages.iter().map(|(pfn, page_type, _)| (*pfn, *page_type)),
-                    out,
-                );
-                out.extend(
-                    pages
-                        .iter()
-                        .filter_map(|(_, _, fill)| *fill)
-                        .flat_map(|fill| [fill; PAGE_SIZE]),
-                );
+                page_data_prefix(pages.iter().map(|(pfn, page_type, _)| (*pfn, *page_type)), out);
+                out.extend(pages.iter().filter_map(|(_, _, fill)| *fill).flat_map(|fill| [fill; PAGE_SIZE]));
             }
             Said::Dirty(pages) => write_dirty_pfn_list(out, pages).unwrap(),
             Said::Body(kind, body) => write_record(out, *kind, body).unwrap(),
@@ -42,20 +34,14 @@ impl Said {
     fn of(record: RecordRef<'_>) -> Said {
         match record {
             RecordRef::PageData(pages) => Said::Pages(
-                pages
-                    .pages()
-                    .map(|page| (page.pfn, page.page_type, page.data.map(|data| data[0])))
-                    .collect(),
+                pages.pages().map(|page| (page.pfn, page.page_type, page.data.map(|data| data[0]))).collect(),
             ),
             RecordRef::DirtyPfnList(pages) => Said::Dirty(pages.iter().collect()),
-            RecordRef::State { kind, body } | RecordRef::Own { kind, body } => {
-                Said::Body(kind, body.to_vec())
-            }
+            RecordRef::State { kind, body } | RecordRef::Own { kind, body } => Said::Body(kind, body.to_vec()),
             RecordRef::Skipped { kind } => Said::Skipped(kind),
-            RecordRef::StaticDataEnd
-            | RecordRef::Verify
-            | RecordRef::Checkpoint
-            | RecordRef::End => Said::Empty(record.kind()),
+            RecordRef::StaticDataEnd | RecordRef::Verify | RecordRef::Checkpoint | RecordRef::End => {
+                Said::Empty(record.kind())
+            }
         }
     }
 }
@@ -64,26 +50,12 @@ fn said() -> impl Strategy<Value = Said> {
     let pfn = || (0..PFN_LIMIT).prop_map(Pfn);
     let page = (pfn(), prop::sample::select(&PageType::ALL), any::<u8>())
         .prop_map(|(pfn, page_type, fill)| (pfn, page_type, page_type.has_data().then_some(fill)));
-    let bodies = vec![
-        kind::X86_PV_INFO,
-        kind::HVM_CONTEXT,
-        kind::X86_MSR_POLICY,
-        kind::EMBEDDED_VCPU,
-        0x8000_C0FF,
-    ];
-    let empty = vec![
-        kind::END,
-        kind::CHECKPOINT,
-        kind::VERIFY,
-        kind::STATIC_DATA_END,
-    ];
+    let bodies = vec![kind::X86_PV_INFO, kind::HVM_CONTEXT, kind::X86_MSR_POLICY, kind::EMBEDDED_VCPU, 0x8000_C0FF];
+    let empty = vec![kind::END, kind::CHECKPOINT, kind::VERIFY, kind::STATIC_DATA_END];
     prop_oneof![
         prop::collection::vec(page, 1..4).prop_map(Said::Pages),
         prop::collection::vec(pfn(), 0..20).prop_map(Said::Dirty),
-        (
-            prop::sample::select(bodies),
-            prop::collection::vec(any::<u8>(), 0..40)
-        )
+        (prop::sample::select(bodies), prop::collection::vec(any::<u8>(), 0..40))
             .prop_map(|(kind, body)| Said::Body(kind, body)),
         prop::sample::select(empty).prop_map(Said::Empty),
         prop::sample::select(vec![0x8000_0000, 0x8000_C100, u32::MAX]).prop_map(Said::Skipped),
@@ -99,8 +71,7 @@ fn write(records: &[Said]) -> Vec<u8> {
 /// The records by both readers, which must agree, and the fault that ended it.
 fn read(bytes: &[u8], limits: Limits) -> (Vec<Said>, Option<StreamError>) {
     let mut records = Vec::new();
-    let fault = Records::new(bytes, limits)
-        .try_for_each(|record| record.map(|record| records.push(Said::of(record))));
+    let fault = Records::new(bytes, limits).try_for_each(|record| record.map(|record| records.push(Said::of(record))));
 
     let mut reader = RecordReader::new(bytes, limits);
     let mut also = Vec::new();
@@ -185,10 +156,7 @@ fn a_reader_reads_from_a_source_that_gives_little() {
     let mut bytes = Vec::new();
     let headers = Headers::new(DomainHeader::embedded());
     headers.encode(&mut bytes);
-    let records = [
-        Said::Pages(vec![(Pfn(1), PageType::Normal, Some(9))]),
-        Said::Empty(kind::END),
-    ];
+    let records = [Said::Pages(vec![(Pfn(1), PageType::Normal, Some(9))]), Said::Empty(kind::END)];
     bytes.extend(write(&records));
 
     let mut reader = RecordReader::new(Dribble(&bytes), Limits::new(PFN_LIMIT));
@@ -207,33 +175,21 @@ fn faults_of_records() {
         write_record(&mut bytes, kind, body).unwrap();
         read(&bytes, Limits::new(PFN_LIMIT)).1.unwrap().fault
     };
-    assert_eq!(
-        fault(kind::TOOLSTACK, &[]),
-        Fault::UnknownMandatory(kind::TOOLSTACK)
-    );
+    assert_eq!(fault(kind::TOOLSTACK, &[]), Fault::UnknownMandatory(kind::TOOLSTACK));
     assert_eq!(fault(0x13, &[]), Fault::UnknownMandatory(0x13));
-    for kind in [
-        kind::END,
-        kind::CHECKPOINT,
-        kind::VERIFY,
-        kind::STATIC_DATA_END,
-    ] {
+    for kind in [kind::END, kind::CHECKPOINT, kind::VERIFY, kind::STATIC_DATA_END] {
         assert_eq!(fault(kind, &[0]), Fault::BadLength { kind, length: 1 });
     }
     let kind = kind::CHECKPOINT_DIRTY_PFN_LIST;
     assert_eq!(fault(kind, &[0; 9]), Fault::BadLength { kind, length: 9 });
-    let beyond = Fault::PfnOutOfRange {
-        pfn: Pfn(PFN_LIMIT),
-        pfn_limit: PFN_LIMIT,
-    };
+    let beyond = Fault::PfnOutOfRange { pfn: Pfn(PFN_LIMIT), pfn_limit: PFN_LIMIT };
     assert_eq!(fault(kind, &PFN_LIMIT.to_le_bytes()), beyond);
 }
 
 #[test]
 fn bodies_too_long_are_not_written() {
     let mut out = Vec::new();
-    let error =
-        write_record(&mut out, kind::HVM_CONTEXT, &vec![0; MAX_BODY_BYTES + 1]).unwrap_err();
+    let error = write_record(&mut out, kind::HVM_CONTEXT, &vec![0; MAX_BODY_BYTES + 1]).unwrap_err();
     assert!(matches!(error.fault, Fault::TooLong { .. }), "{error}");
     assert!(out.is_empty());
 }
@@ -242,10 +198,7 @@ fn bodies_too_long_are_not_written() {
 fn padding_and_reserved_bits_are_ignored() {
     let mut bytes = write(&[Said::Body(kind::EMBEDDED_VCPU, b"12345".to_vec())]);
     bytes[13..].fill(0xFF);
-    assert_eq!(
-        read(&bytes, Limits::new(PFN_LIMIT)).0,
-        [Said::Body(kind::EMBEDDED_VCPU, b"12345".to_vec())]
-    );
+    assert_eq!(read(&bytes, Limits::new(PFN_LIMIT)).0, [Said::Body(kind::EMBEDDED_VCPU, b"12345".to_vec())]);
 
     let pages = Said::Pages(vec![(Pfn(5), PageType::Invalid, None)]);
     let mut bytes = write(std::slice::from_ref(&pages));
