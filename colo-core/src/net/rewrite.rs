@@ -42,7 +42,9 @@
 //! assert_eq!(seq_of(&from_guest), Seq(501));
 //! ```
 
-use super::wire::{Ipv4Packet, Segment, TCP_ACK_AT, TCP_CHECKSUM_AT, TCP_SEQ_AT, TcpFlags, TcpOption};
+use super::wire::{
+    Ipv4Packet, Segment, TCP_ACK_AT, TCP_CHECKSUM_AT, TCP_SEQ_AT, TcpFlags, TcpOption,
+};
 use super::{Frame, LruTable, Seq, SlotId, checksum};
 use bytes::BytesMut;
 use std::collections::VecDeque;
@@ -115,14 +117,22 @@ impl Rewriter {
 
     /// Takes a frame from the clients, and returns it as the guest is to see it; `None` when it is kept for now.
     pub fn handle_input(&mut self, nic: u8, frame: Frame) -> Option<Frame> {
-        let Some((segment, source, destination)) = parse(&frame) else { return Some(frame) };
-        let key = Key { nic, guest: destination, peer: source };
+        let Some((segment, source, destination)) = parse(&frame) else {
+            return Some(frame);
+        };
+        let key = Key {
+            nic,
+            guest: destination,
+            peer: source,
+        };
         if segment.has(TcpFlags::SYN) && segment.ack.is_none() {
             // A connection that is known stays so until the guest agrees to a new one: the SYN may be old, or forged.
             self.find_or_add(key);
             return Some(frame);
         }
-        let Some(id) = self.connections.find(&key) else { return Some(frame) };
+        let Some(id) = self.connections.find(&key) else {
+            return Some(frame);
+        };
         let (_, connection) = self.connections.get_mut(id)?;
         connection.fin_in |= segment.has(TcpFlags::FIN);
         if !connection.kept.is_empty() || connection.learn(segment.ack).is_err() {
@@ -137,13 +147,25 @@ impl Rewriter {
     /// Takes a frame from the guest, and returns it as the clients are to see it. [`poll_input`](Self::poll_input) may have something
     /// then.
     pub fn handle_output(&mut self, nic: u8, frame: Frame) -> Frame {
-        let Some((segment, source, destination)) = parse(&frame) else { return frame };
-        let key = Key { nic, guest: source, peer: destination };
+        let Some((segment, source, destination)) = parse(&frame) else {
+            return frame;
+        };
+        let key = Key {
+            nic,
+            guest: source,
+            peer: destination,
+        };
         let is_syn = segment.has(TcpFlags::SYN);
-        let found = if is_syn { self.find_or_add(key) } else { self.connections.find(&key) };
+        let found = if is_syn {
+            self.find_or_add(key)
+        } else {
+            self.connections.find(&key)
+        };
         let Some(id) = found else { return frame };
         let is_live = self.is_live;
-        let Some((_, connection)) = self.connections.get_mut(id) else { return frame };
+        let Some((_, connection)) = self.connections.get_mut(id) else {
+            return frame;
+        };
         connection.fin_out |= segment.has(TcpFlags::FIN);
         if is_syn {
             connection.open(segment.seq, is_live);
@@ -151,13 +173,18 @@ impl Rewriter {
         if is_syn || segment.has(TcpFlags::RST) {
             self.hand_out(id);
         }
-        let difference = self.connections.get_mut(id).and_then(|(_, connection)| connection.difference);
+        let difference = self
+            .connections
+            .get_mut(id)
+            .and_then(|(_, connection)| connection.difference);
         self.demote_closed(id, &segment);
         match difference.unwrap_or(0) {
             0 => frame,
             difference => {
                 self.counters.outputs_rewritten += 1;
-                edit(frame, |bytes| put(bytes, &segment, TCP_SEQ_AT, segment.seq - difference))
+                edit(frame, |bytes| {
+                    put(bytes, &segment, TCP_SEQ_AT, segment.seq - difference)
+                })
             }
         }
     }
@@ -190,14 +217,23 @@ impl Rewriter {
         if found.is_some() || self.is_live {
             return found;
         }
-        let inserted = self.connections.insert(key, Connection::default(), |connection| connection.kept.is_empty()).ok()?;
+        let inserted = self
+            .connections
+            .insert(key, Connection::default(), |connection| {
+                connection.kept.is_empty()
+            })
+            .ok()?;
         self.counters.evicted += u64::from(inserted.evicted.is_some());
         Some(inserted.id)
     }
 
     fn keep(&mut self, id: SlotId, frame: Frame) {
-        let Some((_, connection)) = self.connections.get_mut(id) else { return };
-        if connection.kept.len() >= MAX_KEPT_FRAMES || self.kept_bytes + frame.len() > MAX_KEPT_BYTES {
+        let Some((_, connection)) = self.connections.get_mut(id) else {
+            return;
+        };
+        if connection.kept.len() >= MAX_KEPT_FRAMES
+            || self.kept_bytes + frame.len() > MAX_KEPT_BYTES
+        {
             self.counters.inputs_dropped += 1;
             return;
         }
@@ -208,14 +244,24 @@ impl Rewriter {
 
     /// The guest has answered: what was kept for it may go.
     fn hand_out(&mut self, id: SlotId) {
-        let Some((key, connection)) = self.connections.get_mut(id) else { return };
+        let Some((key, connection)) = self.connections.get_mut(id) else {
+            return;
+        };
         let nic = key.nic;
         for frame in std::mem::take(&mut connection.kept) {
             self.kept_bytes -= frame.len();
-            let Some((segment, ..)) = parse(&frame) else { continue };
-            let Some((_, connection)) = self.connections.get_mut(id) else { return };
+            let Some((segment, ..)) = parse(&frame) else {
+                continue;
+            };
+            let Some((_, connection)) = self.connections.get_mut(id) else {
+                return;
+            };
             // Refused, there is nothing to learn, and nothing to be moved.
-            let difference = connection.learn(segment.ack).ok().and(connection.difference).unwrap_or(0);
+            let difference = connection
+                .learn(segment.ack)
+                .ok()
+                .and(connection.difference)
+                .unwrap_or(0);
             let frame = self.rewrite_input(frame, &segment, difference);
             self.ready.push_back((nic, frame));
         }
@@ -223,17 +269,24 @@ impl Rewriter {
 
     /// A connection that has ended is kept for what may still be repeated, but is the first to go.
     fn demote_closed(&mut self, id: SlotId, segment: &Segment) {
-        let Some((_, connection)) = self.connections.get_mut(id) else { return };
+        let Some((_, connection)) = self.connections.get_mut(id) else {
+            return;
+        };
         if segment.has(TcpFlags::RST) || connection.fin_in && connection.fin_out {
             self.connections.demote(id);
         }
     }
 
     fn rewrite_input(&mut self, frame: Frame, segment: &Segment, difference: u32) -> Frame {
-        let Some(ack) = segment.ack.filter(|_| difference != 0) else { return frame };
+        let Some(ack) = segment.ack.filter(|_| difference != 0) else {
+            return frame;
+        };
         self.counters.inputs_rewritten += 1;
         let mut sack = SackEdges::default();
-        for option in segment.options(&frame).filter(|option| option.kind == TcpOption::SACK) {
+        for option in segment
+            .options(&frame)
+            .filter(|option| option.kind == TcpOption::SACK)
+        {
             sack.add(&option);
         }
         edit(frame, |bytes| {
@@ -254,7 +307,10 @@ impl Default for Rewriter {
 impl fmt::Debug for Rewriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Rewriter");
-        debug.field("connections", &self.connections.len()).field("counters", &self.counters).finish_non_exhaustive()
+        debug
+            .field("connections", &self.connections.len())
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
     }
 }
 
@@ -267,13 +323,20 @@ impl Connection {
     fn open(&mut self, isn: Seq, is_live: bool) {
         if self.guest_isn != Some(isn) {
             let kept = std::mem::take(&mut self.kept);
-            *self = Connection { guest_isn: Some(isn), difference: is_live.then_some(0), kept, ..Connection::default() };
+            *self = Connection {
+                guest_isn: Some(isn),
+                difference: is_live.then_some(0),
+                kept,
+                ..Connection::default()
+            };
         }
     }
 
     /// Learns the difference from the first acknowledgement of the guest's SYN.
     fn learn(&mut self, ack: Option<Seq>) -> Result<(), NotYet> {
-        let (Some(ack), None) = (ack, self.difference) else { return Ok(()) };
+        let (Some(ack), None) = (ack, self.difference) else {
+            return Ok(());
+        };
         let primary_isn = ack - 1;
         let guest_isn = self.guest_isn.ok_or(NotYet)?;
         self.difference = Some(guest_isn.0.wrapping_sub(primary_isn.0));
@@ -291,8 +354,13 @@ struct SackEdges {
 impl SackEdges {
     fn add(&mut self, option: &TcpOption<'_>) {
         for (index, edge) in option.data.chunks_exact(4).enumerate() {
-            let Some(place) = self.edges.get_mut(self.count) else { return };
-            *place = (option.data_at + 4 * index, Seq(u32::from_be_bytes([edge[0], edge[1], edge[2], edge[3]])));
+            let Some(place) = self.edges.get_mut(self.count) else {
+                return;
+            };
+            *place = (
+                option.data_at + 4 * index,
+                Seq(u32::from_be_bytes([edge[0], edge[1], edge[2], edge[3]])),
+            );
             self.count += 1;
         }
     }
@@ -305,12 +373,18 @@ impl SackEdges {
 fn parse(frame: &[u8]) -> Option<(Segment, SocketAddrV4, SocketAddrV4)> {
     let packet = Ipv4Packet::parse(frame)?;
     let (segment, from, to) = Segment::parse(frame, &packet)?;
-    Some((segment, SocketAddrV4::new(packet.source, from), SocketAddrV4::new(packet.destination, to)))
+    Some((
+        segment,
+        SocketAddrV4::new(packet.source, from),
+        SocketAddrV4::new(packet.destination, to),
+    ))
 }
 
 /// Changes a frame, in place when nobody else has it.
 fn edit(frame: Frame, change: impl FnOnce(&mut [u8])) -> Frame {
-    let mut bytes = frame.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    let mut bytes = frame
+        .try_into_mut()
+        .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
     change(&mut bytes);
     bytes.freeze()
 }
@@ -331,7 +405,11 @@ pub fn fuzz(data: &[u8]) {
     for (side, frame) in super::testing::cut(data) {
         let bytes = frame.len();
         match side % 16 {
-            0..=6 => assert!(rewriter.handle_input(side >> 7, frame).is_none_or(|frame| frame.len() == bytes)),
+            0..=6 => assert!(
+                rewriter
+                    .handle_input(side >> 7, frame)
+                    .is_none_or(|frame| frame.len() == bytes)
+            ),
             7..=13 => assert_eq!(rewriter.handle_output(side >> 7, frame).len(), bytes),
             14 => rewriter.reset(),
             _ => rewriter.go_live(),
