@@ -10,8 +10,11 @@ use std::ops::Range;
 pub(super) enum Mask {
     /// Every byte is compared.
     Nothing,
-    /// The identification and the checksum of the IPv4 header, the checksum of UDP, and what follows the packet.
-    Ipv4 { payload_at: usize, end: usize, udp: bool },
+    /// The identification and the checksum of the IPv4 header, the checksum in the payload if any, and what follows the packet.
+    Ipv4 {
+        checksum_at: Option<usize>,
+        end: usize,
+    },
 }
 
 impl Mask {
@@ -22,13 +25,13 @@ impl Mask {
     fn compared(&self, frame_bytes: usize) -> [Range<usize>; 4] {
         match *self {
             Mask::Nothing => [0..frame_bytes, 0..0, 0..0, 0..0],
-            Mask::Ipv4 { payload_at, end, udp } => {
-                let udp_checksum = if udp { payload_at + 6..payload_at + 8 } else { end..end };
+            Mask::Ipv4 { checksum_at, end } => {
+                let checksum = checksum_at.map_or(end..end, |at| at..at + 2);
                 [
                     0..Self::IPV4_IDENTIFICATION.start,
                     Self::IPV4_IDENTIFICATION.end..Self::IPV4_CHECKSUM.start,
-                    Self::IPV4_CHECKSUM.end..udp_checksum.start,
-                    udp_checksum.end..end,
+                    Self::IPV4_CHECKSUM.end..checksum.start,
+                    checksum.end..end,
                 ]
             }
         }
@@ -65,7 +68,9 @@ impl DatagramFlow {
     pub(super) fn advance(&mut self, out: &mut Outbox) -> Result<(), Reason> {
         let verdict = self.compare(out);
         while out.open && self.equal > 0 {
-            let (Some(outgoing), Some(witness)) = (self.primary.pop_front(), self.secondary.pop_front()) else {
+            let (Some(outgoing), Some(witness)) =
+                (self.primary.pop_front(), self.secondary.pop_front())
+            else {
                 break;
             };
             self.equal -= 1;
@@ -85,8 +90,14 @@ impl DatagramFlow {
     }
 
     pub(super) fn waiting(&self) -> Option<Waiting> {
-        let primary = self.primary.front().map(|d| Waiting { since: d.item.since, is_primary: true });
-        let secondary = self.secondary.front().map(|d| Waiting { since: d.item.since, is_primary: false });
+        let primary = self.primary.front().map(|d| Waiting {
+            since: d.item.since,
+            is_primary: true,
+        });
+        let secondary = self.secondary.front().map(|d| Waiting {
+            since: d.item.since,
+            is_primary: false,
+        });
         longest(primary, secondary)
     }
 
@@ -95,11 +106,20 @@ impl DatagramFlow {
     }
 
     fn compare(&mut self, out: &mut Outbox) -> Result<(), Reason> {
-        while let (Some(outgoing), Some(witness)) = (self.primary.get(self.equal), self.secondary.get(self.equal)) {
-            match first_difference(&outgoing.item.frame, outgoing.mask, &witness.item.frame, witness.mask) {
+        while let (Some(outgoing), Some(witness)) =
+            (self.primary.get(self.equal), self.secondary.get(self.equal))
+        {
+            match first_difference(
+                &outgoing.item.frame,
+                outgoing.mask,
+                &witness.item.frame,
+                witness.mask,
+            ) {
                 None => self.equal += 1,
                 Some(offset) => {
-                    return Err(Reason::PayloadDiffers { offset: offset as u64 });
+                    return Err(Reason::PayloadDiffers {
+                        offset: offset as u64,
+                    });
                 }
             }
             out.compared_bytes += outgoing.item.frame.len() as u64;
@@ -111,9 +131,17 @@ impl DatagramFlow {
 /// Where two frames first differ in a byte that is compared.
 fn first_difference(a: &[u8], mask_a: Mask, b: &[u8], mask_b: Mask) -> Option<usize> {
     // Packets of different shape have stretches of different length, which are not equal.
-    for (in_a, in_b) in mask_a.compared(a.len()).into_iter().zip(mask_b.compared(b.len())) {
+    for (in_a, in_b) in mask_a
+        .compared(a.len())
+        .into_iter()
+        .zip(mask_b.compared(b.len()))
+    {
         if a[in_a.clone()] != b[in_b.clone()] {
-            let equal = a[in_a.clone()].iter().zip(&b[in_b]).take_while(|(a, b)| a == b).count();
+            let equal = a[in_a.clone()]
+                .iter()
+                .zip(&b[in_b])
+                .take_while(|(a, b)| a == b)
+                .count();
             return Some(in_a.start + equal);
         }
     }
@@ -153,7 +181,7 @@ mod tests {
         let long = echo_reply(1, 2, &[7; 20]);
         assert!(difference(&long, &echo_reply(1, 2, &[7; 21])).is_some());
         assert!(difference(&echo_reply(1, 2, &[7; 21]), &long).is_some());
-        assert_eq!(difference(&long, &echo_reply(1, 3, &[7; 20])), Some(36));
+        assert_eq!(difference(&long, &echo_reply(1, 3, &[7; 20])), Some(41));
         let mut with_option = long[..34].to_vec();
         with_option.extend_from_slice(&[1, 1, 1, 1]);
         with_option.extend_from_slice(&long[34..]);

@@ -86,7 +86,7 @@
 //! | payload | compared | rule 1 |
 //! | **UDP** ports, length, payload | compared | |
 //! | checksum | ignored | follows from the rest, or is left to the card |
-//! | **ICMP**, whole | compared | |
+//! | **ICMP**, but for the checksum of an echo | compared | |
 //! | **ARP**, whole frame | compared | |
 //! | fragments and other IPv4 protocols | as IPv4 above, payload whole | |
 //! | everything else (IPv6, VLAN, malformed), whole frame | compared | in order with the others of its EtherType |
@@ -152,8 +152,12 @@ impl Default for CompareConfig {
 /// When a frame of the primary is lost, or more is held than the limits allow.
 #[doc(hidden)]
 pub fn fuzz(data: &[u8]) {
-    let config =
-        CompareConfig { max_held_bytes: 8 << 10, max_flow_bytes: 4 << 10, max_flows: 4, ..CompareConfig::default() };
+    let config = CompareConfig {
+        max_held_bytes: 8 << 10,
+        max_flow_bytes: 4 << 10,
+        max_flows: 4,
+        ..CompareConfig::default()
+    };
     let mut comparator = Comparator::new(config);
     let mut now = Instant::now();
     let (mut taken, mut given) = (0, 0);

@@ -1,0 +1,608 @@
+use super::*;
+use crate::net::testing::{CLIENT, arp_request, echo_reply, udp};
+use proptest::prelude::*;
+
+const MSS: [u8; 4] = [2, 4, 5, 0xb4];
+const NOTHING: [Frame; 0] = [];
+
+fn data(seq: u32, payload: &[u8]) -> Frame {
+    tcp().seq(seq).ack(500).payload(payload).frame()
+}
+
+fn ack(seq: u32, ack: u32) -> Frame {
+    tcp().seq(seq).ack(ack).frame()
+}
+
+/// A bench on which the primary's handshake with number 1000 has left; the secondary chose 9000.
+fn connected() -> Bench {
+    let mut bench = Bench::new();
+    let syn_ack = tcp().syn().seq(1000).ack(500).options(&MSS).frame();
+    assert_eq!(bench.primary(&syn_ack), NOTHING);
+    assert_eq!(
+        bench.secondary(
+            &tcp()
+                .syn()
+                .seq(9000)
+                .ack(500)
+                .options(&MSS)
+                .identification(7)
+                .frame()
+        ),
+        [syn_ack]
+    );
+    assert_eq!(bench.consumed(), [0]);
+    bench
+}
+
+#[test]
+fn segmentation_is_no_difference() {
+    let mut bench = connected();
+    assert!(bench.secondary(&data(1001, b"ab")).is_empty());
+    assert!(bench.primary(&data(1001, b"abcdef")).is_empty());
+    assert!(bench.secondary(&data(1003, b"cde")).is_empty());
+    assert_eq!(
+        bench.secondary(&data(1006, b"fghi")),
+        [data(1001, b"abcdef")]
+    );
+    assert_eq!(bench.consumed(), [1, 2]);
+    assert_eq!(bench.primary(&data(1007, b"g")), [data(1007, b"g")]);
+    assert_eq!(bench.primary(&data(1008, b"hi")), [data(1008, b"hi")]);
+    assert_eq!(bench.consumed(), [3]);
+    assert_eq!(bench.reason(), None);
+}
+
+#[test]
+fn different_bytes_diverge_at_once_and_never_leave() {
+    let mut bench = connected();
+    bench.primary(&data(1001, b"same"));
+    bench.primary(&data(1005, b"10:15"));
+    assert_eq!(
+        bench.secondary(&data(1001, b"same10:16")),
+        [data(1001, b"same")]
+    );
+    assert_eq!(
+        bench.reason(),
+        Some(Reason::PayloadDiffers { offset: 1009 })
+    );
+    assert!(bench.primary(&data(1005, b"10:15")).is_empty());
+    assert_eq!(bench.reason(), None, "one divergence in an epoch");
+    assert_eq!(
+        bench.checkpoint(),
+        [data(1005, b"10:15"), data(1005, b"10:15")]
+    );
+    assert_eq!(
+        bench.primary(&data(1005, b"10:15")),
+        [data(1005, b"10:15")],
+        "a retransmission over the epoch"
+    );
+}
+
+#[test]
+fn no_acknowledgement_leaves_before_the_secondary_gave_it() {
+    let mut bench = connected();
+    assert!(bench.primary(&ack(1001, 600)).is_empty());
+    assert!(bench.primary(&data(1001, b"x")).is_empty());
+    assert!(bench.secondary(&ack(1001, 599)).is_empty());
+    assert!(
+        bench.secondary(&data(1001, b"x")).is_empty(),
+        "its acknowledgement does not go back"
+    );
+    assert_eq!(
+        bench.secondary(&ack(1002, 700)),
+        [ack(1001, 600), data(1001, b"x")]
+    );
+    // The acknowledgement of 700 has not been heard yet, and is the only one worth keeping.
+    assert_eq!(bench.consumed(), [1, 2]);
+    assert_eq!(bench.primary(&ack(1002, 700)), [ack(1002, 700)]);
+    assert_eq!(bench.consumed(), [3]);
+}
+
+#[test]
+fn a_window_update_is_kept_until_it_was_said() {
+    let mut bench = connected();
+    let window = |window| tcp().seq(1001).ack(500).window(window).frame();
+    assert_eq!(bench.primary(&window(0)), [window(0)]);
+    bench.secondary(&window(0));
+    assert_eq!(bench.consumed(), [1]);
+    bench.secondary(&window(4096));
+    assert_eq!(bench.consumed(), []);
+    assert_eq!(bench.primary(&window(4096)), [window(4096)]);
+    assert_eq!(bench.consumed(), [2]);
+}
+
+#[test]
+fn the_baseline_of_an_epoch_is_what_the_primary_acknowledged() {
+    let mut bench = connected();
+    bench.secondary(&ack(1001, 900));
+    bench.primary(&ack(1001, 600));
+    bench.primary(&data(1001, b"held"));
+    bench.primary(&ack(1005, 950));
+    assert_eq!(bench.checkpoint(), [data(1001, b"held"), ack(1005, 950)]);
+    assert_eq!(bench.primary(&ack(1005, 950)), [ack(1005, 950)]);
+    assert!(bench.primary(&ack(1005, 951)).is_empty());
+    assert_eq!(bench.secondary(&ack(1005, 951)), [ack(1005, 951)]);
+    // A secondary that was ahead is so no more.
+    bench.secondary(&ack(1005, 2000));
+    bench.checkpoint();
+    assert!(bench.primary(&ack(1005, 1500)).is_empty());
+}
+
+#[test]
+fn nothing_leaves_between_capture_and_the_secondarys_run() {
+    let mut bench = connected();
+    bench.secondary(&data(1001, b"abc"));
+    bench.primary(&data(1001, b"abc"));
+    bench.primary(&data(1004, b"held"));
+    assert_eq!(bench.capture(), [data(1004, b"held")]);
+    // A retransmission, a known acknowledgement, and what both have produced.
+    for frame in [data(1001, b"abc"), ack(1008, 500), data(1008, b"new")] {
+        assert!(bench.primary(&frame).is_empty());
+    }
+    assert!(bench.secondary(&data(1008, b"new")).is_empty());
+    bench.pass(Duration::from_secs(5));
+    assert_eq!(
+        (bench.reason(), bench.comparator.poll_timeout()),
+        (None, None)
+    );
+    bench.comparator.secondary_running(bench.now);
+    assert_eq!(
+        bench.released(),
+        [data(1001, b"abc"), ack(1008, 500), data(1008, b"new")]
+    );
+}
+
+#[test]
+fn probes_and_keep_alives_leave() {
+    let mut bench = connected();
+    bench.primary(&data(1001, b"abc"));
+    bench.secondary(&data(1001, b"abc"));
+    for frame in [ack(1003, 500), data(1003, b"?"), ack(1004, 500)] {
+        assert_eq!(bench.primary(&frame), [frame]);
+    }
+    bench.consumed();
+    bench.secondary(&data(1003, b"!"));
+    assert_eq!(bench.consumed(), [2], "what has left is not compared again");
+    assert_eq!(bench.reason(), None);
+}
+
+#[test]
+fn ends_must_agree() {
+    let mut bench = connected();
+    let fin = tcp().seq(1001).ack(500).payload(b"bye").fin().frame();
+    assert!(bench.primary(&fin).is_empty());
+    assert!(bench.secondary(&data(1001, b"bye")).is_empty());
+    assert_eq!(
+        bench.secondary(&tcp().seq(1004).ack(500).fin().frame()),
+        std::slice::from_ref(&fin)
+    );
+    assert_eq!(bench.consumed(), [1, 2]);
+    assert_eq!(bench.primary(&fin), [fin], "repeated");
+
+    let mut longer = connected();
+    longer.primary(&tcp().seq(1001).ack(500).fin().frame());
+    longer.secondary(&data(1001, b"more"));
+    assert_eq!(longer.reason(), Some(Reason::FlagsDiffer));
+
+    let mut shorter = connected();
+    shorter.primary(&data(1001, b"more"));
+    shorter.secondary(&tcp().seq(1001).ack(500).fin().frame());
+    assert_eq!(shorter.reason(), Some(Reason::FlagsDiffer));
+}
+
+#[test]
+fn a_reset_needs_the_others() {
+    let mut bench = connected();
+    let reset = tcp().rst().seq(1001).frame();
+    assert!(bench.primary(&reset).is_empty());
+    assert_eq!(bench.secondary(&reset), std::slice::from_ref(&reset));
+    assert_eq!(bench.consumed(), [1]);
+    assert_eq!(
+        bench.primary(&reset),
+        std::slice::from_ref(&reset),
+        "the same, said again"
+    );
+    let other = tcp().rst().seq(2000).frame();
+    assert!(bench.primary(&other).is_empty());
+    bench.pass(Duration::from_millis(200));
+    assert!(matches!(bench.reason(), Some(Reason::Unmatched { .. })));
+
+    let mut only_secondary = connected();
+    only_secondary.secondary(&reset);
+    only_secondary.pass(Duration::from_millis(200));
+    let reason = only_secondary.reason();
+    assert_eq!(
+        reason,
+        Some(Reason::OnlySecondary {
+            waited: Duration::from_millis(200)
+        })
+    );
+}
+
+#[test]
+fn a_closed_port_refuses_each_attempt_on_both() {
+    let mut bench = Bench::new();
+    for attempt in [700, 100, 40_000] {
+        let refusal = tcp().rst().seq(0).ack(attempt).frame();
+        assert!(bench.primary(&refusal).is_empty(), "attempt {attempt}");
+        assert_eq!(
+            bench.secondary(&refusal),
+            std::slice::from_ref(&refusal),
+            "attempt {attempt}"
+        );
+    }
+    assert_eq!((bench.reason(), bench.consumed()), (None, vec![0, 1, 2]));
+}
+
+#[test]
+fn handshakes_must_offer_the_same() {
+    let syn = |isn| tcp().syn().seq(isn).ack(500);
+    let clock = |value| [&[1, 1, 8, 10][..], &u32::to_be_bytes(value), &[0; 4]].concat();
+    for (ours, theirs, agree) in [
+        (syn(1).options(&MSS), syn(2).options(&MSS), true),
+        (syn(1).options(&clock(5)), syn(2).options(&clock(6)), true),
+        (syn(1).options(&MSS), syn(2).options(&[2, 4, 5, 0]), false),
+        (syn(1).options(&MSS), syn(2), false),
+        (syn(1), syn(2).ack(501), false),
+        (tcp().syn().seq(1), syn(2), false),
+    ] {
+        let mut bench = Bench::new();
+        bench.primary(&ours.clone().frame());
+        let left = bench.secondary(&theirs.frame());
+        assert_eq!(left, if agree { vec![ours.frame()] } else { vec![] });
+        assert_eq!(bench.reason(), (!agree).then_some(Reason::HandshakeDiffers));
+    }
+}
+
+/// The same ports again, the machines in turn ahead; the stream's new bytes lie where old ones had left.
+#[test]
+fn ports_used_again_begin_a_new_stream() {
+    let mut bench = connected();
+    bench.primary(&data(1001, b"old bytes"));
+    bench.secondary(&data(1001, b"old bytes"));
+    let syn = |isn| tcp().syn().seq(isn).ack(800).frame();
+    let new = |payload: &[u8]| tcp().seq(1001).ack(800).payload(payload).frame();
+
+    assert!(bench.primary(&syn(1000 - 1)).is_empty());
+    assert!(
+        bench
+            .primary(&tcp().seq(1000).ack(800).payload(b"?new bytes").frame())
+            .is_empty()
+    );
+    assert!(
+        bench.secondary(&data(1001, b"old ")).is_empty(),
+        "lags behind, in the old connection"
+    );
+    assert_eq!(bench.secondary(&syn(77)), [syn(999)]);
+    assert_eq!(
+        bench
+            .secondary(&tcp().seq(1000).ack(800).payload(b"?new bytes").frame())
+            .len(),
+        1
+    );
+    assert_eq!(bench.consumed(), [0, 1, 2, 3, 4][1..]);
+
+    assert!(bench.secondary(&syn(78)).is_empty());
+    assert!(bench.secondary(&new(b"third")).is_empty());
+    assert!(
+        bench
+            .primary(&tcp().seq(1010).ack(800).fin().frame())
+            .is_empty(),
+        "the second's end, which only the primary sends"
+    );
+    assert!(bench.primary(&syn(1000)).is_empty());
+    assert_eq!(bench.reason(), None);
+    bench.pass(Duration::from_millis(200));
+    assert!(bench.reason().is_some());
+    assert_eq!(bench.checkpoint().len(), 2);
+    assert!(
+        bench.primary(&new(b"third")).is_empty(),
+        "what left in the first connection was another's"
+    );
+    assert_eq!(bench.secondary(&new(b"third")), [new(b"third")]);
+}
+
+#[test]
+fn a_syn_repeated_by_either_is_the_same_connection() {
+    let mut bench = Bench::new();
+    let syn = |isn| tcp().syn().seq(isn).ack(500).frame();
+    bench.primary(&syn(1000));
+    bench.primary(&syn(1000));
+    bench.secondary(&syn(9000));
+    assert_eq!(bench.secondary(&syn(9000)), NOTHING);
+    assert_eq!(bench.secondary(&syn(1000)), NOTHING, "already rewritten");
+    assert_eq!(bench.consumed(), [0, 1, 2]);
+    bench.primary(&data(1001, b"x"));
+    assert_eq!(bench.secondary(&data(1001, b"x")), [data(1001, b"x")]);
+    assert_eq!(bench.checkpoint(), NOTHING);
+    assert_eq!(bench.secondary(&syn(1000)), NOTHING);
+    assert_eq!((bench.consumed(), bench.reason()), (vec![0], None));
+}
+
+/// Where a connection older than protection begins is not known: a hole in what has left is not taken for left.
+#[test]
+fn an_older_connection_has_no_known_beginning() {
+    let mut bench = Bench::new();
+    bench.primary(&data(2000, b"late"));
+    assert_eq!(bench.secondary(&data(2000, b"late")), [data(2000, b"late")]);
+    let earlier = data(1996, b"1015");
+    assert!(bench.primary(&earlier).is_empty());
+    bench.secondary(&data(1996, b"1016"));
+    assert_eq!(
+        bench.reason(),
+        Some(Reason::PayloadDiffers { offset: 1999 })
+    );
+    assert_eq!(bench.checkpoint(), std::slice::from_ref(&earlier));
+    assert_eq!(bench.primary(&earlier), [earlier]);
+}
+
+#[test]
+fn a_number_out_of_every_window_is_refused() {
+    let mut bench = connected();
+    bench.primary(&data(1001, b"x"));
+    bench.secondary(&data(1001, b"x"));
+    bench.secondary(&data(0x5000_0000, b"x"));
+    assert_eq!(bench.reason(), Some(Reason::OutOfWindow));
+}
+
+#[test]
+fn urgent_data_leave_when_the_secondary_marked_them() {
+    let mut bench = connected();
+    let urgent = tcp().seq(1001).ack(500).payload(b"abc").urgent(2).frame();
+    bench.primary(&urgent);
+    assert!(bench.secondary(&data(1001, b"abc")).is_empty());
+    assert_eq!(bench.secondary(&urgent), [urgent]);
+}
+
+#[test]
+fn datagrams_keep_their_order() {
+    let mut bench = Bench::new();
+    let frames = [udp(7, 9, b"one"), udp(7, 9, b"two"), udp(7, 9, b"three")];
+    for frame in &frames {
+        assert!(bench.primary(frame).is_empty());
+    }
+    for frame in &frames {
+        assert_eq!(bench.secondary(frame), std::slice::from_ref(frame));
+    }
+    bench.secondary(&udp(7, 9, b"four"));
+    bench.primary(&udp(7, 9, b"five"));
+    assert_eq!(bench.reason(), Some(Reason::PayloadDiffers { offset: 43 }));
+    assert_eq!(bench.consumed(), [0, 1, 2]);
+}
+
+/// Every kind of frame is compared, and none of them waits for another kind.
+#[test]
+fn every_kind_is_a_flow() {
+    let mut ipv6 = udp(1, 2, b"x").to_vec();
+    ipv6[12..14].copy_from_slice(&[0x86, 0xdd]);
+    let mut vlan = udp(1, 2, b"x").to_vec();
+    vlan[12..14].copy_from_slice(&[0x81, 0]);
+    let mut fragment = udp(1, 2, b"x").to_vec();
+    fragment[20] |= 0x20;
+    let mut malformed = udp(1, 2, b"x").to_vec();
+    malformed[16] = 0xff;
+    let frames = [
+        Frame::new(),
+        Frame::from_static(&[2; 13]),
+        arp_request(CLIENT),
+        echo_reply(1, 1, b"x"),
+        udp(1, 2, b"x"),
+        data(5, b"x"),
+        ipv6.into(),
+        vlan.into(),
+        fragment.into(),
+        malformed.into(),
+    ];
+    let mut bench = Bench::new();
+    for frame in &frames {
+        assert!(bench.primary(frame).is_empty());
+    }
+    for frame in frames.iter().rev() {
+        // The first two are of one kind.
+        if frame.len() >= 14 {
+            assert_eq!(bench.secondary(frame), std::slice::from_ref(frame));
+        }
+    }
+    for frame in &frames[..2] {
+        assert_eq!(bench.secondary(frame), std::slice::from_ref(frame));
+    }
+    assert_eq!(
+        (bench.consumed().len(), bench.reason()),
+        (frames.len(), None)
+    );
+}
+
+#[test]
+fn cards_are_separate() {
+    let mut bench = Bench::new();
+    bench
+        .comparator
+        .handle_primary(0, udp(1, 2, b"x"), bench.now);
+    bench
+        .comparator
+        .handle_secondary(1, 0, udp(1, 2, b"x"), bench.now);
+    assert_eq!(bench.comparator.poll_release(), None);
+    bench
+        .comparator
+        .handle_primary(1, udp(1, 2, b"x"), bench.now);
+    assert_eq!(bench.comparator.poll_release().unwrap().nic, 1);
+}
+
+#[test]
+fn waiting_is_limited_and_counted_from_the_secondarys_run() {
+    let mut bench = Bench::new();
+    bench.capture();
+    bench.primary(&udp(1, 2, b"x"));
+    bench.pass(Duration::from_secs(1));
+    bench.comparator.secondary_running(bench.now);
+    assert_eq!(
+        bench.comparator.poll_timeout(),
+        Some(bench.now + Duration::from_millis(200))
+    );
+    bench.pass(Duration::from_millis(199));
+    assert_eq!(bench.reason(), None);
+    bench.pass(Duration::from_millis(1));
+    assert_eq!(
+        bench.reason(),
+        Some(Reason::Unmatched {
+            waited: Duration::from_millis(1200)
+        })
+    );
+    assert_eq!(bench.comparator.poll_timeout(), None);
+    assert_eq!(bench.checkpoint(), [udp(1, 2, b"x")]);
+    assert_eq!(bench.comparator.poll_timeout(), None);
+}
+
+#[test]
+fn a_match_in_time_is_not_late() {
+    let mut bench = Bench::new();
+    for round in 0..10 {
+        bench.primary(&udp(1, 2, &[round]));
+        bench.pass(Duration::from_millis(150));
+        assert_eq!(bench.secondary(&udp(1, 2, &[round])).len(), 1);
+    }
+    assert_eq!(bench.reason(), None);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(
+        (bench.reason(), bench.comparator.poll_timeout()),
+        (None, None)
+    );
+}
+
+#[test]
+fn what_is_held_is_handed_back_in_the_order_of_all_flows() {
+    let mut bench = Bench::new();
+    let frames: Vec<Frame> = (0..100u16)
+        .map(|n| udp(n * 7 % 13, n % 5, &n.to_be_bytes()))
+        .collect();
+    for frame in &frames {
+        bench.primary(frame);
+    }
+    assert_eq!(bench.checkpoint(), frames);
+    assert_eq!(bench.comparator.counters().held_bytes, 0);
+}
+
+#[test]
+fn full_queues_lose_nothing() {
+    let config = CompareConfig {
+        max_held_bytes: 20_000,
+        max_flow_bytes: 10_000,
+        ..CompareConfig::default()
+    };
+    let mut bench = Bench::with(config);
+    let mut sent = Vec::new();
+    while !bench.comparator.is_full() {
+        let port = 2 + u16::from(sent.len() > 40);
+        sent.push(udp(1, port, &[sent.len() as u8; 100]));
+        bench.primary(sent.last().unwrap());
+    }
+    assert_eq!(bench.reason(), Some(Reason::QueueFull(Limit::FlowBytes)));
+    // Those that still match leave, and make room.
+    assert_eq!(bench.secondary(&sent[0]), &sent[..1]);
+    assert!(!bench.comparator.is_full());
+    assert_eq!(bench.checkpoint(), &sent[1..]);
+    assert!(!bench.comparator.is_full());
+}
+
+/// While the secondary does not run, no checkpoint would make room.
+#[test]
+fn a_full_queue_before_the_secondary_runs_is_no_divergence() {
+    let config = CompareConfig {
+        max_held_bytes: 2000,
+        ..CompareConfig::default()
+    };
+    let mut bench = Bench::with(config);
+    bench.capture();
+    let mut sent = 0;
+    while !bench.comparator.is_full() {
+        bench.primary(&udp(1, 2, b"x"));
+        sent += 1;
+    }
+    assert_eq!(bench.reason(), None);
+    bench.comparator.secondary_running(bench.now);
+    for _ in 0..sent {
+        assert_eq!(bench.secondary(&udp(1, 2, b"x")).len(), 1);
+    }
+    assert_eq!(bench.reason(), None);
+}
+
+#[test]
+fn a_forgotten_frame_of_the_secondary_closes_the_epoch() {
+    let config = CompareConfig {
+        max_flow_bytes: 1000,
+        ..CompareConfig::default()
+    };
+    let mut bench = Bench::with(config);
+    for number in 0..6 {
+        bench.secondary(&udp(1, 2, &[number]));
+    }
+    assert_eq!(bench.reason(), Some(Reason::QueueFull(Limit::FlowBytes)));
+    assert!(bench.comparator.counters().forgotten_frames >= 1);
+    assert!(bench.primary(&udp(1, 2, &[0])).is_empty());
+    assert_eq!(bench.checkpoint(), [udp(1, 2, &[0])]);
+    bench.secondary(&udp(1, 2, &[1]));
+    assert_eq!(bench.primary(&udp(1, 2, &[1])), [udp(1, 2, &[1])]);
+}
+
+#[test]
+fn idle_flows_make_room_and_busy_ones_do_not() {
+    let config = CompareConfig {
+        max_flows: 4,
+        ..CompareConfig::default()
+    };
+    let mut bench = Bench::with(config);
+    for port in 0..100 {
+        bench.primary(&udp(port, 2, b"x"));
+        assert_eq!(bench.secondary(&udp(port, 2, b"x")).len(), 1);
+    }
+    assert_eq!(
+        (
+            bench.comparator.counters().flows,
+            bench.comparator.counters().evicted_flows
+        ),
+        (4, 96)
+    );
+    let frames: Vec<Frame> = (200..205).map(|port| udp(port, 2, b"x")).collect();
+    for frame in &frames {
+        assert!(!bench.comparator.is_full());
+        bench.primary(frame);
+    }
+    assert!(bench.comparator.is_full());
+    assert_eq!(bench.reason(), Some(Reason::QueueFull(Limit::Flows)));
+    assert_eq!(bench.secondary(&frames[0]).len(), 1);
+    assert_eq!(bench.checkpoint(), &frames[1..]);
+    assert!(!bench.comparator.is_full());
+}
+
+#[test]
+fn a_refused_frame_of_an_ended_epoch_does_not_come_again() {
+    let mut bench = Bench::new();
+    bench.primary(&udp(1, 2, b"x"));
+    bench
+        .comparator
+        .handle_secondary(0, 0, udp(1, 2, b"x"), bench.now);
+    // Decided, but not fetched.
+    assert_eq!(bench.checkpoint(), [udp(1, 2, b"x")]);
+    assert_eq!((bench.released(), bench.consumed()), (vec![], vec![]));
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_frames_lose_nothing(data in proptest::collection::vec(any::<u8>(), 0..4000)) {
+        fuzz(&data);
+    }
+
+    /// Well-formed segments with arbitrary fields of one connection reach the code behind the parser.
+    #[test]
+    fn arbitrary_segments_lose_nothing(
+        segments in proptest::collection::vec((any::<u8>(), 0..64u8, 0..40u32, prop_oneof![Just(0u32), Just(1 << 30), Just(1 << 31)], 0..6usize), 0..200)
+    ) {
+        let mut data = Vec::new();
+        for (side, flags, near, far, bytes) in segments {
+            let mut frame = tcp().seq(near.wrapping_add(far).wrapping_sub(20)).ack(near).payload(&[side & 1; 6][..bytes]).frame().to_vec();
+            frame[47] = flags;
+            data.extend_from_slice(&[side, frame.len() as u8]);
+            data.extend_from_slice(&frame);
+        }
+        fuzz(&data);
+    }
+}
