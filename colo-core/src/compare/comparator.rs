@@ -64,11 +64,7 @@ impl Comparator {
     /// [`begin_epoch`](Self::begin_epoch). The caller stops when [`is_full`](Self::is_full).
     pub fn handle_primary(&mut self, nic: u8, frame: Frame, now: Instant) {
         self.counters.primary_frames += 1;
-        let outgoing = Outgoing {
-            order: self.next_order,
-            since: now,
-            frame,
-        };
+        let outgoing = Outgoing { order: self.next_order, since: now, frame };
         self.next_order += 1;
         let (key, content) = classify(nic, &outgoing.frame);
         let Some(id) = self.flow(key) else {
@@ -90,11 +86,7 @@ impl Comparator {
     /// primary's. May be called before [`secondary_running`](Self::secondary_running).
     pub fn handle_secondary(&mut self, nic: u8, number: u64, frame: Frame, now: Instant) {
         self.counters.secondary_frames += 1;
-        let witness = Witness {
-            number,
-            since: now,
-            frame,
-        };
+        let witness = Witness { number, since: now, frame };
         let (key, content) = classify(nic, &witness.frame);
         if self.is_blind {
             self.counters.forgotten_frames += 1;
@@ -141,12 +133,7 @@ impl Comparator {
 
     /// Looks for frames that have waited too long. May be called at any time.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while !self.has_diverged
-            && self
-                .alarms
-                .peek()
-                .is_some_and(|Reverse((since, _))| self.is_late(*since, now))
-        {
+        while !self.has_diverged && self.alarms.peek().is_some_and(|Reverse((since, _))| self.is_late(*since, now)) {
             let Some(Reverse((_, id))) = self.alarms.pop() else {
                 return;
             };
@@ -156,15 +143,9 @@ impl Comparator {
             entry.has_alarm = false;
             let (key, waiting) = (*key, entry.flow.waiting());
             self.set_alarm(id);
-            if let Some(Waiting { since, is_primary }) =
-                waiting.filter(|waiting| self.is_late(waiting.since, now))
-            {
+            if let Some(Waiting { since, is_primary }) = waiting.filter(|waiting| self.is_late(waiting.since, now)) {
                 let waited = now.saturating_duration_since(since);
-                let reason = if is_primary {
-                    Reason::Unmatched { waited }
-                } else {
-                    Reason::OnlySecondary { waited }
-                };
+                let reason = if is_primary { Reason::Unmatched { waited } } else { Reason::OnlySecondary { waited } };
                 self.diverge(Some(key), reason);
             }
         }
@@ -189,16 +170,10 @@ impl Comparator {
             entry.has_alarm = false;
             entry.begin_epoch(epoch, &mut of_flow);
             let nic = key.nic;
-            ended.extend(
-                of_flow
-                    .drain(..)
-                    .map(|Outgoing { order, frame, .. }| (order, Release { nic, frame })),
-            );
+            ended.extend(of_flow.drain(..).map(|Outgoing { order, frame, .. }| (order, Release { nic, frame })));
         }
         let homeless = self.homeless.drain(..);
-        ended.extend(
-            homeless.map(|(nic, Outgoing { order, frame, .. })| (order, Release { nic, frame })),
-        );
+        ended.extend(homeless.map(|(nic, Outgoing { order, frame, .. })| (order, Release { nic, frame })));
         ended.sort_unstable_by_key(|(order, _)| *order);
         self.counters.handed_back_frames += ended.len() as u64;
 
@@ -208,11 +183,7 @@ impl Comparator {
         self.divergence = None;
         self.out.consumed.clear();
         // What may leave and was not fetched yet was decided on before.
-        self.out
-            .released
-            .drain(..)
-            .chain(ended.into_iter().map(|(_, release)| release))
-            .collect()
+        self.out.released.drain(..).chain(ended.into_iter().map(|(_, release)| release)).collect()
     }
 
     /// The secondary runs in this epoch, and all that [`begin_epoch`](Self::begin_epoch) returned has left. No frame of the primary
@@ -222,8 +193,7 @@ impl Comparator {
             return;
         }
         self.running_since = Some(now);
-        let mut waiting: Vec<(Instant, SlotId)> =
-            self.alarms.iter().map(|Reverse(alarm)| *alarm).collect();
+        let mut waiting: Vec<(Instant, SlotId)> = self.alarms.iter().map(|Reverse(alarm)| *alarm).collect();
         waiting.sort_unstable();
         for (_, id) in waiting {
             self.work(id, Flow::advance);
@@ -256,26 +226,14 @@ impl Comparator {
             }
             return Some(id);
         }
-        let entry = Entry {
-            flow: Flow::new(&key),
-            epoch: self.epoch,
-            has_alarm: false,
-            has_diverged: false,
-        };
-        let inserted = self
-            .flows
-            .insert(key, entry, |entry| entry.flow.waiting().is_none())
-            .ok()?;
+        let entry = Entry { flow: Flow::new(&key), epoch: self.epoch, has_alarm: false, has_diverged: false };
+        let inserted = self.flows.insert(key, entry, |entry| entry.flow.waiting().is_none()).ok()?;
         self.counters.evicted_flows += u64::from(inserted.evicted.is_some());
         Some(inserted.id)
     }
 
     /// Lets a flow do something, and keeps the sums and the alarms right.
-    fn work(
-        &mut self,
-        id: SlotId,
-        step: impl FnOnce(&mut Flow, &mut Outbox) -> Result<(), Reason>,
-    ) {
+    fn work(&mut self, id: SlotId, step: impl FnOnce(&mut Flow, &mut Outbox) -> Result<(), Reason>) {
         let open = self.running_since.is_some() && !self.is_blind;
         let Some((key, entry)) = self.flows.get_mut(id) else {
             return;
@@ -322,9 +280,7 @@ impl Comparator {
     }
 
     fn flow_held(&mut self, id: SlotId) -> Held {
-        self.flows
-            .get_mut(id)
-            .map_or(Held::default(), |(_, entry)| entry.flow.held())
+        self.flows.get_mut(id).map_or(Held::default(), |(_, entry)| entry.flow.held())
     }
 
     fn check_limit(&mut self, id: SlotId, key: FlowKey, side: impl Fn(Held) -> usize) {
@@ -367,12 +323,7 @@ impl fmt::Debug for Comparator {
     }
 }
 
-fn push_secondary(
-    flow: &mut Flow,
-    witness: Witness,
-    content: Content,
-    out: &mut Outbox,
-) -> Result<(), Reason> {
+fn push_secondary(flow: &mut Flow, witness: Witness, content: Content, out: &mut Outbox) -> Result<(), Reason> {
     flow.push_secondary(witness, content, out)?;
     flow.advance(out)
 }

@@ -11,10 +11,7 @@ pub(super) enum Mask {
     /// Every byte is compared.
     Nothing,
     /// The identification and the checksum of the IPv4 header, the checksum in the payload if any, and what follows the packet.
-    Ipv4 {
-        checksum_at: Option<usize>,
-        end: usize,
-    },
+    Ipv4 { checksum_at: Option<usize>, end: usize },
 }
 
 impl Mask {
@@ -68,9 +65,7 @@ impl DatagramFlow {
     pub(super) fn advance(&mut self, out: &mut Outbox) -> Result<(), Reason> {
         let verdict = self.compare(out);
         while out.open && self.equal > 0 {
-            let (Some(outgoing), Some(witness)) =
-                (self.primary.pop_front(), self.secondary.pop_front())
-            else {
+            let (Some(outgoing), Some(witness)) = (self.primary.pop_front(), self.secondary.pop_front()) else {
                 break;
             };
             self.equal -= 1;
@@ -90,14 +85,8 @@ impl DatagramFlow {
     }
 
     pub(super) fn waiting(&self) -> Option<Waiting> {
-        let primary = self.primary.front().map(|d| Waiting {
-            since: d.item.since,
-            is_primary: true,
-        });
-        let secondary = self.secondary.front().map(|d| Waiting {
-            since: d.item.since,
-            is_primary: false,
-        });
+        let primary = self.primary.front().map(|d| Waiting { since: d.item.since, is_primary: true });
+        let secondary = self.secondary.front().map(|d| Waiting { since: d.item.since, is_primary: false });
         longest(primary, secondary)
     }
 
@@ -106,20 +95,11 @@ impl DatagramFlow {
     }
 
     fn compare(&mut self, out: &mut Outbox) -> Result<(), Reason> {
-        while let (Some(outgoing), Some(witness)) =
-            (self.primary.get(self.equal), self.secondary.get(self.equal))
-        {
-            match first_difference(
-                &outgoing.item.frame,
-                outgoing.mask,
-                &witness.item.frame,
-                witness.mask,
-            ) {
+        while let (Some(outgoing), Some(witness)) = (self.primary.get(self.equal), self.secondary.get(self.equal)) {
+            match first_difference(&outgoing.item.frame, outgoing.mask, &witness.item.frame, witness.mask) {
                 None => self.equal += 1,
                 Some(offset) => {
-                    return Err(Reason::PayloadDiffers {
-                        offset: offset as u64,
-                    });
+                    return Err(Reason::PayloadDiffers { offset: offset as u64 });
                 }
             }
             out.compared_bytes += outgoing.item.frame.len() as u64;
@@ -131,17 +111,9 @@ impl DatagramFlow {
 /// Where two frames first differ in a byte that is compared.
 fn first_difference(a: &[u8], mask_a: Mask, b: &[u8], mask_b: Mask) -> Option<usize> {
     // Packets of different shape have stretches of different length, which are not equal.
-    for (in_a, in_b) in mask_a
-        .compared(a.len())
-        .into_iter()
-        .zip(mask_b.compared(b.len()))
-    {
+    for (in_a, in_b) in mask_a.compared(a.len()).into_iter().zip(mask_b.compared(b.len())) {
         if a[in_a.clone()] != b[in_b.clone()] {
-            let equal = a[in_a.clone()]
-                .iter()
-                .zip(&b[in_b])
-                .take_while(|(a, b)| a == b)
-                .count();
+            let equal = a[in_a.clone()].iter().zip(&b[in_b]).take_while(|(a, b)| a == b).count();
             return Some(in_a.start + equal);
         }
     }

@@ -3,8 +3,7 @@ use super::tcp::TcpFlow;
 use super::verdict::{Reason, Release};
 use crate::net::Frame;
 use crate::net::wire::{
-    ETHERNET_HEADER_BYTES, ETHERTYPE_ARP, Ipv4Packet, PROTOCOL_ICMP, PROTOCOL_UDP, Segment,
-    TcpFlags, ethertype,
+    ETHERNET_HEADER_BYTES, ETHERTYPE_ARP, Ipv4Packet, PROTOCOL_ICMP, PROTOCOL_UDP, Segment, TcpFlags, ethertype,
 };
 use std::collections::VecDeque;
 use std::fmt;
@@ -79,31 +78,15 @@ pub enum FlowKind {
 impl fmt::Display for FlowKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            FlowKind::Tcp {
-                source,
-                destination,
-            } => write!(f, "TCP {source} > {destination}"),
-            FlowKind::Udp {
-                source,
-                destination,
-            } => write!(f, "UDP {source} > {destination}"),
-            FlowKind::Echo {
-                source,
-                destination,
-                identifier,
-                reply,
-            } => {
+            FlowKind::Tcp { source, destination } => write!(f, "TCP {source} > {destination}"),
+            FlowKind::Udp { source, destination } => write!(f, "UDP {source} > {destination}"),
+            FlowKind::Echo { source, destination, identifier, reply } => {
                 let kind = if reply { "reply" } else { "request" };
-                write!(
-                    f,
-                    "ICMP echo {kind} {source} > {destination} id {identifier}"
-                )
+                write!(f, "ICMP echo {kind} {source} > {destination} id {identifier}")
             }
-            FlowKind::Ipv4 {
-                source,
-                destination,
-                protocol,
-            } => write!(f, "IPv4 {source} > {destination} protocol {protocol}"),
+            FlowKind::Ipv4 { source, destination, protocol } => {
+                write!(f, "IPv4 {source} > {destination} protocol {protocol}")
+            }
             FlowKind::Arp { sender, target } => write!(f, "ARP {sender} for {target}"),
             FlowKind::Ethertype(number) => write!(f, "EtherType {number:#06x}"),
             FlowKind::Malformed => f.write_str("malformed frames"),
@@ -126,92 +109,40 @@ pub(super) fn classify(nic: u8, frame: &[u8]) -> (FlowKey, Content) {
         Some(ETHERTYPE_ARP) => (classify_arp(frame), Content::Datagram(Mask::Nothing)),
         Some(number) => match Ipv4Packet::parse(frame) {
             Some(packet) => classify_ipv4(frame, &packet),
-            None => (
-                FlowKind::Ethertype(number),
-                Content::Datagram(Mask::Nothing),
-            ),
+            None => (FlowKind::Ethertype(number), Content::Datagram(Mask::Nothing)),
         },
     };
     (FlowKey { nic, kind }, content)
 }
 
 fn classify_ipv4(frame: &[u8], packet: &Ipv4Packet) -> (FlowKind, Content) {
-    let Ipv4Packet {
-        source,
-        destination,
-        protocol,
-        ..
-    } = *packet;
+    let Ipv4Packet { source, destination, protocol, .. } = *packet;
     if let Some((segment, from, to)) = Segment::parse(frame, packet) {
         let ends = segment.has(TcpFlags::FIN) || segment.has(TcpFlags::RST);
         // A segment that opens and ends a connection at once has no place in a stream.
         if !(segment.has(TcpFlags::SYN) && ends) {
-            let (source, destination) = (
-                SocketAddrV4::new(source, from),
-                SocketAddrV4::new(destination, to),
-            );
-            return (
-                FlowKind::Tcp {
-                    source,
-                    destination,
-                },
-                Content::Segment(segment),
-            );
+            let (source, destination) = (SocketAddrV4::new(source, from), SocketAddrV4::new(destination, to));
+            return (FlowKind::Tcp { source, destination }, Content::Segment(segment));
         }
     }
-    let port = |at: usize| {
-        u16::from_be_bytes([
-            frame[packet.payload_at + at],
-            frame[packet.payload_at + at + 1],
-        ])
-    };
+    let port = |at: usize| u16::from_be_bytes([frame[packet.payload_at + at], frame[packet.payload_at + at + 1]]);
     let payload = packet.payload(frame);
     let mask = |checksum_at: Option<usize>| {
         let checksum_at = checksum_at.map(|at| packet.payload_at + at);
-        Content::Datagram(Mask::Ipv4 {
-            checksum_at,
-            end: packet.end,
-        })
+        Content::Datagram(Mask::Ipv4 { checksum_at, end: packet.end })
     };
     let whole = !packet.is_fragment && payload.len() >= 8;
     if whole && protocol == PROTOCOL_UDP && usize::from(port(4)) == payload.len() {
-        let (source, destination) = (
-            SocketAddrV4::new(source, port(0)),
-            SocketAddrV4::new(destination, port(2)),
-        );
-        return (
-            FlowKind::Udp {
-                source,
-                destination,
-            },
-            mask(Some(6)),
-        );
+        let (source, destination) = (SocketAddrV4::new(source, port(0)), SocketAddrV4::new(destination, port(2)));
+        return (FlowKind::Udp { source, destination }, mask(Some(6)));
     }
     const ECHO_REPLY: u8 = 0;
     const ECHO_REQUEST: u8 = 8;
-    if whole
-        && protocol == PROTOCOL_ICMP
-        && (payload[0] == ECHO_REPLY || payload[0] == ECHO_REQUEST)
-    {
+    if whole && protocol == PROTOCOL_ICMP && (payload[0] == ECHO_REPLY || payload[0] == ECHO_REQUEST) {
         let (identifier, reply) = (port(4), payload[0] == ECHO_REPLY);
-        return (
-            FlowKind::Echo {
-                source,
-                destination,
-                identifier,
-                reply,
-            },
-            mask(Some(2)),
-        );
+        return (FlowKind::Echo { source, destination, identifier, reply }, mask(Some(2)));
     }
-    (
-        FlowKind::Ipv4 {
-            source,
-            destination,
-            protocol,
-        },
-        mask(None),
-    )
+    (FlowKind::Ipv4 { source, destination, protocol }, mask(None))
 }
 
 fn classify_arp(frame: &[u8]) -> FlowKind {
@@ -219,10 +150,7 @@ fn classify_arp(frame: &[u8]) -> FlowKind {
     let arp = &frame[ETHERNET_HEADER_BYTES..];
     let address = |at: usize| Ipv4Addr::new(arp[at], arp[at + 1], arp[at + 2], arp[at + 3]);
     if arp.len() >= 28 && arp[..6] == ETHERNET_AND_IPV4 {
-        FlowKind::Arp {
-            sender: address(14),
-            target: address(24),
-        }
+        FlowKind::Arp { sender: address(14), target: address(24) }
     } else {
         FlowKind::Ethertype(ETHERTYPE_ARP)
     }
@@ -273,10 +201,7 @@ pub(super) struct Outbox {
 impl Outbox {
     pub(super) fn release(&mut self, frame: Frame) {
         self.released_frames += 1;
-        self.released.push_back(Release {
-            nic: self.nic,
-            frame,
-        });
+        self.released.push_back(Release { nic: self.nic, frame });
     }
 }
 
@@ -319,9 +244,7 @@ impl Flow {
         out: &mut Outbox,
     ) -> Result<(), Reason> {
         match (self, content) {
-            (Flow::Stream(flow), Content::Segment(segment)) => {
-                flow.push_secondary(witness, segment, out)
-            }
+            (Flow::Stream(flow), Content::Segment(segment)) => flow.push_secondary(witness, segment, out),
             (Flow::Datagrams(flow), Content::Datagram(mask)) => {
                 flow.push_secondary(witness, mask);
                 Ok(())

@@ -152,12 +152,8 @@ impl Default for CompareConfig {
 /// When a frame of the primary is lost, or more is held than the limits allow.
 #[doc(hidden)]
 pub fn fuzz(data: &[u8]) {
-    let config = CompareConfig {
-        max_held_bytes: 8 << 10,
-        max_flow_bytes: 4 << 10,
-        max_flows: 4,
-        ..CompareConfig::default()
-    };
+    let config =
+        CompareConfig { max_held_bytes: 8 << 10, max_flow_bytes: 4 << 10, max_flows: 4, ..CompareConfig::default() };
     let mut comparator = Comparator::new(config);
     let mut now = Instant::now();
     let (mut taken, mut given) = (0, 0);

@@ -22,11 +22,7 @@ impl Bench {
         let now = Instant::now();
         assert_eq!(comparator.begin_epoch(Epoch::FIRST), []);
         comparator.secondary_running(now);
-        Bench {
-            comparator,
-            now,
-            next_number: 0,
-        }
+        Bench { comparator, now, next_number: 0 }
     }
 
     /// The primary sends; returns what leaves.
@@ -37,29 +33,23 @@ impl Bench {
 
     /// The secondary sends; returns what leaves.
     fn secondary(&mut self, frame: &Frame) -> Vec<Frame> {
-        self.comparator
-            .handle_secondary(0, self.next_number, frame.clone(), self.now);
+        self.comparator.handle_secondary(0, self.next_number, frame.clone(), self.now);
         self.next_number += 1;
         self.released()
     }
 
     fn released(&mut self) -> Vec<Frame> {
-        std::iter::from_fn(|| self.comparator.poll_release())
-            .map(|release| release.frame)
-            .collect()
+        std::iter::from_fn(|| self.comparator.poll_release()).map(|release| release.frame).collect()
     }
 
     fn consumed(&mut self) -> Vec<u64> {
-        let mut numbers: Vec<u64> =
-            std::iter::from_fn(|| self.comparator.poll_consumed()).collect();
+        let mut numbers: Vec<u64> = std::iter::from_fn(|| self.comparator.poll_consumed()).collect();
         numbers.sort_unstable();
         numbers
     }
 
     fn reason(&mut self) -> Option<Reason> {
-        self.comparator
-            .poll_divergence()
-            .map(|divergence| divergence.reason)
+        self.comparator.poll_divergence().map(|divergence| divergence.reason)
     }
 
     /// A checkpoint; returns what is handed back.
@@ -73,11 +63,7 @@ impl Bench {
     fn capture(&mut self) -> Vec<Frame> {
         self.next_number = 0;
         let epoch = self.comparator.epoch().next();
-        self.comparator
-            .begin_epoch(epoch)
-            .into_iter()
-            .map(|release| release.frame)
-            .collect()
+        self.comparator.begin_epoch(epoch).into_iter().map(|release| release.frame).collect()
     }
 
     fn pass(&mut self, time: Duration) {

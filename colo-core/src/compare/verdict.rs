@@ -78,16 +78,10 @@ impl fmt::Display for Reason {
             Reason::HandshakeDiffers => f.write_str("handshakes differ"),
             Reason::FlagsDiffer => f.write_str("the stream's end differs"),
             Reason::OutOfWindow => f.write_str("the secondary's sequence number is out of window"),
-            Reason::Unmatched { waited } => write!(
-                f,
-                "the primary's frame unmatched for {} ms",
-                waited.as_millis()
-            ),
-            Reason::OnlySecondary { waited } => write!(
-                f,
-                "the secondary's frame unmatched for {} ms",
-                waited.as_millis()
-            ),
+            Reason::Unmatched { waited } => write!(f, "the primary's frame unmatched for {} ms", waited.as_millis()),
+            Reason::OnlySecondary { waited } => {
+                write!(f, "the secondary's frame unmatched for {} ms", waited.as_millis())
+            }
             Reason::QueueFull(limit) => write!(f, "too much waits ({limit})"),
         }
     }
@@ -140,9 +134,7 @@ impl Counters {
     pub(super) fn count(&mut self, reason: &Reason) {
         *match reason {
             Reason::PayloadDiffers { .. } => &mut self.payload_differs,
-            Reason::HandshakeDiffers | Reason::FlagsDiffer | Reason::OutOfWindow => {
-                &mut self.stream_differs
-            }
+            Reason::HandshakeDiffers | Reason::FlagsDiffer | Reason::OutOfWindow => &mut self.stream_differs,
             Reason::Unmatched { .. } => &mut self.unmatched,
             Reason::OnlySecondary { .. } => &mut self.only_secondary,
             Reason::QueueFull(_) => &mut self.queue_full,

@@ -35,11 +35,7 @@ impl DirtyBitmap {
     /// # Panics
     /// When `pfn` is not below the limit.
     pub fn set(&mut self, pfn: Pfn) {
-        assert!(
-            pfn.0 < self.pfn_limit,
-            "{pfn} in a bitmap of {}",
-            self.pfn_limit
-        );
+        assert!(pfn.0 < self.pfn_limit, "{pfn} in a bitmap of {}", self.pfn_limit);
         self.words[(pfn.0 / 64) as usize] |= 1 << (pfn.0 % 64);
     }
 
@@ -49,12 +45,7 @@ impl DirtyBitmap {
     /// When they do not all lie below the limit.
     pub fn set_range(&mut self, first: Pfn, pages: u64) {
         let end = first.0 + pages;
-        assert!(
-            end <= self.pfn_limit,
-            "pages {}..{end} in a bitmap of {}",
-            first.0,
-            self.pfn_limit
-        );
+        assert!(end <= self.pfn_limit, "pages {}..{end} in a bitmap of {}", first.0, self.pfn_limit);
         let mut pfn = first.0;
         while pfn < end {
             let bit = pfn % 64;
@@ -88,10 +79,7 @@ impl DirtyBitmap {
 
     /// How many pages are in the set.
     pub fn count(&self) -> u64 {
-        self.words
-            .iter()
-            .map(|word| u64::from(word.count_ones()))
-            .sum()
+        self.words.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
     /// Whether no page is in the set.

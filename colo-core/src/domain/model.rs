@@ -1,8 +1,8 @@
 //! A domain in plain memory, exact and without surprises: for tests, and for trying the engine without a hypervisor.
 
 use super::{
-    Control, DirtyBitmap, DirtyLog, DomainError, DomainSpec, MAX_BATCH_PAGES, MacAddr, NicSpec,
-    Pages, RunState, State, StateRecord,
+    Control, DirtyBitmap, DirtyLog, DomainError, DomainSpec, MAX_BATCH_PAGES, MacAddr, NicSpec, Pages, RunState, State,
+    StateRecord,
 };
 use crate::ids::{PAGE_SIZE, Pfn};
 use std::net::Ipv4Addr;
@@ -23,10 +23,7 @@ pub struct ModelDomain {
 impl ModelDomain {
     /// A suspended domain of that many pages, all zero.
     pub fn new(name: &str, pages: u64) -> Self {
-        let nic = NicSpec {
-            mac: MacAddr([2, 0, 0, 0, 0, 1]),
-            ipv4: Some(Ipv4Addr::new(10, 0, 0, 1)),
-        };
+        let nic = NicSpec { mac: MacAddr([2, 0, 0, 0, 0, 1]), ipv4: Some(Ipv4Addr::new(10, 0, 0, 1)) };
         ModelDomain::from_spec(DomainSpec {
             name: name.into(),
             hypervisor: "model".into(),
@@ -39,13 +36,7 @@ impl ModelDomain {
     /// A suspended domain to that specification, all zero.
     pub fn from_spec(spec: DomainSpec) -> Self {
         let ram = vec![0; spec.ram_bytes() as usize];
-        ModelDomain {
-            spec,
-            run_state: RunState::Suspended,
-            ram,
-            dirty: None,
-            registers: Vec::new(),
-        }
+        ModelDomain { spec, run_state: RunState::Suspended, ram, dirty: None, registers: Vec::new() }
     }
 
     /// Its whole memory.
@@ -68,10 +59,7 @@ impl ModelDomain {
 
     fn range(&self, pfn: Pfn) -> Result<std::ops::Range<usize>, DomainError> {
         if pfn.0 >= self.spec.pfn_limit {
-            return Err(DomainError::PfnOutOfRange {
-                pfn,
-                pfn_limit: self.spec.pfn_limit,
-            });
+            return Err(DomainError::PfnOutOfRange { pfn, pfn_limit: self.spec.pfn_limit });
         }
         let start = pfn.byte_offset() as usize;
         Ok(start..start + PAGE_SIZE)
@@ -81,10 +69,7 @@ impl ModelDomain {
 /// Checks that `bytes` is the length of that many pages, and the batch no longer than allowed.
 pub(crate) fn check_batch(pfns: &[Pfn], bytes: usize) -> Result<(), DomainError> {
     if pfns.len() > MAX_BATCH_PAGES || bytes != pfns.len() * PAGE_SIZE {
-        return Err(DomainError::BadBatch {
-            pages: pfns.len(),
-            bytes,
-        });
+        return Err(DomainError::BadBatch { pages: pfns.len(), bytes });
     }
     Ok(())
 }
@@ -179,22 +164,13 @@ impl State for ModelDomain {
         if self.run_state != RunState::Suspended {
             return Err(DomainError::NotSuspended(self.spec.name.clone()));
         }
-        Ok(vec![StateRecord {
-            kind: MODEL_STATE,
-            body: self.registers.clone(),
-        }])
+        Ok(vec![StateRecord { kind: MODEL_STATE, body: self.registers.clone() }])
     }
 
     fn check_state(&self, state: &[StateRecord]) -> Result<(), DomainError> {
         match state {
-            [
-                StateRecord {
-                    kind: MODEL_STATE, ..
-                },
-            ] => Ok(()),
-            _ => Err(DomainError::BadState(
-                "a model domain has exactly one state record".into(),
-            )),
+            [StateRecord { kind: MODEL_STATE, .. }] => Ok(()),
+            _ => Err(DomainError::BadState("a model domain has exactly one state record".into())),
         }
     }
 

@@ -15,9 +15,7 @@
 //! ```
 
 use super::Frame;
-use super::wire::{
-    ETHERNET_HEADER_BYTES, ETHERTYPE_ARP, Ipv4Packet, MIN_WIRE_FRAME_BYTES, ethertype,
-};
+use super::wire::{ETHERNET_HEADER_BYTES, ETHERTYPE_ARP, Ipv4Packet, MIN_WIRE_FRAME_BYTES, ethertype};
 use crate::domain::MacAddr;
 use std::net::Ipv4Addr;
 
@@ -60,17 +58,8 @@ struct Known {
 impl AddressBook {
     /// A book with these addresses; more than [`MAX_ADDRESSES`] are left out.
     pub fn new(addresses: impl IntoIterator<Item = Address>) -> Self {
-        let claimed = |address: Address| Known {
-            address,
-            claimed: address.ipv4.is_some(),
-        };
-        AddressBook {
-            known: addresses
-                .into_iter()
-                .map(claimed)
-                .take(MAX_ADDRESSES)
-                .collect(),
-        }
+        let claimed = |address: Address| Known { address, claimed: address.ipv4.is_some() };
+        AddressBook { known: addresses.into_iter().map(claimed).take(MAX_ADDRESSES).collect() }
     }
 
     /// Adds an address that is known from elsewhere, as if the guest had claimed it.
@@ -90,9 +79,7 @@ impl AddressBook {
         match ethertype(frame) {
             Some(ETHERTYPE_ARP) => self.learn_arp(nic, &frame[ETHERNET_HEADER_BYTES..]),
             Some(_) => {
-                let ipv4 = Ipv4Packet::parse(frame)
-                    .map(|packet| packet.source)
-                    .filter(|ip| is_host_ip(*ip));
+                let ipv4 = Ipv4Packet::parse(frame).map(|packet| packet.source).filter(|ip| is_host_ip(*ip));
                 self.note(Address { nic, mac, ipv4 }, false);
             }
             None => {}
@@ -106,12 +93,10 @@ impl AddressBook {
 
     /// What is to be sent, and from which card, to tell the network where the machine is now.
     pub fn announcements(&self) -> impl Iterator<Item = (u8, Frame)> + '_ {
-        self.known
-            .iter()
-            .map(|Known { address, .. }| match address.ipv4 {
-                Some(ipv4) => (address.nic, gratuitous_arp(address.mac, ipv4)),
-                None => (address.nic, rarp(address.mac)),
-            })
+        self.known.iter().map(|Known { address, .. }| match address.ipv4 {
+            Some(ipv4) => (address.nic, gratuitous_arp(address.mac, ipv4)),
+            None => (address.nic, rarp(address.mac)),
+        })
     }
 
     fn learn_arp(&mut self, nic: u8, arp: &[u8]) {
@@ -123,35 +108,24 @@ impl AddressBook {
         let ipv4 = Ipv4Addr::new(arp[14], arp[15], arp[16], arp[17]);
         if is_host(mac) {
             // A probe (RFC 5227) has no sender address yet.
-            self.note(
-                Address {
-                    nic,
-                    mac,
-                    ipv4: is_host_ip(ipv4).then_some(ipv4),
-                },
-                is_host_ip(ipv4),
-            );
+            self.note(Address { nic, mac, ipv4: is_host_ip(ipv4).then_some(ipv4) }, is_host_ip(ipv4));
         }
     }
 
     fn note(&mut self, address: Address, claimed: bool) {
-        let of_card =
-            |known: &Known| known.address.nic == address.nic && known.address.mac == address.mac;
+        let of_card = |known: &Known| known.address.nic == address.nic && known.address.mac == address.mac;
         // The common case, for every frame of a settled guest.
-        if self.known.iter().any(|known| {
-            of_card(known) && known.address.ipv4 == address.ipv4 && known.claimed >= claimed
-        }) {
+        if self
+            .known
+            .iter()
+            .any(|known| of_card(known) && known.address.ipv4 == address.ipv4 && known.claimed >= claimed)
+        {
             return;
         }
         if address.ipv4.is_none() && self.known.iter().any(of_card) {
             return;
         }
-        if !claimed
-            && self
-                .known
-                .iter()
-                .any(|known| of_card(known) && known.claimed)
-        {
+        if !claimed && self.known.iter().any(|known| of_card(known) && known.claimed) {
             return;
         }
         // Better knowledge takes the place of worse.
@@ -170,13 +144,7 @@ pub fn gratuitous_arp(mac: MacAddr, ipv4: Ipv4Addr) -> Frame {
 /// The announcement of a machine whose IPv4 address is not known: a reverse ARP request (RFC 903) to everybody for its own Ethernet
 /// address. Nobody answers; switches learn where the address is. Hypervisors announce migrated guests in this way.
 pub fn rarp(mac: MacAddr) -> Frame {
-    arp(
-        ETHERTYPE_RARP,
-        RARP_REQUEST,
-        mac,
-        Ipv4Addr::UNSPECIFIED,
-        mac.0,
-    )
+    arp(ETHERTYPE_RARP, RARP_REQUEST, mac, Ipv4Addr::UNSPECIFIED, mac.0)
 }
 
 fn arp(ethertype: u16, operation: u16, mac: MacAddr, ipv4: Ipv4Addr, target_mac: [u8; 6]) -> Frame {
@@ -219,18 +187,10 @@ mod tests {
     fn another_parser_reads_the_announcement() {
         let frame = gratuitous_arp(GUEST_MAC, GUEST);
         let sliced = SlicedPacket::from_ethernet(&frame).unwrap();
-        let Some(NetSlice::Arp(arp)) = sliced.net else {
-            panic!("not ARP: {sliced:?}")
-        };
+        let Some(NetSlice::Arp(arp)) = sliced.net else { panic!("not ARP: {sliced:?}") };
         assert_eq!(arp.operation(), ArpOperation::REQUEST);
-        assert_eq!(
-            (arp.sender_hw_addr(), arp.sender_protocol_addr()),
-            (&GUEST_MAC.0[..], &GUEST.octets()[..])
-        );
-        assert_eq!(
-            (arp.target_hw_addr(), arp.target_protocol_addr()),
-            (&[0; 6][..], &GUEST.octets()[..])
-        );
+        assert_eq!((arp.sender_hw_addr(), arp.sender_protocol_addr()), (&GUEST_MAC.0[..], &GUEST.octets()[..]));
+        assert_eq!((arp.target_hw_addr(), arp.target_protocol_addr()), (&[0; 6][..], &GUEST.octets()[..]));
         assert_eq!(&frame[..6], MacAddr::BROADCAST.0);
     }
 
@@ -238,10 +198,7 @@ mod tests {
     fn rarp_has_the_fields_of_rfc_903() {
         let frame = rarp(GUEST_MAC);
         assert_eq!(&frame[12..22], [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
-        assert_eq!(
-            (&frame[22..28], &frame[32..38]),
-            (&GUEST_MAC.0[..], &GUEST_MAC.0[..])
-        );
+        assert_eq!((&frame[22..28], &frame[32..38]), (&GUEST_MAC.0[..], &GUEST_MAC.0[..]));
         assert_eq!(frame.len(), MIN_WIRE_FRAME_BYTES);
     }
 
@@ -251,21 +208,11 @@ mod tests {
         let mut other = udp(1, 2, b"forwarded").to_vec();
         other[26..30].copy_from_slice(&[192, 168, 7, 7]);
         book.learn(0, &other);
-        assert_eq!(
-            book.addresses()[0].ipv4,
-            Some(Ipv4Addr::new(192, 168, 7, 7))
-        );
+        assert_eq!(book.addresses()[0].ipv4, Some(Ipv4Addr::new(192, 168, 7, 7)));
         book.learn(0, &arp_request(CLIENT));
         book.learn(0, &other);
         book.learn(0, &arp_request(CLIENT));
-        assert_eq!(
-            book.addresses(),
-            [Address {
-                nic: 0,
-                mac: GUEST_MAC,
-                ipv4: Some(GUEST)
-            }]
-        );
+        assert_eq!(book.addresses(), [Address { nic: 0, mac: GUEST_MAC, ipv4: Some(GUEST) }]);
     }
 
     #[test]
@@ -274,19 +221,10 @@ mod tests {
         let mut ipv6 = [MacAddr::BROADCAST.0, GUEST_MAC.0].concat();
         ipv6.extend_from_slice(&[0x86, 0xdd, 0x60]);
         book.learn(1, &ipv6);
-        assert_eq!(
-            book.announcements().collect::<Vec<_>>(),
-            [(1, rarp(GUEST_MAC))]
-        );
+        assert_eq!(book.announcements().collect::<Vec<_>>(), [(1, rarp(GUEST_MAC))]);
         book.learn(1, &udp(1, 2, b""));
-        assert_eq!(
-            book.announcements().collect::<Vec<_>>(),
-            [(1, gratuitous_arp(GUEST_MAC, GUEST))]
-        );
-        assert_eq!(
-            AddressBook::new(book.addresses()).addresses(),
-            book.addresses()
-        );
+        assert_eq!(book.announcements().collect::<Vec<_>>(), [(1, gratuitous_arp(GUEST_MAC, GUEST))]);
+        assert_eq!(AddressBook::new(book.addresses()).addresses(), book.addresses());
     }
 
     #[test]

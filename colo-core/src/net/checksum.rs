@@ -9,10 +9,7 @@ pub(crate) fn replace(segment: &mut [u8], at: usize, bytes: &[u8], checksum_at: 
     // The sum goes over 16-bit words: what begins or ends in the middle of one concerns the whole word.
     let start = at & !1;
     let end = (at + bytes.len()).next_multiple_of(2).min(segment.len());
-    assert!(
-        end <= checksum_at || start >= checksum_at + 2,
-        "a checksum does not cover itself"
-    );
+    assert!(end <= checksum_at || start >= checksum_at + 2, "a checksum does not cover itself");
     let old = sum(&segment[start..end]);
     segment[at..at + bytes.len()].copy_from_slice(bytes);
     let new = sum(&segment[start..end]);
@@ -23,9 +20,7 @@ pub(crate) fn replace(segment: &mut [u8], at: usize, bytes: &[u8], checksum_at: 
 
 /// The one's complement sum of the 16-bit words, the last one filled with a zero byte (RFC 1071).
 fn sum(bytes: &[u8]) -> u16 {
-    let words = bytes
-        .chunks(2)
-        .map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)));
+    let words = bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)));
     words.fold(0, |sum, word| fold(u32::from(sum) + word))
 }
 

@@ -36,14 +36,7 @@ impl<K: Hash + Eq + Clone, V> LruTable<K, V> {
     /// An empty table for at most `limit` entries.
     pub(crate) fn new(limit: usize) -> Self {
         let limit = limit.clamp(1, NONE as usize);
-        LruTable {
-            limit,
-            index: HashMap::new(),
-            slots: Vec::new(),
-            free: Vec::new(),
-            newest: NONE,
-            oldest: NONE,
-        }
+        LruTable { limit, index: HashMap::new(), slots: Vec::new(), free: Vec::new(), newest: NONE, oldest: NONE }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -57,50 +50,27 @@ impl<K: Hash + Eq + Clone, V> LruTable<K, V> {
             self.unlink(index);
             self.link_newest(index);
         }
-        Some(SlotId {
-            index,
-            generation: self.slots[index as usize].generation,
-        })
+        Some(SlotId { index, generation: self.slots[index as usize].generation })
     }
 
     /// Adds an entry whose key is not in the table. When the table is full, one of the least recently used that `may_go` goes; when
     /// none may, the entry is not added.
-    pub(crate) fn insert(
-        &mut self,
-        key: K,
-        value: V,
-        may_go: impl Fn(&V) -> bool,
-    ) -> Result<Inserted<V>, TableFull> {
-        let evicted = if self.len() >= self.limit {
-            Some(self.evict(may_go).ok_or(TableFull)?)
-        } else {
-            None
-        };
+    pub(crate) fn insert(&mut self, key: K, value: V, may_go: impl Fn(&V) -> bool) -> Result<Inserted<V>, TableFull> {
+        let evicted = if self.len() >= self.limit { Some(self.evict(may_go).ok_or(TableFull)?) } else { None };
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot {
-                generation: 0,
-                newer: NONE,
-                older: NONE,
-                entry: None,
-            });
+            self.slots.push(Slot { generation: 0, newer: NONE, older: NONE, entry: None });
             (self.slots.len() - 1) as u32
         });
         let slot = &mut self.slots[index as usize];
         slot.entry = Some((key.clone(), value));
-        let id = SlotId {
-            index,
-            generation: slot.generation,
-        };
+        let id = SlotId { index, generation: slot.generation };
         self.index.insert(key, index);
         self.link_newest(index);
         Ok(Inserted { id, evicted })
     }
 
     pub(crate) fn get_mut(&mut self, id: SlotId) -> Option<(&K, &mut V)> {
-        let slot = self
-            .slots
-            .get_mut(id.index as usize)
-            .filter(|slot| slot.generation == id.generation)?;
+        let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?;
         slot.entry.as_mut().map(|(key, value)| (&*key, value))
     }
 
@@ -129,10 +99,7 @@ impl<K: Hash + Eq + Clone, V> LruTable<K, V> {
     pub(crate) fn clear(&mut self) {
         while self.oldest != NONE {
             let index = self.oldest;
-            self.remove(SlotId {
-                index,
-                generation: self.slots[index as usize].generation,
-            });
+            self.remove(SlotId { index, generation: self.slots[index as usize].generation });
         }
     }
 
@@ -141,10 +108,7 @@ impl<K: Hash + Eq + Clone, V> LruTable<K, V> {
         for _ in 0..EVICTION_TRIES {
             let slot = self.slots.get(index as usize)?;
             if slot.entry.as_ref().is_some_and(|(_, value)| may_go(value)) {
-                return self.remove(SlotId {
-                    index,
-                    generation: slot.generation,
-                });
+                return self.remove(SlotId { index, generation: slot.generation });
             }
             // It is in use: a second chance, so that the next search does not find it again.
             let newer = slot.newer;
@@ -262,10 +226,7 @@ mod tests {
         let mut table = LruTable::new(2);
         table.insert(1, "busy", |_| true).unwrap();
         table.insert(2, "idle", |_| true).unwrap();
-        assert_eq!(
-            table.insert(3, "x", |v| *v == "idle").unwrap().evicted,
-            Some("idle")
-        );
+        assert_eq!(table.insert(3, "x", |v| *v == "idle").unwrap().evicted, Some("idle"));
         assert_eq!(table.insert(4, "x", |_| false).unwrap_err(), TableFull);
         assert!(table.find(&1).is_some() && table.find(&3).is_some());
     }

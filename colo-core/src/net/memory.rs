@@ -31,18 +31,9 @@ pub struct MemoryPort {
 /// # Errors
 /// When the system has no more file descriptors.
 pub fn pair(capacity: usize) -> io::Result<(MemoryPort, MemoryPort)> {
-    let (there, back) = (
-        Arc::new(Queue::new(capacity)?),
-        Arc::new(Queue::new(capacity)?),
-    );
-    let one = MemoryPort {
-        incoming: Arc::clone(&back),
-        outgoing: Arc::clone(&there),
-    };
-    let other = MemoryPort {
-        incoming: there,
-        outgoing: back,
-    };
+    let (there, back) = (Arc::new(Queue::new(capacity)?), Arc::new(Queue::new(capacity)?));
+    let one = MemoryPort { incoming: Arc::clone(&back), outgoing: Arc::clone(&there) };
+    let other = MemoryPort { incoming: there, outgoing: back };
     Ok((one, other))
 }
 
@@ -73,9 +64,7 @@ impl Port for MemoryPort {
         if state.closed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let count = frames
-            .len()
-            .min(self.outgoing.capacity - state.frames.len());
+        let count = frames.len().min(self.outgoing.capacity - state.frames.len());
         state.frames.extend(frames[..count].iter().cloned());
         if count > 0 {
             self.outgoing.raise()?;
@@ -111,11 +100,7 @@ struct State {
 impl Queue {
     fn new(capacity: usize) -> io::Result<Self> {
         let signal = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Queue {
-            capacity,
-            state: Mutex::default(),
-            signal,
-        })
+        Ok(Queue { capacity, state: Mutex::default(), signal })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -157,10 +142,7 @@ mod tests {
     fn readable_exactly_while_there_is_something() {
         let (mut one, mut other) = pair(1000).unwrap();
         assert!(!is_readable(&one) && !is_readable(&other));
-        assert_eq!(
-            one.send(&frames(MAX_BATCH_FRAMES + 1)).unwrap(),
-            MAX_BATCH_FRAMES + 1
-        );
+        assert_eq!(one.send(&frames(MAX_BATCH_FRAMES + 1)).unwrap(), MAX_BATCH_FRAMES + 1);
         assert!(!is_readable(&one) && is_readable(&other));
         let mut received = Vec::new();
         assert_eq!(other.receive(&mut received).unwrap(), MAX_BATCH_FRAMES);
@@ -189,14 +171,8 @@ mod tests {
         let mut received = Vec::new();
         assert_eq!(other.receive(&mut received).unwrap(), 2);
         assert!(is_readable(&other));
-        assert_eq!(
-            other.receive(&mut received).unwrap_err().kind(),
-            io::ErrorKind::UnexpectedEof
-        );
-        assert_eq!(
-            other.send(&received).unwrap_err().kind(),
-            io::ErrorKind::BrokenPipe
-        );
+        assert_eq!(other.receive(&mut received).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(other.send(&received).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

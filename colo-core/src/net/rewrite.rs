@@ -42,9 +42,7 @@
 //! assert_eq!(seq_of(&from_guest), Seq(501));
 //! ```
 
-use super::wire::{
-    Ipv4Packet, Segment, TCP_ACK_AT, TCP_CHECKSUM_AT, TCP_SEQ_AT, TcpFlags, TcpOption,
-};
+use super::wire::{Ipv4Packet, Segment, TCP_ACK_AT, TCP_CHECKSUM_AT, TCP_SEQ_AT, TcpFlags, TcpOption};
 use super::{Frame, LruTable, Seq, SlotId, checksum};
 use bytes::BytesMut;
 use std::collections::VecDeque;
@@ -120,11 +118,7 @@ impl Rewriter {
         let Some((segment, source, destination)) = parse(&frame) else {
             return Some(frame);
         };
-        let key = Key {
-            nic,
-            guest: destination,
-            peer: source,
-        };
+        let key = Key { nic, guest: destination, peer: source };
         if segment.has(TcpFlags::SYN) && segment.ack.is_none() {
             // A connection that is known stays so until the guest agrees to a new one: the SYN may be old, or forged.
             self.find_or_add(key);
@@ -150,17 +144,9 @@ impl Rewriter {
         let Some((segment, source, destination)) = parse(&frame) else {
             return frame;
         };
-        let key = Key {
-            nic,
-            guest: source,
-            peer: destination,
-        };
+        let key = Key { nic, guest: source, peer: destination };
         let is_syn = segment.has(TcpFlags::SYN);
-        let found = if is_syn {
-            self.find_or_add(key)
-        } else {
-            self.connections.find(&key)
-        };
+        let found = if is_syn { self.find_or_add(key) } else { self.connections.find(&key) };
         let Some(id) = found else { return frame };
         let is_live = self.is_live;
         let Some((_, connection)) = self.connections.get_mut(id) else {
@@ -173,18 +159,13 @@ impl Rewriter {
         if is_syn || segment.has(TcpFlags::RST) {
             self.hand_out(id);
         }
-        let difference = self
-            .connections
-            .get_mut(id)
-            .and_then(|(_, connection)| connection.difference);
+        let difference = self.connections.get_mut(id).and_then(|(_, connection)| connection.difference);
         self.demote_closed(id, &segment);
         match difference.unwrap_or(0) {
             0 => frame,
             difference => {
                 self.counters.outputs_rewritten += 1;
-                edit(frame, |bytes| {
-                    put(bytes, &segment, TCP_SEQ_AT, segment.seq - difference)
-                })
+                edit(frame, |bytes| put(bytes, &segment, TCP_SEQ_AT, segment.seq - difference))
             }
         }
     }
@@ -217,12 +198,8 @@ impl Rewriter {
         if found.is_some() || self.is_live {
             return found;
         }
-        let inserted = self
-            .connections
-            .insert(key, Connection::default(), |connection| {
-                connection.kept.is_empty()
-            })
-            .ok()?;
+        let inserted =
+            self.connections.insert(key, Connection::default(), |connection| connection.kept.is_empty()).ok()?;
         self.counters.evicted += u64::from(inserted.evicted.is_some());
         Some(inserted.id)
     }
@@ -231,9 +208,7 @@ impl Rewriter {
         let Some((_, connection)) = self.connections.get_mut(id) else {
             return;
         };
-        if connection.kept.len() >= MAX_KEPT_FRAMES
-            || self.kept_bytes + frame.len() > MAX_KEPT_BYTES
-        {
+        if connection.kept.len() >= MAX_KEPT_FRAMES || self.kept_bytes + frame.len() > MAX_KEPT_BYTES {
             self.counters.inputs_dropped += 1;
             return;
         }
@@ -257,11 +232,7 @@ impl Rewriter {
                 return;
             };
             // Refused, there is nothing to learn, and nothing to be moved.
-            let difference = connection
-                .learn(segment.ack)
-                .ok()
-                .and(connection.difference)
-                .unwrap_or(0);
+            let difference = connection.learn(segment.ack).ok().and(connection.difference).unwrap_or(0);
             let frame = self.rewrite_input(frame, &segment, difference);
             self.ready.push_back((nic, frame));
         }
@@ -283,10 +254,7 @@ impl Rewriter {
         };
         self.counters.inputs_rewritten += 1;
         let mut sack = SackEdges::default();
-        for option in segment
-            .options(&frame)
-            .filter(|option| option.kind == TcpOption::SACK)
-        {
+        for option in segment.options(&frame).filter(|option| option.kind == TcpOption::SACK) {
             sack.add(&option);
         }
         edit(frame, |bytes| {
@@ -307,10 +275,7 @@ impl Default for Rewriter {
 impl fmt::Debug for Rewriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Rewriter");
-        debug
-            .field("connections", &self.connections.len())
-            .field("counters", &self.counters)
-            .finish_non_exhaustive()
+        debug.field("connections", &self.connections.len()).field("counters", &self.counters).finish_non_exhaustive()
     }
 }
 
@@ -323,12 +288,8 @@ impl Connection {
     fn open(&mut self, isn: Seq, is_live: bool) {
         if self.guest_isn != Some(isn) {
             let kept = std::mem::take(&mut self.kept);
-            *self = Connection {
-                guest_isn: Some(isn),
-                difference: is_live.then_some(0),
-                kept,
-                ..Connection::default()
-            };
+            *self =
+                Connection { guest_isn: Some(isn), difference: is_live.then_some(0), kept, ..Connection::default() };
         }
     }
 
@@ -357,10 +318,7 @@ impl SackEdges {
             let Some(place) = self.edges.get_mut(self.count) else {
                 return;
             };
-            *place = (
-                option.data_at + 4 * index,
-                Seq(u32::from_be_bytes([edge[0], edge[1], edge[2], edge[3]])),
-            );
+            *place = (option.data_at + 4 * index, Seq(u32::from_be_bytes([edge[0], edge[1], edge[2], edge[3]])));
             self.count += 1;
         }
     }
@@ -373,18 +331,12 @@ impl SackEdges {
 fn parse(frame: &[u8]) -> Option<(Segment, SocketAddrV4, SocketAddrV4)> {
     let packet = Ipv4Packet::parse(frame)?;
     let (segment, from, to) = Segment::parse(frame, &packet)?;
-    Some((
-        segment,
-        SocketAddrV4::new(packet.source, from),
-        SocketAddrV4::new(packet.destination, to),
-    ))
+    Some((segment, SocketAddrV4::new(packet.source, from), SocketAddrV4::new(packet.destination, to)))
 }
 
 /// Changes a frame, in place when nobody else has it.
 fn edit(frame: Frame, change: impl FnOnce(&mut [u8])) -> Frame {
-    let mut bytes = frame
-        .try_into_mut()
-        .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    let mut bytes = frame.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
     change(&mut bytes);
     bytes.freeze()
 }
@@ -405,11 +357,7 @@ pub fn fuzz(data: &[u8]) {
     for (side, frame) in super::testing::cut(data) {
         let bytes = frame.len();
         match side % 16 {
-            0..=6 => assert!(
-                rewriter
-                    .handle_input(side >> 7, frame)
-                    .is_none_or(|frame| frame.len() == bytes)
-            ),
+            0..=6 => assert!(rewriter.handle_input(side >> 7, frame).is_none_or(|frame| frame.len() == bytes)),
             7..=13 => assert_eq!(rewriter.handle_output(side >> 7, frame).len(), bytes),
             14 => rewriter.reset(),
             _ => rewriter.go_live(),

@@ -35,13 +35,7 @@ impl Tcp {
     /// A segment between these ports without flags and payload.
     pub fn new(source_port: u16, destination_port: u16) -> Self {
         let header = TcpHeader::new(source_port, destination_port, 0, 8192);
-        Tcp {
-            header,
-            options: Vec::new(),
-            payload: Vec::new(),
-            identification: 0,
-            inbound: false,
-        }
+        Tcp { header, options: Vec::new(), payload: Vec::new(), identification: 0, inbound: false }
     }
 
     /// From the client to the guest.
@@ -117,44 +111,28 @@ impl Tcp {
     /// # Panics
     /// When the options or the payload are too long.
     pub fn frame(mut self) -> Frame {
-        self.header
-            .set_options_raw(&self.options)
-            .expect("at most 40 bytes of options");
+        self.header.set_options_raw(&self.options).expect("at most 40 bytes of options");
         let bytes = self.header.header_len() + self.payload.len();
         let ip = ipv4(IpNumber::TCP, bytes, self.identification, self.inbound);
-        self.header.checksum = self
-            .header
-            .calc_checksum_ipv4(&ip, &self.payload)
-            .expect("fits a packet");
+        self.header.checksum = self.header.calc_checksum_ipv4(&ip, &self.payload).expect("fits a packet");
         let mut transport = Vec::new();
-        self.header
-            .write(&mut transport)
-            .expect("memory takes everything");
+        self.header.write(&mut transport).expect("memory takes everything");
         transport.extend_from_slice(&self.payload);
         packet(&ip, self.inbound, &transport)
     }
 }
 
 fn ipv4(protocol: IpNumber, bytes: usize, identification: u16, inbound: bool) -> Ipv4Header {
-    let (source, destination) = if inbound {
-        (CLIENT, GUEST)
-    } else {
-        (GUEST, CLIENT)
-    };
+    let (source, destination) = if inbound { (CLIENT, GUEST) } else { (GUEST, CLIENT) };
     let bytes = u16::try_from(bytes).expect("fits a packet");
-    let mut ip = Ipv4Header::new(bytes, 64, protocol, source.octets(), destination.octets())
-        .expect("fits a packet");
+    let mut ip = Ipv4Header::new(bytes, 64, protocol, source.octets(), destination.octets()).expect("fits a packet");
     ip.identification = identification;
     ip.header_checksum = ip.calc_header_checksum();
     ip
 }
 
 fn packet(ip: &Ipv4Header, inbound: bool, transport: &[u8]) -> Frame {
-    let (source, destination) = if inbound {
-        (CLIENT_MAC, GUEST_MAC)
-    } else {
-        (GUEST_MAC, CLIENT_MAC)
-    };
+    let (source, destination) = if inbound { (CLIENT_MAC, GUEST_MAC) } else { (GUEST_MAC, CLIENT_MAC) };
     let mut frame = [destination.0, source.0].concat();
     frame.extend_from_slice(&super::wire::ETHERTYPE_IPV4.to_be_bytes());
     ip.write(&mut frame).expect("memory takes everything");
@@ -164,29 +142,19 @@ fn packet(ip: &Ipv4Header, inbound: bool, transport: &[u8]) -> Frame {
 
 /// A UDP datagram from the guest.
 pub fn udp(source_port: u16, destination_port: u16, payload: &[u8]) -> Frame {
-    let step = PacketBuilder::ethernet2(GUEST_MAC.0, CLIENT_MAC.0).ipv4(
-        GUEST.octets(),
-        CLIENT.octets(),
-        64,
-    );
+    let step = PacketBuilder::ethernet2(GUEST_MAC.0, CLIENT_MAC.0).ipv4(GUEST.octets(), CLIENT.octets(), 64);
     let step = step.udp(source_port, destination_port);
     let mut frame = Vec::new();
-    step.write(&mut frame, payload)
-        .expect("memory takes everything");
+    step.write(&mut frame, payload).expect("memory takes everything");
     frame.into()
 }
 
 /// The guest's answer to an ICMP echo request.
 pub fn echo_reply(identifier: u16, sequence: u16, payload: &[u8]) -> Frame {
-    let step = PacketBuilder::ethernet2(GUEST_MAC.0, CLIENT_MAC.0).ipv4(
-        GUEST.octets(),
-        CLIENT.octets(),
-        64,
-    );
+    let step = PacketBuilder::ethernet2(GUEST_MAC.0, CLIENT_MAC.0).ipv4(GUEST.octets(), CLIENT.octets(), 64);
     let step = step.icmpv4_echo_reply(identifier, sequence);
     let mut frame = Vec::new();
-    step.write(&mut frame, payload)
-        .expect("memory takes everything");
+    step.write(&mut frame, payload).expect("memory takes everything");
     frame.into()
 }
 
@@ -202,9 +170,7 @@ pub fn arp_request(target: Ipv4Addr) -> Frame {
 /// # Panics
 /// When it is none.
 pub fn seq_of(frame: &[u8]) -> Seq {
-    Seq(u32::from_be_bytes(
-        frame[38..42].try_into().expect("a TCP segment"),
-    ))
+    Seq(u32::from_be_bytes(frame[38..42].try_into().expect("a TCP segment")))
 }
 
 /// The acknowledgement number of a frame that [`Tcp`] made.
@@ -212,9 +178,7 @@ pub fn seq_of(frame: &[u8]) -> Seq {
 /// # Panics
 /// When it is none.
 pub fn ack_of(frame: &[u8]) -> Seq {
-    Seq(u32::from_be_bytes(
-        frame[42..46].try_into().expect("a TCP segment"),
-    ))
+    Seq(u32::from_be_bytes(frame[42..46].try_into().expect("a TCP segment")))
 }
 
 /// Cuts bytes from a fuzzer into frames, each after two bytes: which side it comes from, and its length.

@@ -132,10 +132,7 @@ impl Segment {
     /// The options, from the frame that this was parsed from; each with its place in the TCP header.
     pub(crate) fn options<'a>(&self, frame: &'a [u8]) -> TcpOptions<'a> {
         let header = &frame[self.header_at()..self.payload_range().start];
-        TcpOptions {
-            header,
-            at: TCP_OPTIONS_AT,
-        }
+        TcpOptions { header, at: TCP_OPTIONS_AT }
     }
 }
 
@@ -173,11 +170,7 @@ impl TcpOption<'_> {
 
 impl fmt::Debug for TcpOption<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "option {} at {}: {:02x?}",
-            self.kind, self.data_at, self.data
-        )
+        write!(f, "option {} at {}: {:02x?}", self.kind, self.data_at, self.data)
     }
 }
 
@@ -204,20 +197,12 @@ impl<'a> Iterator for TcpOptions<'a> {
         let bytes = usize::from(*self.header.get(self.at + 1)?);
         let data_at = self.at + 2;
         // A length below 2 would not even cover itself, and loop for ever.
-        let Some(data) = self
-            .header
-            .get(data_at..self.at + bytes.max(2))
-            .filter(|_| bytes >= 2)
-        else {
+        let Some(data) = self.header.get(data_at..self.at + bytes.max(2)).filter(|_| bytes >= 2) else {
             self.at = self.header.len();
             return None;
         };
         self.at += bytes;
-        Some(TcpOption {
-            kind,
-            data_at,
-            data,
-        })
+        Some(TcpOption { kind, data_at, data })
     }
 }
 
@@ -264,12 +249,7 @@ mod tests {
         let walk = |options: &[u8]| {
             let mut header = vec![0; TCP_OPTIONS_AT];
             header.extend_from_slice(options);
-            TcpOptions {
-                header: &header,
-                at: TCP_OPTIONS_AT,
-            }
-            .map(|o| (o.kind, o.data.len()))
-            .collect::<Vec<_>>()
+            TcpOptions { header: &header, at: TCP_OPTIONS_AT }.map(|o| (o.kind, o.data.len())).collect::<Vec<_>>()
         };
         assert_eq!(walk(&[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2]), [(8, 8)]);
         assert_eq!(walk(&[2, 4, 5, 0xb4, 0, 3, 3, 7]), [(2, 2)]);

@@ -73,8 +73,7 @@ impl Connection {
             Side::Primary => self.primary.isn == Some(seq),
             // Once its sequence numbers are rewritten, the secondary's SYN carries the primary's.
             Side::Secondary => {
-                self.secondary.isn.is_some()
-                    && (self.secondary.isn == Some(seq) || self.primary.isn == Some(seq))
+                self.secondary.isn.is_some() && (self.secondary.isn == Some(seq) || self.primary.isn == Some(seq))
             }
         }
     }
@@ -84,9 +83,7 @@ impl Connection {
         let fresh = !self.primary.started && !self.secondary.started;
         match side {
             Side::Primary => self.primary.isn.is_none() && (fresh || self.secondary.isn.is_some()),
-            Side::Secondary => {
-                self.secondary.isn.is_none() && (fresh || self.primary.isn.is_some())
-            }
+            Side::Secondary => self.secondary.isn.is_none() && (fresh || self.primary.isn.is_some()),
         }
     }
 
@@ -104,10 +101,7 @@ impl Connection {
     }
 
     pub(super) fn waiting(&self) -> Option<Waiting> {
-        let head = self.primary.held.front().map(|held| Waiting {
-            since: held.outgoing.since,
-            is_primary: true,
-        });
+        let head = self.primary.held.front().map(|held| Waiting { since: held.outgoing.since, is_primary: true });
         longest(head, self.secondary.waiting())
     }
 
@@ -120,11 +114,7 @@ impl Connection {
         }
         primary.ack = Seq::later(primary.ack, segment.ack);
         primary.held_bytes += charge(&outgoing.frame);
-        primary.held.push_back(Held {
-            outgoing,
-            segment,
-            payload,
-        });
+        primary.held.push_back(Held { outgoing, segment, payload });
     }
 
     pub(super) fn push_secondary(
@@ -200,19 +190,13 @@ impl Connection {
         start..start + bytes
     }
 
-    fn push_stream(
-        &mut self,
-        witness: &Witness,
-        segment: &Segment,
-        out: &mut Outbox,
-    ) -> Result<(), Reason> {
+    fn push_stream(&mut self, witness: &Witness, segment: &Segment, out: &mut Outbox) -> Result<(), Reason> {
         let payload = self.payload_places(segment);
         let fin = segment.has(TcpFlags::FIN);
         let places = payload.start..payload.end + i64::from(fin);
         let acknowledgement = Acknowledgement::of(segment);
         if self.left.covers(&places) {
-            self.secondary
-                .acknowledge(witness.number, acknowledgement, self.heard, out);
+            self.secondary.acknowledge(witness.number, acknowledgement, self.heard, out);
             return Ok(());
         }
         if !self.space.is_near(places.start) || !self.space.is_near(places.end) {
@@ -221,8 +205,7 @@ impl Connection {
         if fin && self.secondary.fin.is_some_and(|other| other != payload.end) {
             return Err(Reason::FlagsDiffer);
         }
-        self.secondary
-            .push_pending(witness, places, acknowledgement);
+        self.secondary.push_pending(witness, places, acknowledgement);
         if fin {
             self.secondary.fin = Some(payload.end);
         }
@@ -305,36 +288,25 @@ impl Connection {
         };
         let segment = &held.segment;
         let behind = |said: Option<Seq>, seq: Seq| said.is_none_or(|said| seq.is_after(said));
-        if segment
-            .ack
-            .is_some_and(|ack| behind(self.secondary.ack, ack))
-        {
+        if segment.ack.is_some_and(|ack| behind(self.secondary.ack, ack)) {
             return Ok(false);
         }
         if segment.has(TcpFlags::RST) {
             return self.reset_may_leave(held);
         }
         let urgent = segment.has(TcpFlags::URG) && !self.left.covers(&held.places());
-        Ok(!urgent
-            || !behind(
-                self.secondary.urgent,
-                segment.seq + u32::from(segment.urgent),
-            ))
+        Ok(!urgent || !behind(self.secondary.urgent, segment.seq + u32::from(segment.urgent)))
     }
 
     fn reset_may_leave(&self, held: &Held) -> Result<bool, Reason> {
-        if self.left_reset == Some((held.segment.seq, held.segment.ack))
-            && held.segment.payload_bytes() == 0
-        {
+        if self.left_reset == Some((held.segment.seq, held.segment.ack)) && held.segment.payload_bytes() == 0 {
             return Ok(true);
         }
         let Some((witness, segment)) = self.secondary.resets.front() else {
             return Ok(false);
         };
         if witness.frame[segment.payload_range()] != *held.payload_bytes() {
-            return Err(Reason::PayloadDiffers {
-                offset: u64::from(held.segment.seq.0),
-            });
+            return Err(Reason::PayloadDiffers { offset: u64::from(held.segment.seq.0) });
         }
         Ok(true)
     }
@@ -361,16 +333,13 @@ impl Connection {
         if !places.is_empty() {
             self.space.reach(places.end);
             let range = self.left.insert(places);
-            self.secondary
-                .bytes_left(&self.left, &range, self.heard, out);
+            self.secondary.bytes_left(&self.left, &range, self.heard, out);
         }
     }
 }
 
 fn differs_at(space: &SequenceSpace, place: i64) -> Reason {
-    Reason::PayloadDiffers {
-        offset: u64::from(space.seq_at(place).0),
-    }
+    Reason::PayloadDiffers { offset: u64::from(space.seq_at(place).0) }
 }
 
 /// Whether two SYNs agree in everything but the sequence number, the clock's value and the window of the moment.

@@ -24,11 +24,7 @@ pub(super) struct TcpFlow {
 
 impl Default for TcpFlow {
     fn default() -> Self {
-        TcpFlow {
-            connections: VecDeque::from([Connection::default()]),
-            primary_at: 0,
-            secondary_at: 0,
-        }
+        TcpFlow { connections: VecDeque::from([Connection::default()]), primary_at: 0, secondary_at: 0 }
     }
 }
 
@@ -71,20 +67,14 @@ impl TcpFlow {
     }
 
     pub(super) fn waiting(&self) -> Option<Waiting> {
-        self.connections
-            .iter()
-            .map(Connection::waiting)
-            .fold(None, longest)
+        self.connections.iter().map(Connection::waiting).fold(None, longest)
     }
 
     pub(super) fn held(&self) -> Held {
-        self.connections.iter().map(Connection::held_bytes).fold(
-            Held::default(),
-            |sum, (primary, secondary)| Held {
-                primary: sum.primary + primary,
-                secondary: sum.secondary + secondary,
-            },
-        )
+        self.connections.iter().map(Connection::held_bytes).fold(Held::default(), |sum, (primary, secondary)| Held {
+            primary: sum.primary + primary,
+            secondary: sum.secondary + secondary,
+        })
     }
 
     pub(super) fn is_closed(&self) -> bool {

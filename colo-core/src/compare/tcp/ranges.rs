@@ -68,19 +68,12 @@ impl Ranges {
 
     /// Where the stretch that holds this place ends.
     pub(super) fn end_of(&self, place: i64) -> Option<i64> {
-        self.ranges
-            .iter()
-            .rev()
-            .find(|range| range.contains(&place))
-            .map(|range| range.end)
+        self.ranges.iter().rev().find(|range| range.contains(&place)).map(|range| range.end)
     }
 
     /// Whether one stretch holds all of these places.
     pub(super) fn covers(&self, places: &Range<i64>) -> bool {
-        places.is_empty()
-            || self
-                .end_of(places.start)
-                .is_some_and(|end| places.end <= end)
+        places.is_empty() || self.end_of(places.start).is_some_and(|end| places.end <= end)
     }
 }
 

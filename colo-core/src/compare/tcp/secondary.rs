@@ -43,16 +43,12 @@ pub(super) struct Acknowledgement {
 
 impl Acknowledgement {
     pub(super) fn of(segment: &Segment) -> Option<Self> {
-        segment.ack.map(|number| Acknowledgement {
-            number,
-            window: segment.window,
-        })
+        segment.ack.map(|number| Acknowledgement { number, window: segment.window })
     }
 
     /// Whether whoever heard `self` learns nothing from `other`.
     fn covers(&self, other: &Acknowledgement) -> bool {
-        self.number.is_after(other.number)
-            || self.number == other.number && self.window >= other.window
+        self.number.is_after(other.number) || self.number == other.number && self.window >= other.window
     }
 
     /// Who heard both, in this order, knows this.
@@ -76,28 +72,15 @@ struct Pending {
 impl Secondary {
     /// The state after a checkpoint of a primary with this number and this highest acknowledgement.
     pub(super) fn like_primary(started: bool, isn: Option<Seq>, ack: Option<Seq>) -> Self {
-        Secondary {
-            started,
-            isn,
-            ack,
-            ..Secondary::default()
-        }
+        Secondary { started, isn, ack, ..Secondary::default() }
     }
 
     /// Keeps the SYN. Segments before it were of another connection: nothing of them can leave any more.
     pub(super) fn open(&mut self, witness: Witness, segment: Segment, out: &mut Outbox) {
-        out.consumed
-            .extend(self.pending.drain(..).map(|pending| pending.number));
-        out.consumed
-            .extend(self.resets.drain(..).map(|(witness, _)| witness.number));
-        out.consumed
-            .extend(self.unacknowledged.map(|(number, _)| number));
-        *self = Secondary {
-            started: true,
-            isn: Some(segment.seq),
-            ack: segment.ack,
-            ..Secondary::default()
-        };
+        out.consumed.extend(self.pending.drain(..).map(|pending| pending.number));
+        out.consumed.extend(self.resets.drain(..).map(|(witness, _)| witness.number));
+        out.consumed.extend(self.unacknowledged.map(|(number, _)| number));
+        *self = Secondary { started: true, isn: Some(segment.seq), ack: segment.ack, ..Secondary::default() };
         self.held_bytes = charge(&witness.frame);
         self.syn = Some((witness, segment));
     }
@@ -132,20 +115,9 @@ impl Secondary {
     ) {
         let charge = charge(&witness.frame);
         self.held_bytes += charge;
-        let pending = Pending {
-            number: witness.number,
-            since: witness.since,
-            places,
-            acknowledgement,
-            charge,
-        };
+        let pending = Pending { number: witness.number, since: witness.since, places, acknowledgement, charge };
         // Segments come mostly in order.
-        let behind = self
-            .pending
-            .iter()
-            .rev()
-            .take_while(|other| other.places.end > pending.places.end)
-            .count();
+        let behind = self.pending.iter().rev().take_while(|other| other.places.end > pending.places.end).count();
         self.pending.insert(self.pending.len() - behind, pending);
     }
 
@@ -158,11 +130,7 @@ impl Secondary {
         out: &mut Outbox,
     ) {
         self.stream.forget(range);
-        while self
-            .pending
-            .front()
-            .is_some_and(|pending| left.covers(&pending.places))
-        {
+        while self.pending.front().is_some_and(|pending| left.covers(&pending.places)) {
             let Some(pending) = self.pending.pop_front() else {
                 break;
             };
@@ -181,27 +149,19 @@ impl Secondary {
         heard: Option<Acknowledgement>,
         out: &mut Outbox,
     ) {
-        let Some(new) = acknowledgement.filter(|new| !heard.is_some_and(|heard| heard.covers(new)))
-        else {
+        let Some(new) = acknowledgement.filter(|new| !heard.is_some_and(|heard| heard.covers(new))) else {
             out.consumed.push_back(number);
             return;
         };
         match self.unacknowledged {
             Some((_, old)) if old.number.is_after(new.number) => out.consumed.push_back(number),
-            _ => out.consumed.extend(
-                self.unacknowledged
-                    .replace((number, new))
-                    .map(|(old, _)| old),
-            ),
+            _ => out.consumed.extend(self.unacknowledged.replace((number, new)).map(|(old, _)| old)),
         }
     }
 
     /// The other side has heard this.
     pub(super) fn acknowledgement_left(&mut self, heard: Acknowledgement, out: &mut Outbox) {
-        if let Some((number, _)) = self
-            .unacknowledged
-            .filter(|(_, waiting)| heard.covers(waiting))
-        {
+        if let Some((number, _)) = self.unacknowledged.filter(|(_, waiting)| heard.covers(waiting)) {
             self.unacknowledged = None;
             out.consumed.push_back(number);
         }
@@ -209,10 +169,7 @@ impl Secondary {
 
     /// What has waited longest. A mere acknowledgement waits for nothing: the primary's own will do.
     pub(super) fn waiting(&self) -> Option<Waiting> {
-        let at = |since| Waiting {
-            since,
-            is_primary: false,
-        };
+        let at = |since| Waiting { since, is_primary: false };
         let syn = self.syn.as_ref().map(|(witness, _)| at(witness.since));
         let reset = self.resets.front().map(|(witness, _)| at(witness.since));
         let bytes = self.pending.front().map(|pending| at(pending.since));

@@ -30,39 +30,23 @@ impl Stream {
     /// Adds what is new in these bytes. What was there before stays.
     pub(super) fn insert(&mut self, start: i64, bytes: &Frame) -> Result<(), Contradiction> {
         let end = start + bytes.len() as i64;
-        let slice =
-            |from: i64, to: i64| bytes.slice((from - start) as usize..(to - start) as usize);
+        let slice = |from: i64, to: i64| bytes.slice((from - start) as usize..(to - start) as usize);
         let mut index = self.first_ending_after(start);
         let mut place = start;
         while place < end {
             let Some(piece) = self.pieces.get(index).filter(|piece| piece.start < end) else {
-                self.pieces.insert(
-                    index,
-                    Piece {
-                        start: place,
-                        bytes: slice(place, end),
-                    },
-                );
+                self.pieces.insert(index, Piece { start: place, bytes: slice(place, end) });
                 break;
             };
             if place < piece.start {
                 let gap_end = piece.start;
-                self.pieces.insert(
-                    index,
-                    Piece {
-                        start: place,
-                        bytes: slice(place, gap_end),
-                    },
-                );
+                self.pieces.insert(index, Piece { start: place, bytes: slice(place, gap_end) });
                 place = gap_end;
             } else {
                 let to = piece.end().min(end);
-                let known =
-                    &piece.bytes[(place - piece.start) as usize..(to - piece.start) as usize];
+                let known = &piece.bytes[(place - piece.start) as usize..(to - piece.start) as usize];
                 if let Some(at) = first_difference(known, &slice(place, to)) {
-                    return Err(Contradiction {
-                        place: place + at as i64,
-                    });
+                    return Err(Contradiction { place: place + at as i64 });
                 }
                 place = to;
             }
@@ -86,12 +70,8 @@ impl Stream {
 
     /// Forgets the pieces that lie wholly in a range.
     pub(super) fn forget(&mut self, range: &Range<i64>) {
-        let from = self
-            .pieces
-            .partition_point(|piece| piece.start < range.start);
-        let to = self
-            .pieces
-            .partition_point(|piece| piece.end() <= range.end);
+        let from = self.pieces.partition_point(|piece| piece.start < range.start);
+        let to = self.pieces.partition_point(|piece| piece.end() <= range.end);
         if from < to {
             self.pieces.drain(from..to);
         }
@@ -113,11 +93,7 @@ impl Stream {
 /// Where two slices of one length first differ.
 pub(super) fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
     // One comparison of all of it is many times as fast as one byte by byte, and nearly always enough.
-    if a == b {
-        None
-    } else {
-        a.iter().zip(b).position(|(a, b)| a != b)
-    }
+    if a == b { None } else { a.iter().zip(b).position(|(a, b)| a != b) }
 }
 
 #[cfg(test)]
@@ -127,15 +103,8 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Op {
-        Insert {
-            start: i64,
-            bytes: i64,
-            flip: Option<i64>,
-        },
-        Forget {
-            start: i64,
-            bytes: i64,
-        },
+        Insert { start: i64, bytes: i64, flip: Option<i64> },
+        Forget { start: i64, bytes: i64 },
     }
 
     fn op() -> impl Strategy<Value = Op> {

@@ -68,23 +68,14 @@ impl Machine {
             return None;
         }
         self.ack = Connection::LAST_ACK;
-        Some(self.segment(
-            self.sent,
-            (self.sent + 1 + dice.roll(90)).min(STREAM_BYTES),
-            true,
-        ))
+        Some(self.segment(self.sent, (self.sent + 1 + dice.roll(90)).min(STREAM_BYTES), true))
     }
 
     fn segment(&mut self, start: usize, end: usize, may_fin: bool) -> Said {
         self.sent = self.sent.max(end);
         let fin = end == STREAM_BYTES && (may_fin || self.fin_sent);
         self.fin_sent |= fin;
-        Said {
-            start,
-            bytes: self.stream[start..end].to_vec(),
-            fin,
-            ack: self.ack,
-        }
+        Said { start, bytes: self.stream[start..end].to_vec(), fin, ack: self.ack }
     }
 }
 
@@ -112,14 +103,8 @@ impl Connection {
 
     fn frame(&self, said: &Said) -> Frame {
         let tcp = Tcp::new(self.port, 4000).seq(self.isn.wrapping_add(said.start as u32));
-        let tcp = tcp
-            .ack(self.client_isn.wrapping_add(said.ack))
-            .payload(&said.bytes);
-        if said.fin {
-            tcp.fin().frame()
-        } else {
-            tcp.frame()
-        }
+        let tcp = tcp.ack(self.client_isn.wrapping_add(said.ack)).payload(&said.bytes);
+        if said.fin { tcp.fin().frame() } else { tcp.frame() }
     }
 
     fn push(&mut self, side: usize, said: Said, dice: &mut Dice) {
@@ -195,16 +180,9 @@ impl World {
         comparator.secondary_running(now);
         let connections = PORTS.map(|port| {
             // Near a wrap-around of either number as often as not.
-            let number = |dice: &mut Dice| {
-                (dice.roll(1 << 32) as u32) | if dice.chance(50) { 0xffff_ff00 } else { 0 }
-            };
+            let number = |dice: &mut Dice| (dice.roll(1 << 32) as u32) | if dice.chance(50) { 0xffff_ff00 } else { 0 };
             let stream = (0..STREAM_BYTES).map(|_| dice.roll(256) as u8).collect();
-            let machine = Machine {
-                stream,
-                sent: 0,
-                ack: 1,
-                fin_sent: false,
-            };
+            let machine = Machine { stream, sent: 0, ack: 1, fin_sent: false };
             Connection {
                 port,
                 isn: number(dice),
@@ -248,8 +226,7 @@ impl World {
         let Some((frame, said)) = self.connections[index].cards[1].pop_front() else {
             return;
         };
-        self.comparator
-            .handle_secondary(0, self.number, frame, self.now);
+        self.comparator.handle_secondary(0, self.number, frame, self.now);
         self.number += 1;
         let connection = &mut self.connections[index];
         connection.secondary_ack = connection.secondary_ack.max(said.ack);
@@ -277,18 +254,12 @@ impl World {
         }
         assert_eq!(actual, expected);
         while let Some(number) = self.comparator.poll_consumed() {
-            assert!(
-                number < self.number && self.consumed.insert(number),
-                "number {number} twice"
-            );
+            assert!(number < self.number && self.consumed.insert(number), "number {number} twice");
         }
     }
 
     fn checkpoint(&mut self) {
-        assert_eq!(
-            self.comparator.poll_divergence().is_some(),
-            self.divergence_expected
-        );
+        assert_eq!(self.comparator.poll_divergence().is_some(), self.divergence_expected);
         let back = self.comparator.begin_epoch(self.comparator.epoch().next());
         let mut expected: Vec<(usize, Frame)> = Vec::new();
         for connection in &mut self.connections {
@@ -301,12 +272,7 @@ impl World {
         }
         expected.sort_by_key(|(order, _)| *order);
         let expected: Vec<Frame> = expected.into_iter().map(|(_, frame)| frame).collect();
-        assert_eq!(
-            back.into_iter()
-                .map(|release| release.frame)
-                .collect::<Vec<_>>(),
-            expected
-        );
+        assert_eq!(back.into_iter().map(|release| release.frame).collect::<Vec<_>>(), expected);
         (self.is_open, self.divergence_expected, self.number) = (false, false, 0);
         self.consumed.clear();
     }
@@ -361,11 +327,7 @@ impl World {
             for side in [0, 1] {
                 loop {
                     let connection = &mut self.connections[index];
-                    let machine = if side == 0 {
-                        &mut connection.primary
-                    } else {
-                        &mut connection.secondary
-                    };
+                    let machine = if side == 0 { &mut connection.primary } else { &mut connection.secondary };
                     let Some(said) = machine.finish(dice) else {
                         break;
                     };
@@ -373,11 +335,7 @@ impl World {
                 }
             }
             while !self.connections[index].cards.iter().all(VecDeque::is_empty) {
-                if dice.chance(50) {
-                    self.primary_arrives(index)
-                } else {
-                    self.secondary_arrives(index)
-                }
+                if dice.chance(50) { self.primary_arrives(index) } else { self.secondary_arrives(index) }
             }
         }
     }
@@ -429,16 +387,9 @@ fn histories_are_varied() {
             world.step(&mut dice, true);
             diverged += usize::from(world.divergence_expected);
             for connection in &world.connections {
-                let seqs: Vec<Seq> = connection
-                    .held
-                    .iter()
-                    .map(|(_, frame, _)| seq_of(frame))
-                    .collect();
+                let seqs: Vec<Seq> = connection.held.iter().map(|(_, frame, _)| seq_of(frame)).collect();
                 repeated += seqs.windows(2).filter(|pair| pair[0] == pair[1]).count();
-                reordered += seqs
-                    .windows(2)
-                    .filter(|pair| pair[0].is_after(pair[1]))
-                    .count();
+                reordered += seqs.windows(2).filter(|pair| pair[0].is_after(pair[1])).count();
                 late += usize::from(connection.held.len() > 3);
             }
         }

@@ -18,18 +18,7 @@ fn connected() -> Bench {
     let mut bench = Bench::new();
     let syn_ack = tcp().syn().seq(1000).ack(500).options(&MSS).frame();
     assert_eq!(bench.primary(&syn_ack), NOTHING);
-    assert_eq!(
-        bench.secondary(
-            &tcp()
-                .syn()
-                .seq(9000)
-                .ack(500)
-                .options(&MSS)
-                .identification(7)
-                .frame()
-        ),
-        [syn_ack]
-    );
+    assert_eq!(bench.secondary(&tcp().syn().seq(9000).ack(500).options(&MSS).identification(7).frame()), [syn_ack]);
     assert_eq!(bench.consumed(), [0]);
     bench
 }
@@ -40,10 +29,7 @@ fn segmentation_is_no_difference() {
     assert!(bench.secondary(&data(1001, b"ab")).is_empty());
     assert!(bench.primary(&data(1001, b"abcdef")).is_empty());
     assert!(bench.secondary(&data(1003, b"cde")).is_empty());
-    assert_eq!(
-        bench.secondary(&data(1006, b"fghi")),
-        [data(1001, b"abcdef")]
-    );
+    assert_eq!(bench.secondary(&data(1006, b"fghi")), [data(1001, b"abcdef")]);
     assert_eq!(bench.consumed(), [1, 2]);
     assert_eq!(bench.primary(&data(1007, b"g")), [data(1007, b"g")]);
     assert_eq!(bench.primary(&data(1008, b"hi")), [data(1008, b"hi")]);
@@ -56,25 +42,12 @@ fn different_bytes_diverge_at_once_and_never_leave() {
     let mut bench = connected();
     bench.primary(&data(1001, b"same"));
     bench.primary(&data(1005, b"10:15"));
-    assert_eq!(
-        bench.secondary(&data(1001, b"same10:16")),
-        [data(1001, b"same")]
-    );
-    assert_eq!(
-        bench.reason(),
-        Some(Reason::PayloadDiffers { offset: 1009 })
-    );
+    assert_eq!(bench.secondary(&data(1001, b"same10:16")), [data(1001, b"same")]);
+    assert_eq!(bench.reason(), Some(Reason::PayloadDiffers { offset: 1009 }));
     assert!(bench.primary(&data(1005, b"10:15")).is_empty());
     assert_eq!(bench.reason(), None, "one divergence in an epoch");
-    assert_eq!(
-        bench.checkpoint(),
-        [data(1005, b"10:15"), data(1005, b"10:15")]
-    );
-    assert_eq!(
-        bench.primary(&data(1005, b"10:15")),
-        [data(1005, b"10:15")],
-        "a retransmission over the epoch"
-    );
+    assert_eq!(bench.checkpoint(), [data(1005, b"10:15"), data(1005, b"10:15")]);
+    assert_eq!(bench.primary(&data(1005, b"10:15")), [data(1005, b"10:15")], "a retransmission over the epoch");
 }
 
 #[test]
@@ -83,14 +56,8 @@ fn no_acknowledgement_leaves_before_the_secondary_gave_it() {
     assert!(bench.primary(&ack(1001, 600)).is_empty());
     assert!(bench.primary(&data(1001, b"x")).is_empty());
     assert!(bench.secondary(&ack(1001, 599)).is_empty());
-    assert!(
-        bench.secondary(&data(1001, b"x")).is_empty(),
-        "its acknowledgement does not go back"
-    );
-    assert_eq!(
-        bench.secondary(&ack(1002, 700)),
-        [ack(1001, 600), data(1001, b"x")]
-    );
+    assert!(bench.secondary(&data(1001, b"x")).is_empty(), "its acknowledgement does not go back");
+    assert_eq!(bench.secondary(&ack(1002, 700)), [ack(1001, 600), data(1001, b"x")]);
     // The acknowledgement of 700 has not been heard yet, and is the only one worth keeping.
     assert_eq!(bench.consumed(), [1, 2]);
     assert_eq!(bench.primary(&ack(1002, 700)), [ack(1002, 700)]);
@@ -140,15 +107,9 @@ fn nothing_leaves_between_capture_and_the_secondarys_run() {
     }
     assert!(bench.secondary(&data(1008, b"new")).is_empty());
     bench.pass(Duration::from_secs(5));
-    assert_eq!(
-        (bench.reason(), bench.comparator.poll_timeout()),
-        (None, None)
-    );
+    assert_eq!((bench.reason(), bench.comparator.poll_timeout()), (None, None));
     bench.comparator.secondary_running(bench.now);
-    assert_eq!(
-        bench.released(),
-        [data(1001, b"abc"), ack(1008, 500), data(1008, b"new")]
-    );
+    assert_eq!(bench.released(), [data(1001, b"abc"), ack(1008, 500), data(1008, b"new")]);
 }
 
 #[test]
@@ -171,10 +132,7 @@ fn ends_must_agree() {
     let fin = tcp().seq(1001).ack(500).payload(b"bye").fin().frame();
     assert!(bench.primary(&fin).is_empty());
     assert!(bench.secondary(&data(1001, b"bye")).is_empty());
-    assert_eq!(
-        bench.secondary(&tcp().seq(1004).ack(500).fin().frame()),
-        std::slice::from_ref(&fin)
-    );
+    assert_eq!(bench.secondary(&tcp().seq(1004).ack(500).fin().frame()), std::slice::from_ref(&fin));
     assert_eq!(bench.consumed(), [1, 2]);
     assert_eq!(bench.primary(&fin), [fin], "repeated");
 
@@ -196,11 +154,7 @@ fn a_reset_needs_the_others() {
     assert!(bench.primary(&reset).is_empty());
     assert_eq!(bench.secondary(&reset), std::slice::from_ref(&reset));
     assert_eq!(bench.consumed(), [1]);
-    assert_eq!(
-        bench.primary(&reset),
-        std::slice::from_ref(&reset),
-        "the same, said again"
-    );
+    assert_eq!(bench.primary(&reset), std::slice::from_ref(&reset), "the same, said again");
     let other = tcp().rst().seq(2000).frame();
     assert!(bench.primary(&other).is_empty());
     bench.pass(Duration::from_millis(200));
@@ -210,12 +164,7 @@ fn a_reset_needs_the_others() {
     only_secondary.secondary(&reset);
     only_secondary.pass(Duration::from_millis(200));
     let reason = only_secondary.reason();
-    assert_eq!(
-        reason,
-        Some(Reason::OnlySecondary {
-            waited: Duration::from_millis(200)
-        })
-    );
+    assert_eq!(reason, Some(Reason::OnlySecondary { waited: Duration::from_millis(200) }));
 }
 
 #[test]
@@ -224,11 +173,7 @@ fn a_closed_port_refuses_each_attempt_on_both() {
     for attempt in [700, 100, 40_000] {
         let refusal = tcp().rst().seq(0).ack(attempt).frame();
         assert!(bench.primary(&refusal).is_empty(), "attempt {attempt}");
-        assert_eq!(
-            bench.secondary(&refusal),
-            std::slice::from_ref(&refusal),
-            "attempt {attempt}"
-        );
+        assert_eq!(bench.secondary(&refusal), std::slice::from_ref(&refusal), "attempt {attempt}");
     }
     assert_eq!((bench.reason(), bench.consumed()), (None, vec![0, 1, 2]));
 }
@@ -263,30 +208,16 @@ fn ports_used_again_begin_a_new_stream() {
     let new = |payload: &[u8]| tcp().seq(1001).ack(800).payload(payload).frame();
 
     assert!(bench.primary(&syn(1000 - 1)).is_empty());
-    assert!(
-        bench
-            .primary(&tcp().seq(1000).ack(800).payload(b"?new bytes").frame())
-            .is_empty()
-    );
-    assert!(
-        bench.secondary(&data(1001, b"old ")).is_empty(),
-        "lags behind, in the old connection"
-    );
+    assert!(bench.primary(&tcp().seq(1000).ack(800).payload(b"?new bytes").frame()).is_empty());
+    assert!(bench.secondary(&data(1001, b"old ")).is_empty(), "lags behind, in the old connection");
     assert_eq!(bench.secondary(&syn(77)), [syn(999)]);
-    assert_eq!(
-        bench
-            .secondary(&tcp().seq(1000).ack(800).payload(b"?new bytes").frame())
-            .len(),
-        1
-    );
+    assert_eq!(bench.secondary(&tcp().seq(1000).ack(800).payload(b"?new bytes").frame()).len(), 1);
     assert_eq!(bench.consumed(), [0, 1, 2, 3, 4][1..]);
 
     assert!(bench.secondary(&syn(78)).is_empty());
     assert!(bench.secondary(&new(b"third")).is_empty());
     assert!(
-        bench
-            .primary(&tcp().seq(1010).ack(800).fin().frame())
-            .is_empty(),
+        bench.primary(&tcp().seq(1010).ack(800).fin().frame()).is_empty(),
         "the second's end, which only the primary sends"
     );
     assert!(bench.primary(&syn(1000)).is_empty());
@@ -294,10 +225,7 @@ fn ports_used_again_begin_a_new_stream() {
     bench.pass(Duration::from_millis(200));
     assert!(bench.reason().is_some());
     assert_eq!(bench.checkpoint().len(), 2);
-    assert!(
-        bench.primary(&new(b"third")).is_empty(),
-        "what left in the first connection was another's"
-    );
+    assert!(bench.primary(&new(b"third")).is_empty(), "what left in the first connection was another's");
     assert_eq!(bench.secondary(&new(b"third")), [new(b"third")]);
 }
 
@@ -327,10 +255,7 @@ fn an_older_connection_has_no_known_beginning() {
     let earlier = data(1996, b"1015");
     assert!(bench.primary(&earlier).is_empty());
     bench.secondary(&data(1996, b"1016"));
-    assert_eq!(
-        bench.reason(),
-        Some(Reason::PayloadDiffers { offset: 1999 })
-    );
+    assert_eq!(bench.reason(), Some(Reason::PayloadDiffers { offset: 1999 }));
     assert_eq!(bench.checkpoint(), std::slice::from_ref(&earlier));
     assert_eq!(bench.primary(&earlier), [earlier]);
 }
@@ -405,25 +330,16 @@ fn every_kind_is_a_flow() {
     for frame in &frames[..2] {
         assert_eq!(bench.secondary(frame), std::slice::from_ref(frame));
     }
-    assert_eq!(
-        (bench.consumed().len(), bench.reason()),
-        (frames.len(), None)
-    );
+    assert_eq!((bench.consumed().len(), bench.reason()), (frames.len(), None));
 }
 
 #[test]
 fn cards_are_separate() {
     let mut bench = Bench::new();
-    bench
-        .comparator
-        .handle_primary(0, udp(1, 2, b"x"), bench.now);
-    bench
-        .comparator
-        .handle_secondary(1, 0, udp(1, 2, b"x"), bench.now);
+    bench.comparator.handle_primary(0, udp(1, 2, b"x"), bench.now);
+    bench.comparator.handle_secondary(1, 0, udp(1, 2, b"x"), bench.now);
     assert_eq!(bench.comparator.poll_release(), None);
-    bench
-        .comparator
-        .handle_primary(1, udp(1, 2, b"x"), bench.now);
+    bench.comparator.handle_primary(1, udp(1, 2, b"x"), bench.now);
     assert_eq!(bench.comparator.poll_release().unwrap().nic, 1);
 }
 
@@ -434,19 +350,11 @@ fn waiting_is_limited_and_counted_from_the_secondarys_run() {
     bench.primary(&udp(1, 2, b"x"));
     bench.pass(Duration::from_secs(1));
     bench.comparator.secondary_running(bench.now);
-    assert_eq!(
-        bench.comparator.poll_timeout(),
-        Some(bench.now + Duration::from_millis(200))
-    );
+    assert_eq!(bench.comparator.poll_timeout(), Some(bench.now + Duration::from_millis(200)));
     bench.pass(Duration::from_millis(199));
     assert_eq!(bench.reason(), None);
     bench.pass(Duration::from_millis(1));
-    assert_eq!(
-        bench.reason(),
-        Some(Reason::Unmatched {
-            waited: Duration::from_millis(1200)
-        })
-    );
+    assert_eq!(bench.reason(), Some(Reason::Unmatched { waited: Duration::from_millis(1200) }));
     assert_eq!(bench.comparator.poll_timeout(), None);
     assert_eq!(bench.checkpoint(), [udp(1, 2, b"x")]);
     assert_eq!(bench.comparator.poll_timeout(), None);
@@ -462,18 +370,13 @@ fn a_match_in_time_is_not_late() {
     }
     assert_eq!(bench.reason(), None);
     bench.pass(Duration::from_secs(1));
-    assert_eq!(
-        (bench.reason(), bench.comparator.poll_timeout()),
-        (None, None)
-    );
+    assert_eq!((bench.reason(), bench.comparator.poll_timeout()), (None, None));
 }
 
 #[test]
 fn what_is_held_is_handed_back_in_the_order_of_all_flows() {
     let mut bench = Bench::new();
-    let frames: Vec<Frame> = (0..100u16)
-        .map(|n| udp(n * 7 % 13, n % 5, &n.to_be_bytes()))
-        .collect();
+    let frames: Vec<Frame> = (0..100u16).map(|n| udp(n * 7 % 13, n % 5, &n.to_be_bytes())).collect();
     for frame in &frames {
         bench.primary(frame);
     }
@@ -483,11 +386,7 @@ fn what_is_held_is_handed_back_in_the_order_of_all_flows() {
 
 #[test]
 fn full_queues_lose_nothing() {
-    let config = CompareConfig {
-        max_held_bytes: 20_000,
-        max_flow_bytes: 10_000,
-        ..CompareConfig::default()
-    };
+    let config = CompareConfig { max_held_bytes: 20_000, max_flow_bytes: 10_000, ..CompareConfig::default() };
     let mut bench = Bench::with(config);
     let mut sent = Vec::new();
     while !bench.comparator.is_full() {
@@ -506,10 +405,7 @@ fn full_queues_lose_nothing() {
 /// While the secondary does not run, no checkpoint would make room.
 #[test]
 fn a_full_queue_before_the_secondary_runs_is_no_divergence() {
-    let config = CompareConfig {
-        max_held_bytes: 2000,
-        ..CompareConfig::default()
-    };
+    let config = CompareConfig { max_held_bytes: 2000, ..CompareConfig::default() };
     let mut bench = Bench::with(config);
     bench.capture();
     let mut sent = 0;
@@ -527,10 +423,7 @@ fn a_full_queue_before_the_secondary_runs_is_no_divergence() {
 
 #[test]
 fn a_forgotten_frame_of_the_secondary_closes_the_epoch() {
-    let config = CompareConfig {
-        max_flow_bytes: 1000,
-        ..CompareConfig::default()
-    };
+    let config = CompareConfig { max_flow_bytes: 1000, ..CompareConfig::default() };
     let mut bench = Bench::with(config);
     for number in 0..6 {
         bench.secondary(&udp(1, 2, &[number]));
@@ -545,22 +438,13 @@ fn a_forgotten_frame_of_the_secondary_closes_the_epoch() {
 
 #[test]
 fn idle_flows_make_room_and_busy_ones_do_not() {
-    let config = CompareConfig {
-        max_flows: 4,
-        ..CompareConfig::default()
-    };
+    let config = CompareConfig { max_flows: 4, ..CompareConfig::default() };
     let mut bench = Bench::with(config);
     for port in 0..100 {
         bench.primary(&udp(port, 2, b"x"));
         assert_eq!(bench.secondary(&udp(port, 2, b"x")).len(), 1);
     }
-    assert_eq!(
-        (
-            bench.comparator.counters().flows,
-            bench.comparator.counters().evicted_flows
-        ),
-        (4, 96)
-    );
+    assert_eq!((bench.comparator.counters().flows, bench.comparator.counters().evicted_flows), (4, 96));
     let frames: Vec<Frame> = (200..205).map(|port| udp(port, 2, b"x")).collect();
     for frame in &frames {
         assert!(!bench.comparator.is_full());
@@ -577,9 +461,7 @@ fn idle_flows_make_room_and_busy_ones_do_not() {
 fn a_refused_frame_of_an_ended_epoch_does_not_come_again() {
     let mut bench = Bench::new();
     bench.primary(&udp(1, 2, b"x"));
-    bench
-        .comparator
-        .handle_secondary(0, 0, udp(1, 2, b"x"), bench.now);
+    bench.comparator.handle_secondary(0, 0, udp(1, 2, b"x"), bench.now);
     // Decided, but not fetched.
     assert_eq!(bench.checkpoint(), [udp(1, 2, b"x")]);
     assert_eq!((bench.released(), bench.consumed()), (vec![], vec![]));

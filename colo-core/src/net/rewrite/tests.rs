@@ -28,46 +28,12 @@ fn conversation(isn: u32, client_isn: u32, padding: usize) -> Vec<(bool, Frame)>
     let sack = sack_option(padding, &[at(11), at(21), at(31), at(41)]);
     vec![
         (false, from_client().seq(client_at(1)).ack(at(1)).frame()),
-        (
-            false,
-            from_client()
-                .seq(client_at(1))
-                .ack(at(1))
-                .payload(b"GET /")
-                .frame(),
-        ),
-        (
-            true,
-            from_guest()
-                .seq(at(1))
-                .ack(client_at(6))
-                .payload(b"0123456789")
-                .frame(),
-        ),
-        (
-            true,
-            from_guest()
-                .seq(at(11))
-                .ack(client_at(6))
-                .payload(b"odd length!")
-                .frame(),
-        ),
-        (
-            false,
-            from_client()
-                .seq(client_at(6))
-                .ack(at(11))
-                .options(&sack)
-                .frame(),
-        ),
-        (
-            true,
-            from_guest().seq(at(22)).ack(client_at(6)).fin().frame(),
-        ),
-        (
-            false,
-            from_client().seq(client_at(6)).ack(at(23)).fin().frame(),
-        ),
+        (false, from_client().seq(client_at(1)).ack(at(1)).payload(b"GET /").frame()),
+        (true, from_guest().seq(at(1)).ack(client_at(6)).payload(b"0123456789").frame()),
+        (true, from_guest().seq(at(11)).ack(client_at(6)).payload(b"odd length!").frame()),
+        (false, from_client().seq(client_at(6)).ack(at(11)).options(&sack).frame()),
+        (true, from_guest().seq(at(22)).ack(client_at(6)).fin().frame()),
+        (false, from_client().seq(client_at(6)).ack(at(23)).fin().frame()),
         (true, from_guest().seq(at(23)).ack(client_at(7)).frame()),
         // Both have closed: the last acknowledgement is lost and repeated.
         (true, from_guest().seq(at(23)).ack(client_at(7)).frame()),
@@ -176,10 +142,7 @@ fn a_checkpoint_makes_numbers_equal() {
     let mut rewriter = established(100, 300);
     assert_eq!(shift(&mut rewriter), 200);
     rewriter.handle_input(0, Tcp::new(4001, 80).inbound().syn().seq(1).frame());
-    assert_eq!(
-        rewriter.handle_input(0, Tcp::new(4001, 80).inbound().seq(2).ack(7).frame()),
-        None
-    );
+    assert_eq!(rewriter.handle_input(0, Tcp::new(4001, 80).inbound().seq(2).ack(7).frame()), None);
     rewriter.reset();
     assert_eq!(shift(&mut rewriter), 0);
     assert_eq!((rewriter.poll_input(), rewriter.kept_bytes), (None, 0));
@@ -208,14 +171,7 @@ fn a_failover_keeps_known_connections_and_leaves_new_ones_alone() {
     rewriter.handle_input(0, from_client().syn().seq(900).frame());
     let syn_ack = rewriter.handle_output(0, from_guest().syn().seq(8000).ack(901).frame());
     assert_eq!(seq_of(&syn_ack), Seq(8000));
-    assert_eq!(
-        ack_of(
-            &rewriter
-                .handle_input(0, from_client().seq(901).ack(8001).frame())
-                .unwrap()
-        ),
-        Seq(8001)
-    );
+    assert_eq!(ack_of(&rewriter.handle_input(0, from_client().seq(901).ack(8001).frame()).unwrap()), Seq(8001));
     assert_eq!(shift(&mut rewriter), 0);
 }
 
@@ -224,14 +180,7 @@ fn a_forged_syn_does_not_disturb_a_connection() {
     let mut rewriter = established(100, 300);
     rewriter.handle_input(0, from_client().syn().seq(77_777).frame());
     assert_eq!(shift(&mut rewriter), 200);
-    assert_eq!(
-        ack_of(
-            &rewriter
-                .handle_input(0, from_client().seq(10).ack(150).frame())
-                .unwrap()
-        ),
-        Seq(350)
-    );
+    assert_eq!(ack_of(&rewriter.handle_input(0, from_client().seq(10).ack(150).frame()).unwrap()), Seq(350));
 }
 
 #[test]
@@ -258,21 +207,14 @@ fn a_refusal_hands_out_what_was_kept_as_it_came() {
 fn a_refused_connection_of_the_guest_is_refused_in_its_numbers() {
     let mut rewriter = Rewriter::new();
     rewriter.handle_output(0, from_guest().syn().seq(300).frame());
-    let refusal = rewriter
-        .handle_input(0, from_client().rst().seq(0).ack(101).frame())
-        .unwrap();
+    let refusal = rewriter.handle_input(0, from_client().rst().seq(0).ack(101).frame()).unwrap();
     assert_eq!(ack_of(&refusal), Seq(301));
 }
 
 #[test]
 fn what_is_not_a_whole_segment_is_not_touched() {
     let mut rewriter = established(100, 300);
-    let mut fragment = from_guest()
-        .seq(5000)
-        .ack(10)
-        .payload(&[0; 80])
-        .frame()
-        .to_vec();
+    let mut fragment = from_guest().seq(5000).ack(10).payload(&[0; 80]).frame().to_vec();
     fragment[20] = 0x20;
     let fragment = Frame::from(fragment);
     assert_eq!(rewriter.handle_output(0, fragment.clone()), fragment);
