@@ -1,3 +1,31 @@
 //! The `colo` command: arguments in, library calls, output out.
+//!
+//! Exit codes: 0 as asked; 1 something failed; 2 the command line makes no sense; 3 the guest here was destroyed because the other
+//! side serves; 4 the guest crashed. `colo --help` tells them too.
 
-fn main() {}
+mod args;
+mod demo;
+mod embedded;
+mod output;
+mod primary;
+mod secondary;
+mod signals;
+
+use args::{Cli, Command, EmbeddedCommand};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    output::start_log(cli.verbose);
+    let result = match &cli.command {
+        Command::Primary(args) => primary::run(args, cli.json),
+        Command::Secondary(args) => secondary::run(args, cli.json),
+        Command::Demo(args) => demo::run(args, cli.json),
+        Command::Embedded(EmbeddedCommand::Switch(args)) => embedded::switch(args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("colo: {error:#}");
+        ExitCode::from(output::FAILED)
+    })
+}

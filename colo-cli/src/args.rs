@@ -1,0 +1,202 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Non-stop service for virtual machines.
+#[derive(Parser, Debug)]
+#[command(name = "colo", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// Say more on stderr; twice for every packet-less detail
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+    /// One JSON object a line instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0  as asked (stopped, or the guest shut down)
+  1  something failed
+  2  the command line makes no sense
+  3  the secondary has taken over; the guest here was destroyed
+  4  the guest crashed";
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Protect a machine towards another host
+    Primary(PrimaryArgs),
+    /// Take machines in, and serve when their primary is lost
+    Secondary(SecondaryArgs),
+    /// See it all: a machine protected, killed, and still serving
+    Demo(DemoArgs),
+    /// The embedded hypervisor's own commands
+    #[command(subcommand)]
+    Embedded(EmbeddedCommand),
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum EmbeddedCommand {
+    /// The LAN between embedded machines and their clients
+    Switch(SwitchArgs),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(crate) enum ModeArg {
+    /// Both machines run; output leaves when both have produced it
+    Colo,
+    /// One machine runs; output leaves when the checkpoint after it is acknowledged
+    Remus,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(crate) enum HypervisorArg {
+    /// A process as a machine, on any Linux
+    Embedded,
+    /// Xen
+    Xen,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PrimaryArgs {
+    /// The domain to protect; the embedded hypervisor boots it under this name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) domain: String,
+    /// The host that runs `colo secondary`; port 8002 unless given
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) peer: String,
+    /// How to protect it
+    #[arg(long, value_enum, default_value_t = ModeArg::Colo)]
+    pub(crate) mode: ModeArg,
+    /// Milliseconds between two checkpoints, at the latest [default: 2000, remus: 20]
+    #[arg(long, value_name = "MS", value_parser = millis)]
+    pub(crate) interval: Option<Duration>,
+    /// Milliseconds that one machine may say something that the other does not [default: 200]
+    #[arg(long, value_name = "MS", value_parser = millis)]
+    pub(crate) compare_timeout: Option<Duration>,
+    /// Milliseconds between two heartbeats; five missed are a death
+    #[arg(long, value_name = "MS", default_value = "100", value_parser = millis)]
+    pub(crate) heartbeat: Duration,
+    /// The hypervisor [default: xen on a Xen host, else embedded]
+    #[arg(long, value_enum)]
+    pub(crate) hypervisor: Option<HypervisorArg>,
+    /// Shell command that makes sure a lost secondary does not serve (exit code 0: it does not)
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) fence_command: Option<String>,
+    /// Hash the guest's whole memory at each checkpoint, for the secondary to verify
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// For tests: die, as by `kill -9`, just before the Nth call of a callback of the save loop
+    #[arg(long, value_name = "CALLBACK:N", hide = true, value_parser = fault)]
+    pub(crate) die_at: Option<(String, u64)>,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct MachineArgs {
+    /// Embedded: guest memory in MiB, 16 to 4096
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(16..=4096))]
+    pub(crate) memory: u64,
+    /// Embedded: the guest's address
+    #[arg(long, value_name = "IPV4", default_value_t = Ipv4Addr::new(10, 77, 0, 10))]
+    pub(crate) ip: Ipv4Addr,
+    /// Embedded: the switch's socket
+    #[arg(long, value_name = "PATH", default_value_os_t = default_socket())]
+    pub(crate) switch: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SecondaryArgs {
+    /// Where to listen
+    #[arg(long, value_name = "ADDR[:PORT]", num_args = 0..=1, default_missing_value = "0.0.0.0:8002", required = true)]
+    pub(crate) listen: String,
+    /// The hypervisor [default: xen on a Xen host, else embedded]
+    #[arg(long, value_enum)]
+    pub(crate) hypervisor: Option<HypervisorArg>,
+    /// Shell command that makes sure a lost primary does not serve (exit code 0: it does not)
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) fence_command: Option<String>,
+    /// Verify the guest's whole memory after each checkpoint whose primary hashes it
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Embedded: the switch's socket
+    #[arg(long, value_name = "PATH", default_value_os_t = default_socket())]
+    pub(crate) switch: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SwitchArgs {
+    /// The socket that machines connect to
+    #[arg(long, value_name = "PATH", default_value_os_t = default_socket())]
+    pub(crate) socket: PathBuf,
+    /// Relay connections from an address of this host to one of a guest; may be given several times
+    #[arg(long, value_name = "ADDR:PORT=GUEST:PORT", value_parser = forward)]
+    pub(crate) forward: Vec<(SocketAddr, SocketAddr)>,
+    /// A TAP device to connect as one more port (root)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tap: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// Seconds of load for each of native, Remus and COLO
+    #[arg(long, value_name = "S", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) seconds: u64,
+    /// Guest memory in MiB, 16 to 4096
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(16..=4096))]
+    pub(crate) memory: u64,
+}
+
+/// A socket of this user's own.
+fn default_socket() -> PathBuf {
+    let directory = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    // Without a runtime directory the temporary one is everybody's.
+    let user = std::env::var("USER").unwrap_or_else(|_| "nobody".into());
+    directory.join(format!("colo-{user}.switch"))
+}
+
+fn millis(text: &str) -> Result<Duration, String> {
+    match text.parse::<u32>() {
+        Ok(millis @ 1..=3_600_000) => Ok(Duration::from_millis(u64::from(millis))),
+        _ => Err("give whole milliseconds, from 1 to 3600000".into()),
+    }
+}
+
+fn forward(text: &str) -> Result<(SocketAddr, SocketAddr), String> {
+    let parse = |address: &str| address.parse::<SocketAddr>().map_err(|error| format!("{address:?}: {error}"));
+    let (host, guest) = text.split_once('=').ok_or("give HOST-ADDRESS:PORT=GUEST-ADDRESS:PORT")?;
+    Ok((parse(host)?, parse(guest)?))
+}
+
+fn fault(text: &str) -> Result<(String, u64), String> {
+    let (callback, call) = text.split_once(':').ok_or("give CALLBACK:N")?;
+    Ok((callback.to_owned(), call.parse().map_err(|error| format!("{call:?}: {error}"))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn forwards_and_times_are_checked() {
+        assert!(forward("127.0.0.1:8080=10.77.0.10:80").is_ok());
+        for bad in ["", "127.0.0.1:8080", "8080=10.77.0.10:80", "127.0.0.1:8080=guest:80"] {
+            assert!(forward(bad).is_err(), "{bad}");
+        }
+        assert_eq!(millis("20"), Ok(Duration::from_millis(20)));
+        for bad in ["0", "-1", "1.5", "3600001", ""] {
+            assert!(millis(bad).is_err(), "{bad}");
+        }
+    }
+}

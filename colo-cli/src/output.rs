@@ -1,0 +1,127 @@
+//! What people and machines get to see.
+
+use colo_core::session::{Event, Outcome};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Exit code: something failed.
+pub(crate) const FAILED: u8 = 1;
+/// Exit code: the other side serves.
+const STOOD_DOWN: u8 = 3;
+/// Exit code: the guest crashed.
+const GUEST_CRASHED: u8 = 4;
+
+/// Starts the log on stderr. `RUST_LOG` has the last word.
+pub(crate) fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Tells a session's events as they come.
+pub(crate) struct Teller {
+    json: bool,
+    /// Whether every checkpoint is told.
+    verbose: bool,
+    bar: Option<ProgressBar>,
+}
+
+impl Teller {
+    pub(crate) fn new(json: bool) -> Self {
+        Teller { json, verbose: tracing::enabled!(tracing::Level::DEBUG), bar: None }
+    }
+
+    /// Prints the event: JSON on stdout, or a line on stderr, or the progress bar of the first copy.
+    pub(crate) fn tell(&mut self, event: &Event) {
+        if self.json {
+            return print_json(&event_json(event));
+        }
+        match event {
+            Event::Copying(copy) if std::io::stderr().is_terminal() => {
+                let bar = self.bar.get_or_insert_with(copy_bar);
+                bar.set_length(copy.round_pages);
+                bar.set_position(copy.sent_pages);
+                bar.set_message(format!("round {}", copy.round + 1));
+            }
+            Event::Copying(_) => {}
+            // One a second or more: only for those who ask.
+            Event::Checkpoint { .. } | Event::Staged(_) | Event::Applied { .. } | Event::Miscompare(_) if !self.verbose => {}
+            // The log on stderr has told it.
+            _ if self.verbose => {}
+            event => {
+                if let Some(bar) = self.bar.take() {
+                    bar.finish_and_clear();
+                }
+                eprintln!("colo: {event}");
+            }
+        }
+    }
+}
+
+fn copy_bar() -> ProgressBar {
+    let style = "{msg} [{bar:40}] {pos}/{len} pages, {per_sec}, {eta} left";
+    ProgressBar::new(0).with_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// Prints one object on a line of its own. Nobody who does not listen any more is bothered.
+pub(crate) fn print_json(value: &Value) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{value}").and_then(|()| out.flush());
+}
+
+/// The exit code for how a session ended.
+pub(crate) fn exit_code(outcome: &Outcome) -> ExitCode {
+    match outcome {
+        Outcome::Stopped | Outcome::GuestShutDown => ExitCode::SUCCESS,
+        Outcome::StoodDown => ExitCode::from(STOOD_DOWN),
+        Outcome::GuestCrashed => ExitCode::from(GUEST_CRASHED),
+        _ => ExitCode::from(FAILED),
+    }
+}
+
+/// An event as an object: `event` is its name, `text` what `tell` would print; times in milliseconds.
+fn event_json(event: &Event) -> Value {
+    let mut value = match event {
+        Event::Connected { peer, domain, dirty_log } => {
+            json!({"event": "connected", "peer": peer, "domain": domain, "dirty_log": dirty_log})
+        }
+        Event::Copying(copy) => json!({"event": "copying", "round": copy.round, "sent_pages": copy.sent_pages,
+            "round_pages": copy.round_pages, "stream_bytes": copy.stream_bytes}),
+        Event::Protected(epoch) => json!({"event": "protected", "epoch": epoch.0}),
+        Event::Miscompare(what) => json!({"event": "miscompare", "what": what}),
+        Event::Checkpoint { stats, pause } => json!({"event": "checkpoint", "epoch": stats.epoch.0,
+            "trigger": stats.trigger.name(), "dirty_pages": stats.dirty_pages, "stream_bytes": stats.stream_bytes,
+            "pause_ms": pause.as_secs_f64() * 1e3}),
+        Event::Staged(epoch) => json!({"event": "staged", "epoch": epoch.0}),
+        Event::Applied { applied, pause } => json!({"event": "applied", "epoch": applied.epoch.0,
+            "stream_bytes": applied.stream_bytes, "received_pages": applied.flushed.received_pages,
+            "written_pages": applied.flushed.written_pages, "pause_ms": pause.as_secs_f64() * 1e3}),
+        Event::PeerLost(how) => json!({"event": "peer-lost", "how": how}),
+        Event::FenceFailed(why) => json!({"event": "fence-failed", "why": why}),
+        Event::Unprotected(why) => json!({"event": "unprotected", "why": why}),
+        Event::TookOver { epoch, took, resent_frames } => json!({"event": "took-over", "epoch": epoch.0,
+            "took_ms": took.as_secs_f64() * 1e3, "resent_frames": resent_frames}),
+        Event::Ended(outcome) => json!({"event": "ended", "outcome": outcome_name(outcome)}),
+        _ => json!({"event": "other"}),
+    };
+    value["text"] = json!(event.to_string());
+    value
+}
+
+fn outcome_name(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Stopped => "stopped",
+        Outcome::GuestShutDown => "guest-shut-down",
+        Outcome::GuestCrashed => "guest-crashed",
+        Outcome::StoodDown => "stood-down",
+        Outcome::Ended(_) => "ended",
+        Outcome::Failed(_) => "failed",
+    }
+}

@@ -1,0 +1,81 @@
+//! `colo primary`.
+
+use crate::args::{HypervisorArg, ModeArg, PrimaryArgs};
+use crate::output::{Teller, exit_code};
+use crate::{embedded, signals};
+use anyhow::{Result, bail};
+use colo_core::checkpoint::PrimaryConfig;
+use colo_core::failover::CommandFence;
+use colo_core::layers::Faults;
+use colo_core::peer::Mode;
+use colo_core::save::layers::Faulty;
+use colo_core::session::{Event, PrimarySession, PrimarySessionConfig};
+use crossbeam_channel::select;
+use signal_hook::consts::SIGINT;
+use std::process::ExitCode;
+
+pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
+    if embedded::hypervisor(args.hypervisor) == HypervisorArg::Xen {
+        bail!("this build drives no Xen domains yet; use --hypervisor embedded");
+    }
+    let stop = signals::stop_signals()?;
+    let (machine, lan) = embedded::boot(&args.domain, &args.machine)?;
+    let session = match PrimarySession::start(machine, vec![lan], &args.peer, config(args)) {
+        Ok(session) => session,
+        Err(not_started) => bail!(not_started.error),
+    };
+    if args.fence_command.is_none() && !json {
+        eprintln!("colo: no --fence-command: if the link is cut, both hosts may serve");
+    }
+    let controller = session.controller();
+    let mut teller = Teller::new(json);
+    let mut interrupted = false;
+    loop {
+        select! {
+            recv(session.events()) -> event => match event {
+                Ok(event) => {
+                    teller.tell(&event);
+                    if let Event::Ended(outcome) = event {
+                        return Ok(exit_code(&outcome));
+                    }
+                }
+                Err(_) => return Ok(exit_code(&session.wait())),
+            },
+            // The first Ctrl-C ends protection and leaves the guest running; the next, or SIGTERM, ends the guest.
+            recv(stop) -> signal => if signal == Ok(SIGINT) && !interrupted {
+                interrupted = true;
+                controller.end_protection();
+                if !json {
+                    eprintln!("colo: ending protection; the guest runs on until the next Ctrl-C");
+                }
+            } else {
+                controller.stop();
+            },
+        }
+    }
+}
+
+fn config(args: &PrimaryArgs) -> PrimarySessionConfig {
+    let mode = match args.mode {
+        ModeArg::Colo => Mode::Colo,
+        ModeArg::Remus => Mode::Remus,
+    };
+    let mut config = PrimarySessionConfig::new(mode);
+    let checkpoints = PrimaryConfig::new(mode);
+    config.checkpoints = PrimaryConfig { interval: args.interval.unwrap_or(checkpoints.interval), ..checkpoints };
+    config.heartbeat = args.heartbeat;
+    if let Some(timeout) = args.compare_timeout {
+        config.compare.timeout = timeout;
+    }
+    config.verify = args.verify;
+    if let Some(command) = &args.fence_command {
+        config.fence = Some(Box::new(CommandFence::new(command, &args.domain, "primary", &args.peer)));
+    }
+    if let Some((callback, call)) = args.die_at.clone() {
+        config.layer = Some(Box::new(move |inner| {
+            let callback: &'static str = Box::leak(callback.into_boxed_str());
+            Box::new(Faulty::new(inner, Faults::default().at(callback, call, embedded::die)))
+        }));
+    }
+    config
+}
