@@ -27,11 +27,9 @@ pub(crate) fn host(switch: &Path) -> Box<dyn Host> {
 
 /// Boots a machine, suspended, and connects it to the switch.
 pub(crate) fn boot(name: &str, args: &MachineArgs) -> Result<(Machine, Box<dyn Port>)> {
-    let config =
-        EmbeddedConfig { ram_bytes: args.memory << 20, ipv4: args.ip, ..EmbeddedConfig::named(name) };
-    let lan = SwitchPort::connect(&args.switch).with_context(|| {
-        format!("no switch at {} (start one with `colo embedded switch`)", args.switch.display())
-    })?;
+    let config = EmbeddedConfig { ram_bytes: args.memory << 20, ipv4: args.ip, ..EmbeddedConfig::named(name) };
+    let lan = SwitchPort::connect(&args.switch)
+        .with_context(|| format!("no switch at {} (start one with `colo embedded switch`)", args.switch.display()))?;
     let (domain, card) = EmbeddedDomain::boot(&config)?;
     Ok((Machine { domain: Box::new(domain), nics: vec![Box::new(card)] }, Box::new(lan)))
 }

@@ -218,6 +218,7 @@ fn is_static(kind: u32) -> bool {
 }
 
 #[cfg(test)]
+<<<<<<< HEAD
 mod tests {
     use super::*;
     use crate::ids::{PAGE_SIZE, Pfn};
@@ -381,3 +382,6 @@ mod tests {
         }
     }
 }
+=======
+mod tests;
+>>>>>>> stream

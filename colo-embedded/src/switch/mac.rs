@@ -79,7 +79,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "02:63:6f:6c:6f", "02:63:6f:6c:6f:01:02", "+2:63:6f:6c:6f:01", "2:63:6f:6c:6f:01", "gg:63:6f:6c:6f:01"] {
+        for text in
+            ["", "02:63:6f:6c:6f", "02:63:6f:6c:6f:01:02", "+2:63:6f:6c:6f:01", "2:63:6f:6c:6f:01", "gg:63:6f:6c:6f:01"]
+        {
             assert!(text.parse::<MacAddr>().is_err(), "{text}");
         }
     }
