@@ -87,29 +87,14 @@ impl StateChannel {
     /// [`PeerError::Io`] when the system refuses the socket's options.
     pub fn new(socket: TcpStream, patience: Duration) -> Result<StateChannel, PeerError> {
         // Waiting is done by `poll`: a time limit of the socket's would begin anew with every byte that comes.
-        socket
-            .set_nonblocking(true)
-            .map_err(PeerError::io("set_nonblocking"))?;
-        socket
-            .set_nodelay(true)
-            .map_err(PeerError::io("TCP_NODELAY"))?;
+        socket.set_nonblocking(true).map_err(PeerError::io("set_nonblocking"))?;
+        socket.set_nodelay(true).map_err(PeerError::io("TCP_NODELAY"))?;
         let options = SockRef::from(&socket);
-        options
-            .set_tcp_user_timeout(Some(patience))
-            .map_err(PeerError::io("TCP_USER_TIMEOUT"))?;
+        options.set_tcp_user_timeout(Some(patience)).map_err(PeerError::io("TCP_USER_TIMEOUT"))?;
         // A host that is gone must be noticed on a quiet connection too; TCP_USER_TIMEOUT ends the probing.
-<<<<<<< HEAD
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_EVERY).with_interval(KEEPALIVE_EVERY);
         options.set_tcp_keepalive(&keepalive).map_err(PeerError::io("TCP_KEEPIDLE"))?;
         let reading = socket.try_clone().map_err(PeerError::io("dup"))?;
-=======
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE_EVERY)
-            .with_interval(KEEPALIVE_EVERY);
-        options
-            .set_tcp_keepalive(&keepalive)
-            .map_err(PeerError::io("TCP_KEEPIDLE"))?;
->>>>>>> stream
         Ok(StateChannel {
             sender: StateSender { socket, patience, encoder: FrameEncoder::new(), out: Vec::new() },
             receiver: StateReceiver { socket: reading, decoder: FrameDecoder::new() },
@@ -208,11 +193,7 @@ impl StateReceiver {
             if let Some(message) = self.decoder.next_message()? {
                 return Ok(Some(message));
             }
-            match self
-                .decoder
-                .read_step_from(&mut &self.socket)
-                .map_err(PeerError::io("recv"))?
-            {
+            match self.decoder.read_step_from(&mut &self.socket).map_err(PeerError::io("recv"))? {
                 ReadState::More => {}
                 ReadState::Closed => return Err(self.decoder.closed()),
                 ReadState::Blocked if wait(&self.socket, PollFlags::IN, deadline)? => {}
@@ -262,10 +243,7 @@ fn write_all(mut socket: &TcpStream, patience: Duration, mut slices: &mut [IoSli
                 }
             }
             Err(source) => {
-                return Err(PeerError::Io {
-                    call: "send",
-                    source,
-                });
+                return Err(PeerError::Io { call: "send", source });
             }
         }
     }
@@ -279,23 +257,13 @@ fn wait(socket: &TcpStream, flags: PollFlags, deadline: Instant) -> Result<bool,
         if left.is_zero() {
             return Ok(false);
         }
-<<<<<<< HEAD
         let timeout =
             Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
-=======
-        let timeout = Timespec {
-            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        };
->>>>>>> stream
         match poll(&mut [PollFd::new(socket, flags)], Some(&timeout)) {
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => return Ok(true),
             Err(errno) => {
-                return Err(PeerError::Io {
-                    call: "poll",
-                    source: errno.into(),
-                });
+                return Err(PeerError::Io { call: "poll", source: errno.into() });
             }
         }
     }
@@ -314,11 +282,7 @@ mod tests {
             ("[::1]", "[::1]:8002"),
             ("[::1]:99", "[::1]:99"),
         ] {
-            assert_eq!(
-                resolve(target).unwrap(),
-                [address.parse().unwrap()],
-                "{target}"
-            );
+            assert_eq!(resolve(target).unwrap(), [address.parse().unwrap()], "{target}");
         }
         for target in ["", "127.0.0.1:", "127.0.0.1:99999", "[::1]x"] {
             assert!(resolve(target).is_err(), "{target}");

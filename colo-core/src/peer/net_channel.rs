@@ -50,18 +50,8 @@ impl Drop for NetChannel {
 
 impl NetChannel {
     /// The socket does not block.
-    pub(super) fn new(
-        socket: TcpStream,
-        encoder: FrameEncoder,
-        decoder: FrameDecoder,
-    ) -> NetChannel {
-        NetChannel {
-            socket,
-            encoder,
-            decoder,
-            out: Vec::new(),
-            sent_bytes: 0,
-        }
+    pub(super) fn new(socket: TcpStream, encoder: FrameEncoder, decoder: FrameDecoder) -> NetChannel {
+        NetChannel { socket, encoder, decoder, out: Vec::new(), sent_bytes: 0 }
     }
 
     /// Readable when [`NetChannel::receive`] may have something; to be polled for writing too while
