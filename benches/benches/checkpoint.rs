@@ -2,11 +2,12 @@
 //!
 //! `cargo bench -p colo-benches --bench checkpoint`
 //!
-//! A machine of 1 GiB runs the built-in guest, all of whose memory has been touched. For each share of dirty pages: the guest
-//! writes to so many pages, a checkpoint is taken by the save loop and sent through a TCP socket to a thread that drops it, and
-//! then as many pages of ordinary memory (4 KiB pages, each written to just before) are copied, page by page, to memory that was
-//! used before. The pause is from the call of `suspend` to the return from `resume`: it holds the dirty log, the copies, and the
-//! vCPU's state.
+//! A machine of 1 GiB runs the built-in guest, which has written to all the pages that `/dirty` knows. For each share of dirty
+//! pages: the guest writes to so many, a checkpoint is taken by the save loop and sent through a TCP socket to a thread that drops
+//! it, and then as many pages of ordinary memory (4 KiB pages, each written to just before) are copied, page by page, to memory
+//! that was used before. The pause is from the call of `suspend` to the return from `resume`: it holds the dirty log, the copies,
+//! and the vCPU's state. A machine that goes on to pages which it never used before is paused longer, by the first use of each
+//! in the monitor's mapping.
 
 use anyhow::{Context, Result};
 use colo_benches::{Samples, Wire, millis};
