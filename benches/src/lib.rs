@@ -1,5 +1,7 @@
-//! What the benches under `benches/` share: [`Samples`] and the [`Wire`] of a machine that nothing protects.
+//! What the benches under `benches/` share: [`Samples`], the [`Wire`] of a machine that nothing protects, and [`hosts`] that are
+//! processes.
 
+pub mod hosts;
 mod samples;
 mod wire;
 
