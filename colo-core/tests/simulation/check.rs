@@ -65,21 +65,23 @@ pub fn at_takeover(world: &World) -> Result<(), String> {
 
 /// Whether nothing is left to happen.
 pub fn is_over(world: &World) -> bool {
+    if world.two_servers {
+        return true;
+    }
     let Some(server) = server(world) else {
         return !can_come(world);
     };
     let is_settled = match &world.primary {
+        Some(_) if world.sleeps_for_ever(Side::Primary) => true,
+        Some(_) if !world.is_awake(Side::Primary) => false,
         Some(host) => match host.doing {
-            primary::Doing::Protecting { .. } => {
-                world.is_awake(Side::Primary) && host.staged() > Epoch(3) && world.secondary.is_some()
-            }
-            primary::Doing::Unprotected => world.is_awake(Side::Primary),
-            primary::Doing::Ended(_) => true,
+            primary::Doing::Protecting { .. } => host.staged() > Epoch(3) && world.secondary.is_some(),
+            primary::Doing::Unprotected | primary::Doing::Ended(_) => true,
             primary::Doing::Judging { .. } | primary::Doing::Fencing { .. } => false,
         },
         None => true,
     };
-    is_settled && world.clients.are_done() && (world.two_servers || complete(world, server).is_ok())
+    is_settled && world.clients.are_done() && complete(world, server).is_ok()
 }
 
 /// What is missing to the end, for the message.

@@ -34,7 +34,7 @@ pub struct Planned {
 }
 
 /// Longer than anybody's patience.
-const FOR_EVER: Duration = Duration::from_secs(3600);
+pub const FOR_EVER: Duration = Duration::from_secs(3600);
 
 /// Draws what goes wrong with this seed: one thing mostly, sometimes none, sometimes two.
 pub fn plan(rng: &mut Rng, steps: u64, heartbeat: Duration) -> Vec<Planned> {
@@ -79,12 +79,5 @@ fn duration(rng: &mut Rng, heartbeat: Duration) -> Duration {
         0 => heartbeat * rng.within(1..5) as u32,
         1 => heartbeat * rng.within(5..12) as u32,
         _ => FOR_EVER,
-    }
-}
-
-impl Fault {
-    /// Whether it ends by itself what it stops (a pause that never ends is a death to the other side only).
-    pub fn is_for_ever(&self) -> bool {
-        matches!(self, Fault::Partition { lasts, .. } | Fault::Pause(_, lasts) if *lasts == FOR_EVER)
     }
 }

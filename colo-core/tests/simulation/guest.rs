@@ -24,14 +24,15 @@ pub struct Nature {
 const STEPS: usize = 0;
 /// What it was asked until now.
 const STATE: usize = 1;
-const RX_HEAD: usize = 3;
-const RX_TAIL: usize = 4;
-const TX_HEAD: usize = 5;
-const TX_TAIL: usize = 6;
 /// Answers in each flow.
 const ANSWERS: usize = 8;
+/// A page each, with its two counters behind its slots.
 const RX_RING: usize = PAGE_SIZE;
 const TX_RING: usize = 2 * PAGE_SIZE;
+const RX_HEAD: usize = head_of(RX_RING);
+const RX_TAIL: usize = RX_HEAD + 1;
+const TX_HEAD: usize = head_of(TX_RING);
+const TX_TAIL: usize = TX_HEAD + 1;
 /// A page for each flow's answers.
 const LOG: usize = 3 * PAGE_SIZE;
 const LOG_ENTRY_BYTES: usize = 16;
@@ -46,8 +47,13 @@ const ASKED_PAGES: usize = 6;
 const SCRIBBLES: usize = ASKED + ASKED_PAGES * PAGE_SIZE;
 const SCRIBBLE_PAGES: usize = PAGES as usize - SCRIBBLES / PAGE_SIZE;
 
-const SLOTS: u64 = 16;
-const SLOT_BYTES: usize = PAGE_SIZE / SLOTS as usize;
+const SLOTS: u64 = 15;
+const SLOT_BYTES: usize = 256;
+
+const fn head_of(ring: usize) -> usize {
+    (ring + SLOTS as usize * SLOT_BYTES) / 8
+}
+
 /// Free slots without which it does nothing that might need them.
 const SPARE_SLOTS: u64 = 6;
 

@@ -42,10 +42,6 @@ impl Points {
         self.0.happened.get()
     }
 
-    pub fn reached(&self) -> u64 {
-        self.0.reached.get()
-    }
-
     /// A place is reached.
     pub fn reach(&self, place: &'static str) -> Result<(), &'static str> {
         self.0.reached.set(self.0.reached.get() + 1);

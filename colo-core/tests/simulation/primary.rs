@@ -60,6 +60,7 @@ pub struct PrimaryHost {
     chain: Box<dyn SaveCallbacks>,
     save: SaveLoop,
     heartbeat: Duration,
+    went_on_alone: bool,
 }
 
 /// What the primary's host is made of.
@@ -97,6 +98,7 @@ impl PrimaryHost {
             chain,
             save: SaveLoop::new(setup.save),
             heartbeat: setup.net.heartbeat,
+            went_on_alone: false,
         }
     }
 
@@ -111,6 +113,11 @@ impl PrimaryHost {
     /// Whether clients can be answered by this guest.
     pub fn serves(&self) -> bool {
         self.domain.run_state() == RunState::Running || self.domain.run_state() == RunState::Suspended
+    }
+
+    /// Whether it serves in the belief that the other side is dead.
+    pub fn went_on_alone(&self) -> bool {
+        self.went_on_alone
     }
 
     /// The last checkpoint that this side knows to be safe.
@@ -136,11 +143,10 @@ impl PrimaryHost {
     /// The engine thread does one thing. `fence` fences the secondary, when it can.
     pub fn engine_turn(&mut self, now: Instant, fence: &mut dyn FnMut() -> bool) {
         match &self.doing {
-            Doing::Protecting { .. } => {
-                if let Err(end) = self.hear().and_then(|()| self.step(now)) {
-                    self.after(end, now);
-                }
-            }
+            Doing::Protecting { .. } => match self.hear().and_then(|()| self.step(now)) {
+                Err(end) if !self.points.is_dead() => self.after(end, now),
+                _ => {}
+            },
             Doing::Judging { until, why } => {
                 let (until, why) = (*until, why.clone());
                 let alert = self.net.net.borrow_mut().alerts.pop_front();
@@ -156,6 +162,7 @@ impl PrimaryHost {
             Doing::Fencing { why } => {
                 if fence() {
                     let why = why.clone();
+                    self.went_on_alone = true;
                     self.serve_unprotected(why);
                 }
             }

@@ -101,7 +101,11 @@ impl Net {
             self.ask(trigger);
         }
         self.report();
-        if self.peer && self.wires.net.is_ended(Side::Primary) {
+        if self.rng.per_mille(50) {
+            // While the thread was busy.
+            self.wires.net.flush(Side::Primary);
+        }
+        if self.peer && self.wires.net.is_broken(Side::Primary) {
             self.lose(Loss::Closed);
         }
     }

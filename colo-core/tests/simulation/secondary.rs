@@ -212,6 +212,9 @@ impl SecondaryHost {
     }
 
     fn cannot(&mut self, why: String) {
+        if self.points.is_dead() {
+            return;
+        }
         self.domain.destroy();
         self.goodbye_net(GoodbyeReason::Failed(why.clone()));
         self.doing = Doing::Ended(why);

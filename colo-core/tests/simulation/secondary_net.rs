@@ -74,7 +74,11 @@ impl Net {
             self.asked = true;
             self.send_peer(&Message::CheckpointWanted);
         }
-        if self.peer && self.wires.net.is_ended(Side::Secondary) {
+        if self.rng.per_mille(50) {
+            // While the thread was busy.
+            self.wires.net.flush(Side::Secondary);
+        }
+        if self.peer && self.wires.net.is_broken(Side::Secondary) {
             self.lose(Loss::Closed);
         }
     }

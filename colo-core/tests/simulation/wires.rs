@@ -125,9 +125,9 @@ impl Link {
         self.with(from.other(), |pipe| pipe.under_way.len())
     }
 
-    /// Whether that side's sending has been ended.
-    pub fn is_ended(&self, from: Side) -> bool {
-        self.with(from.other(), |pipe| pipe.ended)
+    /// Whether that side's sending fails: the other's reset, or end, has arrived.
+    pub fn is_broken(&self, at: Side) -> bool {
+        self.with(at, |pipe| pipe.end_arrived)
     }
 
     pub fn receive(&self, at: Side) -> Result<Option<Message>, PeerError> {
@@ -203,7 +203,9 @@ impl Link {
 
     /// Everything that was sent to that side by now arrives.
     pub fn flush(&self, to: Side) {
-        self.deliver(to, usize::MAX);
+        if self.can_deliver(to) {
+            self.deliver(to, usize::MAX);
+        }
     }
 }
 

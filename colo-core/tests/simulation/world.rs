@@ -2,7 +2,7 @@
 
 use crate::check::{self, Failure};
 use crate::client::{Clients, Wishes};
-use crate::faults::{Fault, Planned, plan};
+use crate::faults::{FOR_EVER, Fault, Planned, plan};
 use crate::frames::Kind;
 use crate::guest::{Nature, PAGES};
 use crate::primary::{Captures, PrimaryHost, PrimarySetup};
@@ -76,13 +76,15 @@ pub struct World {
     pub secondary: Option<SecondaryHost>,
     pub clients: Clients,
     pub visible: Visible,
-    /// Behind whose port of the switch the guest's address is.
-    address: Side,
+    /// Behind whose port of the switch the guest's address is, once it has sent anything.
+    address: Option<Side>,
     /// How often each actor has its turn.
     weights: [usize; ACTORS.len()],
     pub planned: Vec<Planned>,
     faults_left: Vec<Planned>,
     paused: [Option<Instant>; 2],
+    /// Somebody who gets no turn for a while: a busy processor, a full queue in the network.
+    stalled: Option<(Actor, Instant)>,
     partition_ends: Option<Instant>,
     /// So often fences fail first.
     fence_failures: u32,
@@ -91,7 +93,7 @@ pub struct World {
     /// The primary was told before it woke that it is not needed any more.
     told_before_waking: bool,
     pub went_live: bool,
-    /// The primary showed something after the secondary went live.
+    /// Without a fence both sides came to believe that the other is dead.
     pub two_servers: bool,
     pub takeovers: u32,
 }
@@ -147,7 +149,7 @@ impl World {
         World {
             clients: Clients::new(wishes(&mut rng), rng.fork()),
             // Threads and connections of very different speed.
-            weights: std::array::from_fn(|_| [2, 8, 8, 16][rng.below(4)]),
+            weights: std::array::from_fn(|_| [1, 4, 8, 16][rng.below(4)]),
             fence_failures: [0, 0, 0, 3][rng.below(4)],
             scenario,
             now: start,
@@ -158,10 +160,11 @@ impl World {
             primary: Some(primary),
             secondary: Some(secondary),
             visible: Visible::default(),
-            address: Side::Primary,
+            address: None,
             planned,
             faults_left,
             paused: [None; 2],
+            stalled: None,
             partition_ends: None,
             epoch_at_fault: None,
             told_before_waking: false,
@@ -195,6 +198,7 @@ impl World {
             }
         }
         self.heal();
+        self.stall();
         let actor = self.draw_actor();
         self.act(actor)?;
         self.bury();
@@ -216,6 +220,9 @@ impl World {
     }
 
     fn can_act(&self, actor: Actor) -> bool {
+        if self.stalled.is_some_and(|(stalled, _)| stalled == actor) && actor != Actor::Clients {
+            return false;
+        }
         match actor {
             Actor::Guest(side) | Actor::Net(side) => self.is_awake(side),
             Actor::Engine(Side::Primary) => {
@@ -237,6 +244,11 @@ impl World {
             Side::Secondary => self.secondary.is_some(),
         };
         exists && self.paused[side as usize].is_none()
+    }
+
+    /// Whether a process stands still, and will not go on in this run.
+    pub fn sleeps_for_ever(&self, side: Side) -> bool {
+        self.paused[side as usize].is_some_and(|end| end > self.now + FOR_EVER / 2)
     }
 
     fn act(&mut self, actor: Actor) -> Result<(), String> {
@@ -286,6 +298,10 @@ impl World {
         if took_over {
             self.takeovers += 1;
             self.went_live = true;
+            if !self.scenario.fenced && self.primary.as_ref().is_some_and(PrimaryHost::went_on_alone) {
+                self.two_servers = true;
+                return Ok(());
+            }
             self.told_before_waking = self.paused[Side::Primary as usize].is_some();
             // A paused process' system goes on receiving.
             if self.told_before_waking && self.partition_ends.is_none() {
@@ -372,6 +388,17 @@ impl World {
         }
     }
 
+    /// Now and then somebody gets no turn for a while, shorter than what makes a death.
+    fn stall(&mut self) {
+        if self.stalled.is_some_and(|(_, end)| end <= self.now) {
+            self.stalled = None;
+        }
+        if self.stalled.is_none() && self.rng.per_mille(2) {
+            let lasts = HEARTBEAT * self.rng.within(1..10) as u32 / 10;
+            self.stalled = Some((*self.rng.pick(&ACTORS), self.now + lasts));
+        }
+    }
+
     /// A process died at a place inside of its work.
     fn bury(&mut self) {
         if let Some(place) = self.primary.as_ref().filter(|host| host.points().is_dead()) {
@@ -412,7 +439,7 @@ impl World {
             shown.extend(from(std::mem::take(&mut host.net.net.borrow_mut().lan_out), Side::Secondary));
         }
         for (side, frame) in shown {
-            self.address = side;
+            self.address = Some(side);
             if side == Side::Primary && self.went_live {
                 self.two_servers = true;
                 if self.told_before_waking {
@@ -431,11 +458,14 @@ impl World {
         Ok(())
     }
 
+    /// The switch sends a frame where the guest was last heard of; before that, everywhere.
     fn to_guest(&mut self, frame: Frame) {
-        match (self.address, &self.primary, &self.secondary) {
-            (Side::Primary, Some(host), _) => host.net.net.borrow_mut().lan_in.push_back(frame),
-            (Side::Secondary, _, Some(host)) => host.net.net.borrow_mut().lan_in.push_back(frame),
-            _ => {}
+        if let Some(host) = self.primary.as_ref().filter(|_| self.address != Some(Side::Secondary)) {
+            host.net.net.borrow_mut().lan_in.push_back(frame.clone());
+        }
+        if let Some(host) = self.secondary.as_ref().filter(|host| host.serves() && self.address != Some(Side::Primary))
+        {
+            host.net.net.borrow_mut().lan_in.push_back(frame);
         }
     }
 
