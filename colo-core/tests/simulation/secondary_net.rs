@@ -237,7 +237,7 @@ impl SecondaryNet for NetHandle {
         net.standby.begin_epoch(epoch, NetState::from_records(&records)?);
         net.input.clear();
         net.asked = false;
-        net.frozen = false;
+        net.frozen = net.mode == Mode::Remus;
         Ok(self.points.reach("secondary: the epoch has begun")?)
     }
 }
