@@ -10,7 +10,7 @@ use crate::failover::{Detector, Loss};
 use crate::ids::Epoch;
 use crate::net::Port;
 use crate::net::standby::Standby;
-use crate::peer::{GoodbyeReason, Message, NetChannel, NetFrame, ShutdownHandle};
+use crate::peer::{GoodbyeReason, Message, Mode, NetChannel, NetFrame, ShutdownHandle};
 use crate::save::CallbackError;
 use crate::stream::NetState;
 use crossbeam_channel::Sender;
@@ -32,6 +32,7 @@ struct Shared {
 }
 
 struct State {
+    mode: Mode,
     standby: Standby,
     nics: Vec<Nic>,
     peer: Option<NetChannel>,
@@ -68,6 +69,7 @@ const MAX_OUTPUT_FRAMES: usize = 4096;
 impl SecondaryNetHandle {
     /// The state of a net thread that is not running yet.
     pub(super) fn new(
+        mode: Mode,
         guests: Vec<Box<dyn Port>>,
         peer: NetChannel,
         state: ShutdownHandle,
@@ -75,6 +77,7 @@ impl SecondaryNetHandle {
         alerts: Sender<Alert>,
     ) -> io::Result<Self> {
         let state = State {
+            mode,
             standby: Standby::default(),
             nics: guests.into_iter().map(|guest| Nic::new(guest, None)).collect(),
             peer: Some(peer),
@@ -170,7 +173,8 @@ impl SecondaryNet for SecondaryNetHandle {
             nic.input.clear();
         }
         state.asked = false;
-        state.frozen = false;
+        // Under Remus the guest stays as it was captured: what its rings hold is for the time when it serves.
+        state.frozen = state.mode == Mode::Remus;
         drop(state);
         self.0.waker.wake();
         Ok(())
