@@ -173,7 +173,11 @@ impl<'scope> Clients<'scope> {
             return Err("the download is wrong".into());
         }
         let lost = lost_puts(guest, acknowledged).map_err(|error| format!("GET: {error:#}"))?;
-        if lost.is_empty() { Ok(()) } else { Err(format!("of {acknowledged} acknowledged PUTs these are lost: {lost:?}")) }
+        if lost.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("of {acknowledged} acknowledged PUTs these are lost: {lost:?}"))
+        }
     }
 
     fn abandon(self) {
@@ -285,7 +289,10 @@ fn a_primary_dies_at_any_moment() {
         }
     }
     println!("{} primaries died; {took_over} times the secondary took over", seeds.len());
-    assert!(seeds.len() < 20 || took_over * 2 > seeds.len() as u64, "most of the deaths are after the first checkpoint");
+    assert!(
+        seeds.len() < 20 || took_over * 2 > seeds.len() as u64,
+        "most of the deaths are after the first checkpoint"
+    );
 }
 
 /// Returns whether there was anything to take over.
@@ -334,7 +341,9 @@ fn primary_dies(seed: u64, lan: &Lan) -> Result<bool, String> {
             other => return Err(format!("{mode}, {moment:?}: {other}; events: {log:#?}")),
         }
         match clients {
-            Some(clients) => clients.finish(lan.guest).map_err(|error| format!("{mode}, {moment:?}: {error}; {log:#?}"))?,
+            Some(clients) => {
+                clients.finish(lan.guest).map_err(|error| format!("{mode}, {moment:?}: {error}; {log:#?}"))?
+            }
             None => assert!(guest_answers(lan.guest, || false), "{mode}, {moment:?}: the survivor does not answer"),
         }
         Ok(true)
@@ -381,7 +390,8 @@ fn secondary_dies(seed: u64, lan: &Lan) -> Result<(), String> {
     let callback = callbacks[random.below(callbacks.len() as u64) as usize];
     let call = 1 + random.below(8);
     let switch = lan.socket.to_string_lossy().into_owned();
-    let secondary = Process::start(&["secondary", "--json", "--verify", "--listen", "127.0.0.1:0", "--switch", &switch]);
+    let secondary =
+        Process::start(&["secondary", "--json", "--verify", "--listen", "127.0.0.1:0", "--switch", &switch]);
     let line = secondary.wait_for("listening");
     let peer = line.split('"').find(|word| word.starts_with("127.0.0.1:")).ok_or("no address")?.to_owned();
     let pid = Arc::new(AtomicI32::new(secondary.pid()));
