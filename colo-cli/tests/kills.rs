@@ -18,14 +18,16 @@ use colo_core::session::{
     Event, Events, PrimarySession, PrimarySessionConfig, SecondarySession, SecondarySessionConfig,
 };
 use colo_embedded::body;
-use colo_embedded::machine::{EmbeddedConfig, EmbeddedDomain, EmbeddedHost, SwitchPort};
-use colo_embedded::switch::{Forward, Switch, SwitchConfig};
+use colo_embedded::machine::{EmbeddedConfig, EmbeddedDomain, EmbeddedHost};
+use colo_embedded::switch::{Switch, SwitchConfig, SwitchPort};
+use crossbeam_channel::{Receiver, unbounded};
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{JoinHandle, Scope};
 use std::time::{Duration, Instant};
 
@@ -56,37 +58,39 @@ impl Random {
 struct Lan {
     socket: PathBuf,
     guest: SocketAddr,
-    stop: Arc<AtomicBool>,
+    /// Dropped to stop the switch.
+    stopper: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Lan {
     fn start(name: &str) -> Lan {
         let socket = std::env::temp_dir().join(format!("colo-kills-{}-{name}.switch", std::process::id()));
-        let guest = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let to = "10.77.0.10:80".parse().unwrap();
-        let config = SwitchConfig { socket: socket.clone(), forwards: vec![Forward { from: guest, to }], tap: None };
+        let mut config = SwitchConfig::new(&socket);
+        config.forwards.push("127.0.0.1:0=10.77.0.10:80".parse().unwrap());
         let mut switch = Switch::new(&config).unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = std::thread::spawn(move || switch.run(&stopped).unwrap());
-        Lan { socket, guest, stop, thread: Some(thread) }
+        let guest = switch.forward_addrs().unwrap()[0];
+        let (stop, stopper) = UnixStream::pair().unwrap();
+        let thread = std::thread::spawn(move || {
+            switch.run(stop).unwrap();
+        });
+        Lan { socket, guest, stopper: Some(stopper), thread: Some(thread) }
     }
 }
 
 impl Drop for Lan {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
+        self.stopper.take();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-/// A process that dies with this value; its lines of JSON are kept for the report of a failure.
+/// A process that dies with this value.
 struct Process {
     child: Child,
-    lines: Arc<Mutex<Vec<String>>>,
+    lines: Receiver<String>,
 }
 
 impl Process {
@@ -99,11 +103,10 @@ impl Process {
             .spawn()
             .unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let kept = lines.clone();
+        let (sender, lines) = unbounded();
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
-                kept.lock().unwrap().push(line);
+                let _ = sender.send(line);
             }
         });
         Process { child, lines }
@@ -113,15 +116,14 @@ impl Process {
         self.child.id() as i32
     }
 
-    /// The first line with that text.
+    /// The next line with that text.
     fn wait_for(&self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(line) = self.lines.lock().unwrap().iter().find(|line| line.contains(text)) {
-                return line.clone();
+            let line = self.lines.recv_deadline(deadline).unwrap_or_else(|_| panic!("no {text}"));
+            if line.contains(text) {
+                return line;
             }
-            assert!(Instant::now() < deadline, "no {text}: {:?}", self.lines.lock().unwrap());
-            std::thread::yield_now();
         }
     }
 }
@@ -140,17 +142,37 @@ fn kill(pid: &AtomicI32) {
     }
 }
 
+/// How many PUTs were acknowledged; to be waited for.
+#[derive(Default)]
+struct Counter(Mutex<u64>, Condvar);
+
+impl Counter {
+    fn get(&self) -> u64 {
+        *self.0.lock().unwrap()
+    }
+
+    fn set(&self, count: u64) {
+        *self.0.lock().unwrap() = count;
+        self.1.notify_all();
+    }
+
+    /// Waits until it is so many, or for too long.
+    fn wait(&self, count: u64) {
+        drop(self.1.wait_timeout_while(self.0.lock().unwrap(), PATIENCE, |now| *now < count).unwrap());
+    }
+}
+
 /// What clients do meanwhile.
 struct Clients<'scope> {
     stop: Arc<AtomicBool>,
-    acknowledged: Arc<AtomicU64>,
+    acknowledged: Arc<Counter>,
     puts: std::thread::ScopedJoinHandle<'scope, Result<u64, String>>,
     download: std::thread::ScopedJoinHandle<'scope, Result<bool, String>>,
 }
 
 impl<'scope> Clients<'scope> {
     fn start(scope: &'scope Scope<'scope, '_>, guest: SocketAddr) -> Clients<'scope> {
-        let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(Counter::default()));
         let (stopped, counter) = (stop.clone(), acknowledged.clone());
         let puts = scope.spawn(move || puts(guest, &stopped, &counter).map_err(|error| format!("PUT: {error:#}")));
         let download = scope.spawn(move || download(guest).map_err(|error| format!("download: {error:#}")));
@@ -159,11 +181,8 @@ impl<'scope> Clients<'scope> {
 
     /// Lets them go on for a while, and checks what they have seen.
     fn finish(self, guest: SocketAddr) -> Result<(), String> {
-        let goal = self.acknowledged.load(Ordering::SeqCst) + PUTS_AFTER;
-        let deadline = Instant::now() + PATIENCE;
-        while self.acknowledged.load(Ordering::SeqCst) < goal && !self.puts.is_finished() && Instant::now() < deadline {
-            std::thread::yield_now();
-        }
+        let goal = self.acknowledged.get() + PUTS_AFTER;
+        self.acknowledged.wait(goal);
         self.stop.store(true, Ordering::SeqCst);
         let acknowledged = self.puts.join().map_err(|_| "a panic")??;
         if acknowledged < goal {
@@ -185,14 +204,14 @@ impl<'scope> Clients<'scope> {
     }
 }
 
-fn puts(guest: SocketAddr, stop: &AtomicBool, acknowledged: &AtomicU64) -> anyhow::Result<u64> {
+fn puts(guest: SocketAddr, stop: &AtomicBool, acknowledged: &Counter) -> anyhow::Result<u64> {
     let mut client = Client::connect(guest)?;
     while !stop.load(Ordering::SeqCst) {
-        let number = acknowledged.load(Ordering::SeqCst);
+        let number = acknowledged.get();
         client.put(&format!("/kv/{number}"), number.to_string().as_bytes())?;
-        acknowledged.store(number + 1, Ordering::SeqCst);
+        acknowledged.set(number + 1);
     }
-    Ok(acknowledged.load(Ordering::SeqCst))
+    Ok(acknowledged.get())
 }
 
 fn download(guest: SocketAddr) -> anyhow::Result<bool> {
@@ -322,10 +341,7 @@ fn primary_dies(seed: u64, lan: &Lan) -> Result<bool, String> {
         let gone = || primary_gone(pid.load(Ordering::SeqCst));
         let clients = guest_answers(lan.guest, gone).then(|| Clients::start(scope, lan.guest));
         if let (Moment::Puts(count), Some(clients)) = (&moment, &clients) {
-            let deadline = Instant::now() + PATIENCE;
-            while clients.acknowledged.load(Ordering::SeqCst) < *count && Instant::now() < deadline {
-                std::thread::yield_now();
-            }
+            clients.acknowledged.wait(*count);
             kill(&pid);
         }
         let mut log = Vec::new();
@@ -342,7 +358,7 @@ fn primary_dies(seed: u64, lan: &Lan) -> Result<bool, String> {
         }
         match clients {
             Some(clients) => {
-                clients.finish(lan.guest).map_err(|error| format!("{mode}, {moment:?}: {error}; {log:#?}"))?
+                clients.finish(lan.guest).map_err(|error| format!("{mode}, {moment:?}: {error}; {log:#?}"))?;
             }
             None => assert!(guest_answers(lan.guest, || false), "{mode}, {moment:?}: the survivor does not answer"),
         }

@@ -338,7 +338,7 @@ impl State {
         };
         let mut lost = false;
         messages(tag(nic, frames), |frames| {
-            lost |= !matches!(peer.queue(&Message::Input { epoch, frames }), Ok(Queued::Yes))
+            lost |= !matches!(peer.queue(&Message::Input { epoch, frames }), Ok(Queued::Yes));
         });
         if lost {
             // The secondary has not seen what the primary has: they differ from here on.

@@ -1,7 +1,7 @@
 use super::config::{EmbeddedConfig, HYPERVISOR};
 use super::dirty::DirtyLogChoice;
 use super::domain::EmbeddedDomain;
-use super::lan::SwitchPort;
+use crate::switch::SwitchPort;
 use colo_core::domain::{DomainError, DomainSpec, Host, Machine};
 use colo_core::net::Port;
 use std::path::PathBuf;

@@ -56,11 +56,15 @@ impl Random {
 
 /// Tells the program to write to these pages; returns what must be dirty after that.
 fn write_pages(vm: &mut TestVm, pfns: &BTreeSet<u64>) -> BTreeSet<u64> {
+    add_to_pages(vm, pfns, 1)
+}
+
+fn add_to_pages(vm: &mut TestVm, pfns: &BTreeSet<u64>, number: i64) -> BTreeSet<u64> {
     let list: Vec<u64> = pfns.iter().copied().collect();
     for (index, chunk) in list.chunks(512).enumerate() {
         vm.poke(LIST + index as u64 * PAGE_SIZE as u64, chunk);
     }
-    vm.run_once(list.len() as u64, &[]);
+    vm.run_once(list.len() as u64, &[number as u64]);
     let mut expected = pfns.clone();
     expected.extend([SHARED, pfn_of(CONTROL).0]);
     expected
@@ -113,7 +117,7 @@ fn a_running_guest_escapes_no_log() {
         vm.domain.enable_dirty_log().unwrap();
         for _ in 0..200 {
             vm.poke(LIST, &[pfn.0]);
-            vm.poke(CONTROL, &[1]);
+            vm.poke(CONTROL, &[1, 1]);
             vm.domain.resume().unwrap();
             // An engine copies pages while the guest runs, and later only those that are dirty.
             let mut live = vm.page(pfn);
@@ -126,6 +130,19 @@ fn a_running_guest_escapes_no_log() {
             dirty = take(&mut vm);
             assert!(dirty.contains(&pfn.0) || live == vm.page(pfn), "the copy is old, and the log does not say so");
         }
+    });
+}
+
+#[test]
+fn a_page_that_was_read_with_passing_content_is_dirty() {
+    each_kind(&dirtier(), |mut vm| {
+        let pfns = set([pfn_of(DATA).0]);
+        vm.domain.enable_dirty_log().unwrap();
+        add_to_pages(&mut vm, &pfns, 1);
+        // The engine has copied this, and must hear that it is old.
+        vm.page(pfn_of(DATA));
+        let expected = add_to_pages(&mut vm, &pfns, -1);
+        assert_eq!(take(&mut vm), expected);
     });
 }
 

@@ -39,7 +39,7 @@ macro_rules! program {
 }
 
 program! {
-    /// On "go" with a count: adds 1 to the word at 128 in each of so many pages, whose numbers are at `LIST`.
+    /// On "go" with a count: adds word 1 to the word at 128 in each of so many pages, whose numbers are at `LIST`.
     dirtier,
     "
         movabs r15, offset CONTROL
@@ -48,9 +48,10 @@ program! {
         test rcx, rcx
         jz 2b
         lea rsi, [r15 + 0x1000]
+        mov rdx, [r15 + 8]
     3:  mov rax, [rsi]
         shl rax, 12
-        inc qword ptr [rdi + rax + 128]
+        add [rdi + rax + 128], rdx
         add rsi, 8
         dec rcx
         jnz 3b
