@@ -82,6 +82,7 @@ impl Net {
             self.wires.net.flush(Side::Secondary);
         }
         if self.peer && self.wires.net.is_broken(Side::Secondary) {
+            self.hear_peer(now);
             self.lose(Loss::Closed);
         }
     }
