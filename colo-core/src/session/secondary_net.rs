@@ -214,6 +214,8 @@ impl State {
             self.send_peer(&Message::CheckpointWanted);
         }
         if let Some(Err(error)) = self.peer.as_mut().map(NetChannel::flush) {
+            // Its last words may have come before the end, and decide who serves.
+            self.hear_peer(now);
             self.lose(loss_of(error));
         }
         moved

@@ -106,6 +106,7 @@ impl Net {
             self.wires.net.flush(Side::Primary);
         }
         if self.peer && self.wires.net.is_broken(Side::Primary) {
+            self.hear_peer(now);
             self.lose(Loss::Closed);
         }
     }

@@ -36,6 +36,8 @@ pub struct Net {
     pub lost_alert: Option<Loss>,
     mode: Mode,
     queue_bytes: usize,
+    /// The primary's system has taken the goodbye.
+    pub has_told: bool,
     rng: Rng,
 }
 
@@ -57,6 +59,7 @@ impl Net {
             lost_alert: None,
             mode: config.mode,
             queue_bytes: config.queue_bytes,
+            has_told: false,
             rng,
         }
     }
@@ -79,13 +82,14 @@ impl Net {
             self.wires.net.flush(Side::Secondary);
         }
         if self.peer && self.wires.net.is_broken(Side::Secondary) {
+            self.hear_peer(now);
             self.lose(Loss::Closed);
         }
     }
 
     pub fn goodbye(&mut self, reason: GoodbyeReason) {
         if std::mem::take(&mut self.peer) {
-            let _ = self.wires.net.send(Side::Secondary, &Message::Goodbye(reason));
+            self.has_told = self.wires.net.send(Side::Secondary, &Message::Goodbye(reason)).is_ok();
             self.wires.net.close(Side::Secondary);
         }
     }

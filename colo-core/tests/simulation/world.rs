@@ -201,8 +201,9 @@ impl World {
         self.stall();
         let actor = self.draw_actor();
         self.act(actor)?;
-        self.bury();
+        // What a process has sent is on its way, though it die in the same breath.
         self.show()?;
+        self.bury();
         check::always(self)
     }
 
@@ -302,9 +303,10 @@ impl World {
                 self.two_servers = true;
                 return Ok(());
             }
-            self.told_before_waking = self.paused[Side::Primary as usize].is_some();
             // A paused process' system goes on receiving.
-            if self.told_before_waking && self.partition_ends.is_none() {
+            let is_told = self.secondary.as_ref().is_some_and(|host| host.net.net.borrow().has_told);
+            if is_told && self.paused[Side::Primary as usize].is_some() && self.partition_ends.is_none() {
+                self.told_before_waking = true;
                 self.wires.net.flush(Side::Primary);
             }
             check::at_takeover(self)?;
