@@ -22,7 +22,7 @@ use colo_embedded::machine::{EmbeddedConfig, EmbeddedDomain, EmbeddedHost};
 use colo_embedded::switch::{Switch, SwitchConfig, SwitchPort};
 use crossbeam_channel::{Receiver, unbounded};
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -34,6 +34,8 @@ use std::time::{Duration, Instant};
 const COLO: &str = env!("CARGO_BIN_EXE_colo");
 const PATIENCE: Duration = Duration::from_secs(30);
 const DOWNLOAD_BYTES: u64 = 20_000_000;
+/// How long a machine that may be gone is waited for, at a time.
+const PROBE: Duration = Duration::from_millis(500);
 /// PUTs that must be acknowledged after the death.
 const PUTS_AFTER: u64 = 20;
 
@@ -166,6 +168,7 @@ impl Counter {
 struct Clients<'scope> {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<Counter>,
+    connections: Vec<TcpStream>,
     puts: std::thread::ScopedJoinHandle<'scope, Result<u64, String>>,
     download: std::thread::ScopedJoinHandle<'scope, Result<bool, String>>,
 }
@@ -174,9 +177,11 @@ impl<'scope> Clients<'scope> {
     fn start(scope: &'scope Scope<'scope, '_>, guest: SocketAddr) -> Clients<'scope> {
         let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(Counter::default()));
         let (stopped, counter) = (stop.clone(), acknowledged.clone());
-        let puts = scope.spawn(move || puts(guest, &stopped, &counter).map_err(|error| format!("PUT: {error:#}")));
-        let download = scope.spawn(move || download(guest).map_err(|error| format!("download: {error:#}")));
-        Clients { stop, acknowledged, puts, download }
+        let (storing, loading) = (TcpStream::connect(guest).unwrap(), TcpStream::connect(guest).unwrap());
+        let connections = vec![storing.try_clone().unwrap(), loading.try_clone().unwrap()];
+        let puts = scope.spawn(move || puts(storing, &stopped, &counter).map_err(|error| format!("PUT: {error:#}")));
+        let download = scope.spawn(move || download(loading).map_err(|error| format!("download: {error:#}")));
+        Clients { stop, acknowledged, connections, puts, download }
     }
 
     /// Lets them go on for a while, and checks what they have seen.
@@ -199,13 +204,17 @@ impl<'scope> Clients<'scope> {
         }
     }
 
+    /// Ends them, who wait for a machine that is gone.
     fn abandon(self) {
         self.stop.store(true, Ordering::SeqCst);
+        for connection in &self.connections {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
     }
 }
 
-fn puts(guest: SocketAddr, stop: &AtomicBool, acknowledged: &Counter) -> anyhow::Result<u64> {
-    let mut client = Client::connect(guest)?;
+fn puts(connection: TcpStream, stop: &AtomicBool, acknowledged: &Counter) -> anyhow::Result<u64> {
+    let mut client = Client::over(connection, PATIENCE)?;
     while !stop.load(Ordering::SeqCst) {
         let number = acknowledged.get();
         client.put(&format!("/kv/{number}"), number.to_string().as_bytes())?;
@@ -214,9 +223,9 @@ fn puts(guest: SocketAddr, stop: &AtomicBool, acknowledged: &Counter) -> anyhow:
     Ok(acknowledged.get())
 }
 
-fn download(guest: SocketAddr) -> anyhow::Result<bool> {
+fn download(connection: TcpStream) -> anyhow::Result<bool> {
     let (mut at, mut right) = (0, true);
-    Client::connect(guest)?.download(&format!("/bytes/{DOWNLOAD_BYTES}"), |piece| {
+    Client::over(connection, PATIENCE)?.download(&format!("/bytes/{DOWNLOAD_BYTES}"), |piece| {
         right &= body::matches(at, piece);
         at += piece.len() as u64;
     })?;
@@ -239,7 +248,9 @@ fn lost_puts(guest: SocketAddr, acknowledged: u64) -> anyhow::Result<Vec<u64>> {
 fn guest_answers(guest: SocketAddr, gone: impl Fn() -> bool) -> bool {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline && !gone() {
-        if Client::connect(guest).and_then(|mut client| client.get("/")).is_ok() {
+        let connection = TcpStream::connect(guest).map_err(anyhow::Error::from);
+        let answer = connection.and_then(|connection| Client::over(connection, PROBE)?.get("/"));
+        if answer.is_ok() {
             return true;
         }
     }

@@ -15,10 +15,14 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Result<Client> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        Client::over(TcpStream::connect_timeout(&address, PATIENCE)?, PATIENCE)
+    }
+
+    /// Over a connection that is there, waiting so long for each answer.
+    pub(crate) fn over(stream: TcpStream, patience: Duration) -> Result<Client> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         Ok(Client { stream: BufReader::with_capacity(256 << 10, stream) })
     }
 

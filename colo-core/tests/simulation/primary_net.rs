@@ -61,7 +61,7 @@ impl Net {
     pub fn new(config: &NetConfig, wires: Wires, rng: Rng, now: Instant) -> Net {
         Net {
             mode: config.mode,
-            gate: Gate::new(config.mode, config.compare),
+            gate: Gate::new(config.mode, config.compare.clone()),
             lan_in: VecDeque::new(),
             lan_out: Vec::new(),
             input: Vec::new(),
