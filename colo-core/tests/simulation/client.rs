@@ -88,12 +88,12 @@ impl Clients {
         connection.act(now)
     }
 
-    /// A frame has come; what a client says to it.
-    pub fn hear(&mut self, frame: &[u8], now: Instant) -> Result<Option<Frame>, String> {
+    /// A frame has come, perhaps from a machine that took over; what a client says to it.
+    pub fn hear(&mut self, frame: &[u8], took_over: bool, now: Instant) -> Result<Option<Frame>, String> {
         match parse(frame) {
             Packet::Tcp(segment) => {
                 let flow = usize::from(segment.destination - TCP_CLIENT);
-                self.connections[flow].hear(&segment, now)
+                self.connections[flow].hear(&segment, took_over, now)
             }
             Packet::Udp { .. } | Packet::Other => Ok(None),
         }
@@ -128,12 +128,14 @@ impl Connection {
         Some(self.acknowledging(from).payload(&payload).frame())
     }
 
-    fn hear(&mut self, segment: &Segment<'_>, now: Instant) -> Result<Option<Frame>, String> {
+    fn hear(&mut self, segment: &Segment<'_>, took_over: bool, now: Instant) -> Result<Option<Frame>, String> {
         if segment.rst {
             return Err(format!("connection {} was reset", self.flow));
         }
         if segment.syn {
-            if *self.theirs.get_or_insert(segment.seq) != segment.seq {
+            // One that took over may repeat its own before it can know the number that this client knows. A client that has a
+            // connection does not care, and answers by what it knows (RFC 9293, 3.10.7.4); so the other learns it.
+            if *self.theirs.get_or_insert(segment.seq) != segment.seq && !took_over {
                 return Err(format!("connection {} was answered with two numbers", self.flow));
             }
             return Ok(Some(self.acknowledging(self.sent).frame()));

@@ -82,7 +82,11 @@ impl Stream {
             return Err("reset".into());
         }
         if segment.syn {
-            self.isn = Some(segment.seq);
+            let known = *self.isn.get_or_insert(segment.seq);
+            if known != segment.seq {
+                // The clients see to it that this does not happen where it must not.
+                return Ok(());
+            }
         }
         let isn = self.isn.ok_or("a segment before its SYN")?;
         if let Some(ack) = segment.ack {

@@ -453,7 +453,7 @@ impl World {
             }
             self.visible.show(&frame)?;
             check::shown(self, side)?;
-            if let Some(reply) = self.clients.hear(&frame, self.now)? {
+            if let Some(reply) = self.clients.hear(&frame, side == Side::Secondary, self.now)? {
                 self.to_guest(reply);
             }
         }
