@@ -52,7 +52,8 @@ impl Teller {
             }
             Event::Copying(_) => {}
             // One a second or more: only for those who ask.
-            Event::Checkpoint { .. } | Event::Staged(_) | Event::Applied { .. } | Event::Miscompare(_) if !self.verbose => {}
+            Event::Checkpoint { .. } | Event::Staged(_) | Event::Applied { .. } | Event::Miscompare(_)
+                if !self.verbose => {}
             // The log on stderr has told it.
             _ if self.verbose => {}
             event => {

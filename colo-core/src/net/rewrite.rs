@@ -165,7 +165,9 @@ impl Rewriter {
             0 => frame,
             difference => {
                 self.counters.outputs_rewritten += 1;
-                edit(frame, |bytes| put(bytes, &segment, TCP_SEQ_AT, segment.seq - difference))
+                edit(frame, |bytes| {
+                    put(bytes, &segment, TCP_SEQ_AT, segment.seq - difference);
+                })
             }
         }
     }

@@ -144,7 +144,6 @@ impl TcpFlags {
     pub(crate) const FIN: TcpFlags = TcpFlags(1);
     pub(crate) const SYN: TcpFlags = TcpFlags(2);
     pub(crate) const RST: TcpFlags = TcpFlags(4);
-    pub(crate) const ACK: TcpFlags = TcpFlags(16);
     pub(crate) const URG: TcpFlags = TcpFlags(32);
 
     pub(crate) const fn contains(self, other: TcpFlags) -> bool {
@@ -223,7 +222,7 @@ mod tests {
         let segment = parse(&frame).unwrap();
         assert_eq!((segment.seq, segment.ack), (Seq(7), Some(Seq(9))));
         assert_eq!(&frame[segment.payload_range()], b"hello");
-        assert!(segment.has(TcpFlags::ACK) && !segment.has(TcpFlags::SYN));
+        assert!(!segment.has(TcpFlags::SYN));
     }
 
     #[test]

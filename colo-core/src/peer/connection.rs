@@ -234,13 +234,17 @@ fn write_all(mut socket: &TcpStream, patience: Duration, mut slices: &mut [IoSli
             Ok(0) => return Err(PeerError::Closed),
             Ok(count) => IoSlice::advance_slices(&mut slices, count),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::TimedOut => return Err(PeerError::Stalled(patience)),
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                return Err(PeerError::Stalled(patience));
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 if !wait(socket, PollFlags::OUT, Instant::now() + patience)? {
                     return Err(PeerError::Stalled(patience));
                 }
             }
-            Err(source) => return Err(PeerError::Io { call: "send", source }),
+            Err(source) => {
+                return Err(PeerError::Io { call: "send", source });
+            }
         }
     }
     Ok(())
@@ -258,7 +262,9 @@ fn wait(socket: &TcpStream, flags: PollFlags, deadline: Instant) -> Result<bool,
         match poll(&mut [PollFd::new(socket, flags)], Some(&timeout)) {
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => return Ok(true),
-            Err(errno) => return Err(PeerError::Io { call: "poll", source: errno.into() }),
+            Err(errno) => {
+                return Err(PeerError::Io { call: "poll", source: errno.into() });
+            }
         }
     }
 }

@@ -22,9 +22,9 @@ pub enum ReadState {
 /// Puts messages together from bytes, however these are cut. It does no waiting; give it bytes by [`FrameDecoder::feed`] or
 /// [`FrameDecoder::read_from`], then take messages by [`FrameDecoder::next_message`] until there are none.
 ///
-/// It never holds more than one message of the longest kind and [`READ_AHEAD_BYTES`]: room is made for a message only when its
+/// It never holds more than one message of the longest kind and 64 KiB: room is made for a message only when its
 /// header has come and its length is within its kind's limit. Frames and stream records are slices of what was read; so a
-/// frame that is kept keeps up to [`READ_AHEAD_BYTES`] with it.
+/// frame that is kept keeps up to 64 KiB with it.
 #[derive(Default, Debug)]
 pub struct FrameDecoder {
     /// What has been read and not looked at; begins with a header.

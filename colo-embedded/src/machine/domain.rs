@@ -27,6 +27,8 @@ pub struct EmbeddedDomain {
     tracker: Box<dyn DirtyTracker>,
     logging: bool,
     limits: RegisterLimits,
+    /// The guest's time when it was last suspended: its state is of one moment, whenever it is asked for.
+    suspended_at_ns: i64,
 }
 
 impl EmbeddedDomain {
@@ -90,11 +92,12 @@ impl EmbeddedDomain {
         let console = Arc::new(Console::default());
         let Started { vcpu, tracker, limits } =
             Vcpu::start(&spec.name, ram.clone(), nic.clone(), console.clone(), config.dirty_log)?;
-        Ok(EmbeddedDomain { spec, ram, nic, console, vcpu, tracker, logging: false, limits })
+        Ok(EmbeddedDomain { spec, ram, nic, console, vcpu, tracker, logging: false, limits, suspended_at_ns: 0 })
     }
 
     /// Makes the guest's clock show this, from now on.
-    fn set_time(&self, guest_time_ns: i64) {
+    fn set_time(&mut self, guest_time_ns: i64) {
+        self.suspended_at_ns = guest_time_ns;
         let shared = self.ram.shared();
         // Odd while it changes; whatever the guest was doing with the clock, it sees another number and does it again.
         let version = shared.clock_version.load(SeqCst) | 1;
@@ -138,10 +141,14 @@ impl Control for EmbeddedDomain {
     }
 
     fn suspend(&mut self) -> Result<(), DomainError> {
+        if self.vcpu.run_state() == RunState::Suspended {
+            return Ok(());
+        }
         self.vcpu.stop()?;
         match self.vcpu.run_state() {
             RunState::Suspended => {
                 self.nic.shut();
+                self.suspended_at_ns = self.guest_time_ns();
                 Ok(())
             }
             _ => Err(self.not_running()),
@@ -229,7 +236,7 @@ impl Pages for EmbeddedDomain {
 impl State for EmbeddedDomain {
     fn save_state(&mut self) -> Result<Vec<StateRecord>, DomainError> {
         let registers = self.vcpu.registers().ok_or_else(|| self.not_suspended())?;
-        Ok(MachineState { registers, guest_time_ns: self.guest_time_ns() }.to_records())
+        Ok(MachineState { registers, guest_time_ns: self.suspended_at_ns }.to_records())
     }
 
     fn check_state(&self, state: &[StateRecord]) -> Result<(), DomainError> {

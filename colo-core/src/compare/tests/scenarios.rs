@@ -141,6 +141,11 @@ fn ends_must_agree() {
     longer.secondary(&data(1001, b"more"));
     assert_eq!(longer.reason(), Some(Reason::FlagsDiffer));
 
+    let mut later = connected();
+    later.primary(&tcp().seq(1001).ack(500).fin().frame());
+    later.secondary(&tcp().seq(1005).ack(500).fin().frame());
+    assert_eq!(later.reason(), Some(Reason::FlagsDiffer));
+
     let mut shorter = connected();
     shorter.primary(&data(1001, b"more"));
     shorter.secondary(&tcp().seq(1001).ack(500).fin().frame());

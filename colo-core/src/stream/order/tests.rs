@@ -1,0 +1,157 @@
+use super::*;
+use crate::ids::{PAGE_SIZE, Pfn};
+use crate::stream::{DomainHeader, ImageHeader, Limits, PageType, Records, page_data_prefix, write_record};
+use proptest::prelude::*;
+
+fn headers(domain: DomainKind, version: Version) -> Headers {
+    Headers {
+        image: ImageHeader { version },
+        domain: DomainHeader { kind: domain, page_shift: 12, xen_major: 4, xen_minor: 17 },
+    }
+}
+
+/// Where the first record that may not come stands, and why it may not.
+fn check(headers: &Headers, stream_use: StreamUse, kinds: &[u32]) -> Result<(), (usize, Fault)> {
+    let mut order = OrderChecker::new(headers, stream_use);
+    for (index, &kind) in kinds.iter().enumerate() {
+        let mut bytes = Vec::new();
+        if kind == kind::PAGE_DATA {
+            page_data_prefix([(Pfn(0), PageType::Normal)], &mut bytes);
+            bytes.extend([0; PAGE_SIZE]);
+        } else {
+            write_record(&mut bytes, kind, &[]).unwrap();
+        }
+        let record = Records::new(&bytes, Limits::new(1)).next().unwrap().unwrap();
+        order.check(&record).map_err(|error| (index, error.fault))?;
+    }
+    order.finish().map_err(|error| (kinds.len(), error.fault))
+}
+
+const PV: &[u32] = &[
+    kind::X86_PV_INFO,
+    kind::X86_CPUID_POLICY,
+    kind::STATIC_DATA_END,
+    kind::X86_PV_P2M_FRAMES,
+    kind::PAGE_DATA,
+    kind::X86_TSC_INFO,
+    kind::SHARED_INFO,
+    kind::X86_PV_VCPU_BASIC,
+    kind::X86_PV_VCPU_MSRS,
+    kind::END,
+];
+const HVM: &[u32] = &[
+    kind::X86_MSR_POLICY,
+    kind::STATIC_DATA_END,
+    kind::PAGE_DATA,
+    kind::X86_TSC_INFO,
+    kind::HVM_PARAMS,
+    kind::HVM_CONTEXT,
+    kind::END,
+];
+const EMBEDDED: &[u32] = &[
+    kind::STATIC_DATA_END,
+    kind::PAGE_DATA,
+    kind::EMBEDDED_VCPU,
+    kind::NET_STATE,
+    kind::CHECKPOINT,
+    kind::PAGE_DATA,
+    kind::EMBEDDED_VCPU,
+    kind::CHECKPOINT,
+    kind::END,
+];
+
+#[test]
+fn streams_as_the_specification_shows_them() {
+    assert_eq!(check(&headers(DomainKind::X86Pv, Version::V3), StreamUse::Plain, PV), Ok(()));
+    assert_eq!(check(&headers(DomainKind::X86Hvm, Version::V3), StreamUse::Plain, HVM), Ok(()));
+    let embedded = headers(DomainKind::Embedded, Version::V3);
+    assert_eq!(check(&embedded, StreamUse::Checkpointed, EMBEDDED), Ok(()));
+}
+
+#[test]
+fn version_2_has_no_static_data_end() {
+    let old: Vec<u32> =
+        PV.iter().copied().filter(|kind| !matches!(*kind, kind::X86_CPUID_POLICY | kind::STATIC_DATA_END)).collect();
+    assert_eq!(check(&headers(DomainKind::X86Pv, Version::V2), StreamUse::Plain, &old), Ok(()));
+    let stream = "a stream of version 2";
+    let refused = |index, kind| Err((index, Fault::NotAllowed { kind, stream }));
+    let v2 = headers(DomainKind::X86Hvm, Version::V2);
+    assert_eq!(check(&v2, StreamUse::Plain, HVM), refused(0, kind::X86_MSR_POLICY));
+    assert_eq!(check(&v2, StreamUse::Plain, &HVM[1..]), refused(0, kind::STATIC_DATA_END));
+    assert_eq!(check(&v2, StreamUse::Plain, &HVM[2..]), Ok(()));
+}
+
+#[test]
+fn records_where_they_may_not_be() {
+    use kind::*;
+    let pv = |kinds: &[u32]| check(&headers(DomainKind::X86Pv, Version::V3), StreamUse::Plain, kinds);
+    let hvm = |stream_use, kinds: &[u32]| check(&headers(DomainKind::X86Hvm, Version::V3), stream_use, kinds);
+    let out_of_order = |index, kind, expected| Err((index, Fault::OutOfOrder { kind, expected }));
+    let not_allowed = |index, kind, stream| Err((index, Fault::NotAllowed { kind, stream }));
+    let (plain, checkpointed) = (StreamUse::Plain, StreamUse::Checkpointed);
+    let static_end = STATIC_DATA_END;
+
+    assert_eq!(hvm(plain, &[PAGE_DATA]), out_of_order(0, PAGE_DATA, "STATIC_DATA_END"));
+    assert_eq!(hvm(plain, &[END]), out_of_order(0, END, "STATIC_DATA_END"));
+    assert_eq!(hvm(plain, &[static_end, static_end]), out_of_order(1, static_end, "memory or state"));
+    assert_eq!(hvm(plain, &[static_end, HVM_CONTEXT]), out_of_order(1, HVM_CONTEXT, "HVM_PARAMS"));
+    assert_eq!(hvm(plain, &[static_end, END, END]), out_of_order(2, END, "nothing"));
+    assert_eq!(hvm(plain, &[static_end, END, NET_STATE]), out_of_order(2, NET_STATE, "nothing"));
+    assert_eq!(hvm(plain, &[static_end, PAGE_DATA]), Err((2, Fault::NoEnd)));
+    assert_eq!(hvm(plain, &[static_end, CHECKPOINT]), not_allowed(1, CHECKPOINT, "a plain stream"));
+    assert_eq!(hvm(checkpointed, &[static_end, VERIFY]), not_allowed(1, VERIFY, "a checkpointed stream"));
+    assert_eq!(hvm(plain, &[static_end, VERIFY]), out_of_order(1, VERIFY, "PAGE_DATA"));
+    let twice = [static_end, PAGE_DATA, VERIFY, PAGE_DATA, VERIFY];
+    assert_eq!(hvm(plain, &twice), out_of_order(4, VERIFY, "memory or state"));
+    let second = [static_end, HVM_PARAMS, HVM_CONTEXT, CHECKPOINT, HVM_CONTEXT];
+    assert_eq!(hvm(checkpointed, &second), out_of_order(4, HVM_CONTEXT, "HVM_PARAMS"));
+    let list = CHECKPOINT_DIRTY_PFN_LIST;
+    assert_eq!(hvm(checkpointed, &[static_end, list]), not_allowed(1, list, "a stream to the secondary"));
+    assert_eq!(hvm(plain, &[X86_PV_INFO]), not_allowed(0, X86_PV_INFO, "the stream of an HVM guest"));
+
+    assert_eq!(pv(&[static_end]), out_of_order(0, static_end, "X86_PV_INFO"));
+    assert_eq!(pv(&[X86_PV_INFO, X86_PV_INFO]), out_of_order(1, X86_PV_INFO, "STATIC_DATA_END"));
+    let begun = [X86_PV_INFO, static_end];
+    let then = |kinds: &[u32]| pv(&[&begun, kinds].concat());
+    assert_eq!(then(&[PAGE_DATA]), out_of_order(2, PAGE_DATA, "X86_PV_P2M_FRAMES"));
+    assert_eq!(then(&[X86_PV_VCPU_XSAVE]), out_of_order(2, X86_PV_VCPU_XSAVE, "PAGE_DATA"));
+    assert_eq!(then(&[HVM_PARAMS]), not_allowed(2, HVM_PARAMS, "the stream of a PV guest"));
+}
+
+#[test]
+fn a_refused_record_does_not_count() {
+    let mut order = OrderChecker::new(&headers(DomainKind::Embedded, Version::V3), StreamUse::Plain);
+    assert!(order.check(&RecordRef::End).is_err());
+    order.check(&RecordRef::StaticDataEnd).unwrap();
+    order.check(&RecordRef::End).unwrap();
+    order.finish().unwrap();
+}
+
+/// What a checkpointed embedded stream may be, said as a whole rather than step by step.
+fn is_embedded_stream(kinds: &[u32]) -> bool {
+    let needed: Vec<u32> = kinds.iter().copied().filter(|kind| !kind::is_optional(*kind)).collect();
+    let [kind::STATIC_DATA_END, middle @ .., kind::END] = needed.as_slice() else {
+        return false;
+    };
+    kinds.last() == Some(&kind::END) && middle.iter().all(|kind| matches!(*kind, kind::PAGE_DATA | kind::CHECKPOINT))
+}
+
+proptest! {
+    #[test]
+    fn embedded_streams_by_a_model(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..3), 0..4),
+    ) {
+        let mut kinds = EMBEDDED.to_vec();
+        for (at, other, change) in changes {
+            let (at, other) = (at.index(kinds.len()), other.index(kinds.len()));
+            match change {
+                0 => kinds.swap(at, other),
+                1 => kinds.insert(at, kinds[other]),
+                _ if kinds.len() > 1 => drop(kinds.remove(at)),
+                _ => {}
+            }
+        }
+        let result = check(&headers(DomainKind::Embedded, Version::V3), StreamUse::Checkpointed, &kinds);
+        prop_assert_eq!(result.is_ok(), is_embedded_stream(&kinds), "{:?}: {:?}", kinds, result);
+    }
+}

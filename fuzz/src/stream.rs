@@ -1,0 +1,156 @@
+//! Migration streams: headers, records, the order of records, and what is in our own.
+
+use colo_core::ids::{PAGE_SIZE, Pfn};
+use colo_core::peer::NetFrame;
+use colo_core::stream::{
+    DomainHeader, Headers, Limits, MemoryHash, NetState, OrderChecker, PageType, ReadError,
+    RecordReader, RecordRef, Records, StreamUse, kind, page_data_prefix, write_dirty_pfn_list,
+    write_record,
+};
+
+const LIMITS: Limits = Limits {
+    pfn_limit: 1 << 20,
+    body_bytes: 1 << 20,
+};
+
+/// Reads `data` as a whole stream, by both readers, and asks of them that they agree.
+pub fn fuzz(data: &[u8]) {
+    let mut reader = RecordReader::new(data, LIMITS);
+    let (headers, rest) = match (Headers::parse(data), reader.read_headers()) {
+        (Ok((headers, rest)), Ok(same)) => {
+            assert_eq!(headers, same);
+            (headers, rest)
+        }
+        (Err(error), Err(ReadError::Stream(same))) => return assert_eq!(error, same),
+        (one, other) => panic!("{one:?}, but {other:?}"),
+    };
+    let mut orders = [StreamUse::Plain, StreamUse::Checkpointed]
+        .map(|stream_use| OrderChecker::new(&headers, stream_use));
+    let mut state = NetState::default();
+    for record in Records::new(rest, LIMITS) {
+        match (record, reader.next_record()) {
+            (Ok(record), Ok(Some(same))) => {
+                assert_eq!(record, same);
+                for order in &mut orders {
+                    let _ = order.check(&record);
+                }
+                check(&record, &mut state);
+            }
+            (Err(error), Err(ReadError::Stream(same))) => {
+                assert_eq!(error.fault, same.fault);
+                assert_eq!(error.offset + Headers::BYTES as u64, same.offset);
+                return;
+            }
+            (one, other) => panic!("{one:?}, but {other:?}"),
+        }
+    }
+    assert!(
+        matches!(reader.next_record(), Ok(None)),
+        "both end together"
+    );
+}
+
+/// What a record promises must be so.
+fn check(record: &RecordRef<'_>, state: &mut NetState) {
+    match record {
+        RecordRef::PageData(pages) => {
+            let with_data = pages.pages().filter(|page| page.data.is_some()).count();
+            assert_eq!(pages.data().len(), with_data * PAGE_SIZE);
+            assert!(pages.pages().all(|page| page.pfn.0 < LIMITS.pfn_limit));
+            assert!(
+                pages
+                    .pages()
+                    .all(|page| page.data.is_some() == page.page_type.has_data())
+            );
+            assert_eq!(pages.pages().count(), pages.page_count());
+        }
+        RecordRef::DirtyPfnList(pages) => assert!(pages.iter().all(|pfn| pfn.0 < LIMITS.pfn_limit)),
+        RecordRef::Own {
+            kind: kind::NET_STATE,
+            body,
+        } => check_net_state(body, state),
+        RecordRef::Own {
+            kind: kind::MEMORY_HASH,
+            body,
+        } => {
+            if let Ok(hash) = MemoryHash::parse(body) {
+                let mut written = Vec::new();
+                hash.encode(&mut written);
+                assert!(written.ends_with(body));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn check_net_state(body: &[u8], state: &mut NetState) {
+    let before = state.clone();
+    if state.add_part(body).is_err() {
+        return assert_eq!(*state, before, "a part that is refused adds nothing");
+    }
+    let part = NetState {
+        addresses: state.addresses[before.addresses.len()..].to_vec(),
+        held: state.held[before.held.len()..].to_vec(),
+    };
+    let mut written = Vec::new();
+    part.encode(&mut written)
+        .expect("what was read can be written");
+    let (record, _) = RecordRef::parse(&written, &LIMITS).expect("what was written can be read");
+    assert_eq!(
+        record,
+        RecordRef::Own {
+            kind: kind::NET_STATE,
+            body
+        }
+    );
+}
+
+/// Short streams of every kind of record.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let hold = NetFrame {
+        nic: 1,
+        frame: bytes::Bytes::from_static(b"an Ethernet frame"),
+    };
+    let net_state = NetState {
+        addresses: Vec::new(),
+        held: vec![hold; 3],
+    };
+    let mut embedded = Vec::new();
+    Headers::new(DomainHeader::embedded()).encode(&mut embedded);
+    put(&mut embedded, kind::STATIC_DATA_END, &[]);
+    page_data_prefix(
+        [(Pfn(3), PageType::Normal), (Pfn(4), PageType::Invalid)],
+        &mut embedded,
+    );
+    embedded.extend([7; PAGE_SIZE]);
+    put(&mut embedded, kind::EMBEDDED_VCPU, &[1; 21]);
+    net_state
+        .encode(&mut embedded)
+        .expect("it is within its limits");
+    MemoryHash {
+        memory: 1,
+        state: 2,
+    }
+    .encode(&mut embedded);
+    put(&mut embedded, kind::CHECKPOINT, &[]);
+    put(&mut embedded, kind::END, &[]);
+
+    let mut hvm = embedded[..Headers::BYTES].to_vec();
+    hvm[24..28].copy_from_slice(&2_u32.to_le_bytes());
+    put(&mut hvm, kind::X86_CPUID_POLICY, &[0; 24]);
+    put(&mut hvm, kind::STATIC_DATA_END, &[]);
+    page_data_prefix(
+        (0..9).map(|pfn| (Pfn(pfn), PageType::AllocateOnly)),
+        &mut hvm,
+    );
+    put(&mut hvm, kind::HVM_PARAMS, &[0; 24]);
+    put(&mut hvm, kind::HVM_CONTEXT, &[5; 40]);
+    put(&mut hvm, 0x8000_0001, b"optional");
+    write_dirty_pfn_list(&mut hvm, &[Pfn(1), Pfn(2)]).expect("it is short");
+    put(&mut hvm, kind::END, &[]);
+    vec![embedded, hvm]
+}
+
+fn put(out: &mut Vec<u8>, kind: u32, body: &[u8]) {
+    write_record(out, kind, body).expect("it is short");
+}
