@@ -228,17 +228,7 @@ impl Server {
             Ok(net) => net,
             Err(error) => return Served::Next(error.to_string()),
         };
-        let net_thread = std::thread::spawn({
-            let net = net.clone();
-            move || {
-                let why = match catch_unwind(AssertUnwindSafe(|| net.run())) {
-                    Ok(Ok(())) => return,
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => "the net thread has panicked".into(),
-                };
-                let _ = alerts.try_send(Alert::NetEnded(why));
-            }
-        });
+        let _net_thread = NetThread::start(net.clone(), alerts);
         self.events.send(Event::Connected {
             peer: pair.address.to_string(),
             domain: pair.hello.spec.name.clone(),
@@ -246,8 +236,8 @@ impl Server {
         });
         let mut engine = Engine {
             domain: machine.domain,
-            net: net.clone(),
             secondary: Secondary::new(&pair.hello.spec, net.clone()),
+            net,
             state: pair.state,
             alerts: alerted,
             timings: Timings::default(),
@@ -258,9 +248,39 @@ impl Server {
         };
         let served = engine.run();
         engine.domain.destroy();
-        net.stop();
-        let _ = net_thread.join();
         served
+    }
+}
+
+/// The net thread, which ends with the session, however that ends: were it to live on after a panic of the engine, the
+/// primary would go on hearing heartbeats of a machine that is gone.
+struct NetThread {
+    net: SecondaryNetHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl NetThread {
+    fn start(net: SecondaryNetHandle, alerts: Sender<Alert>) -> NetThread {
+        let running = net.clone();
+        let thread = std::thread::spawn(move || {
+            let why = match catch_unwind(AssertUnwindSafe(|| running.run())) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the net thread has panicked".into(),
+            };
+            let _ = alerts.try_send(Alert::NetEnded(why));
+        });
+        NetThread { net, thread: Some(thread) }
+    }
+}
+
+impl Drop for NetThread {
+    fn drop(&mut self) {
+        self.net.stop();
+        if let Some(thread) = self.thread.take() {
+            // It catches its own panics.
+            let _ = thread.join();
+        }
     }
 }
 
