@@ -220,10 +220,9 @@ impl Server {
         };
         let heartbeat = Duration::from_millis(u64::from(pair.hello.heartbeat_ms));
         let (alerts, alerted) = bounded(64);
-        let net =
-            pair.state.shutdown_handle().map_err(io::Error::other).and_then(|shutdown| {
-                SecondaryNetHandle::new(machine.nics, pair.net, shutdown, heartbeat, alerts.clone())
-            });
+        let net = pair.state.shutdown_handle().map_err(io::Error::other).and_then(|shutdown| {
+            SecondaryNetHandle::new(&pair.hello.spec, machine.nics, pair.net, shutdown, heartbeat, alerts.clone())
+        });
         let net = match net {
             Ok(net) => net,
             Err(error) => return Served::Next(error.to_string()),

@@ -5,10 +5,11 @@ use super::net_loop::{IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, good
 use super::primary_net::loss_of;
 use super::wake::Waker;
 use crate::checkpoint::SecondaryNet;
-use crate::domain::StateRecord;
+use crate::domain::{DomainSpec, StateRecord};
 use crate::failover::{Detector, Loss};
 use crate::ids::Epoch;
 use crate::net::Port;
+use crate::net::announce::Address;
 use crate::net::standby::Standby;
 use crate::peer::{GoodbyeReason, Message, NetChannel, NetFrame, ShutdownHandle};
 use crate::save::CallbackError;
@@ -68,14 +69,20 @@ const MAX_OUTPUT_FRAMES: usize = 4096;
 impl SecondaryNetHandle {
     /// The state of a net thread that is not running yet.
     pub(super) fn new(
+        spec: &DomainSpec,
         guests: Vec<Box<dyn Port>>,
         peer: NetChannel,
         state: ShutdownHandle,
         heartbeat: Duration,
         alerts: Sender<Alert>,
     ) -> io::Result<Self> {
+        let mut standby = Standby::default();
+        // A machine that has said nothing yet must be announced, too.
+        for (nic, card) in (0..).zip(&spec.nics) {
+            standby.add_address(Address { nic, mac: card.mac, ipv4: card.ipv4 });
+        }
         let state = State {
-            standby: Standby::default(),
+            standby,
             nics: guests.into_iter().map(|guest| Nic::new(guest, None)).collect(),
             peer: Some(peer),
             state,
