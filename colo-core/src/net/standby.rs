@@ -26,7 +26,7 @@
 //! ```
 
 use super::MAX_BATCH_FRAMES;
-use super::announce::AddressBook;
+use super::announce::{Address, AddressBook};
 use super::rewrite::Rewriter;
 use crate::ids::Epoch;
 use crate::peer::NetFrame;
@@ -68,6 +68,11 @@ impl Standby {
     /// The addresses that the guest is known to use.
     pub fn addresses(&self) -> &AddressBook {
         &self.addresses
+    }
+
+    /// Adds an address that the guest is known to have, though it may not have spoken yet.
+    pub fn add_address(&mut self, address: Address) {
+        self.addresses.add(address);
     }
 
     /// Frames from the clients that the primary's guest was given in that epoch.

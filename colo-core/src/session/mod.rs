@@ -19,6 +19,7 @@
 //!
 //! `examples/` has a program of thirty lines that protects a machine and survives its loss.
 
+mod accept;
 mod event;
 mod net_loop;
 mod primary;

@@ -9,8 +9,9 @@ use crate::domain::StateRecord;
 use crate::failover::{Detector, Loss};
 use crate::ids::Epoch;
 use crate::net::Port;
+use crate::net::announce::Address;
 use crate::net::standby::Standby;
-use crate::peer::{GoodbyeReason, Message, Mode, NetChannel, NetFrame, ShutdownHandle};
+use crate::peer::{GoodbyeReason, Hello, Message, Mode, NetChannel, NetFrame, ShutdownHandle};
 use crate::save::CallbackError;
 use crate::stream::NetState;
 use crossbeam_channel::Sender;
@@ -69,16 +70,21 @@ const MAX_OUTPUT_FRAMES: usize = 4096;
 impl SecondaryNetHandle {
     /// The state of a net thread that is not running yet.
     pub(super) fn new(
-        mode: Mode,
+        hello: &Hello,
         guests: Vec<Box<dyn Port>>,
         peer: NetChannel,
         state: ShutdownHandle,
         heartbeat: Duration,
         alerts: Sender<Alert>,
     ) -> io::Result<Self> {
+        let mut standby = Standby::default();
+        // A machine that has said nothing yet must be announced, too.
+        for (nic, card) in (0..).zip(&hello.spec.nics) {
+            standby.add_address(Address { nic, mac: card.mac, ipv4: card.ipv4 });
+        }
         let state = State {
-            mode,
-            standby: Standby::default(),
+            mode: hello.mode,
+            standby,
             nics: guests.into_iter().map(|guest| Nic::new(guest, None)).collect(),
             peer: Some(peer),
             state,
