@@ -5,11 +5,10 @@
 //! `COLO_SIM_SEEDS=N` runs N seeds of each kind, `COLO_SIM_SEED=X` runs one, and says what happens in it.
 
 #![allow(unreachable_pub, reason = "a test is one crate of its own")]
+#![allow(dead_code, reason = "what is kept is printed when a seed fails")]
+#![allow(clippy::too_many_arguments, clippy::wrong_self_convention)]
 
 #[path = "simulation/check.rs"]
-// A world that is told in a test's words: what it keeps is printed when a seed fails.
-#![allow(dead_code, clippy::too_many_arguments, clippy::wrong_self_convention)]
-
 mod check;
 #[path = "simulation/client.rs"]
 mod client;
