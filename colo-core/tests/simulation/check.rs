@@ -77,7 +77,7 @@ pub fn is_over(world: &World) -> bool {
         Some(host) => match host.doing {
             primary::Doing::Protecting { .. } => host.staged() > Epoch(3) && world.secondary.is_some(),
             primary::Doing::Unprotected | primary::Doing::Ended(_) => true,
-            primary::Doing::Judging { .. } | primary::Doing::Fencing { .. } => false,
+            primary::Doing::Judging { .. } | primary::Doing::Parting { .. } | primary::Doing::Fencing { .. } => false,
         },
         None => true,
     };

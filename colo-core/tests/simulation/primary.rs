@@ -38,6 +38,11 @@ pub enum Doing {
         until: Instant,
         why: String,
     },
+    /// Goodbye was said, and may not have been heard.
+    Parting {
+        until: Instant,
+        reason: GoodbyeReason,
+    },
     /// The secondary must be fenced before this side goes on.
     Fencing {
         why: String,
@@ -135,6 +140,7 @@ impl PrimaryHost {
         match &self.doing {
             Doing::Protecting { until } => *until <= now || alerted || self.wires.state.is_readable(Side::Primary),
             Doing::Judging { until, .. } => *until <= now || alerted,
+            Doing::Parting { until, .. } => *until <= now || self.wires.net.is_readable(Side::Primary),
             Doing::Fencing { .. } => true,
             Doing::Unprotected | Doing::Ended(_) => false,
         }
@@ -156,14 +162,18 @@ impl PrimaryHost {
                     None => {}
                 }
                 if until <= now {
-                    self.cannot(format!("the state channel is gone: {why}"));
+                    self.leave(GoodbyeReason::Failed(format!("the state channel is gone: {why}")), now);
                 }
+            }
+            Doing::Parting { until, reason } => {
+                let (until, reason) = (*until, reason.clone());
+                self.hear_farewell(until <= now, reason);
             }
             Doing::Fencing { why } => {
                 if fence() {
                     let why = why.clone();
                     self.went_on_alone = true;
-                    self.serve_unprotected(why);
+                    self.serve_unprotected();
                 }
             }
             Doing::Unprotected | Doing::Ended(_) => {}
@@ -171,10 +181,9 @@ impl PrimaryHost {
     }
 
     /// The operator ends protection.
-    pub fn end_protection(&mut self) {
+    pub fn end_protection(&mut self, now: Instant) {
         if matches!(self.doing, Doing::Protecting { .. }) {
-            self.goodbye(GoodbyeReason::Stopped);
-            self.serve_unprotected("protection was ended".into());
+            self.leave(GoodbyeReason::Stopped, now);
         }
     }
 
@@ -229,7 +238,7 @@ impl PrimaryHost {
                 let patience = self.heartbeat * (Detector::MISSED + 1 + WATCH_BEATS);
                 self.doing = Doing::Judging { until: now + patience, why };
             }
-            End::Cannot(why) => self.cannot(why),
+            End::Cannot(why) => self.leave(GoodbyeReason::Failed(why), now),
             End::Net(why) => {
                 self.domain.destroy();
                 for link in self.wires.both() {
@@ -241,9 +250,26 @@ impl PrimaryHost {
         }
     }
 
-    fn cannot(&mut self, why: String) {
-        self.goodbye(GoodbyeReason::Failed(why.clone()));
-        self.serve_unprotected(why);
+    fn leave(&mut self, reason: GoodbyeReason, now: Instant) {
+        let is_there = self.net.net.borrow_mut().part(reason.clone());
+        let until = if is_there { now + self.heartbeat * Detector::MISSED } else { now };
+        self.doing = Doing::Parting { until, reason };
+    }
+
+    fn hear_farewell(&mut self, is_late: bool, reason: GoodbyeReason) {
+        let farewell = self.wires.net.receive(Side::Primary);
+        let loss = match farewell {
+            Ok(Some(Message::Goodbye(GoodbyeReason::Promoted))) => Some(Loss::Goodbye(GoodbyeReason::Promoted)),
+            Err(PeerError::Closed | PeerError::Truncated { .. }) => None,
+            Ok(_) if !is_late => return,
+            Ok(_) | Err(_) => Some(Loss::Closed),
+        };
+        self.wires.net.close(Side::Primary);
+        self.goodbye(reason);
+        match loss {
+            Some(loss) => self.lost(&loss),
+            None => self.serve_unprotected(),
+        }
     }
 
     fn lost(&mut self, loss: &Loss) {
@@ -258,13 +284,13 @@ impl PrimaryHost {
                     self.net.net.borrow_mut().gate.shut();
                     self.doing = Doing::Fencing { why: loss.to_string() };
                 } else {
-                    self.serve_unprotected(loss.to_string());
+                    self.serve_unprotected();
                 }
             }
         }
     }
 
-    fn serve_unprotected(&mut self, _why: String) {
+    fn serve_unprotected(&mut self) {
         let _ = self.domain.disable_dirty_log();
         self.net.net.borrow_mut().open();
         self.doing = Doing::Unprotected;

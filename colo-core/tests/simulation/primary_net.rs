@@ -111,6 +111,12 @@ impl Net {
         }
     }
 
+    /// Says goodbye, and forgets the peer; its answer is awaited elsewhere. False when there is no peer.
+    pub fn part(&mut self, reason: GoodbyeReason) -> bool {
+        let _ = self.wires.net.send(Side::Primary, &Message::Goodbye(reason));
+        std::mem::take(&mut self.peer)
+    }
+
     pub fn goodbye(&mut self, reason: GoodbyeReason) {
         if std::mem::take(&mut self.peer) {
             let _ = self.wires.net.send(Side::Primary, &Message::Goodbye(reason));

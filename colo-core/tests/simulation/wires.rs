@@ -36,6 +36,8 @@ struct Pipe {
     under_way: Vec<u8>,
     /// No more will be sent.
     ended: bool,
+    /// The end is a reset: no side has asked for it.
+    reset: bool,
     /// Arrived, and not read.
     arrived: Vec<u8>,
     /// The end has arrived.
@@ -83,7 +85,13 @@ impl Pipe {
                 return Ok(Some(message));
             }
             if self.arrived.is_empty() {
-                return if self.end_arrived { Err(self.decoder.closed()) } else { Ok(None) };
+                return match (self.end_arrived, self.reset) {
+                    (false, _) => Ok(None),
+                    (true, false) => Err(self.decoder.closed()),
+                    (true, true) => {
+                        Err(PeerError::Io { call: "recv", source: std::io::ErrorKind::ConnectionReset.into() })
+                    }
+                };
             }
             let count = self.decoder.feed(&self.arrived);
             self.arrived.drain(..count);
@@ -172,7 +180,8 @@ impl Link {
             self.with(side, |pipe| {
                 let kept = rng.below(pipe.under_way.len() + 1);
                 pipe.under_way.truncate(kept);
-                pipe.ended = true;
+                // An orderly end that was on its way may be overtaken.
+                (pipe.ended, pipe.reset) = (true, true);
             });
         }
     }

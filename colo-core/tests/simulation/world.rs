@@ -368,7 +368,7 @@ impl World {
             }
             Fault::EndProtection => {
                 if self.is_awake(Side::Primary) {
-                    self.primary.iter_mut().for_each(PrimaryHost::end_protection);
+                    self.primary.iter_mut().for_each(|host| host.end_protection(self.now));
                 }
             }
         }
