@@ -219,6 +219,8 @@ impl State {
         }
         self.report();
         if let Some(Err(error)) = self.peer.as_mut().map(NetChannel::flush) {
+            // Its last words may have come meanwhile, and only they tell who serves.
+            while self.hear_peer(now) {}
             self.lose(loss_of(error));
         }
         moved
