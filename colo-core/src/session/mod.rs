@@ -28,6 +28,9 @@ mod secondary;
 mod secondary_net;
 mod wake;
 
+#[cfg(test)]
+mod tests;
+
 pub use event::{Event, EventSender, Events, Outcome};
 pub use primary::{NotStarted, PrimaryController, PrimarySession, PrimarySessionConfig, SaveLayer};
 pub use secondary::{RestoreLayer, SecondaryController, SecondarySession, SecondarySessionConfig};
