@@ -226,13 +226,8 @@ impl State {
         }
         self.report();
         if let Some(Err(error)) = self.peer.as_mut().map(NetChannel::flush) {
-<<<<<<< HEAD
-            // Its last words may have come before the end, and decide who serves.
-            self.hear_peer(now);
-=======
             // Its last words may have come meanwhile, and only they tell who serves.
             while self.hear_peer(now) {}
->>>>>>> sessiontest
             self.lose(loss_of(error));
         }
         moved
