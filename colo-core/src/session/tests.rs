@@ -12,7 +12,7 @@ use crate::ids::Epoch;
 use crate::net::gate::Gate;
 use crate::net::memory::{MemoryPort, pair};
 use crate::net::{Frame, Port};
-use crate::peer::{GoodbyeReason, Message, Mode, NetChannel, Queued, ShutdownHandle, StateChannel};
+use crate::peer::{Channel, GoodbyeReason, Hello, Message, Mode, NetChannel, Queued, ShutdownHandle, StateChannel};
 use crossbeam_channel::bounded;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
@@ -37,6 +37,10 @@ fn state_channel() -> (ShutdownHandle, StateChannel) {
     (ours.shutdown_handle().unwrap(), theirs)
 }
 
+fn hello() -> Hello {
+    Hello { channel: Channel::State, session: 1, mode: Mode::Colo, heartbeat_ms: 100, spec: spec() }
+}
+
 fn spec() -> DomainSpec {
     ModelDomain::new("web", 1).spec().clone()
 }
@@ -50,7 +54,7 @@ struct LeavingPort {
 
 impl LeavingPort {
     /// The port, and the other end, to be kept.
-    fn new(peer: NetChannel) -> (Box<dyn Port>, MemoryPort) {
+    fn over(peer: NetChannel) -> (Box<dyn Port>, MemoryPort) {
         let (mut other, port) = pair(8).unwrap();
         assert_eq!(other.send(&[Frame::from_static(&[0; 60])]).unwrap(), 1);
         (Box::new(LeavingPort { port, peer: Some(peer) }), other)
@@ -84,10 +88,10 @@ impl Port for LeavingPort {
 #[test]
 fn a_secondary_hears_a_goodbye_though_sending_fails_first() {
     let (ours, theirs) = connection();
-    let (guest, _guest_end) = LeavingPort::new(theirs.into_net());
+    let (guest, _guest_end) = LeavingPort::over(theirs.into_net());
     let (shutdown, _state) = state_channel();
     let (alerts, alerted) = bounded(8);
-    let mut net = SecondaryNetHandle::new(&spec(), vec![guest], ours.into_net(), shutdown, HEARTBEAT, alerts).unwrap();
+    let mut net = SecondaryNetHandle::new(&hello(), vec![guest], ours.into_net(), shutdown, HEARTBEAT, alerts).unwrap();
     net.begin_epoch(Epoch::FIRST, Vec::new()).unwrap();
     let running = net.clone();
     let thread = std::thread::spawn(move || running.run().map_err(|error| error.to_string()));
@@ -101,7 +105,7 @@ fn a_secondary_hears_a_goodbye_though_sending_fails_first() {
 #[test]
 fn a_primary_hears_a_goodbye_though_sending_fails_first() {
     let (ours, theirs) = connection();
-    let (lan, _clients) = LeavingPort::new(theirs.into_net());
+    let (lan, _clients) = LeavingPort::over(theirs.into_net());
     let (_guest_end, guest) = pair(8).unwrap();
     let (shutdown, _state) = state_channel();
     let (alerts, alerted) = bounded(8);
