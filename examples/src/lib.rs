@@ -3,10 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use colo_embedded::switch::{Forward, Switch, SwitchConfig};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,7 +20,8 @@ const MAX_ANSWER_BYTES: usize = 1 << 20;
 pub struct Lan {
     socket: PathBuf,
     web: SocketAddr,
-    stop: Arc<AtomicBool>,
+    /// Dropped to stop the switch.
+    stopper: Option<UnixStream>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
 
@@ -32,14 +32,14 @@ impl Lan {
     /// When the switch's sockets are not to be had.
     pub fn start() -> Result<Lan> {
         let socket = std::env::temp_dir().join(format!("colo-example-{}.switch", std::process::id()));
-        // A port that is free; closed at once, so that the switch can have it.
-        let web = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let forwards = vec![Forward { from: web, to: SocketAddrV4::new(GUEST, 80) }];
-        let mut switch = Switch::new(&SwitchConfig { socket: socket.clone(), forwards, tap: None })?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = Some(std::thread::spawn(move || switch.run(&stopped)));
-        Ok(Lan { socket, web, stop, thread })
+        let mut config = SwitchConfig::new(&socket);
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        config.forwards.push(Forward { listen, target: SocketAddrV4::new(GUEST, 80) });
+        let mut switch = Switch::new(&config)?;
+        let web = switch.forward_addrs()?[0];
+        let (stop, stopper) = UnixStream::pair()?;
+        let thread = Some(std::thread::spawn(move || switch.run(stop).map(drop)));
+        Ok(Lan { socket, web, stopper: Some(stopper), thread })
     }
 
     /// The switch's socket, for machines.
@@ -61,7 +61,7 @@ impl Lan {
 
 impl Drop for Lan {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
+        self.stopper.take();
         // A switch that failed has been of no use to anybody by now.
         let _ = self.thread.take().map(JoinHandle::join);
     }

@@ -26,7 +26,7 @@
 //! ```
 
 use super::MAX_BATCH_FRAMES;
-use super::announce::AddressBook;
+use super::announce::{Address, AddressBook};
 use super::rewrite::Rewriter;
 use crate::ids::Epoch;
 use crate::peer::NetFrame;
@@ -68,6 +68,11 @@ impl Standby {
     /// The addresses that the guest is known to use.
     pub fn addresses(&self) -> &AddressBook {
         &self.addresses
+    }
+
+    /// Adds an address that the guest is known to have, though it may not have spoken yet.
+    pub fn add_address(&mut self, address: Address) {
+        self.addresses.add(address);
     }
 
     /// Frames from the clients that the primary's guest was given in that epoch.
@@ -188,6 +193,9 @@ impl Standby {
 
     /// This side serves from here on.
     pub fn go_live(&mut self) {
+        // What the primary's guest was given after a checkpoint that never came here is for this guest now: there will be no other
+        // epoch, and what clients say waits behind it.
+        self.input.iter_mut().for_each(|(epoch, _)| *epoch = self.epoch);
         self.rewriter.go_live();
     }
 

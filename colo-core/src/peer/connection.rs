@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use socket2::{SockRef, TcpKeepalive};
 use std::io::{ErrorKind, IoSlice, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// The port that a secondary listens on, unless told otherwise: the one that Xen's tools have used for migration since Xend.
@@ -123,6 +124,11 @@ impl StateChannel {
     /// Those.
     pub fn recv(&mut self, deadline: Instant) -> Result<Option<Message>, PeerError> {
         self.receiver.recv(deadline)
+    }
+
+    /// Readable when [`StateChannel::recv`] may have something without waiting.
+    pub fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.receiver.socket.as_fd()
     }
 
     /// See [`StateSender::shutdown_handle`].

@@ -19,6 +19,7 @@
 //!
 //! `examples/` has a program of thirty lines that protects a machine and survives its loss.
 
+mod accept;
 mod event;
 mod net_loop;
 mod primary;
@@ -26,6 +27,9 @@ mod primary_net;
 mod secondary;
 mod secondary_net;
 mod wake;
+
+#[cfg(test)]
+mod tests;
 
 pub use event::{Event, EventSender, Events, Outcome};
 pub use primary::{NotStarted, PrimaryController, PrimarySession, PrimarySessionConfig, SaveLayer};

@@ -1,6 +1,6 @@
 //! The primary's net thread: clients and guest, the gate between them, and the mirror to the secondary.
 
-use super::net_loop::{IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, goodbye, messages, tag};
+use super::net_loop::{Farewell, IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, goodbye, messages, part, tag};
 use super::primary::Alert;
 use super::wake::Waker;
 use crate::checkpoint::PrimaryNet;
@@ -128,6 +128,13 @@ impl PrimaryNetHandle {
         Ok(())
     }
 
+    /// Says goodbye to the secondary, forgets it, and waits for it to have heard. Meanwhile nothing leaves that might not.
+    pub(super) fn part(&self, reason: GoodbyeReason) -> Result<Farewell, Panicked> {
+        // Not under the lock: clients and guest have nothing to do with it.
+        let peer = self.0.lane.first()?.peer.take();
+        Ok(peer.map_or(Farewell::Unheard, |peer| part(peer, reason)))
+    }
+
     /// Lets nothing leave any more.
     pub(super) fn shut(&self) -> Result<(), Panicked> {
         self.0.lane.first()?.gate.shut();
@@ -219,6 +226,8 @@ impl State {
         }
         self.report();
         if let Some(Err(error)) = self.peer.as_mut().map(NetChannel::flush) {
+            // Its last words may have come meanwhile, and only they tell who serves.
+            while self.hear_peer(now) {}
             self.lose(loss_of(error));
         }
         moved
@@ -338,7 +347,7 @@ impl State {
         };
         let mut lost = false;
         messages(tag(nic, frames), |frames| {
-            lost |= !matches!(peer.queue(&Message::Input { epoch, frames }), Ok(Queued::Yes))
+            lost |= !matches!(peer.queue(&Message::Input { epoch, frames }), Ok(Queued::Yes));
         });
         if lost {
             // The secondary has not seen what the primary has: they differ from here on.

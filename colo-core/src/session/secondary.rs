@@ -1,14 +1,15 @@
 //! The secondary: listens, takes a machine in, and serves in the primary's place when that is lost.
 
+use super::SessionError;
+use super::accept::{Door, Pair};
 use super::event::{Event, EventSender, Events, Outcome};
 use super::secondary_net::{Alert, SecondaryNetHandle};
-use super::{CONNECT_TIMEOUT, SessionError};
 use crate::checkpoint::Secondary;
 use crate::domain::{Domain, Host, RunState};
 use crate::failover::{CommandFence, Detector, Fence, Loss, SecondaryVerdict, secondary_verdict};
 use crate::layers::Timings;
 use crate::net::Port;
-use crate::peer::{Channel, GoodbyeReason, Hello, Message, Mode, NetChannel, PeerError, StateChannel};
+use crate::peer::{GoodbyeReason, Hello, Message, Mode, PeerError, StateChannel};
 use crate::restore::layers::{Timed, Verified};
 use crate::restore::{ColoRestore, RemusRestore, RestoreCallbacks};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -54,12 +55,12 @@ impl SecondarySession {
     ) -> Result<SecondarySession, SessionError> {
         let sys = |call| move |source| SessionError::Sys { call, source };
         let listener = TcpListener::bind(address).map_err(sys("listening"))?;
-        listener.set_nonblocking(true).map_err(sys("listening"))?;
         let address = listener.local_addr().map_err(sys("listening"))?;
+        let door = Door::new(listener).map_err(sys("listening"))?;
         let (events, receiver) = EventSender::new();
         let (control, stop) = bounded(4);
         let thread = std::thread::spawn(move || {
-            let mut server = Server { listener, host, config, events, stop };
+            let mut server = Server { door, host, config, events, stop };
             // A guest that this thread held is destroyed by being dropped, and the primary finds its connection closed.
             let outcome = catch_unwind(AssertUnwindSafe(|| server.run()))
                 .unwrap_or_else(|_| Outcome::Failed("the engine has panicked".into()));
@@ -102,25 +103,11 @@ impl SecondaryController {
 }
 
 struct Server {
-    listener: TcpListener,
+    door: Door,
     host: Box<dyn Host>,
     config: SecondarySessionConfig,
     events: EventSender,
     stop: Receiver<()>,
-}
-
-/// How long a primary may not take an acknowledgement. Its death is found much sooner, by its heartbeat.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Why a connection did not become a session's.
-#[derive(thiserror::Error, Debug)]
-enum NotTaken {
-    #[error(transparent)]
-    Peer(#[from] PeerError),
-    #[error("{0} sent no greeting")]
-    NoGreeting(SocketAddr),
-    #[error("accept: {0}")]
-    Accept(io::Error),
 }
 
 /// How often a waiting thread looks whether it shall stop.
@@ -129,83 +116,15 @@ const WATCH: Duration = Duration::from_millis(50);
 impl Server {
     fn run(&mut self) -> Outcome {
         loop {
-            let pair = match self.accept_pair() {
-                Ok(Some(pair)) => pair,
-                Ok(None) => return Outcome::Stopped,
-                Err(error) => {
-                    tracing::warn!("a connection was not taken: {error}");
-                    continue;
-                }
+            let ours = self.host.hypervisor();
+            let Some(pair) = self.door.next(&self.stop, |hello| check(hello, ours)) else {
+                return Outcome::Stopped;
             };
             match self.protect(pair) {
                 Served::Over(outcome) => return outcome,
                 Served::Next(why) => self.events.send(Event::Unprotected(why)),
             }
         }
-    }
-
-    /// Waits for both connections of a session. `None` when told to stop.
-    fn accept_pair(&mut self) -> Result<Option<Pair>, NotTaken> {
-        let mut waiting: Option<(StateChannel, Hello)> = None;
-        loop {
-            let Some((mut connection, address)) = self.accept()? else {
-                return Ok(None);
-            };
-            let deadline = Instant::now() + CONNECT_TIMEOUT;
-            let hello = match connection.recv(deadline)? {
-                Some(Message::Hello(hello)) => hello,
-                _ => return Err(NotTaken::NoGreeting(address)),
-            };
-            match (hello.channel, waiting.take()) {
-                (Channel::State, _) => {
-                    if let Err(reason) = self.check(&hello) {
-                        connection.send(&Message::Refused(reason))?;
-                        continue;
-                    }
-                    connection.send(&Message::Welcome)?;
-                    waiting = Some((connection, hello));
-                }
-                (Channel::Net, Some((state, first))) if first.session == hello.session => {
-                    connection.send(&Message::Welcome)?;
-                    let net = connection.into_net();
-                    return Ok(Some(Pair { state, net, hello: first, address }));
-                }
-                (Channel::Net, other) => {
-                    waiting = other;
-                    connection.send(&Message::Refused("there is no session of that number".into()))?;
-                }
-            }
-        }
-    }
-
-    fn accept(&mut self) -> Result<Option<(StateChannel, SocketAddr)>, NotTaken> {
-        loop {
-            match self.listener.accept() {
-                Ok((socket, address)) => {
-                    return Ok(Some((StateChannel::new(socket, PATIENCE)?, address)));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(NotTaken::Accept(error)),
-            }
-            let mut listener = [rustix::event::PollFd::new(&self.listener, rustix::event::PollFlags::IN)];
-            let watch = rustix::event::Timespec { tv_sec: 0, tv_nsec: i64::from(WATCH.subsec_nanos()) };
-            // Interrupted or not, both are looked at.
-            let _ = rustix::event::poll(&mut listener, Some(&watch));
-            if self.stop.try_recv().is_ok() {
-                return Ok(None);
-            }
-        }
-    }
-
-    fn check(&self, hello: &Hello) -> Result<(), String> {
-        let ours = self.host.hypervisor();
-        if hello.spec.hypervisor != ours {
-            return Err(format!("this host runs {ours}, domain {} needs {}", hello.spec.name, hello.spec.hypervisor));
-        }
-        if hello.heartbeat_ms == 0 {
-            return Err("a heartbeat of 0 ms is none".into());
-        }
-        Ok(())
     }
 
     /// One session, from its greeting to its end.
@@ -220,25 +139,14 @@ impl Server {
         };
         let heartbeat = Duration::from_millis(u64::from(pair.hello.heartbeat_ms));
         let (alerts, alerted) = bounded(64);
-        let net =
-            pair.state.shutdown_handle().map_err(io::Error::other).and_then(|shutdown| {
-                SecondaryNetHandle::new(machine.nics, pair.net, shutdown, heartbeat, alerts.clone())
-            });
+        let net = pair.state.shutdown_handle().map_err(io::Error::other).and_then(|shutdown| {
+            SecondaryNetHandle::new(&pair.hello, machine.nics, pair.net, shutdown, heartbeat, alerts.clone())
+        });
         let net = match net {
             Ok(net) => net,
             Err(error) => return Served::Next(error.to_string()),
         };
-        let net_thread = std::thread::spawn({
-            let net = net.clone();
-            move || {
-                let why = match catch_unwind(AssertUnwindSafe(|| net.run())) {
-                    Ok(Ok(())) => return,
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => "the net thread has panicked".into(),
-                };
-                let _ = alerts.try_send(Alert::NetEnded(why));
-            }
-        });
+        let _net_thread = NetThread::start(net.clone(), alerts);
         self.events.send(Event::Connected {
             peer: pair.address.to_string(),
             domain: pair.hello.spec.name.clone(),
@@ -246,8 +154,8 @@ impl Server {
         });
         let mut engine = Engine {
             domain: machine.domain,
-            net: net.clone(),
             secondary: Secondary::new(&pair.hello.spec, net.clone()),
+            net,
             state: pair.state,
             alerts: alerted,
             timings: Timings::default(),
@@ -258,17 +166,51 @@ impl Server {
         };
         let served = engine.run();
         engine.domain.destroy();
-        net.stop();
-        let _ = net_thread.join();
         served
     }
 }
 
-struct Pair {
-    state: StateChannel,
-    net: NetChannel,
-    hello: Hello,
-    address: SocketAddr,
+/// The net thread, which ends with the session, however that ends: were it to live on after a panic of the engine, the
+/// primary would go on hearing heartbeats of a machine that is gone.
+struct NetThread {
+    net: SecondaryNetHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl NetThread {
+    fn start(net: SecondaryNetHandle, alerts: Sender<Alert>) -> NetThread {
+        let running = net.clone();
+        let thread = std::thread::spawn(move || {
+            let why = match catch_unwind(AssertUnwindSafe(|| running.run())) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the net thread has panicked".into(),
+            };
+            let _ = alerts.try_send(Alert::NetEnded(why));
+        });
+        NetThread { net, thread: Some(thread) }
+    }
+}
+
+impl Drop for NetThread {
+    fn drop(&mut self) {
+        self.net.stop();
+        if let Some(thread) = self.thread.take() {
+            // It catches its own panics.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Whether this host can take that machine in.
+fn check(hello: &Hello, ours: &str) -> Result<(), String> {
+    if hello.spec.hypervisor != ours {
+        return Err(format!("this host runs {ours}, domain {} needs {}", hello.spec.name, hello.spec.hypervisor));
+    }
+    if hello.heartbeat_ms == 0 {
+        return Err("a heartbeat of 0 ms is none".into());
+    }
+    Ok(())
 }
 
 /// How one session ended.

@@ -9,8 +9,9 @@ use crate::domain::StateRecord;
 use crate::failover::{Detector, Loss};
 use crate::ids::Epoch;
 use crate::net::Port;
+use crate::net::announce::Address;
 use crate::net::standby::Standby;
-use crate::peer::{GoodbyeReason, Message, NetChannel, NetFrame, ShutdownHandle};
+use crate::peer::{GoodbyeReason, Hello, Message, Mode, NetChannel, NetFrame, ShutdownHandle};
 use crate::save::CallbackError;
 use crate::stream::NetState;
 use crossbeam_channel::Sender;
@@ -32,6 +33,7 @@ struct Shared {
 }
 
 struct State {
+    mode: Mode,
     standby: Standby,
     nics: Vec<Nic>,
     peer: Option<NetChannel>,
@@ -68,14 +70,21 @@ const MAX_OUTPUT_FRAMES: usize = 4096;
 impl SecondaryNetHandle {
     /// The state of a net thread that is not running yet.
     pub(super) fn new(
+        hello: &Hello,
         guests: Vec<Box<dyn Port>>,
         peer: NetChannel,
         state: ShutdownHandle,
         heartbeat: Duration,
         alerts: Sender<Alert>,
     ) -> io::Result<Self> {
+        let mut standby = Standby::default();
+        // A machine that has said nothing yet must be announced, too.
+        for (nic, card) in (0..).zip(&hello.spec.nics) {
+            standby.add_address(Address { nic, mac: card.mac, ipv4: card.ipv4 });
+        }
         let state = State {
-            standby: Standby::default(),
+            mode: hello.mode,
+            standby,
             nics: guests.into_iter().map(|guest| Nic::new(guest, None)).collect(),
             peer: Some(peer),
             state,
@@ -170,7 +179,8 @@ impl SecondaryNet for SecondaryNetHandle {
             nic.input.clear();
         }
         state.asked = false;
-        state.frozen = false;
+        // Under Remus the guest stays as it was captured: what its rings hold is for the time when it serves.
+        state.frozen = state.mode == Mode::Remus;
         drop(state);
         self.0.waker.wake();
         Ok(())
@@ -210,6 +220,8 @@ impl State {
             self.send_peer(&Message::CheckpointWanted);
         }
         if let Some(Err(error)) = self.peer.as_mut().map(NetChannel::flush) {
+            // Its last words may have come meanwhile, and only they tell who serves.
+            while self.hear_peer(now) {}
             self.lose(loss_of(error));
         }
         moved

@@ -1,0 +1,156 @@
+//! Taking in the two connections of a session, from among whoever else connects.
+
+use super::CONNECT_TIMEOUT;
+use crate::peer::{Channel, Hello, Message, NetChannel, PeerError, StateChannel};
+use crossbeam_channel::Receiver;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+/// The most connections that have not said who they are: a session needs two, and the rest is for port scanners and health
+/// checks. Beyond it the oldest is closed.
+const MAX_STRANGERS: usize = 16;
+
+/// How long a primary may not take an acknowledgement. Its death is found much sooner, by its heartbeat.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often it is looked whether the session shall stop.
+const WATCH: Duration = Duration::from_millis(50);
+
+/// The two connections of a session.
+pub(super) struct Pair {
+    pub(super) state: StateChannel,
+    pub(super) net: NetChannel,
+    pub(super) hello: Hello,
+    pub(super) address: SocketAddr,
+}
+
+/// A listener, and those who have connected and not greeted yet. None of them can hold up another.
+pub(super) struct Door {
+    listener: TcpListener,
+    /// Oldest first.
+    strangers: Vec<Stranger>,
+    /// The first half of a session.
+    waiting: Option<(StateChannel, Hello)>,
+}
+
+struct Stranger {
+    connection: StateChannel,
+    address: SocketAddr,
+    deadline: Instant,
+}
+
+impl Door {
+    /// # Errors
+    /// When the listener's mode cannot be set.
+    pub(super) fn new(listener: TcpListener) -> io::Result<Door> {
+        listener.set_nonblocking(true)?;
+        Ok(Door { listener, strangers: Vec::new(), waiting: None })
+    }
+
+    /// Waits for both connections of a session whose greeting passes the check. `None` when told to stop.
+    pub(super) fn next(&mut self, stop: &Receiver<()>, check: impl Fn(&Hello) -> Result<(), String>) -> Option<Pair> {
+        loop {
+            if stop.try_recv().is_ok() {
+                return None;
+            }
+            if let Err(error) = self.accept() {
+                tracing::warn!("a connection was not taken: {error}");
+                // Such as no more descriptors: it will be there again at once.
+                if stop.recv_timeout(WATCH).is_ok() {
+                    return None;
+                }
+            }
+            if let Some(pair) = self.hear(&check) {
+                return Some(pair);
+            }
+            self.sleep();
+        }
+    }
+
+    /// Takes all who knock.
+    fn accept(&mut self) -> Result<(), PeerError> {
+        loop {
+            match self.listener.accept() {
+                Ok((socket, address)) => {
+                    if self.strangers.len() == MAX_STRANGERS {
+                        let oldest = self.strangers.remove(0);
+                        tracing::warn!("{} sent no greeting, and others wait", oldest.address);
+                    }
+                    let connection = StateChannel::new(socket, PATIENCE)?;
+                    self.strangers.push(Stranger { connection, address, deadline: Instant::now() + CONNECT_TIMEOUT });
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(source) => return Err(PeerError::Io { call: "accept", source }),
+            }
+        }
+    }
+
+    /// Listens to each of the strangers, without waiting.
+    fn hear(&mut self, check: impl Fn(&Hello) -> Result<(), String>) -> Option<Pair> {
+        let mut index = 0;
+        while index < self.strangers.len() {
+            let now = Instant::now();
+            let stranger = &mut self.strangers[index];
+            let heard = stranger.connection.recv(now);
+            if matches!(heard, Ok(None)) && now < stranger.deadline {
+                index += 1;
+                continue;
+            }
+            let stranger = self.strangers.remove(index);
+            let address = stranger.address;
+            let pair = match heard {
+                Ok(Some(Message::Hello(hello))) => self.greet(stranger, hello, &check),
+                Ok(_) => {
+                    tracing::warn!("{address} sent no greeting");
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            };
+            match pair {
+                Ok(Some(pair)) => return Some(pair),
+                Ok(None) => {}
+                Err(error) => tracing::warn!("{address} was not taken: {error}"),
+            }
+        }
+        None
+    }
+
+    /// Answers a greeting.
+    fn greet(
+        &mut self,
+        stranger: Stranger,
+        hello: Hello,
+        check: impl Fn(&Hello) -> Result<(), String>,
+    ) -> Result<Option<Pair>, PeerError> {
+        let Stranger { mut connection, address, .. } = stranger;
+        match hello.channel {
+            Channel::State => match check(&hello) {
+                Ok(()) => {
+                    connection.send(&Message::Welcome)?;
+                    self.waiting = Some((connection, hello));
+                }
+                Err(reason) => connection.send(&Message::Refused(reason))?,
+            },
+            Channel::Net => match self.waiting.take_if(|(_, first)| first.session == hello.session) {
+                Some((state, hello)) => {
+                    connection.send(&Message::Welcome)?;
+                    return Ok(Some(Pair { state, net: connection.into_net(), hello, address }));
+                }
+                None => connection.send(&Message::Refused("there is no session of that number".into()))?,
+            },
+        }
+        Ok(None)
+    }
+
+    /// Until somebody connects or speaks, or it is time to look up.
+    fn sleep(&self) {
+        let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN)];
+        let strangers = self.strangers.iter().map(|stranger| stranger.connection.poll_fd());
+        fds.extend(strangers.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let watch = Timespec { tv_sec: 0, tv_nsec: i64::from(WATCH.subsec_nanos()) };
+        // Interrupted or not, all are looked at.
+        let _ = poll(&mut fds, Some(&watch));
+    }
+}

@@ -1,0 +1,122 @@
+//! What needs a peer that acts at an exact moment of a net thread's turn: a port that is called in the middle of it.
+
+use super::primary_net::{Ends, PrimaryNetHandle};
+use super::secondary_net::SecondaryNetHandle;
+use super::{net_loop::Nic, primary, secondary_net};
+use crate::checkpoint::{PrimaryNet, SecondaryNet};
+use crate::compare::CompareConfig;
+use crate::domain::model::ModelDomain;
+use crate::domain::{Control, DomainSpec};
+use crate::failover::Loss;
+use crate::ids::Epoch;
+use crate::net::gate::Gate;
+use crate::net::memory::{MemoryPort, pair};
+use crate::net::{Frame, Port};
+use crate::peer::{Channel, GoodbyeReason, Hello, Message, Mode, NetChannel, Queued, ShutdownHandle, StateChannel};
+use crossbeam_channel::bounded;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One that is not lost in this test, and whose first heartbeat comes at once.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+
+fn connection() -> (StateChannel, StateChannel) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let other = listener.accept().unwrap().0;
+    (StateChannel::new(one, PATIENCE).unwrap(), StateChannel::new(other, PATIENCE).unwrap())
+}
+
+fn state_channel() -> (ShutdownHandle, StateChannel) {
+    let (ours, theirs) = connection();
+    (ours.shutdown_handle().unwrap(), theirs)
+}
+
+fn hello() -> Hello {
+    Hello { channel: Channel::State, session: 1, mode: Mode::Colo, heartbeat_ms: 100, spec: spec() }
+}
+
+fn spec() -> DomainSpec {
+    ModelDomain::new("web", 1).spec().clone()
+}
+
+/// A port with one frame. Just before that is taken, the peer says goodbye, and closes its end with something unread in it: what
+/// is sent to it from then on is answered with a reset.
+struct LeavingPort {
+    port: MemoryPort,
+    peer: Option<NetChannel>,
+}
+
+impl LeavingPort {
+    /// The port, and the other end, to be kept.
+    fn over(peer: NetChannel) -> (Box<dyn Port>, MemoryPort) {
+        let (mut other, port) = pair(8).unwrap();
+        assert_eq!(other.send(&[Frame::from_static(&[0; 60])]).unwrap(), 1);
+        (Box::new(LeavingPort { port, peer: Some(peer) }), other)
+    }
+}
+
+impl Port for LeavingPort {
+    fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.port.poll_fd()
+    }
+
+    fn receive(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize> {
+        if let Some(mut peer) = self.peer.take() {
+            let has_unread =
+                poll(&mut [PollFd::from_borrowed_fd(peer.poll_fd(), PollFlags::IN)], Some(&Timespec::default()))?;
+            if has_unread == 0 {
+                self.peer = Some(peer);
+                return Ok(0);
+            }
+            assert_eq!(peer.queue(&Message::Goodbye(GoodbyeReason::Stopped)).unwrap(), Queued::Yes);
+            peer.flush().unwrap();
+        }
+        self.port.receive(frames)
+    }
+
+    fn send(&mut self, frames: &[Frame]) -> io::Result<usize> {
+        self.port.send(frames)
+    }
+}
+
+#[test]
+fn a_secondary_hears_a_goodbye_though_sending_fails_first() {
+    let (ours, theirs) = connection();
+    let (guest, _guest_end) = LeavingPort::over(theirs.into_net());
+    let (shutdown, _state) = state_channel();
+    let (alerts, alerted) = bounded(8);
+    let mut net = SecondaryNetHandle::new(&hello(), vec![guest], ours.into_net(), shutdown, HEARTBEAT, alerts).unwrap();
+    net.begin_epoch(Epoch::FIRST, Vec::new()).unwrap();
+    let running = net.clone();
+    let thread = std::thread::spawn(move || running.run().map_err(|error| error.to_string()));
+    let alert = alerted.recv_timeout(PATIENCE).unwrap();
+    net.stop();
+    thread.join().unwrap().unwrap();
+    // Taken for a broken connection, this would be a second server.
+    assert!(matches!(alert, secondary_net::Alert::Lost(Loss::Goodbye(GoodbyeReason::Stopped))), "{alert:?}");
+}
+
+#[test]
+fn a_primary_hears_a_goodbye_though_sending_fails_first() {
+    let (ours, theirs) = connection();
+    let (lan, _clients) = LeavingPort::over(theirs.into_net());
+    let (_guest_end, guest) = pair(8).unwrap();
+    let (shutdown, _state) = state_channel();
+    let (alerts, alerted) = bounded(8);
+    let gate = Gate::new(Mode::Colo, CompareConfig::default());
+    let ends = Ends { nics: vec![Nic::new(Box::new(guest), Some(lan))], peer: ours.into_net(), state: shutdown };
+    let mut net = PrimaryNetHandle::new(Mode::Colo, gate, ends, HEARTBEAT, alerts).unwrap();
+    net.begin_epoch(Epoch::FIRST).unwrap();
+    let running = net.clone();
+    let thread = std::thread::spawn(move || running.run().map_err(|error| error.to_string()));
+    let alert = alerted.recv_timeout(PATIENCE).unwrap();
+    net.stop();
+    thread.join().unwrap().unwrap();
+    assert!(matches!(alert, primary::Alert::Lost(Loss::Goodbye(GoodbyeReason::Stopped))), "{alert:?}");
+}
