@@ -4,7 +4,7 @@
 use super::config::Forward;
 use super::ephemeral::EphemeralPorts;
 use super::mac::MacAddr;
-use super::nic::{self, Incoming4, Nic};
+use super::nic::{self, Nic, Passing};
 use super::queue::FrameQueue;
 use super::relay::{Fate, Relay};
 use smoltcp::iface::{Config, Interface, SocketSet};
@@ -38,6 +38,7 @@ pub(super) type Accepted = u16;
 
 /// All listeners and connections, and the stack.
 pub(super) struct Forwarder {
+    address: Ipv4Addr,
     interface: Interface,
     /// For frames that belong to no connection.
     no_sockets: SocketSet<'static>,
@@ -89,6 +90,7 @@ impl Forwarder {
             let _ = addresses.push(IpCidr::new(address.into(), prefix_len));
         });
         Ok(Self {
+            address,
             interface,
             no_sockets: SocketSet::new(Vec::new()),
             start: now,
@@ -133,17 +135,19 @@ impl Forwarder {
     /// Takes a frame from the LAN.
     pub(super) fn handle_frame(&mut self, now: Instant, frame: &[u8]) {
         let at = self.at(now);
-        if let Incoming4::Tcp { from, to } = nic::classify(frame) {
-            if let Some(watched) = self.relays.get_mut(&to).filter(|watched| watched.relay.remote() == Some(from)) {
-                watched.relay.handle_frame(&mut self.interface, at, frame, &mut self.out);
+        let passing = nic::classify(frame);
+        if let Passing::Tcp { from, to } = passing {
+            let relay = self.relays.get_mut(&to).map(|watched| &mut watched.relay);
+            if let Some(relay) = relay.filter(|relay| relay.remote() == Some(from)) {
+                relay.handle_frame(&mut self.interface, at, frame, &mut self.out);
                 self.set_ready(to);
                 return;
             }
         }
         let mut nic = Nic { frame: Some(frame), out: &mut self.out };
         self.interface.poll_ingress_single(at, &mut nic, &mut self.no_sockets);
-        if nic::classify(frame) == Incoming4::Arp {
-            // Perhaps the answer that some wait for; ARP is rare.
+        if passing == (Passing::Arp { target: self.address }) {
+            // Perhaps the answer that some wait for; such frames are rare.
             let ports: Vec<u16> = self.relays.keys().copied().collect();
             ports.into_iter().for_each(|port| self.set_ready(port));
         }

@@ -11,11 +11,10 @@ pub(super) const MTU_FRAME_BYTES: usize = 1514;
 
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
+/// Where an ARP packet for Ethernet and IPv4 says whom it is for (RFC 826).
+const ARP_TARGET: std::ops::Range<usize> = HEADER_BYTES + 24..HEADER_BYTES + 28;
 const PROTOCOL_TCP: u8 = 6;
 const IPV4_HEADER_BYTES: usize = 20;
-const TCP_HEADER_BYTES: usize = 20;
-const TCP_FLAGS: u8 = 0b0011_1111;
-const TCP_ACK: u8 = 0b0001_0000;
 
 /// The card for the length of one call: at most one frame in, any number out.
 pub(super) struct Nic<'a> {
@@ -66,9 +65,12 @@ impl TxToken for Outgoing<'_> {
 
 /// What a frame that came in is to the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Incoming4 {
-    /// ARP: may tell what some connection waits for.
-    Arp,
+pub(super) enum Passing {
+    /// ARP for this address.
+    Arp {
+        /// The target: who is asked, or answered.
+        target: Ipv4Addr,
+    },
     /// TCP from this address to this local port.
     Tcp {
         /// The sender.
@@ -81,79 +83,63 @@ pub(super) enum Incoming4 {
 }
 
 /// Looks at a frame's headers; checks no more than where they are, which the stack does again, and fully.
-pub(super) fn classify(frame: &[u8]) -> Incoming4 {
+pub(super) fn classify(frame: &[u8]) -> Passing {
     match frame.get(12..HEADER_BYTES) {
-        Some(kind) if kind == ETHERTYPE_ARP => return Incoming4::Arp,
+        Some(kind) if kind == ETHERTYPE_ARP => {
+            let target = frame.get(ARP_TARGET).and_then(|bytes| bytes.first_chunk::<4>());
+            return target.map_or(Passing::Other, |&bytes| Passing::Arp { target: bytes.into() });
+        }
         Some(kind) if kind == ETHERTYPE_IPV4 => {}
-        _ => return Incoming4::Other,
+        _ => return Passing::Other,
     }
     let Some(ip) = frame[HEADER_BYTES..].first_chunk::<IPV4_HEADER_BYTES>() else {
-        return Incoming4::Other;
+        return Passing::Other;
     };
     let header_bytes = usize::from(ip[0] & 15) * 4;
     if ip[9] != PROTOCOL_TCP {
-        return Incoming4::Other;
+        return Passing::Other;
     }
     match frame.get(HEADER_BYTES + header_bytes..HEADER_BYTES + header_bytes + 4) {
-        Some(ports) => Incoming4::Tcp {
+        Some(ports) => Passing::Tcp {
             from: SocketAddrV4::new(
                 Ipv4Addr::new(ip[12], ip[13], ip[14], ip[15]),
                 u16::from_be_bytes([ports[0], ports[1]]),
             ),
             to: u16::from_be_bytes([ports[2], ports[3]]),
         },
-        None => Incoming4::Other,
+        None => Passing::Other,
     }
-}
-
-/// Whether one of the stack's own frames is a TCP acknowledgement and nothing else: no data, and no SYN, FIN or RST.
-pub(super) fn is_pure_ack(frame: &[u8]) -> bool {
-    let Some(ip) = frame.get(HEADER_BYTES..) else {
-        return false;
-    };
-    let Some(tcp) = ip.get(IPV4_HEADER_BYTES..) else {
-        return false;
-    };
-    if tcp.len() < TCP_HEADER_BYTES || frame[12..HEADER_BYTES] != ETHERTYPE_IPV4 || ip[9] != PROTOCOL_TCP {
-        return false;
-    }
-    let ip_bytes = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
-    let header_bytes = usize::from(tcp[12] >> 4) * 4;
-    tcp[13] & TCP_FLAGS == TCP_ACK && ip_bytes == IPV4_HEADER_BYTES + header_bytes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn segment(flags: u8, payload: &[u8]) -> Vec<u8> {
+    fn segment() -> Vec<u8> {
         let mut frame = vec![0; 12];
         frame.extend(ETHERTYPE_IPV4);
-        frame.extend([0x45, 0]);
-        frame.extend((40 + payload.len() as u16).to_be_bytes());
-        frame.extend([0, 0, 0, 0, 64, PROTOCOL_TCP, 0, 0, 10, 0, 0, 9, 10, 0, 0, 1]);
-        frame.extend([0, 80, 0x40, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0]);
-        frame.extend(payload);
+        frame.extend([0x45, 0, 0, 40, 0, 0, 0, 0, 64, PROTOCOL_TCP, 0, 0, 10, 0, 0, 9, 10, 0, 0, 1]);
+        frame.extend([0, 80, 0x40, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 16, 0, 0, 0, 0, 0, 0]);
         frame
+    }
+
+    #[test]
+    fn arp_is_found() {
+        let mut frame = vec![0; HEADER_BYTES + 28];
+        frame[12..HEADER_BYTES].copy_from_slice(&ETHERTYPE_ARP);
+        frame[38..].copy_from_slice(&[10, 0, 0, 1]);
+        let target = Ipv4Addr::new(10, 0, 0, 1);
+        assert_eq!(classify(&frame), Passing::Arp { target });
+        assert_eq!(classify(&frame[..41]), Passing::Other);
     }
 
     #[test]
     fn headers_are_found() {
         let from = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 9), 80);
-        let frame = segment(TCP_ACK, b"");
-        assert_eq!(classify(&frame), Incoming4::Tcp { from, to: 0x4001 });
+        let frame = segment();
+        assert_eq!(classify(&frame), Passing::Tcp { from, to: 0x4001 });
         for cut in 0..HEADER_BYTES + IPV4_HEADER_BYTES + 4 {
-            assert_eq!(classify(&frame[..cut]), Incoming4::Other);
-            assert!(!is_pure_ack(&frame[..cut]));
-        }
-    }
-
-    #[test]
-    fn only_a_bare_ack_is_pure() {
-        assert!(is_pure_ack(&segment(TCP_ACK, b"")));
-        assert!(!is_pure_ack(&segment(TCP_ACK, b"x")));
-        for other in [1, 2, 4, 8] {
-            assert!(!is_pure_ack(&segment(TCP_ACK | other, b"")));
+            assert_eq!(classify(&frame[..cut]), Passing::Other);
         }
     }
 }

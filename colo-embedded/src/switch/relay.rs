@@ -3,8 +3,8 @@
 //! Bytes go from one socket's buffer straight into the other's, and only as many as it has room for: back-pressure is TCP's
 //! own. An end of stream is passed on as one, for each direction by itself; a broken side breaks the other (RST).
 
-use super::nic::{self, Nic};
-use super::nudge;
+use super::nic::Nic;
+use super::nudge::LastSaid;
 use super::queue::FrameQueue;
 use smoltcp::iface::{Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{self, RecvError, State};
@@ -67,10 +67,10 @@ pub(super) struct Relay {
     fin_queued: bool,
     /// Both ends of stream are through, and acknowledged: only bytes for the host remain.
     settled: bool,
-    /// The last bare acknowledgement that was sent to the guest. An outdated one is harmless: its receiver ignores it.
-    said: Vec<u8>,
-    /// The last that came from the guest.
-    heard: Vec<u8>,
+    /// The last frame that was sent to the guest.
+    said: LastSaid,
+    /// The last that came from it.
+    heard: LastSaid,
     nudge_at: Instant,
     nudge_delay: Duration,
     probing: bool,
@@ -113,8 +113,8 @@ impl Relay {
             guest_ended: false,
             fin_queued: false,
             settled: false,
-            said: Vec::new(),
-            heard: Vec::new(),
+            said: LastSaid::default(),
+            heard: LastSaid::default(),
             nudge_at: now + FIRST_NUDGE,
             nudge_delay: FIRST_NUDGE,
             probing: false,
@@ -140,8 +140,11 @@ impl Relay {
         frame: &[u8],
         out: &mut FrameQueue,
     ) {
-        remember_ack(&mut self.heard, Some(frame));
-        interface.poll_ingress_single(at, &mut Nic { frame: Some(frame), out }, &mut self.sockets);
+        self.heard.note(frame);
+        let frames = out.len();
+        let mut nic = Nic { frame: Some(frame), out };
+        interface.poll_ingress_single(at, &mut nic, &mut self.sockets);
+        self.note_said(frames, out);
     }
 
     /// Moves what can be moved, and sends what is to be sent.
@@ -159,15 +162,13 @@ impl Relay {
         });
         let frames = out.len();
         self.send(interface, at, out);
-        if out.len() > frames {
-            remember_ack(&mut self.said, out.last());
-        }
         if now >= self.nudge_at {
             self.handle_stall(interface, now, at, out);
             self.send(interface, at, out);
         } else if moved > 0 || out.len() > frames {
             self.note_progress(now);
         }
+        self.note_said(frames, out);
         self.fate()
     }
 
@@ -192,7 +193,7 @@ impl Relay {
     /// The machine at `hardware_address` has just appeared at a port, perhaps after a failover: what either side sent
     /// before may be lost. Returns whether that concerns this connection, which is then to be advanced.
     pub(super) fn handle_appeared(&mut self, hardware_address: [u8; 6], now: Instant) -> bool {
-        let concerned = self.said.starts_with(&hardware_address) || self.heard.get(6..12) == Some(&hardware_address);
+        let concerned = self.heard.source() == Some(hardware_address);
         if concerned {
             (self.nudge_at, self.nudge_delay) = (now, FIRST_NUDGE);
         }
@@ -205,7 +206,7 @@ impl Relay {
         let _ = socket2::SockRef::from(&self.host).set_linger(Some(Duration::ZERO));
     }
 
-    /// Nothing has moved for a while: whoever is stuck is made to send again (see [`nudge`]). And while we have data to
+    /// Nothing has moved for a while: whoever is stuck is made to send again (see [`super::nudge`]). And while we have data to
     /// send, the guest is asked for its window by keep-alives.
     fn handle_stall(
         &mut self,
@@ -214,11 +215,11 @@ impl Relay {
         at: smoltcp::time::Instant,
         out: &mut FrameQueue,
     ) {
-        for frame in nudge::frames(&self.said) {
+        for frame in self.said.nudge() {
             out.push(&frame);
         }
         if self.established && self.socket_mut().send_queue() > 0 {
-            for frame in nudge::frames(&self.heard) {
+            for frame in self.heard.nudge() {
                 interface.poll_ingress_single(at, &mut Nic { frame: Some(&frame), out }, &mut self.sockets);
             }
             if !self.probing {
@@ -228,6 +229,13 @@ impl Relay {
         }
         self.nudge_at = now + self.nudge_delay;
         self.nudge_delay = (self.nudge_delay * 2).min(LAST_NUDGE);
+    }
+
+    /// Notes the last frame of `out` if there are more than `before`.
+    fn note_said(&mut self, before: usize, out: &FrameQueue) {
+        if let Some(frame) = out.last().filter(|_| out.len() > before) {
+            self.said.note(frame);
+        }
     }
 
     fn note_progress(&mut self, now: Instant) {
@@ -333,13 +341,6 @@ impl Relay {
             State::Closed => Fate::Broken,
             _ => Fate::Alive,
         }
-    }
-}
-
-fn remember_ack(last: &mut Vec<u8>, frame: Option<&[u8]>) {
-    if let Some(frame) = frame.filter(|frame| nic::is_pure_ack(frame)) {
-        last.clear();
-        last.extend_from_slice(frame);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The user-mode forward, to a real TCP/IP stack behind a port.
 
-use crate::guest::{ECHO, Guest, IDLE, REFUSED, RESET, SOURCE, SOURCE_BYTES, pattern};
+use crate::guest::{ECHO, Faults, Guest, IDLE, REFUSED, RESET, SOURCE, SOURCE_BYTES, pattern};
 use crate::running::Running;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -99,9 +99,20 @@ fn a_client_that_does_not_read_holds_up_nobody_and_loses_nothing() {
 #[test]
 fn lost_frames_are_made_good() {
     let switch = switch(&[ECHO]);
-    let _guest = Guest::start_lossy(&switch, 50);
+    let _guest = Guest::start_with(&switch, Faults { lose_one_in: 50, ..Faults::default() });
     let sent = text(3, 1 << 20);
     assert_same(&exchange(TcpStream::connect(switch.forwards[0]).unwrap(), &sent), &sent);
+}
+
+#[test]
+fn connections_survive_a_machine_that_moves() {
+    let switch = switch(&[ECHO, SOURCE]);
+    let _guest = Guest::start_with(&switch, Faults { move_every: 2000, ..Faults::default() });
+    let sent = text(4, 4 << 20);
+    let echoed = exchange(TcpStream::connect(switch.forwards[0]).unwrap(), &sent);
+    assert_same(&echoed, &sent);
+    let got = exchange(TcpStream::connect(switch.forwards[1]).unwrap(), &sent);
+    assert_same(&got, &text(0, SOURCE_BYTES));
 }
 
 #[test]

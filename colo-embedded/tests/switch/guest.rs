@@ -11,6 +11,7 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, Ipv4Address};
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 /// Says everything back, and ends when the client has.
@@ -23,6 +24,8 @@ pub(crate) const RESET: u16 = 20;
 pub(crate) const IDLE: u16 = 21;
 /// Nobody listens here.
 pub(crate) const REFUSED: u16 = 81;
+
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 10];
 
 /// How much [`SOURCE`] says.
 pub(crate) const SOURCE_BYTES: usize = 32 << 20;
@@ -43,12 +46,22 @@ pub(crate) struct Guest {
 }
 
 struct Card {
+    path: PathBuf,
     port: SwitchPort,
     incoming: VecDeque<Frame>,
     outgoing: VecDeque<Frame>,
-    /// Loses one in so many frames each way, to see that TCP makes good for it; 0 loses none.
-    lose_one_in: u32,
+    faults: Faults,
+    /// Frames that came or went.
     counter: u32,
+}
+
+/// What goes wrong on purpose. 0 is never.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Faults {
+    /// One in so many frames is lost, each way.
+    pub(crate) lose_one_in: u32,
+    /// After so many frames the cable is pulled, with all that is in it, and put into another port.
+    pub(crate) move_every: u32,
 }
 
 struct Service {
@@ -60,15 +73,15 @@ struct Service {
 
 impl Guest {
     pub(crate) fn start(switch: &Running) -> Self {
-        Self::start_lossy(switch, 0)
+        Self::start_with(switch, Faults::default())
     }
 
-    pub(crate) fn start_lossy(switch: &Running, lose_one_in: u32) -> Self {
-        let port = switch.plug_in();
+    pub(crate) fn start_with(switch: &Running, faults: Faults) -> Self {
+        let (path, port) = (switch.path.clone(), switch.plug_in());
         let (stop, stopper) = UnixStream::pair().unwrap();
         let thread = std::thread::spawn(move || {
-            let card = Card { port, incoming: VecDeque::new(), outgoing: VecDeque::new(), lose_one_in, counter: 0 };
-            run(card, &stop);
+            let (incoming, outgoing) = (VecDeque::new(), VecDeque::new());
+            run(Card { path, port, incoming, outgoing, faults, counter: 0 }, &stop);
         });
         Self { stopper: Some(stopper), thread: Some(thread) }
     }
@@ -190,7 +203,25 @@ impl Card {
 
     fn loses(&mut self) -> bool {
         self.counter += 1;
-        self.lose_one_in > 0 && self.counter % self.lose_one_in == 0
+        let Faults { lose_one_in, move_every } = self.faults;
+        if move_every > 0 && self.counter % move_every == 0 {
+            self.move_to_another_port();
+            return true;
+        }
+        lose_one_in > 0 && self.counter % lose_one_in == 0
+    }
+
+    /// As a failover does: what was under way is lost, and the new place is announced.
+    fn move_to_another_port(&mut self) {
+        self.port = SwitchPort::connect(&self.path).unwrap();
+        self.incoming.clear();
+        self.outgoing.clear();
+        let address = [10, 77, 0, 10];
+        let mut arp = vec![0xff; 6];
+        arp.extend(MAC);
+        arp.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+        arp.extend(MAC.iter().chain(&address).chain(&[0; 6]).chain(&address));
+        self.outgoing.push_back(arp.into());
     }
 }
 

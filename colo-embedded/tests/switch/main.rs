@@ -5,3 +5,4 @@ mod forward;
 mod guest;
 mod ports;
 mod running;
+mod tap;
