@@ -1,39 +1,61 @@
-//! Builds the guest program, which is a cargo workspace of its own, and tells the crate where it is.
+//! Builds the guest program, a workspace of its own in `guest/`, and tells the crate where it is (`COLO_GUEST_ELF`).
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The machine is one of x86-64. The guest needs no operating system, but this target's core library is everywhere where colo
+/// itself can be built.
+const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What the guest is made of; a change in any makes a new one.
+const INPUTS: [&str; 6] = ["abi.rs", "build.rs", "guest/Cargo.toml", "guest/Cargo.lock", "guest/build.rs", "guest/src"];
+
+/// Variables that cargo or its user set for the host's build, and that would change the guest's: flags of another target,
+/// wrappers such as clippy's driver, another profile.
+const SCRUBBED: [&str; 9] = [
+    "CARGO_ENCODED_RUSTFLAGS",
+    "RUSTFLAGS",
+    "RUSTC_WRAPPER",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "CARGO_TARGET_DIR",
+    "TARGET",
+    "HOST",
+    "PROFILE",
+    "OUT_DIR",
+];
+const SCRUBBED_PREFIXES: [&str; 6] =
+    ["CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_", "CARGO_FEATURE_", "CARGO_CFG_", "CARGO_PKG_"];
 
 fn main() {
-    let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
-    for path in ["abi.rs", "guest/Cargo.toml", "guest/Cargo.lock", "guest/build.rs", "guest/src"] {
-        println!("cargo::rerun-if-changed={path}");
+    for input in INPUTS {
+        println!("cargo::rerun-if-changed={input}");
     }
-    let elf = build_guest(&here.join("guest"), &out.join("guest"));
-    println!("cargo::rustc-env=COLO_GUEST_ELF={}", elf.display());
-}
-
-fn build_guest(guest: &Path, target_dir: &Path) -> PathBuf {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(guest).args(["build", "--release", "--locked", "--bin", "colo-guest", "--target", TARGET]);
-    cargo.arg("--target-dir").arg(target_dir);
-    // What the outer build was told is not meant for the guest: its flags, its wrappers (clippy is one), its target.
+    let target_dir = PathBuf::from(variable("OUT_DIR")).join("guest");
+    let mut cargo = Command::new(variable("CARGO"));
+    cargo.args(["build", "--release", "--locked", "--bin", "colo-guest", "--target", GUEST_TARGET]);
+    cargo.arg("--manifest-path").arg(PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("guest/Cargo.toml"));
+    cargo.arg("--target-dir").arg(&target_dir);
     for (name, _) in env::vars_os() {
-        let text = name.to_string_lossy();
-        let ours = text.starts_with("CARGO_")
-            && !text.starts_with("CARGO_HOME")
-            && !text.starts_with("CARGO_NET")
-            && !text.starts_with("CARGO_HTTP")
-            && !text.starts_with("CARGO_REGISTR")
-            && !text.starts_with("CARGO_SOURCE");
-        if ours || text.starts_with("RUSTC") || text == "RUSTFLAGS" || text == "RUSTDOCFLAGS" || text == "TARGET" {
-            cargo.env_remove(&name);
+        let is_scrubbed = name.to_str().is_some_and(|name| {
+            SCRUBBED.contains(&name) || SCRUBBED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        });
+        if is_scrubbed {
+            cargo.env_remove(name);
         }
     }
-    let status = cargo.status().expect("cargo can be started");
-    assert!(status.success(), "the guest program could not be built: {status}");
-    target_dir.join(TARGET).join("release/colo-guest")
+    // The guest's own build script has the linker's arguments. Empty, rather than not set, keeps away what a user's
+    // configuration of cargo has for programs of this host.
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", "");
+    match cargo.status() {
+        Ok(status) if status.success() => (),
+        Ok(status) => panic!("the guest program cannot be built ({status}); see above"),
+        Err(error) => panic!("cargo cannot be run for the guest program: {error}"),
+    }
+    let program = target_dir.join(GUEST_TARGET).join("release/colo-guest");
+    println!("cargo::rustc-env=COLO_GUEST_ELF={}", program.display());
+}
+
+fn variable(name: &str) -> std::ffi::OsString {
+    env::var_os(name).unwrap_or_else(|| panic!("cargo sets {name}"))
 }

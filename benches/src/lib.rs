@@ -1,1 +1,7 @@
-//! What the benches under `benches/` share.
+//! What the benches under `benches/` share: [`Samples`] and the [`Wire`] of a machine that nothing protects.
+
+mod samples;
+mod wire;
+
+pub use samples::{Samples, millis};
+pub use wire::Wire;

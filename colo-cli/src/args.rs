@@ -1,7 +1,8 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::net::{Ipv4Addr, SocketAddr};
+use colo_embedded::switch::Forward;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -135,8 +136,8 @@ pub(crate) struct SwitchArgs {
     #[arg(long, value_name = "PATH", default_value_os_t = default_socket())]
     pub(crate) socket: PathBuf,
     /// Relay connections from an address of this host to one of a guest; may be given several times
-    #[arg(long, value_name = "ADDR:PORT=GUEST:PORT", value_parser = forward)]
-    pub(crate) forward: Vec<(SocketAddr, SocketAddr)>,
+    #[arg(long, value_name = "ADDR:PORT=GUEST:PORT")]
+    pub(crate) forward: Vec<Forward>,
     /// A TAP device to connect as one more port (root)
     #[arg(long, value_name = "NAME")]
     pub(crate) tap: Option<String>,
@@ -167,12 +168,6 @@ fn millis(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn forward(text: &str) -> Result<(SocketAddr, SocketAddr), String> {
-    let parse = |address: &str| address.parse::<SocketAddr>().map_err(|error| format!("{address:?}: {error}"));
-    let (host, guest) = text.split_once('=').ok_or("give HOST-ADDRESS:PORT=GUEST-ADDRESS:PORT")?;
-    Ok((parse(host)?, parse(guest)?))
-}
-
 fn fault(text: &str) -> Result<(String, u64), String> {
     let (callback, call) = text.split_once(':').ok_or("give CALLBACK:N")?;
     Ok((callback.to_owned(), call.parse().map_err(|error| format!("{call:?}: {error}"))?))
@@ -189,11 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn forwards_and_times_are_checked() {
-        assert!(forward("127.0.0.1:8080=10.77.0.10:80").is_ok());
-        for bad in ["", "127.0.0.1:8080", "8080=10.77.0.10:80", "127.0.0.1:8080=guest:80"] {
-            assert!(forward(bad).is_err(), "{bad}");
-        }
+    fn times_are_checked() {
         assert_eq!(millis("20"), Ok(Duration::from_millis(20)));
         for bad in ["0", "-1", "1.5", "3600001", ""] {
             assert!(millis(bad).is_err(), "{bad}");

@@ -2,17 +2,15 @@
 
 use crate::args::{HypervisorArg, MachineArgs, SwitchArgs};
 use crate::signals;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use colo_core::domain::{Host, Machine};
 use colo_core::net::Port;
 use colo_core::save::CallbackError;
-use colo_embedded::machine::{EmbeddedConfig, EmbeddedDomain, EmbeddedHost, SwitchPort};
-use colo_embedded::switch::{Forward, Switch, SwitchConfig};
-use std::net::SocketAddr;
+use colo_embedded::machine::{EmbeddedConfig, EmbeddedDomain, EmbeddedHost};
+use colo_embedded::switch::{Switch, SwitchConfig, SwitchPort};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The hypervisor that is meant.
 pub(crate) fn hypervisor(given: Option<HypervisorArg>) -> HypervisorArg {
@@ -42,31 +40,20 @@ pub(crate) fn die() -> Result<(), CallbackError> {
 
 /// `colo embedded switch`.
 pub(crate) fn switch(args: &SwitchArgs) -> Result<ExitCode> {
-    let stop = signals::stop_signals()?;
-    let forwards: Vec<Forward> = args.forward.iter().map(|&(from, to)| forward(from, to)).collect::<Result<_>>()?;
-    let config = SwitchConfig { socket: args.socket.clone(), forwards, tap: args.tap.clone() };
-    let mut switch =
-        Switch::new(&config).with_context(|| format!("cannot open the switch at {}", args.socket.display()))?;
+    let signals = signals::stop_signals()?;
+    let config =
+        SwitchConfig { forwards: args.forward.clone(), tap: args.tap.clone(), ..SwitchConfig::new(&args.socket) };
+    let mut switch = Switch::new(&config)?;
     eprintln!("colo: the switch is at {}", args.socket.display());
     for forward in &config.forwards {
-        eprintln!("colo: {} is relayed to {}", forward.from, forward.to);
+        eprintln!("colo: {} is relayed to {}", forward.listen, forward.target);
     }
-    let stopped = Arc::new(AtomicBool::new(false));
-    std::thread::spawn({
-        let stopped = stopped.clone();
-        move || {
-            // Also when the sender is gone: then nobody could ask again.
-            let _ = stop.recv();
-            stopped.store(true, Ordering::SeqCst);
-        }
+    let (stop, stopper) = UnixStream::pair()?;
+    std::thread::spawn(move || {
+        // Also when the sender is gone: then nobody could ask again. What is dropped makes its other end readable.
+        let _ = signals.recv();
+        drop(stopper);
     });
-    switch.run(&stopped)?;
+    switch.run(stop)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn forward(from: SocketAddr, to: SocketAddr) -> Result<Forward> {
-    match to {
-        SocketAddr::V4(to) => Ok(Forward { from, to }),
-        SocketAddr::V6(to) => bail!("{to}: guests of the embedded hypervisor have IPv4 addresses"),
-    }
 }

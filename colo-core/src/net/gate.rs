@@ -159,7 +159,8 @@ impl Gate {
         let ended = self.ended.get_or_insert_with(|| (epoch, Vec::new()));
         ended.0 = epoch;
         ended.1.extend(held);
-        ended.1.clone()
+        // Also what may leave and has not: the secondary forgets its own copies of it when it gets this checkpoint.
+        self.ready.iter().chain(&ended.1).cloned().collect()
     }
 
     /// The secondary has this epoch, whole and verified: what the primary said before it may leave.

@@ -193,6 +193,9 @@ impl Standby {
 
     /// This side serves from here on.
     pub fn go_live(&mut self) {
+        // What the primary's guest was given after a checkpoint that never came here is for this guest now: there will be no other
+        // epoch, and what clients say waits behind it.
+        self.input.iter_mut().for_each(|(epoch, _)| *epoch = self.epoch);
         self.rewriter.go_live();
     }
 

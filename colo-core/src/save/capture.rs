@@ -22,12 +22,12 @@ impl Capture {
 
     /// Makes the memory ready for so many pages, within the limit, while nobody waits.
     pub(super) fn prepare(&mut self, pages: u64) {
-        let wanted = (pages as usize).min(self.limit_bytes / PAGE_SIZE).div_ceil(MAX_BATCH_PAGES);
-        while self.chunks.len() < wanted {
-            // Filled with something else than zero: untouched zeroes would be mapped only when written.
-            let mut chunk = vec![1; MAX_BATCH_PAGES * PAGE_SIZE];
-            chunk.fill(0);
-            self.chunks.push(chunk);
+        let pages = (pages as usize).min(self.limit_bytes / PAGE_SIZE);
+        let chunks = pages.div_ceil(MAX_BATCH_PAGES).max(self.chunks.len());
+        self.chunks.resize_with(chunks, Vec::new);
+        for chunk in &mut self.chunks {
+            // Anything but zeroes, which may come as memory that is mapped only when it is written.
+            chunk.resize(chunk.len().max(pages.min(MAX_BATCH_PAGES) * PAGE_SIZE), 1);
         }
     }
 
@@ -47,11 +47,13 @@ impl Capture {
                 written += self.write(sink)?;
             }
             let batch: Vec<Pfn> = pfns.by_ref().take(MAX_BATCH_PAGES).collect();
+            let bytes = batch.len() * PAGE_SIZE;
             if self.chunks.len() == self.batches.len() {
-                self.chunks.push(vec![0; MAX_BATCH_PAGES * PAGE_SIZE]);
+                self.chunks.push(Vec::new());
             }
-            let chunk = &mut self.chunks[self.batches.len()][..batch.len() * PAGE_SIZE];
-            domain.read_pages(&batch, chunk)?;
+            let chunk = &mut self.chunks[self.batches.len()];
+            chunk.resize(chunk.len().max(bytes), 0);
+            domain.read_pages(&batch, &mut chunk[..bytes])?;
             self.batches.push(batch);
         }
         Ok(written)

@@ -14,7 +14,8 @@ pub struct SaveConfig {
     /// ... or after so many rounds: a guest that writes faster than pages can be sent would never get there.
     pub precopy_rounds: u32,
     /// How much memory may hold captured pages so that the guest can go on before they are sent. What does not fit is sent while
-    /// it waits.
+    /// it waits. It is taken before the first checkpoint, but never more than the guest has: taking it when it is needed would
+    /// cost the waiting guest several times what the copy does.
     pub capture_limit_bytes: usize,
 }
 
@@ -170,7 +171,8 @@ impl SaveLoop {
         let left = self.dirty.count();
         self.copy = CopyStats { round: self.copy.round + 1, sent_pages: 0, round_pages: left, ..self.copy };
         if left <= self.config.precopy_dirty_pages || self.copy.round >= self.config.precopy_rounds {
-            self.capture.prepare(left);
+            // For as many as there may ever be room for: a burst of writes must not wait for memory while the guest stands still.
+            self.capture.prepare(domain.spec().pfn_limit);
             return self.working(State::Wait);
         }
         self.working(State::Precopy { next: Pfn(0) })
@@ -207,7 +209,6 @@ impl SaveLoop {
         stream_bytes += tail.len() as u64;
         sink.write(&[IoSlice::new(&tail)])?;
         sink.end_epoch(self.epoch)?;
-        self.capture.prepare(dirty_pages);
         self.state = State::Commit;
         Ok(Step::Written(CheckpointStats { epoch: self.epoch, trigger, dirty_pages, stream_bytes }))
     }

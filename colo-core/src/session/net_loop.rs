@@ -2,7 +2,7 @@
 
 use super::wake::Waker;
 use crate::net::{Frame, MAX_BATCH_FRAMES, Port};
-use crate::peer::{GoodbyeReason, Message, NetChannel, NetFrame};
+use crate::peer::{GoodbyeReason, Message, NetChannel, NetFrame, PeerError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,7 +22,7 @@ const MESSAGE_BYTES: usize = 1 << 20;
 /// How many turns a net thread makes at most before it lets the engine have the lock.
 pub(super) const MAX_TURNS: u32 = 16;
 
-/// How long a goodbye may take to leave.
+/// How long a goodbye may take to leave, and where an answer is awaited, to be answered.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A mutex of which one taker has right of way: the engine, which holds a guest suspended while it waits.
@@ -123,6 +123,43 @@ pub(super) fn goodbye(peer: &mut NetChannel, reason: GoodbyeReason) {
     while peer.flush().is_ok() && peer.wants_write() && Instant::now() < deadline {
         let mut entry = [PollFd::from_borrowed_fd(peer.poll_fd(), PollFlags::OUT)];
         let _ = poll(&mut entry, Some(&timespec(RETRY)));
+    }
+}
+
+/// What came of a goodbye to which an answer was awaited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Farewell {
+    /// The other side has closed the connection in order: it knows, or its process is gone.
+    Heard,
+    /// Whether the other side knows is not known.
+    Unheard,
+    /// It had taken over before it could hear.
+    Promoted,
+}
+
+/// Says goodbye on the net channel, and waits for the other side to close it, as it does when it hears that.
+pub(super) fn part(mut peer: NetChannel, reason: GoodbyeReason) -> Farewell {
+    let deadline = Instant::now() + GOODBYE_TIMEOUT;
+    goodbye(&mut peer, reason);
+    loop {
+        let mut messages = Vec::new();
+        let received = peer.receive(&mut messages);
+        if messages.contains(&Message::Goodbye(GoodbyeReason::Promoted)) {
+            return Farewell::Promoted;
+        }
+        match received {
+            Ok(_) => {}
+            // It need not end what it was saying.
+            Err(PeerError::Closed | PeerError::Truncated { .. }) => return Farewell::Heard,
+            // A connection that was reset tells nothing about the other side.
+            Err(_) => return Farewell::Unheard,
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Farewell::Unheard;
+        }
+        let mut entry = [PollFd::from_borrowed_fd(peer.poll_fd(), PollFlags::IN)];
+        let _ = poll(&mut entry, Some(&timespec(left)));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The primary's engine thread.
 
 use super::event::{Event, EventSender, Events, Outcome};
-use super::net_loop::Nic;
+use super::net_loop::{Farewell, Nic};
 use super::primary_net::{Ends, PrimaryNetHandle};
 use super::{CONNECT_TIMEOUT, HEARTBEAT, SessionError};
 use crate::checkpoint::{EngineError, Primary, PrimaryConfig};
@@ -475,10 +475,7 @@ impl Engine<'_> {
     /// What becomes of the machine.
     fn after(&mut self, end: End) -> Outcome {
         match end {
-            End::Protection => {
-                self.goodbye(GoodbyeReason::Stopped);
-                self.serve_unprotected("protection was ended")
-            }
+            End::Protection => self.leave(GoodbyeReason::Stopped, "protection was ended"),
             End::Stop => {
                 self.domain.destroy();
                 self.goodbye(GoodbyeReason::GuestEnded);
@@ -488,13 +485,22 @@ impl Engine<'_> {
                 self.goodbye(GoodbyeReason::GuestEnded);
                 guest_ended(state)
             }
-            End::Cannot(why) => {
-                self.goodbye(GoodbyeReason::Failed(why.clone()));
-                self.serve_unprotected(&why)
-            }
+            End::Cannot(why) => self.leave(GoodbyeReason::Failed(why.clone()), &why),
             // Without its packets this side is dead to its clients; so that the other side takes over, it must be dead.
             End::Net(why) => Outcome::Failed(why),
             End::Lost(loss) => self.lost(&loss),
+        }
+    }
+
+    /// Serves on without the secondary, once that knows. One that may not have heard may take over: then it is as if it were lost.
+    fn leave(&mut self, reason: GoodbyeReason, why: &str) -> Outcome {
+        let farewell = self.net.part(reason.clone());
+        self.goodbye(reason);
+        match farewell {
+            Ok(Farewell::Heard) => self.serve_unprotected(why),
+            Ok(Farewell::Promoted) => self.lost(&Loss::Goodbye(GoodbyeReason::Promoted)),
+            Ok(Farewell::Unheard) => self.lost(&Loss::Closed),
+            Err(error) => Outcome::Failed(error.to_string()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The primary's net thread: clients and guest, the gate between them, and the mirror to the secondary.
 
-use super::net_loop::{IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, goodbye, messages, tag};
+use super::net_loop::{Farewell, IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, goodbye, messages, part, tag};
 use super::primary::Alert;
 use super::wake::Waker;
 use crate::checkpoint::PrimaryNet;
@@ -126,6 +126,13 @@ impl PrimaryNetHandle {
             goodbye(&mut peer, reason);
         }
         Ok(())
+    }
+
+    /// Says goodbye to the secondary, forgets it, and waits for it to have heard. Meanwhile nothing leaves that might not.
+    pub(super) fn part(&self, reason: GoodbyeReason) -> Result<Farewell, Panicked> {
+        // Not under the lock: clients and guest have nothing to do with it.
+        let peer = self.0.lane.first()?.peer.take();
+        Ok(peer.map_or(Farewell::Unheard, |peer| part(peer, reason)))
     }
 
     /// Lets nothing leave any more.
@@ -340,7 +347,7 @@ impl State {
         };
         let mut lost = false;
         messages(tag(nic, frames), |frames| {
-            lost |= !matches!(peer.queue(&Message::Input { epoch, frames }), Ok(Queued::Yes))
+            lost |= !matches!(peer.queue(&Message::Input { epoch, frames }), Ok(Queued::Yes));
         });
         if lost {
             // The secondary has not seen what the primary has: they differ from here on.

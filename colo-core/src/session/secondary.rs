@@ -140,7 +140,7 @@ impl Server {
         let heartbeat = Duration::from_millis(u64::from(pair.hello.heartbeat_ms));
         let (alerts, alerted) = bounded(64);
         let net = pair.state.shutdown_handle().map_err(io::Error::other).and_then(|shutdown| {
-            SecondaryNetHandle::new(&pair.hello.spec, machine.nics, pair.net, shutdown, heartbeat, alerts.clone())
+            SecondaryNetHandle::new(&pair.hello, machine.nics, pair.net, shutdown, heartbeat, alerts.clone())
         });
         let net = match net {
             Ok(net) => net,

@@ -5,13 +5,13 @@ use super::net_loop::{IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, good
 use super::primary_net::loss_of;
 use super::wake::Waker;
 use crate::checkpoint::SecondaryNet;
-use crate::domain::{DomainSpec, StateRecord};
+use crate::domain::StateRecord;
 use crate::failover::{Detector, Loss};
 use crate::ids::Epoch;
 use crate::net::Port;
 use crate::net::announce::Address;
 use crate::net::standby::Standby;
-use crate::peer::{GoodbyeReason, Message, NetChannel, NetFrame, ShutdownHandle};
+use crate::peer::{GoodbyeReason, Hello, Message, Mode, NetChannel, NetFrame, ShutdownHandle};
 use crate::save::CallbackError;
 use crate::stream::NetState;
 use crossbeam_channel::Sender;
@@ -33,6 +33,7 @@ struct Shared {
 }
 
 struct State {
+    mode: Mode,
     standby: Standby,
     nics: Vec<Nic>,
     peer: Option<NetChannel>,
@@ -69,7 +70,7 @@ const MAX_OUTPUT_FRAMES: usize = 4096;
 impl SecondaryNetHandle {
     /// The state of a net thread that is not running yet.
     pub(super) fn new(
-        spec: &DomainSpec,
+        hello: &Hello,
         guests: Vec<Box<dyn Port>>,
         peer: NetChannel,
         state: ShutdownHandle,
@@ -78,10 +79,11 @@ impl SecondaryNetHandle {
     ) -> io::Result<Self> {
         let mut standby = Standby::default();
         // A machine that has said nothing yet must be announced, too.
-        for (nic, card) in (0..).zip(&spec.nics) {
+        for (nic, card) in (0..).zip(&hello.spec.nics) {
             standby.add_address(Address { nic, mac: card.mac, ipv4: card.ipv4 });
         }
         let state = State {
+            mode: hello.mode,
             standby,
             nics: guests.into_iter().map(|guest| Nic::new(guest, None)).collect(),
             peer: Some(peer),
@@ -177,7 +179,8 @@ impl SecondaryNet for SecondaryNetHandle {
             nic.input.clear();
         }
         state.asked = false;
-        state.frozen = false;
+        // Under Remus the guest stays as it was captured: what its rings hold is for the time when it serves.
+        state.frozen = state.mode == Mode::Remus;
         drop(state);
         self.0.waker.wake();
         Ok(())

@@ -56,8 +56,12 @@ impl<'a> Request<'a> {
     /// [`HeadError`], after which the connection cannot be used further.
     pub fn parse(head: &'a [u8]) -> Result<Self, HeadError> {
         let head = core::str::from_utf8(head).map_err(|_| HeadError::Malformed)?;
-        let mut lines = head.strip_suffix("\r\n\r\n").ok_or(HeadError::Malformed)?.split("\r\n");
-        let (method, path, minor_version) = parse_request_line(lines.next().ok_or(HeadError::Malformed)?)?;
+        let mut lines = head
+            .strip_suffix("\r\n\r\n")
+            .ok_or(HeadError::Malformed)?
+            .split("\r\n");
+        let (method, path, minor_version) =
+            parse_request_line(lines.next().ok_or(HeadError::Malformed)?)?;
         let mut fields = Fields::default();
         for line in lines {
             fields.add(line)?;
@@ -68,7 +72,11 @@ impl<'a> Request<'a> {
         }
         if fields.transfer_coding {
             // With a length beside it, somebody is trying to smuggle.
-            return Err(if fields.content_length.is_some() { HeadError::Malformed } else { HeadError::TransferCoding });
+            return Err(if fields.content_length.is_some() {
+                HeadError::Malformed
+            } else {
+                HeadError::TransferCoding
+            });
         }
         Ok(Self {
             method,
@@ -85,7 +93,10 @@ impl<'a> Request<'a> {
 #[must_use]
 pub fn head_len(data: &[u8], from: usize) -> Option<usize> {
     let start = from.saturating_sub(3);
-    data.get(start..)?.windows(4).position(|window| window == b"\r\n\r\n").map(|at| start + at + 4)
+    data.get(start..)?
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .map(|at| start + at + 4)
 }
 
 #[derive(Default)]
@@ -102,7 +113,10 @@ impl Fields {
     fn add(&mut self, line: &str) -> Result<(), HeadError> {
         let (name, value) = line.split_once(':').ok_or(HeadError::Malformed)?;
         // A folded line begins with a space, so its name is not a token either.
-        if name.is_empty() || !name.bytes().all(is_token) || value.bytes().any(|b| b.is_ascii_control() && b != b'\t') {
+        if name.is_empty()
+            || !name.bytes().all(is_token)
+            || value.bytes().any(|b| b.is_ascii_control() && b != b'\t')
+        {
             return Err(HeadError::Malformed);
         }
         let value = value.trim_matches([' ', '\t']);
@@ -133,7 +147,8 @@ impl Fields {
 
 fn parse_request_line(line: &str) -> Result<(Method, &str, u8), HeadError> {
     let mut parts = line.split(' ');
-    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err(HeadError::Malformed);
     };
@@ -168,7 +183,11 @@ fn parse_target(target: &str) -> Result<&str, HeadError> {
 
 /// A decimal number without sign, as `Content-Length` and the paths have it.
 pub(crate) fn parse_number(digits: &str) -> Option<u64> {
-    if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None }
+    if digits.bytes().all(|b| b.is_ascii_digit()) {
+        digits.parse().ok()
+    } else {
+        None
+    }
 }
 
 fn is_token(byte: u8) -> bool {
@@ -188,7 +207,10 @@ mod tests {
     fn connection_and_version() {
         for (head, keep_alive) in [
             ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", true),
-            ("GET / HTTP/1.1\r\nhost: a\r\nConnection: foo, CLOSE\r\n\r\n", false),
+            (
+                "GET / HTTP/1.1\r\nhost: a\r\nConnection: foo, CLOSE\r\n\r\n",
+                false,
+            ),
             ("GET / HTTP/1.0\r\n\r\n", false),
             ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", true),
         ] {
@@ -199,8 +221,18 @@ mod tests {
 
     #[test]
     fn absolute_form() {
-        assert_eq!(parse("GET http://a:80/time HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().path, "/time");
-        assert_eq!(parse("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().path, "/");
+        assert_eq!(
+            parse("GET http://a:80/time HTTP/1.1\r\nHost: a\r\n\r\n")
+                .unwrap()
+                .path,
+            "/time"
+        );
+        assert_eq!(
+            parse("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n")
+                .unwrap()
+                .path,
+            "/"
+        );
     }
 
     #[test]
@@ -219,7 +251,11 @@ mod tests {
             "Host: a\r\n: x\r\n",
             "Host: a\r\nnothing\r\n",
         ] {
-            assert_eq!(parse(&format!("PUT /kv/a HTTP/1.1\r\n{fields}\r\n")), Err(HeadError::Malformed), "{fields:?}");
+            assert_eq!(
+                parse(&format!("PUT /kv/a HTTP/1.1\r\n{fields}\r\n")),
+                Err(HeadError::Malformed),
+                "{fields:?}"
+            );
         }
         for line in [
             "",
@@ -230,7 +266,11 @@ mod tests {
             "GET x HTTP/1.1",
             "GET /\u{e4} HTTP/1.1",
         ] {
-            assert_eq!(parse(&format!("{line}\r\nHost: a\r\n\r\n")), Err(HeadError::Malformed), "{line:?}");
+            assert_eq!(
+                parse(&format!("{line}\r\nHost: a\r\n\r\n")),
+                Err(HeadError::Malformed),
+                "{line:?}"
+            );
         }
     }
 

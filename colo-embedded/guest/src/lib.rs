@@ -5,6 +5,10 @@
 //! * [`session`]: one connection's conversation, as bytes in and bytes out.
 //! * [`service`]: what the routes do.
 //! * [`store`]: the key-value store and the arena of pages, with their checksum.
+//! * [`flow`]: which connection a packet belongs to.
+//! * [`window_probe`]: what smoltcp's TCP lacks.
+//! * [`mem`]: copying and comparing memory.
+//! * [`plan`]: how the memory is divided.
 //! * [`body`]: the reproducible bodies of `/bytes/N`.
 #![cfg_attr(not(test), no_std)]
 
@@ -13,7 +17,11 @@ extern crate alloc;
 #[path = "../../abi.rs"]
 pub mod abi;
 pub mod body;
+pub mod flow;
 pub mod http;
+pub mod mem;
+pub mod plan;
 pub mod service;
 pub mod session;
 pub mod store;
+pub mod window_probe;

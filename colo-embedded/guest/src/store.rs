@@ -81,20 +81,44 @@ impl Store {
     #[must_use]
     pub fn new(budget_bytes: usize, arena_pages: usize) -> Self {
         let mut arena = Vec::new();
-        let arena_pages = if arena.try_reserve_exact(arena_pages).is_ok() { arena_pages } else { 0 };
+        let arena_pages = if arena.try_reserve_exact(arena_pages).is_ok() {
+            arena_pages
+        } else {
+            0
+        };
         let used = Rc::new(Cell::new(0));
-        Self { values: BTreeMap::new(), used, budget_bytes, arena, arena_pages, cursor: 0, writes: 0 }
+        Self {
+            values: BTreeMap::new(),
+            used,
+            budget_bytes,
+            arena,
+            arena_pages,
+            cursor: 0,
+            writes: 0,
+        }
     }
 
     /// Room for a value of `len` bytes under `key`, or `None` when the store is full.
     #[must_use]
     pub fn reserve(&self, key: &[u8], len: usize) -> Option<Value> {
-        let cost = key.len().checked_add(len)?.checked_add(ENTRY_OVERHEAD_BYTES)?;
-        let used = self.used.get().checked_add(cost).filter(|used| *used <= self.budget_bytes)?;
+        let cost = key
+            .len()
+            .checked_add(len)?
+            .checked_add(ENTRY_OVERHEAD_BYTES)?;
+        let used = self
+            .used
+            .get()
+            .checked_add(cost)
+            .filter(|used| *used <= self.budget_bytes)?;
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len).ok()?;
         self.used.set(used);
-        Some(Value { bytes, reserved: len, cost, used: Rc::clone(&self.used) })
+        Some(Value {
+            bytes,
+            reserved: len,
+            cost,
+            used: Rc::clone(&self.used),
+        })
     }
 
     /// Stores a value under the key that it was reserved for. Whether the key is new.

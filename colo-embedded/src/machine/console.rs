@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-/// The most lines that are kept: with the longest lines 1 MiB.
+/// The most lines that are kept: with the longest lines of plain text 1 MiB.
 const MAX_LINES: usize = 256;
 /// The longest line, in bytes; longer ones are broken.
 const MAX_LINE_BYTES: usize = 4096;

@@ -1,7 +1,7 @@
 use super::config::EmbeddedConfig;
 use super::console::Console;
 use super::dirty::DirtyTracker;
-use super::loader::load_program;
+use super::loader;
 use super::nic::{Nic, RingPort};
 use super::ram::{GuestRam, SHARED_PFN};
 use super::registers::{MachineState, RegisterLimits, Registers};
@@ -9,125 +9,155 @@ use super::vcpu::{EndReport, Started, Vcpu};
 use colo_core::domain::{
     Control, DirtyBitmap, DirtyLog, DomainError, DomainSpec, MAX_BATCH_PAGES, Pages, RunState, State, StateRecord,
 };
-use colo_core::ids::{PAGE_SIZE, Page, Pfn};
+use colo_core::ids::{PAGE_SIZE, Pfn};
+use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-/// The guest program that is built in.
-static GUEST: &[u8] = include_bytes!(env!("COLO_GUEST_ELF"));
-
-/// A machine that is a process. Dropping it ends the guest.
+/// A machine of the embedded hypervisor. Dropping it destroys it.
+///
+/// The guest's time is the host's `CLOCK_MONOTONIC` plus an offset in guest memory. It goes on while the guest is suspended; a
+/// state that was loaded goes on from the time at which it was saved, once the domain is resumed. Until then nothing but the
+/// engine's own writes changes memory: two domains with the same state have the same memory.
 pub struct EmbeddedDomain {
     spec: DomainSpec,
     ram: Arc<GuestRam>,
     nic: Arc<Nic>,
     console: Arc<Console>,
     vcpu: Vcpu,
-    tracker: Box<dyn DirtyTracker>,
-    logging: bool,
     limits: RegisterLimits,
-    /// The guest's time when it was last suspended: its state is of one moment, whenever it is asked for.
-    suspended_at_ns: i64,
+    tracker: Box<dyn DirtyTracker>,
+    dirty_log_enabled: bool,
+    clock: Clock,
+}
+
+/// The guest program that [`EmbeddedDomain::boot`] loads: a static ELF file, made from `guest/` when this crate is built.
+pub static GUEST_PROGRAM: &[u8] = include_bytes!(env!("COLO_GUEST_ELF"));
+
+/// The suspended guest's time.
+enum Clock {
+    /// It goes on with the host's; this was it at suspension.
+    Continuous(i64),
+    /// It goes on from here when the domain does.
+    Loaded(i64),
 }
 
 impl EmbeddedDomain {
-    /// Makes a machine with the built-in guest program, suspended before its first instruction, and the host's end of its network
-    /// card.
+    /// Makes a machine with the guest program of this crate, suspended at its first instruction, and the host's end of its
+    /// network card.
     ///
     /// # Errors
-    /// [`DomainError::BadSpec`] for a configuration that cannot be; [`DomainError::Sys`].
+    /// As for [`EmbeddedDomain::boot_program`].
     pub fn boot(config: &EmbeddedConfig) -> Result<(EmbeddedDomain, RingPort), DomainError> {
-        EmbeddedDomain::boot_program(config, GUEST)
+        EmbeddedDomain::boot_program(config, GUEST_PROGRAM)
     }
 
-    /// Makes a machine with a program of the caller's: a static x86-64 ELF executable linked at [`super::abi::IMAGE_BASE`].
+    /// Makes a machine with that program (a static ELF file linked for [`crate::abi::IMAGE_BASE`]) in its memory, suspended at
+    /// its first instruction, and the host's end of its network card.
     ///
     /// # Errors
-    /// As for [`EmbeddedDomain::boot`].
+    /// [`DomainError::BadSpec`] for a configuration or a program that cannot be; [`DomainError::Sys`] when the system refuses.
     pub fn boot_program(config: &EmbeddedConfig, elf: &[u8]) -> Result<(EmbeddedDomain, RingPort), DomainError> {
-        let mut domain = EmbeddedDomain::empty(config)?;
-        let general = load_program(&domain.ram, elf, config)?;
-        let fresh = domain.vcpu.registers().ok_or_else(|| domain.not_suspended())?;
-        domain.vcpu.load(Registers { general, ..fresh }).map_err(DomainError::sys("the vCPU's first registers"))?;
-        domain.set_time(0);
-        let port = RingPort::new(domain.nic.clone());
+        let (mut domain, port) = EmbeddedDomain::empty(config)?;
+        let general = loader::load_program(&domain.ram, elf, config)?;
+        // The guest does not run yet: the first frame that it sends must ring.
+        domain.ram.shared().tx_wake.store(1, SeqCst);
+        let registers = Registers { general, ..domain.registers()? };
+        domain.vcpu.load(registers).map_err(DomainError::sys("PTRACE_SETREGS"))?;
         Ok((domain, port))
     }
 
-    /// Makes an empty, suspended machine for a state to be loaded into, and the host's end of its network card.
+    /// Makes a suspended machine with empty memory, for a state to be loaded into.
     ///
     /// # Errors
-    /// As for [`EmbeddedDomain::boot`].
-    pub fn create(config: &EmbeddedConfig) -> Result<(EmbeddedDomain, RingPort), DomainError> {
-        let domain = EmbeddedDomain::empty(config)?;
-        let port = RingPort::new(domain.nic.clone());
-        Ok((domain, port))
-    }
-
-    /// The guest's process.
-    pub fn pid(&self) -> i32 {
-        self.vcpu.pid()
-    }
-
-    /// The last lines on the guest's console.
-    pub fn console(&self) -> Vec<String> {
-        self.console.lines()
-    }
-
-    /// How the guest ended, once it has.
-    pub fn end_report(&self) -> Option<EndReport> {
-        self.vcpu.end_report()
-    }
-
-    /// Waits until the guest has ended, at most so long.
-    pub fn wait_until_ended(&self, timeout: Duration) -> RunState {
-        self.vcpu.wait_until_ended(timeout)
-    }
-
-    fn empty(config: &EmbeddedConfig) -> Result<EmbeddedDomain, DomainError> {
+    /// As for [`EmbeddedDomain::boot_program`].
+    pub fn empty(config: &EmbeddedConfig) -> Result<(EmbeddedDomain, RingPort), DomainError> {
         let spec = config.to_spec()?;
         let ram = Arc::new(GuestRam::new(config.ram_bytes)?);
         let nic = Arc::new(Nic::new(ram.clone())?);
         let console = Arc::new(Console::default());
         let Started { vcpu, tracker, limits } =
-            Vcpu::start(&spec.name, ram.clone(), nic.clone(), console.clone(), config.dirty_log)?;
-        Ok(EmbeddedDomain { spec, ram, nic, console, vcpu, tracker, logging: false, limits, suspended_at_ns: 0 })
+            Vcpu::start(&config.name, ram.clone(), nic.clone(), console.clone(), config.dirty_log)?;
+        let port = RingPort::new(nic.clone());
+        let clock = Clock::Continuous(monotonic_ns());
+        let domain = EmbeddedDomain { spec, ram, nic, console, vcpu, limits, tracker, dirty_log_enabled: false, clock };
+        Ok((domain, port))
     }
 
-    /// Makes the guest's clock show this, from now on.
-    fn set_time(&mut self, guest_time_ns: i64) {
-        self.suspended_at_ns = guest_time_ns;
-        let shared = self.ram.shared();
-        // Odd while it changes; whatever the guest was doing with the clock, it sees another number and does it again.
-        let version = shared.clock_version.load(SeqCst) | 1;
-        shared.clock_version.store(version, SeqCst);
-        shared.clock_offset_ns.store(guest_time_ns.wrapping_sub(host_clock_ns()), SeqCst);
-        shared.clock_version.store(version.wrapping_add(1), SeqCst);
-        self.ram.mark_device_dirty(SHARED_PFN);
+    /// What the guest has written to its console, the last 256 lines.
+    pub fn console(&self) -> Vec<String> {
+        self.console.lines()
     }
 
-    fn guest_time_ns(&self) -> i64 {
-        host_clock_ns().wrapping_add(self.ram.shared().clock_offset_ns.load(SeqCst))
+    /// How the domain ended, once it has.
+    pub fn end_report(&self) -> Option<EndReport> {
+        self.vcpu.end_report()
+    }
+
+    /// Waits until the domain has ended or the time is over, and returns its state then.
+    pub fn wait_until_ended(&self, timeout: Duration) -> RunState {
+        self.vcpu.wait_until_ended(timeout)
+    }
+
+    /// The guest's process, for whoever wants to look at it with the system's own tools.
+    pub fn pid(&self) -> i32 {
+        self.vcpu.pid()
+    }
+
+    fn check_live(&self) -> Result<(), DomainError> {
+        match self.vcpu.run_state() {
+            RunState::Running | RunState::Suspended => Ok(()),
+            RunState::ShutDown | RunState::Crashed => Err(DomainError::NotRunning(self.spec.name.clone())),
+        }
+    }
+
+    fn check_suspended(&self) -> Result<(), DomainError> {
+        self.check_live()?;
+        match self.vcpu.run_state() {
+            RunState::Suspended => Ok(()),
+            _ => Err(DomainError::NotSuspended(self.spec.name.clone())),
+        }
+    }
+
+    fn registers(&self) -> Result<Registers, DomainError> {
+        self.vcpu.registers().ok_or_else(|| DomainError::NotSuspended(self.spec.name.clone()))
     }
 
     fn check_batch(&self, pfns: &[Pfn], bytes: usize) -> Result<(), DomainError> {
         if pfns.len() > MAX_BATCH_PAGES || bytes != pfns.len() * PAGE_SIZE {
             return Err(DomainError::BadBatch { pages: pfns.len(), bytes });
         }
-        let pfn_limit = self.ram.pfn_limit();
+        let pfn_limit = self.spec.pfn_limit;
         match pfns.iter().find(|pfn| pfn.0 >= pfn_limit) {
             Some(&pfn) => Err(DomainError::PfnOutOfRange { pfn, pfn_limit }),
             None => Ok(()),
         }
     }
 
-    fn not_running(&self) -> DomainError {
-        DomainError::NotRunning(self.spec.name.clone())
+    /// An empty bitmap of another machine's size is a caller's mistake that must not turn into a panic on page numbers.
+    fn check_bitmap(&self, bitmap: &DirtyBitmap) -> Result<(), DomainError> {
+        let pfn_limit = self.spec.pfn_limit;
+        if bitmap.pfn_limit() == pfn_limit {
+            return Ok(());
+        }
+        Err(DomainError::PfnOutOfRange { pfn: Pfn(bitmap.pfn_limit()), pfn_limit })
     }
 
-    fn not_suspended(&self) -> DomainError {
-        DomainError::NotSuspended(self.spec.name.clone())
+    /// The guest's time now, by the offset that its memory says.
+    fn guest_time_ns(&self) -> i64 {
+        monotonic_ns().wrapping_add(self.ram.shared().clock_offset_ns.load(SeqCst))
+    }
+
+    /// Has the guest's time go on from `guest_time_ns`. The guest must not run.
+    fn set_clock(&self, guest_time_ns: i64) {
+        let shared = self.ram.shared();
+        // Loaded memory may hold any version; an odd one would keep the guest waiting.
+        let changing = shared.clock_version.load(SeqCst) | 1;
+        shared.clock_version.store(changing, SeqCst);
+        shared.clock_offset_ns.store(guest_time_ns.wrapping_sub(monotonic_ns()), SeqCst);
+        shared.clock_version.store(changing.wrapping_add(1), SeqCst);
+        self.ram.mark_device_dirty(SHARED_PFN);
     }
 }
 
@@ -141,31 +171,27 @@ impl Control for EmbeddedDomain {
     }
 
     fn suspend(&mut self) -> Result<(), DomainError> {
-        if self.vcpu.run_state() == RunState::Suspended {
-            return Ok(());
-        }
+        let was_running = self.vcpu.run_state() == RunState::Running;
         self.vcpu.stop()?;
-        match self.vcpu.run_state() {
-            RunState::Suspended => {
-                self.nic.shut();
-                self.suspended_at_ns = self.guest_time_ns();
-                Ok(())
-            }
-            _ => Err(self.not_running()),
+        self.check_live()?;
+        if was_running {
+            self.nic.shut();
+            self.clock = Clock::Continuous(self.guest_time_ns());
         }
+        Ok(())
     }
 
     fn resume(&mut self) -> Result<(), DomainError> {
-        match self.vcpu.run_state() {
-            RunState::Running => Ok(()),
-            RunState::Suspended => {
-                // Rings in either direction may have been lost with the state; both sides look again.
-                self.nic.open();
-                self.vcpu.resume();
-                Ok(())
+        self.check_live()?;
+        if self.vcpu.run_state() == RunState::Suspended {
+            if let Clock::Loaded(guest_time_ns) = self.clock {
+                self.set_clock(guest_time_ns);
+                self.clock = Clock::Continuous(guest_time_ns);
             }
-            RunState::ShutDown | RunState::Crashed => Err(self.not_running()),
+            self.nic.open();
+            self.vcpu.resume();
         }
+        Ok(())
     }
 
     fn destroy(&mut self) {
@@ -180,17 +206,20 @@ impl DirtyLog for EmbeddedDomain {
     }
 
     fn enable_dirty_log(&mut self) -> Result<(), DomainError> {
-        // The marks first: what a device writes in between is then logged, rather than forgotten.
+        self.check_live()?;
+        // First, so that what a device writes meanwhile is rather reported once too often.
         self.ram.clear_device_dirty();
         self.tracker.enable(&self.ram)?;
-        self.logging = true;
+        self.dirty_log_enabled = true;
         Ok(())
     }
 
     fn take_dirty(&mut self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
-        if !self.logging {
+        if !self.dirty_log_enabled {
             return Err(DomainError::DirtyLogOff);
         }
+        self.check_live()?;
+        self.check_bitmap(into)?;
         self.tracker.take(&self.ram, into)?;
         self.ram.take_device_dirty(into);
         Ok(())
@@ -198,35 +227,41 @@ impl DirtyLog for EmbeddedDomain {
 
     fn disable_dirty_log(&mut self) -> Result<(), DomainError> {
         self.tracker.disable();
-        self.logging = false;
+        self.dirty_log_enabled = false;
         Ok(())
     }
 }
 
 impl Pages for EmbeddedDomain {
     fn populated(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        self.check_bitmap(into)?;
         self.ram.for_each_populated_run(|first, pages| into.set_range(first, pages))
     }
 
     fn read_pages(&self, pfns: &[Pfn], out: &mut [u8]) -> Result<(), DomainError> {
         self.check_batch(pfns, out.len())?;
-        let running = self.run_state() == RunState::Running;
-        for (&pfn, page) in pfns.iter().zip(pages_of_mut(out)) {
-            self.ram.read_page(pfn, page)?;
-            if running && self.logging {
-                self.tracker.page_was_read(&self.ram, pfn, page);
+        for (&pfn, out) in pfns.iter().zip(out.chunks_exact_mut(PAGE_SIZE)) {
+            let Some(out) = out.first_chunk_mut::<PAGE_SIZE>() else {
+                continue;
+            };
+            self.ram.read_page(pfn, out)?;
+            if self.dirty_log_enabled {
+                self.tracker.page_was_read(&self.ram, pfn, out);
             }
         }
         Ok(())
     }
 
     fn write_pages(&mut self, pfns: &[Pfn], data: &[u8]) -> Result<(), DomainError> {
+        self.check_suspended()?;
         self.check_batch(pfns, data.len())?;
-        if self.run_state() == RunState::Running {
-            return Err(self.not_suspended());
-        }
-        for (&pfn, page) in pfns.iter().zip(pages_of(data)) {
-            self.tracker.page_will_be_written(&self.ram, pfn, page);
+        for (&pfn, page) in pfns.iter().zip(data.chunks_exact(PAGE_SIZE)) {
+            let Some(page) = page.first_chunk::<PAGE_SIZE>() else {
+                continue;
+            };
+            if self.dirty_log_enabled {
+                self.tracker.page_will_be_written(&self.ram, pfn, page);
+            }
             self.ram.write_page(pfn, page)?;
         }
         Ok(())
@@ -235,34 +270,29 @@ impl Pages for EmbeddedDomain {
 
 impl State for EmbeddedDomain {
     fn save_state(&mut self) -> Result<Vec<StateRecord>, DomainError> {
-        let registers = self.vcpu.registers().ok_or_else(|| self.not_suspended())?;
-        Ok(MachineState { registers, guest_time_ns: self.suspended_at_ns }.to_records())
+        self.check_suspended()?;
+        let guest_time_ns = match self.clock {
+            Clock::Continuous(time) | Clock::Loaded(time) => time,
+        };
+        Ok(MachineState { registers: self.registers()?, guest_time_ns }.to_records())
     }
 
     fn check_state(&self, state: &[StateRecord]) -> Result<(), DomainError> {
-        MachineState::from_records(state, &self.limits).map(drop)
+        MachineState::from_records(state, &self.limits).map(|_| ())
     }
 
     fn load_state(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
         let state = MachineState::from_records(state, &self.limits)?;
-        if self.run_state() != RunState::Suspended {
-            return Err(self.not_suspended());
-        }
-        self.vcpu.load(state.registers).map_err(|error| DomainError::BadState(error.to_string()))?;
-        self.set_time(state.guest_time_ns);
+        self.check_suspended()?;
+        self.vcpu
+            .load(state.registers)
+            .map_err(|error| DomainError::BadState(format!("the processor refuses these registers: {error}")))?;
+        self.clock = Clock::Loaded(state.guest_time_ns);
         Ok(())
     }
 }
 
-fn pages_of(bytes: &[u8]) -> impl Iterator<Item = &Page> {
-    bytes.chunks_exact(PAGE_SIZE).filter_map(|page| page.try_into().ok())
-}
-
-fn pages_of_mut(bytes: &mut [u8]) -> impl Iterator<Item = &mut Page> {
-    bytes.chunks_exact_mut(PAGE_SIZE).filter_map(|page| page.try_into().ok())
-}
-
-fn host_clock_ns() -> i64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec * 1_000_000_000 + now.tv_nsec
+fn monotonic_ns() -> i64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec)
 }

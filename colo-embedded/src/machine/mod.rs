@@ -1,22 +1,33 @@
-//! Machines that are processes: [`colo_core::domain`]'s seam without a hypervisor, without root, at native speed.
+//! The embedded hypervisor: a process as a machine.
 //!
-//! [`EmbeddedDomain::boot`] makes one from the guest program that is built in; [`EmbeddedHost`] makes empty ones for a state to
-//! be loaded into. Everything that a machine is lies in its memory ([`ram`]), its registers ([`registers`]) and its clock.
+//! A domain is a child process whose memory is one memory file and nothing else, mapped at a fixed address and by the monitor as
+//! well. Its vCPU is that process' registers, which a thread of the monitor stops, reads and sets by ptrace(2) at any instruction;
+//! its hypercalls are system calls behind a filter; its network card is a pair of rings in its memory. So a copy of memory, registers
+//! and clock is a copy of the machine. [`crate::abi`] is the contract with the guest program.
+//!
+//! ```text
+//!   monitor (this process)                         guest (its child)
+//!   EmbeddedDomain ── Vcpu ── thread ───ptrace───▶ registers
+//!        │            dirty/ ──────pagemap───────▶ page tables (userfaultfd)
+//!        └─ GuestRam ═══════════one memfd════════▶ memory, at RAM_BASE
+//!   RingPort ── Nic ═══════════════════════════════╛   ▲ doorbell (eventfd), event (futex)
+//! ```
+//!
+//! A domain dies with its monitor, however that dies. It needs no privilege.
 //!
 //! ```
-//! use colo_core::domain::{Control, RunState};
+//! use colo_core::domain::Control;
+//! use colo_core::net::Port;
 //! use colo_embedded::machine::{EmbeddedConfig, EmbeddedDomain};
 //!
-//! let (mut domain, _card) = EmbeddedDomain::boot(&EmbeddedConfig::named("demo"))?;
+//! let (mut domain, mut port) = EmbeddedDomain::boot(&EmbeddedConfig::named("web"))?;
 //! domain.resume()?;
-//! assert_eq!(domain.run_state(), RunState::Running);
+//! let mut frames = Vec::new();
+//! port.receive(&mut frames)?;
 //! domain.suspend()?;
-//! assert_eq!(domain.run_state(), RunState::Suspended);
-//! # Ok::<(), colo_core::domain::DomainError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#[path = "../../abi.rs"]
-pub mod abi;
 mod config;
 mod console;
 mod dirty;
@@ -32,10 +43,12 @@ mod registers;
 mod seccomp;
 mod vcpu;
 
+use crate::abi;
+
 pub use config::{EmbeddedConfig, HYPERVISOR};
 pub use dirty::DirtyLogChoice;
-pub use domain::EmbeddedDomain;
-pub use host::{EmbeddedHost, SwitchPort};
+pub use domain::{EmbeddedDomain, GUEST_PROGRAM};
+pub use host::EmbeddedHost;
 pub use nic::RingPort;
 pub use registers::{EMBEDDED_DEVICES, EMBEDDED_VCPU};
 pub use vcpu::EndReport;

@@ -177,7 +177,9 @@ impl Remote<'_> {
         let path = format!("/proc/{}/maps", self.process.tracee.0);
         let maps = std::fs::read_to_string(path).map_err(DomainError::sys("reading the guest's mappings"))?;
         for line in maps.lines() {
-            let Some((start, end)) = parse_mapping(line) else { continue };
+            let Some((start, end)) = parse_mapping(line) else {
+                continue;
+            };
             let is_ram = start >= RAM_BASE && end <= RAM_BASE + self.ram.bytes();
             if is_ram || line.ends_with("[vsyscall]") {
                 continue;
@@ -225,7 +227,7 @@ impl Remote<'_> {
         program.extend_from_slice(&filter);
         let program = self.scratch(&program)?;
         // Without the flag, some processors run the guest slowly for a protection that it has no use for.
-        let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u64;
+        let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
         let arguments = [libc::SECCOMP_SET_MODE_FILTER as u64, flags, program];
         self.call("seccomp", libc::SYS_seccomp, &arguments)?;
         Ok(())

@@ -110,8 +110,14 @@ mod tests {
             let Instruction { code, jump_true, jump_false, operand } = filter[at];
             at += 1;
             match code {
-                LOAD_WORD => accumulator = u32::from_le_bytes(*data[operand as usize..].first_chunk().unwrap()),
-                JUMP_IF_EQUAL => at += usize::from(if accumulator == operand { jump_true } else { jump_false }),
+                LOAD_WORD => {
+                    let word = data[operand as usize..].first_chunk().unwrap();
+                    accumulator = u32::from_le_bytes(*word);
+                }
+                JUMP_IF_EQUAL => {
+                    let jump = if accumulator == operand { jump_true } else { jump_false };
+                    at += usize::from(jump);
+                }
                 RETURN => return operand,
                 _ => panic!("instruction {code:#x}"),
             }

@@ -372,7 +372,9 @@ fn fault(tracee: Tracee, signal: i32) -> io::Result<Option<End>> {
         libc::SIGTRAP => "a breakpoint",
         _ => return Ok(None),
     };
-    let Some(address) = tracee.fault_address()? else { return Ok(None) };
+    let Some(address) = tracee.fault_address()? else {
+        return Ok(None);
+    };
     let rip = tracee.raw_registers()?.rip;
     Ok(Some(End::crash(format!("{what} ({address:#x}) at {rip:#x}"), Some(rip))))
 }

@@ -78,7 +78,9 @@ impl Fabric {
     /// Learns from a frame that came in at `from`, and says where it goes.
     pub fn handle_frame(&mut self, now: Instant, from: PortId, frame: &[u8]) -> Outcome {
         let nothing = Outcome { delivery: Delivery::Drop, appeared: None };
-        let Some(header) = frame.first_chunk::<HEADER_BYTES>() else { return nothing };
+        let Some(header) = frame.first_chunk::<HEADER_BYTES>() else {
+            return nothing;
+        };
         let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, ..] = *header;
         let destination = MacAddr([d0, d1, d2, d3, d4, d5]);
         let source = MacAddr([s0, s1, s2, s3, s4, s5]);

@@ -13,7 +13,6 @@ pub(super) const BATCH_FRAMES: usize = 64;
 const SLOT_BYTES: usize = MAX_FRAME_BYTES + 1;
 
 /// Frames just received. Used again and again; of each slot only what frames have needed is ever touched.
-#[derive(Default)]
 pub(super) struct Batch {
     bytes: Vec<u8>,
     /// 0 for a frame that was too long or empty.
@@ -34,6 +33,11 @@ pub(super) enum Received {
 impl Batch {
     pub(super) fn new() -> Self {
         Self { bytes: vec![0; BATCH_FRAMES * SLOT_BYTES], lengths: Vec::with_capacity(BATCH_FRAMES) }
+    }
+
+    /// A batch of no room, to stand in for one that is lent.
+    pub(super) fn empty() -> Self {
+        Self { bytes: Vec::new(), lengths: Vec::new() }
     }
 
     /// The frames, first to last, with an empty one for each that was too long.
@@ -143,7 +147,9 @@ pub(super) fn write_frames<'a>(device: BorrowedFd<'_>, frames: impl Iterator<Ite
     for frame in frames.take(BATCH_FRAMES) {
         match rustix::io::write(device, frame) {
             Ok(_) => count += 1,
-            Err(errno) => return if count > 0 { Ok(count) } else { refused(Some(errno)) },
+            Err(errno) => {
+                return if count > 0 { Ok(count) } else { refused(Some(errno)) };
+            }
         }
     }
     Ok(count)
@@ -172,11 +178,11 @@ pub(super) fn drain(
 /// What an error at the first frame means.
 fn refused(errno: Option<Errno>) -> io::Result<usize> {
     match errno {
-        // Full (a Unix socket may also say that the kernel is short of buffers): later.
-        Some(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => Ok(0),
-        // Never: too long for this port, malformed for this device, or a TAP that is down (EIO). The frame is lost, as on a
-        // cable.
-        Some(Errno::MSGSIZE | Errno::INVAL | Errno::IO) => Ok(1),
+        // Full: later, when the poll says so.
+        Some(Errno::AGAIN) => Ok(0),
+        // Too long for this port, malformed for this device, a TAP that is down (EIO), a kernel short of memory. No poll
+        // would say when that ends: the frame is lost, as on a cable.
+        Some(Errno::MSGSIZE | Errno::INVAL | Errno::IO | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => Ok(1),
         Some(errno) => Err(errno.into()),
         None => Err(io::ErrorKind::Other.into()),
     }

@@ -93,10 +93,6 @@ impl Ports {
         self.ports.get_mut(&id)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (PortId, &Port)> {
-        self.ports.iter().map(|(&id, port)| (id, port))
-    }
-
     pub(super) fn len(&self) -> usize {
         self.ports.len()
     }
@@ -150,7 +146,9 @@ impl Ports {
     pub(super) fn flush(&mut self, broken: &mut Vec<PortId>) -> u64 {
         let mut sent = 0;
         for id in self.unsent.drain(..) {
-            let Some(port) = self.ports.get_mut(&id) else { continue };
+            let Some(port) = self.ports.get_mut(&id) else {
+                continue;
+            };
             match port.flush() {
                 Ok(count) => sent += count as u64,
                 Err(error) => {

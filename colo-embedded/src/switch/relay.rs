@@ -1,221 +1,362 @@
-//! Connections of this host, carried to a guest: accepted here, made anew by the stack, and joined.
+//! One forwarded connection: a host's TCP socket on one side, a TCP socket of the switch's own stack on the other.
+//!
+//! Bytes go from one socket's buffer straight into the other's, and only as many as it has room for: back-pressure is TCP's
+//! own. An end of stream is passed on as one, for each direction by itself; a broken side breaks the other (RST).
 
-use super::stack::Stack;
-use rustix::event::PollFlags;
-use smoltcp::iface::SocketHandle;
-use smoltcp::socket::tcp;
-use smoltcp::wire::{IpAddress, IpCidr, Ipv4Address};
+use super::nic::{self, Nic};
+use super::nudge;
+use super::queue::FrameQueue;
+use smoltcp::iface::{Interface, PollResult, SocketHandle, SocketSet};
+use smoltcp::socket::tcp::{self, RecvError, State};
+use smoltcp::time::Duration as SmolDuration;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::net::{Shutdown, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
-/// The most connections at once.
-pub const MAX_CONNECTIONS: usize = 1024;
+/// Bytes of the receive window: at 300 MB/s it takes 0.9 ms to fill, more than the LAN's round trip under load.
+pub(super) const RECEIVE_BYTES: usize = 256 << 10;
 
-/// The relay's own address on the LAN.
-const MAC: [u8; 6] = [0x02, 0x43, 0x4f, 0x4c, 0x4f, 0x01];
-const ADDRESS: Ipv4Address = Ipv4Address::new(10, 77, 0, 1);
-const PREFIX_LEN: u8 = 24;
+/// Bytes kept until the guest has acknowledged them.
+pub(super) const SEND_BYTES: usize = 256 << 10;
 
-/// Connections to `from`, an address of this host, go to `to`, an address on the switch's LAN (10.77.0.0/24).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Forward {
-    /// Where clients connect.
-    pub from: SocketAddr,
-    /// Where they get to.
-    pub to: SocketAddrV4,
+/// How long the guest may take to accept.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the guest may leave data unacknowledged: longer than a failover that waits for a person.
+pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long nothing moves before the guest is asked again. See [`Relay::handle_stall`].
+pub(super) const FIRST_NUDGE: Duration = Duration::from_millis(250);
+
+/// The longest time between two such questions: an idle connection costs next to nothing.
+pub(super) const LAST_NUDGE: Duration = Duration::from_secs(8);
+
+/// The shortest time before a connection is looked at again though nothing happened.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
+/// Time between probes of a guest that does not take data: guests answer no more than one a second (RFC 5961).
+const PROBE_INTERVAL: SmolDuration = SmolDuration::from_secs(1);
+
+/// Whether a connection goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Alive,
+    /// Both directions ended in order.
+    Done,
+    /// One side broke; the other has been told.
+    Broken,
 }
 
-/// All forwards, and their connections.
+/// One connection.
 pub(super) struct Relay {
-    listeners: Vec<(TcpListener, SocketAddrV4)>,
-    connections: Vec<Connection>,
-    stack: Stack,
-}
-
-struct Connection {
     host: TcpStream,
-    guest: SocketHandle,
-    /// The client will send no more, and the guest's side has been told.
-    client_done: bool,
-    /// The guest will send no more, and the client has been told.
-    guest_done: bool,
-    /// The client's socket has no room.
-    host_full: bool,
-    /// One side broke: the other is being told.
-    broken: bool,
+    /// This connection's socket alone: the stack then need not search all of them for every frame.
+    sockets: SocketSet<'static>,
+    socket: SocketHandle,
+    /// Hold until a call said that it would block.
+    pub(super) host_readable: bool,
+    pub(super) host_writable: bool,
+    /// The poll reported an error or a hang-up of the host's side.
+    pub(super) host_hung_up: bool,
+    established: bool,
+    /// The host's end of stream came; it is passed on once the guest has accepted.
+    host_ended: bool,
+    /// The guest's end of stream was passed on.
+    guest_ended: bool,
+    /// Our end of stream was given to the stack.
+    fin_queued: bool,
+    /// Both ends of stream are through, and acknowledged: only bytes for the host remain.
+    settled: bool,
+    /// The last bare acknowledgement that was sent to the guest. An outdated one is harmless: its receiver ignores it.
+    said: Vec<u8>,
+    /// The last that came from the guest.
+    heard: Vec<u8>,
+    nudge_at: Instant,
+    nudge_delay: Duration,
+    probing: bool,
 }
 
 impl Relay {
-    pub(super) fn new(forwards: &[Forward], now: Instant) -> io::Result<Relay> {
-        let listen = |forward: &Forward| {
-            let listener = TcpListener::bind(forward.from)?;
-            listener.set_nonblocking(true)?;
-            Ok((listener, forward.to))
-        };
-        let listeners = forwards.iter().map(listen).collect::<io::Result<_>>()?;
-        let stack = Stack::new(MAC, IpCidr::new(IpAddress::Ipv4(ADDRESS), PREFIX_LEN), now);
-        Ok(Relay { listeners, connections: Vec::new(), stack })
+    /// Begins to connect to `target` from local port `port`, on behalf of a host's client.
+    ///
+    /// # Errors
+    /// When the host's socket is broken, or the target no address to connect to.
+    pub(super) fn connect(
+        interface: &mut Interface,
+        host: TcpStream,
+        target: SocketAddrV4,
+        port: u16,
+        now: Instant,
+    ) -> io::Result<Self> {
+        host.set_nonblocking(true)?;
+        host.set_nodelay(true)?;
+        let buffer = |bytes| tcp::SocketBuffer::new(vec![0; bytes]);
+        let mut socket = tcp::Socket::new(buffer(RECEIVE_BYTES), buffer(SEND_BYTES));
+        socket.set_nagle_enabled(false);
+        // The stack sends once per batch of frames: what is acknowledged is then already as much as there is.
+        socket.set_ack_delay(None);
+        socket.set_timeout(Some(smol_duration(CONNECT_TIMEOUT)));
+        socket
+            .connect(interface.context(), (*target.ip(), target.port()), port)
+            .map_err(|_| io::Error::from(ErrorKind::AddrNotAvailable))?;
+        let mut sockets = SocketSet::new(Vec::with_capacity(1));
+        let socket = sockets.add(socket);
+        Ok(Self {
+            host,
+            sockets,
+            socket,
+            host_readable: true,
+            host_writable: true,
+            host_hung_up: false,
+            established: false,
+            host_ended: false,
+            guest_ended: false,
+            fin_queued: false,
+            settled: false,
+            said: Vec::new(),
+            heard: Vec::new(),
+            nudge_at: now + FIRST_NUDGE,
+            nudge_delay: FIRST_NUDGE,
+            probing: false,
+        })
     }
 
-    /// What to sleep on.
-    pub(super) fn poll_fds(&mut self) -> Vec<(BorrowedFd<'_>, PollFlags)> {
-        let mut fds: Vec<_> = if self.connections.len() < MAX_CONNECTIONS {
-            self.listeners.iter().map(|(listener, _)| (listener.as_fd(), PollFlags::IN)).collect()
-        } else {
-            Vec::new()
-        };
-        for connection in &self.connections {
-            let mut flags = PollFlags::empty();
-            let guest = self.stack.socket(connection.guest);
-            flags.set(PollFlags::IN, !connection.client_done && guest.can_send());
-            flags.set(PollFlags::OUT, connection.host_full);
-            if !flags.is_empty() {
-                fds.push((connection.host.as_fd(), flags));
-            }
-        }
-        fds
+    pub(super) fn host(&self) -> &TcpStream {
+        &self.host
     }
 
-    /// When a turn is due at the latest.
-    pub(super) fn poll_delay(&mut self, now: Instant) -> Option<Duration> {
-        self.stack.poll_delay(now)
+    /// Whom the relay talks to.
+    pub(super) fn remote(&self) -> Option<SocketAddrV4> {
+        let endpoint = self.sockets.get::<tcp::Socket<'_>>(self.socket).remote_endpoint()?;
+        let smoltcp::wire::IpAddress::Ipv4(address) = endpoint.addr;
+        Some(SocketAddrV4::new(address, endpoint.port))
     }
 
-    /// A frame from the LAN.
-    pub(super) fn handle_frame(&mut self, frame: &[u8]) {
-        self.stack.handle_frame(frame);
+    /// Takes a frame that is meant for this connection.
+    pub(super) fn handle_frame(
+        &mut self,
+        interface: &mut Interface,
+        at: smoltcp::time::Instant,
+        frame: &[u8],
+        out: &mut FrameQueue,
+    ) {
+        remember_ack(&mut self.heard, Some(frame));
+        interface.poll_ingress_single(at, &mut Nic { frame: Some(frame), out }, &mut self.sockets);
     }
 
-    /// Does what can be done. Returns whether anything was.
-    pub(super) fn turn(&mut self, now: Instant) -> bool {
-        let mut moved = self.accept();
-        moved |= self.stack.poll(now);
-        for connection in &mut self.connections {
-            moved |= connection.pump(&mut self.stack);
-        }
-        moved |= self.stack.poll(now);
-        let stack = &mut self.stack;
-        self.connections.retain(|connection| {
-            let over = stack.socket(connection.guest).state() == tcp::State::Closed;
-            if over {
-                connection.end();
-                stack.remove(connection.guest);
-            }
-            !over
+    /// Moves what can be moved, and sends what is to be sent.
+    pub(super) fn advance(
+        &mut self,
+        interface: &mut Interface,
+        now: Instant,
+        at: smoltcp::time::Instant,
+        out: &mut FrameQueue,
+    ) -> Fate {
+        let moved = self.exchange().unwrap_or_else(|error| {
+            tracing::debug!(%error, "forwarded connection broken by its client");
+            self.socket_mut().abort();
+            0
         });
-        moved
+        let frames = out.len();
+        self.send(interface, at, out);
+        if out.len() > frames {
+            remember_ack(&mut self.said, out.last());
+        }
+        if now >= self.nudge_at {
+            self.handle_stall(interface, now, at, out);
+            self.send(interface, at, out);
+        } else if moved > 0 || out.len() > frames {
+            self.note_progress(now);
+        }
+        self.fate()
     }
 
-    /// Frames for the LAN. Give the buffers back.
-    pub(super) fn take_frames(&mut self) -> Vec<Vec<u8>> {
-        self.stack.take_frames()
+    /// When to call [`Relay::advance`] again though nothing happened.
+    pub(super) fn deadline(
+        &self,
+        interface: &mut Interface,
+        at: smoltcp::time::Instant,
+        now: Instant,
+    ) -> Option<Instant> {
+        if self.settled {
+            return None;
+        }
+        let stack = interface.poll_at(at, &self.sockets).map(|due| {
+            // All that could be sent was. Should the stack say "now" all the same, it is not asked again without end.
+            let wait = if due > at { due - at } else { SmolDuration::ZERO };
+            now + Duration::from_micros(wait.total_micros()).max(SHORTEST_WAIT)
+        });
+        Some(stack.map_or(self.nudge_at, |stack| stack.min(self.nudge_at)))
     }
 
-    pub(super) fn give_back(&mut self, frames: Vec<Vec<u8>>) {
-        self.stack.give_back(frames);
+    /// The machine at `hardware_address` has just appeared at a port, perhaps after a failover: what either side sent
+    /// before may be lost. Returns whether that concerns this connection, which is then to be advanced.
+    pub(super) fn handle_appeared(&mut self, hardware_address: [u8; 6], now: Instant) -> bool {
+        let concerned = self.said.starts_with(&hardware_address) || self.heard.get(6..12) == Some(&hardware_address);
+        if concerned {
+            (self.nudge_at, self.nudge_delay) = (now, FIRST_NUDGE);
+        }
+        concerned
     }
 
-    fn accept(&mut self) -> bool {
-        let mut any = false;
-        for (listener, to) in &self.listeners {
-            while self.connections.len() < MAX_CONNECTIONS {
-                // An error concerns the one who connected, and he knows.
-                let Ok((host, _)) = listener.accept() else { break };
-                let ready = host.set_nonblocking(true).and_then(|()| host.set_nodelay(true));
-                if let (Ok(()), Some(guest)) = (ready, self.stack.connect(*to)) {
-                    self.connections.push(Connection::new(host, guest));
-                    any = true;
-                }
+    /// Breaks the host's side too: RST instead of an end of stream, which would look as if everything had been said.
+    pub(super) fn reset_host(&self) {
+        // Best effort: the descriptor is closed right after.
+        let _ = socket2::SockRef::from(&self.host).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Nothing has moved for a while: whoever is stuck is made to send again (see [`nudge`]). And while we have data to
+    /// send, the guest is asked for its window by keep-alives.
+    fn handle_stall(
+        &mut self,
+        interface: &mut Interface,
+        now: Instant,
+        at: smoltcp::time::Instant,
+        out: &mut FrameQueue,
+    ) {
+        for frame in nudge::frames(&self.said) {
+            out.push(&frame);
+        }
+        if self.established && self.socket_mut().send_queue() > 0 {
+            for frame in nudge::frames(&self.heard) {
+                interface.poll_ingress_single(at, &mut Nic { frame: Some(&frame), out }, &mut self.sockets);
+            }
+            if !self.probing {
+                self.probing = true;
+                self.socket_mut().set_keep_alive(Some(PROBE_INTERVAL));
             }
         }
-        any
+        self.nudge_at = now + self.nudge_delay;
+        self.nudge_delay = (self.nudge_delay * 2).min(LAST_NUDGE);
+    }
+
+    fn note_progress(&mut self, now: Instant) {
+        self.nudge_at = now + FIRST_NUDGE;
+        self.nudge_delay = FIRST_NUDGE;
+        // Probes are frames too, so only an empty buffer shows that the guest takes data again.
+        if self.probing && self.socket_mut().send_queue() == 0 {
+            self.probing = false;
+            self.socket_mut().set_keep_alive(None);
+        }
+    }
+
+    fn socket_mut(&mut self) -> &mut tcp::Socket<'static> {
+        self.sockets.get_mut(self.socket)
+    }
+
+    /// Moves bytes and ends of stream both ways; returns how many bytes.
+    fn exchange(&mut self) -> io::Result<usize> {
+        if self.host_hung_up {
+            self.host_hung_up = false;
+            if let Some(error) = self.host.take_error()? {
+                return Err(error);
+            }
+        }
+        let moved = self.guest_to_host()? + self.host_to_guest()?;
+        self.note_state();
+        Ok(moved)
+    }
+
+    fn guest_to_host(&mut self) -> io::Result<usize> {
+        let Self { host, sockets, socket, host_writable, .. } = self;
+        let socket = sockets.get_mut::<tcp::Socket<'_>>(*socket);
+        let mut moved = 0;
+        while *host_writable && socket.can_recv() {
+            let count = socket
+                .recv(|bytes| match attempt(host_writable, || host.write(bytes)) {
+                    Ok(count) => (count, Ok(count)),
+                    Err(error) => (0, Err(error)),
+                })
+                .unwrap_or(Ok(0))?;
+            moved += count;
+        }
+        let ended = !socket.can_recv() && matches!(socket.recv(|_| (0, ())), Err(RecvError::Finished));
+        if ended && !self.guest_ended {
+            self.guest_ended = true;
+            match self.host.shutdown(Shutdown::Write) {
+                Err(error) if error.kind() != ErrorKind::NotConnected => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(moved)
+    }
+
+    fn host_to_guest(&mut self) -> io::Result<usize> {
+        let Self { host, sockets, socket, host_readable, host_ended, .. } = self;
+        let socket = sockets.get_mut::<tcp::Socket<'_>>(*socket);
+        let mut moved = 0;
+        while *host_readable && !*host_ended && socket.can_send() {
+            let count = socket
+                .send(|room| match attempt(host_readable, || host.read(room)) {
+                    Ok(count) => (count, Ok(count)),
+                    Err(error) => (0, Err(error)),
+                })
+                .unwrap_or(Ok(0))?;
+            // A read of nothing that did not say "later" is the end.
+            *host_ended = count == 0 && *host_readable;
+            moved += count;
+        }
+        if self.host_ended && !self.fin_queued && socket.may_send() {
+            self.fin_queued = true;
+            socket.close();
+        }
+        Ok(moved)
+    }
+
+    fn note_state(&mut self) {
+        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.socket);
+        if !self.established && !matches!(socket.state(), State::SynSent | State::Closed) {
+            self.established = true;
+            socket.set_timeout(Some(smol_duration(SILENCE_TIMEOUT)));
+        }
+    }
+
+    /// Lets the stack send all that it has to.
+    fn send(&mut self, interface: &mut Interface, at: smoltcp::time::Instant, out: &mut FrameQueue) {
+        // At the end of TIME-WAIT the stack would throw away what the host has not taken yet.
+        if self.settled {
+            return;
+        }
+        let mut nic = Nic { frame: None, out };
+        while interface.poll_egress(at, &mut nic, &mut self.sockets) == PollResult::SocketStateChanged {}
+        self.settled = self.socket_mut().state() == State::TimeWait;
+    }
+
+    fn fate(&mut self) -> Fate {
+        let (fin_queued, guest_ended) = (self.fin_queued, self.guest_ended);
+        let socket = self.socket_mut();
+        match socket.state() {
+            State::TimeWait if guest_ended => Fate::Done,
+            // In order only if the last to be said was our end of stream, and all before it was acknowledged.
+            State::Closed if fin_queued && guest_ended && socket.send_queue() == 0 => Fate::Done,
+            State::Closed if fin_queued && socket.can_recv() && socket.send_queue() == 0 => Fate::Alive,
+            State::Closed => Fate::Broken,
+            _ => Fate::Alive,
+        }
     }
 }
 
-impl Connection {
-    fn new(host: TcpStream, guest: SocketHandle) -> Connection {
-        Connection { host, guest, client_done: false, guest_done: false, host_full: false, broken: false }
+fn remember_ack(last: &mut Vec<u8>, frame: Option<&[u8]>) {
+    if let Some(frame) = frame.filter(|frame| nic::is_pure_ack(frame)) {
+        last.clear();
+        last.extend_from_slice(frame);
     }
+}
 
-    /// Moves bytes both ways. Returns whether any moved.
-    fn pump(&mut self, stack: &mut Stack) -> bool {
-        let guest = stack.socket(self.guest);
-        let result = self.to_guest(guest).and_then(|sent| Ok(sent | self.to_client(guest)?));
-        match result {
-            Ok(moved) => moved,
-            Err(error) => {
-                tracing::debug!("a client broke its connection: {error}");
-                self.broken = true;
-                guest.abort();
-                true
+/// Runs a call on the host's socket; one that would block clears `ready` and counts as nothing moved.
+fn attempt(ready: &mut bool, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                *ready = false;
+                return Ok(0);
             }
+            result => return result,
         }
     }
+}
 
-    fn to_guest(&mut self, guest: &mut tcp::Socket<'_>) -> io::Result<bool> {
-        let mut moved = false;
-        while !self.client_done && guest.can_send() {
-            let mut result = Ok(0);
-            let sent = guest.send(|buffer| {
-                result = (&self.host).read(buffer);
-                let count = *result.as_ref().unwrap_or(&0);
-                (count, count)
-            });
-            match result {
-                Ok(0) => {
-                    self.client_done = true;
-                    guest.close();
-                }
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-            moved |= sent.is_ok_and(|sent| sent > 0);
-        }
-        Ok(moved)
-    }
-
-    fn to_client(&mut self, guest: &mut tcp::Socket<'_>) -> io::Result<bool> {
-        let mut moved = false;
-        self.host_full = false;
-        while guest.can_recv() {
-            let mut result = Ok(0);
-            let received = guest.recv(|data| {
-                result = (&self.host).write(data);
-                let count = *result.as_ref().unwrap_or(&0);
-                (count, count)
-            });
-            match result {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.host_full = true;
-                    break;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-            moved |= received.is_ok_and(|received| received > 0);
-        }
-        let finished = matches!(
-            guest.state(),
-            tcp::State::CloseWait | tcp::State::LastAck | tcp::State::Closing | tcp::State::TimeWait
-        );
-        if finished && !guest.can_recv() && !self.guest_done {
-            self.guest_done = true;
-            self.host.shutdown(Shutdown::Write)?;
-            moved = true;
-        }
-        Ok(moved)
-    }
-
-    /// The guest's side is over. If it did not end in order, the client's must not look as if it had.
-    fn end(&self) {
-        if !(self.guest_done && self.client_done) && !self.broken {
-            // Closing then resets. Fails only for a socket that is gone.
-            let _ = socket2::SockRef::from(&self.host).set_linger(Some(Duration::ZERO));
-        }
-    }
+fn smol_duration(duration: Duration) -> SmolDuration {
+    SmolDuration::from_micros(duration.as_micros() as u64)
 }

@@ -10,7 +10,7 @@ use std::vec;
 fn converse(service: &mut Service, input: &[u8], pieces: &[usize]) -> (Vec<u8>, bool) {
     let mut session = Session::new();
     let mut said = Vec::new();
-    let mut at = 0;
+    let mut at: usize = 0;
     let mut sizes = pieces.iter().copied().cycle();
     loop {
         let size = sizes.next().unwrap_or(usize::MAX).max(1);
@@ -40,26 +40,80 @@ fn a_conversation() {
     let mut service = service();
     service.now_ns = 42;
     for (request, status, body) in [
-        ("GET /kv/a HTTP/1.1\r\nHost: x\r\n\r\n", "404 Not Found", "404 Not Found\n"),
-        ("PUT /kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", "201 Created", ""),
-        ("PUT /kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcd", "204 No Content", ""),
-        ("\r\nGET /kv/a HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", "abcd"),
+        (
+            "GET /kv/a HTTP/1.1\r\nHost: x\r\n\r\n",
+            "404 Not Found",
+            "404 Not Found\n",
+        ),
+        (
+            "PUT /kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
+            "201 Created",
+            "",
+        ),
+        (
+            "PUT /kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcd",
+            "204 No Content",
+            "",
+        ),
+        (
+            "\r\nGET /kv/a HTTP/1.1\r\nHost: x\r\n\r\n",
+            "200 OK",
+            "abcd",
+        ),
         ("HEAD /kv/a HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", ""),
-        ("PUT /kv/e HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", "201 Created", ""),
+        (
+            "PUT /kv/e HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+            "201 Created",
+            "",
+        ),
         ("GET /kv/e HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", ""),
         ("GET /time HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", "42\n"),
-        ("POST /dirty/7 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nxx", "200 OK", "7\n"),
-        ("GET /dirty/99 HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", "16\n"),
-        ("HEAD /dirty/9 HTTP/1.1\r\nHost: x\r\n\r\n", "405 Method Not Allowed", ""),
-        ("DELETE /kv/a HTTP/1.1\r\nHost: x\r\n\r\n", "405 Method Not Allowed", ""),
-        ("GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", "404 Not Found", "404 Not Found\n"),
-        ("GET /bytes/x HTTP/1.1\r\nHost: x\r\n\r\n", "400 Bad Request", "400 Bad Request\n"),
+        (
+            "POST /dirty/7 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nxx",
+            "200 OK",
+            "7\n",
+        ),
+        (
+            "GET /dirty/99 HTTP/1.1\r\nHost: x\r\n\r\n",
+            "200 OK",
+            "16\n",
+        ),
+        (
+            "HEAD /dirty/9 HTTP/1.1\r\nHost: x\r\n\r\n",
+            "405 Method Not Allowed",
+            "",
+        ),
+        (
+            "DELETE /kv/a HTTP/1.1\r\nHost: x\r\n\r\n",
+            "405 Method Not Allowed",
+            "",
+        ),
+        (
+            "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n",
+            "404 Not Found",
+            "404 Not Found\n",
+        ),
+        (
+            "GET /bytes/x HTTP/1.1\r\nHost: x\r\n\r\n",
+            "400 Bad Request",
+            "400 Bad Request\n",
+        ),
         ("GET /bytes/0 HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", ""),
-        ("GET /kv/%41 HTTP/1.1\r\nHost: x\r\n\r\n", "400 Bad Request", "400 Bad Request\n"),
+        (
+            "GET /kv/%41 HTTP/1.1\r\nHost: x\r\n\r\n",
+            "400 Bad Request",
+            "400 Bad Request\n",
+        ),
     ] {
         let (said, closes) = ask(&mut service, request);
-        assert!(said.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{request:?}: {said:?}");
-        assert!(said.contains("Connection: keep-alive\r\n"), "{request:?}: {said:?}");
+        assert!(
+            said.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+            "{request:?}: {said:?}"
+        );
+        assert!(
+            said.contains("Connection: keep-alive\r\n"),
+            "{request:?}: {said:?}"
+        );
         assert_eq!(said.split_once("\r\n\r\n").unwrap().1, body, "{request:?}");
         assert!(!closes, "{request:?}");
     }
@@ -72,23 +126,52 @@ fn errors_that_close() {
         ("nonsense\r\n\r\n", "400 Bad Request"),
         ("GET / HTTP/1.1\r\n\r\n", "400 Bad Request"),
         (&long, "431 Request Header Fields Too Large"),
-        ("PUT /kv/a HTTP/1.1\r\nHost: x\r\n\r\n", "411 Length Required"),
-        ("PUT /kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n\r\n", "413 Content Too Large"),
-        ("PUT /kv/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "501 Not Implemented"),
-        ("GET / HTTP/1.1\r\nHost: x\r\nExpect: more\r\n\r\n", "417 Expectation Failed"),
+        (
+            "PUT /kv/a HTTP/1.1\r\nHost: x\r\n\r\n",
+            "411 Length Required",
+        ),
+        (
+            "PUT /kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n\r\n",
+            "413 Content Too Large",
+        ),
+        (
+            "PUT /kv/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "501 Not Implemented",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: x\r\nExpect: more\r\n\r\n",
+            "417 Expectation Failed",
+        ),
         ("GET / HTTP/3.0\r\n\r\n", "505 HTTP Version Not Supported"),
     ] {
-        let (said, closes) = ask(&mut service(), &format!("{request}GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
-        assert!(said.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{request:?}: {said:?}");
-        assert!(said.contains("Connection: close\r\n"), "{request:?}: {said:?}");
-        assert_eq!(said.matches("HTTP/1.1").count(), 1, "nothing is answered after an error: {said:?}");
+        let (said, closes) = ask(
+            &mut service(),
+            &format!("{request}GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
+        );
+        assert!(
+            said.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+            "{request:?}: {said:?}"
+        );
+        assert!(
+            said.contains("Connection: close\r\n"),
+            "{request:?}: {said:?}"
+        );
+        assert_eq!(
+            said.matches("HTTP/1.1").count(),
+            1,
+            "nothing is answered after an error: {said:?}"
+        );
         assert!(closes);
     }
 }
 
 #[test]
 fn continue_is_said_only_when_the_body_is_wanted() {
-    let put = |length| format!("PUT /kv/a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n");
+    let put = |length| {
+        format!(
+            "PUT /kv/a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
     let (said, _) = ask(&mut service(), &put(3));
     assert_eq!(said, "HTTP/1.1 100 Continue\r\n\r\n");
     let (said, closes) = ask(&mut service(), &put(65537));
@@ -98,8 +181,17 @@ fn continue_is_said_only_when_the_body_is_wanted() {
 #[test]
 fn a_full_store_says_so_and_goes_on() {
     let mut service = Service::new(Store::new(1000, 0));
-    let (said, closes) = ask(&mut service, &format!("PUT /kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n{}", "x".repeat(2000)));
-    assert!(said.starts_with("HTTP/1.1 507 Insufficient Storage\r\n") && !closes, "{said:?}");
+    let (said, closes) = ask(
+        &mut service,
+        &format!(
+            "PUT /kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n{}",
+            "x".repeat(2000)
+        ),
+    );
+    assert!(
+        said.starts_with("HTTP/1.1 507 Insufficient Storage\r\n") && !closes,
+        "{said:?}"
+    );
 }
 
 proptest! {

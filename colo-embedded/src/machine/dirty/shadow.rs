@@ -66,7 +66,9 @@ impl DirtyTracker for ShadowLog {
     }
 
     fn page_will_be_written(&mut self, ram: &GuestRam, pfn: Pfn, content: &Page) {
-        let Some(shadow) = self.shadow(pfn) else { return };
+        let Some(shadow) = self.shadow(pfn) else {
+            return;
+        };
         // What the guest wrote here before is not to be forgotten.
         if ram.is_populated(pfn).unwrap_or(true) && ram.page_differs(pfn, shadow) {
             ram.mark_device_dirty(pfn);

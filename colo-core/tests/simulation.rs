@@ -1,0 +1,107 @@
+//! A simulation of both engines, with everything around them that a session does, over a fake network, with a model guest and
+//! clients: deterministic, one seed after the other. Whatever breaks, and whenever, nothing may ever become visible that the
+//! survivor could not have said.
+//!
+//! `COLO_SIM_SEEDS=N` runs N seeds of each kind, `COLO_SIM_SEED=X` runs one, and says what happens in it.
+
+#![allow(unreachable_pub, reason = "a test is one crate of its own")]
+#![allow(dead_code, reason = "what is kept is printed when a seed fails")]
+#![allow(clippy::too_many_arguments, clippy::wrong_self_convention)]
+
+#[path = "simulation/check.rs"]
+mod check;
+#[path = "simulation/client.rs"]
+mod client;
+#[path = "simulation/faults.rs"]
+mod faults;
+#[path = "simulation/frames.rs"]
+mod frames;
+#[path = "simulation/guest.rs"]
+mod guest;
+#[path = "simulation/guest_tcp.rs"]
+mod guest_tcp;
+#[path = "simulation/points.rs"]
+mod points;
+#[path = "simulation/primary.rs"]
+mod primary;
+#[path = "simulation/primary_net.rs"]
+mod primary_net;
+#[path = "simulation/rng.rs"]
+mod rng;
+#[path = "simulation/secondary.rs"]
+mod secondary;
+#[path = "simulation/secondary_net.rs"]
+mod secondary_net;
+#[path = "simulation/visible.rs"]
+mod visible;
+#[path = "simulation/wires.rs"]
+mod wires;
+#[path = "simulation/world.rs"]
+mod world;
+
+use check::Failure;
+use colo_core::peer::Mode;
+use world::{Scenario, World};
+
+/// Seeds of each kind, unless told otherwise.
+const SEEDS: u64 = 600;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// Runs the seeds, and shows the first few that fail.
+fn run(mode: Mode, fenced: bool, faults: bool, share: u64) {
+    let one = number("COLO_SIM_SEED");
+    let seeds = match one {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("COLO_SIM_SEEDS").unwrap_or(SEEDS) / share,
+    };
+    let scenario = |seed| Scenario { mode, seed, fenced, faults, trace: one.is_some() };
+    let mut takeovers = 0;
+    let failures: Vec<Failure> = seeds
+        .clone()
+        .filter_map(|seed| {
+            let mut world = World::new(scenario(seed));
+            let result = world.run();
+            takeovers += world.takeovers;
+            result.err()
+        })
+        .collect();
+    for failure in failures.iter().take(5) {
+        println!("{failure}");
+    }
+    println!("{mode:?}: {} seeds, {takeovers} takeovers, {} failures", seeds.count(), failures.len());
+    assert!(failures.is_empty(), "{} seeds failed", failures.len());
+}
+
+#[test]
+fn lock_step_survives_everything() {
+    run(Mode::Colo, true, true, 1);
+}
+
+#[test]
+fn remus_survives_everything() {
+    run(Mode::Remus, true, true, 1);
+}
+
+#[test]
+fn lock_step_without_a_fence_never_goes_wrong_before_it_splits() {
+    run(Mode::Colo, false, true, 6);
+}
+
+#[test]
+fn remus_without_a_fence_never_goes_wrong_before_it_splits() {
+    run(Mode::Remus, false, true, 6);
+}
+
+#[test]
+fn lock_step_goes_on_when_nothing_breaks() {
+    run(Mode::Colo, true, false, 6);
+}
+
+#[test]
+fn remus_goes_on_when_nothing_breaks() {
+    run(Mode::Remus, true, false, 6);
+}

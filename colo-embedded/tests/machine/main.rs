@@ -1,0 +1,8 @@
+//! The machine, tried with guest programs of a few instructions. Needs no privilege.
+
+mod dirty;
+mod lifecycle;
+mod programs;
+mod rings;
+mod state;
+mod support;
