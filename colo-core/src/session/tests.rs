@@ -5,14 +5,14 @@ use super::secondary_net::SecondaryNetHandle;
 use super::{net_loop::Nic, primary, secondary_net};
 use crate::checkpoint::{PrimaryNet, SecondaryNet};
 use crate::compare::CompareConfig;
+use crate::domain::Control;
 use crate::domain::model::ModelDomain;
-use crate::domain::{Control, DomainSpec};
 use crate::failover::Loss;
 use crate::ids::Epoch;
 use crate::net::gate::Gate;
 use crate::net::memory::{MemoryPort, pair};
 use crate::net::{Frame, Port};
-use crate::peer::{GoodbyeReason, Message, Mode, NetChannel, Queued, ShutdownHandle, StateChannel};
+use crate::peer::{Channel, GoodbyeReason, Hello, Message, Mode, NetChannel, Queued, ShutdownHandle, StateChannel};
 use crossbeam_channel::bounded;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
@@ -37,8 +37,9 @@ fn state_channel() -> (ShutdownHandle, StateChannel) {
     (ours.shutdown_handle().unwrap(), theirs)
 }
 
-fn spec() -> DomainSpec {
-    ModelDomain::new("web", 1).spec().clone()
+fn hello() -> Hello {
+    let spec = ModelDomain::new("web", 1).spec().clone();
+    Hello { channel: Channel::Net, session: 1, mode: Mode::Colo, heartbeat_ms: 60_000, spec }
 }
 
 /// A port with one frame. Just before that is taken, the peer says goodbye, and closes its end with something unread in it: what
@@ -87,7 +88,7 @@ fn a_secondary_hears_a_goodbye_though_sending_fails_first() {
     let (guest, _guest_end) = LeavingPort::new(theirs.into_net());
     let (shutdown, _state) = state_channel();
     let (alerts, alerted) = bounded(8);
-    let mut net = SecondaryNetHandle::new(&spec(), vec![guest], ours.into_net(), shutdown, HEARTBEAT, alerts).unwrap();
+    let mut net = SecondaryNetHandle::new(&hello(), vec![guest], ours.into_net(), shutdown, HEARTBEAT, alerts).unwrap();
     net.begin_epoch(Epoch::FIRST, Vec::new()).unwrap();
     let running = net.clone();
     let thread = std::thread::spawn(move || running.run().map_err(|error| error.to_string()));
