@@ -5,8 +5,8 @@ use super::secondary_net::SecondaryNetHandle;
 use super::{net_loop::Nic, primary, secondary_net};
 use crate::checkpoint::{PrimaryNet, SecondaryNet};
 use crate::compare::CompareConfig;
-use crate::domain::Control;
 use crate::domain::model::ModelDomain;
+use crate::domain::{Control, DomainSpec};
 use crate::failover::Loss;
 use crate::ids::Epoch;
 use crate::net::gate::Gate;
@@ -38,8 +38,11 @@ fn state_channel() -> (ShutdownHandle, StateChannel) {
 }
 
 fn hello() -> Hello {
-    let spec = ModelDomain::new("web", 1).spec().clone();
-    Hello { channel: Channel::Net, session: 1, mode: Mode::Colo, heartbeat_ms: 60_000, spec }
+    Hello { channel: Channel::State, session: 1, mode: Mode::Colo, heartbeat_ms: 100, spec: spec() }
+}
+
+fn spec() -> DomainSpec {
+    ModelDomain::new("web", 1).spec().clone()
 }
 
 /// A port with one frame. Just before that is taken, the peer says goodbye, and closes its end with something unread in it: what
@@ -51,7 +54,7 @@ struct LeavingPort {
 
 impl LeavingPort {
     /// The port, and the other end, to be kept.
-    fn new(peer: NetChannel) -> (Box<dyn Port>, MemoryPort) {
+    fn over(peer: NetChannel) -> (Box<dyn Port>, MemoryPort) {
         let (mut other, port) = pair(8).unwrap();
         assert_eq!(other.send(&[Frame::from_static(&[0; 60])]).unwrap(), 1);
         (Box::new(LeavingPort { port, peer: Some(peer) }), other)
@@ -85,7 +88,7 @@ impl Port for LeavingPort {
 #[test]
 fn a_secondary_hears_a_goodbye_though_sending_fails_first() {
     let (ours, theirs) = connection();
-    let (guest, _guest_end) = LeavingPort::new(theirs.into_net());
+    let (guest, _guest_end) = LeavingPort::over(theirs.into_net());
     let (shutdown, _state) = state_channel();
     let (alerts, alerted) = bounded(8);
     let mut net = SecondaryNetHandle::new(&hello(), vec![guest], ours.into_net(), shutdown, HEARTBEAT, alerts).unwrap();
@@ -102,7 +105,7 @@ fn a_secondary_hears_a_goodbye_though_sending_fails_first() {
 #[test]
 fn a_primary_hears_a_goodbye_though_sending_fails_first() {
     let (ours, theirs) = connection();
-    let (lan, _clients) = LeavingPort::new(theirs.into_net());
+    let (lan, _clients) = LeavingPort::over(theirs.into_net());
     let (_guest_end, guest) = pair(8).unwrap();
     let (shutdown, _state) = state_channel();
     let (alerts, alerted) = bounded(8);

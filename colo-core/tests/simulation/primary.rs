@@ -169,9 +169,8 @@ impl PrimaryHost {
                 let (until, reason) = (*until, reason.clone());
                 self.hear_farewell(until <= now, reason);
             }
-            Doing::Fencing { why } => {
+            Doing::Fencing { .. } => {
                 if fence() {
-                    let why = why.clone();
                     self.went_on_alone = true;
                     self.serve_unprotected();
                 }
