@@ -499,7 +499,7 @@ impl Engine<'_> {
         match farewell {
             Ok(Farewell::Heard) => self.serve_unprotected(why),
             Ok(Farewell::Promoted) => self.lost(&Loss::Goodbye(GoodbyeReason::Promoted)),
-            Ok(Farewell::Unheard) => self.lost(&Loss::Closed),
+            Ok(Farewell::Unheard) => self.lost(&Loss::Broken(format!("no answer to a goodbye ({why})"))),
             Err(error) => Outcome::Failed(error.to_string()),
         }
     }

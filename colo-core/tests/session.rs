@@ -1,0 +1,21 @@
+//! Whole sessions over loopback TCP, with the model domain on both sides: the test is the guests and their client.
+//!
+//! No test waits for time to pass: each waits for an event, and a deadline turns a hang into a failure. That something has *not*
+//! happened is looked at when whatever could have done it is known to have run.
+
+#[path = "session/greeting.rs"]
+mod greeting;
+#[path = "session/lifecycle.rs"]
+mod lifecycle;
+#[path = "session/loss.rs"]
+mod loss;
+#[path = "session/machine.rs"]
+mod machine;
+#[path = "session/output.rs"]
+mod output;
+#[path = "session/peers.rs"]
+mod peers;
+#[path = "session/rig.rs"]
+mod rig;
+#[path = "session/takeover.rs"]
+mod takeover;

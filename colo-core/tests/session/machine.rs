@@ -1,0 +1,352 @@
+//! Model machines, with the guest's ends in the hands of the test.
+
+use crate::rig::deadline;
+use colo_core::domain::model::ModelDomain;
+use colo_core::domain::{
+    Control, DirtyBitmap, DirtyLog, Domain, DomainError, DomainSpec, Host, Machine, Pages, RunState, State, StateRecord,
+};
+use colo_core::ids::{PAGE_SIZE, Pfn};
+use colo_core::net::memory::{MemoryPort, pair};
+use colo_core::net::{Frame, Port};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+/// Frames under way on a model's network: more than any test sends.
+const CAPACITY: usize = 1024;
+
+/// Pages of a model machine.
+const PAGES: u64 = 32;
+
+/// A machine for a session, and the guest in it for the test.
+pub(crate) fn machine(spec: DomainSpec) -> (Machine, Guest) {
+    let vcpu =
+        Arc::new(Mutex::new(Inside { domain: ModelDomain::from_spec(spec.clone()), crashed: false, gone: false }));
+    let (guest_end, host_end) = pair(CAPACITY).unwrap();
+    let (quiet, settled) = unbounded();
+    let nic = Watched { port: host_end, busy: false, quiet };
+    let domain = Box::new(Shared { spec, inside: vcpu.clone() });
+    (Machine { domain, nics: vec![Box::new(nic)] }, Guest { inside: vcpu, nic: End::new(guest_end), settled })
+}
+
+/// The machine that the tests protect.
+pub(crate) fn spec() -> DomainSpec {
+    ModelDomain::new("web", PAGES).spec().clone()
+}
+
+/// What runs in a model machine: the test.
+pub(crate) struct Guest {
+    inside: Arc<Mutex<Inside>>,
+    /// Its network card.
+    pub(crate) nic: End,
+    settled: Receiver<()>,
+}
+
+struct Inside {
+    domain: ModelDomain,
+    crashed: bool,
+    /// Destroyed by its host.
+    gone: bool,
+}
+
+impl Guest {
+    /// Writes into its memory, as a running guest does.
+    pub(crate) fn store(&self, offset: usize, data: &[u8]) {
+        self.lock().domain.store(offset, data);
+    }
+
+    /// Its whole memory.
+    pub(crate) fn ram(&self) -> Vec<u8> {
+        self.lock().domain.ram().to_vec()
+    }
+
+    /// What stands for its vCPU.
+    pub(crate) fn registers(&self) -> Vec<u8> {
+        self.lock().domain.registers.clone()
+    }
+
+    /// Sets them.
+    pub(crate) fn set_registers(&self, registers: &[u8]) {
+        self.lock().domain.registers = registers.to_vec();
+    }
+
+    /// Shuts down by itself.
+    pub(crate) fn shut_down(&self) {
+        self.lock().domain.destroy();
+    }
+
+    /// Crashes.
+    pub(crate) fn crash(&self) {
+        self.lock().crashed = true;
+    }
+
+    /// Whether its host has destroyed it.
+    pub(crate) fn is_destroyed(&self) -> bool {
+        self.lock().gone
+    }
+
+    /// What it does.
+    pub(crate) fn run_state(&self) -> RunState {
+        self.lock().domain.run_state()
+    }
+
+    /// Sends a frame, and waits until the host has taken it and done all that it can do with it.
+    pub(crate) fn say(&mut self, frame: &Frame) {
+        while self.settled.try_recv().is_ok() {}
+        self.nic.send(frame);
+        self.settled.recv_deadline(deadline()).expect("the host takes the guest's frame");
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap()
+    }
+}
+
+/// The test's end of a network.
+pub(crate) struct End {
+    port: MemoryPort,
+    received: VecDeque<Frame>,
+}
+
+impl End {
+    pub(crate) fn new(port: MemoryPort) -> Self {
+        End { port, received: VecDeque::new() }
+    }
+
+    pub(crate) fn send(&mut self, frame: &Frame) {
+        assert_eq!(self.port.send(std::slice::from_ref(frame)).expect("the other end is there"), 1, "there is room");
+    }
+
+    /// The next frame; waits for it.
+    pub(crate) fn next(&mut self) -> Frame {
+        loop {
+            if let Some(frame) = self.poll() {
+                return frame;
+            }
+            self.wait();
+        }
+    }
+
+    /// Whether nothing is here now.
+    pub(crate) fn is_silent(&mut self) -> bool {
+        let next = self.poll();
+        let silent = next.is_none();
+        self.received.extend(next);
+        silent
+    }
+
+    /// Waits until the other end is closed.
+    pub(crate) fn closed(&mut self) {
+        let mut frames = Vec::new();
+        while self.port.receive(&mut frames).is_ok() {
+            self.wait();
+        }
+    }
+
+    fn poll(&mut self) -> Option<Frame> {
+        if self.received.is_empty() {
+            let mut frames = Vec::new();
+            // The end of a network shows only once all has been received.
+            let _ = self.port.receive(&mut frames);
+            self.received.extend(frames);
+        }
+        self.received.pop_front()
+    }
+
+    fn wait(&self) {
+        let left = deadline().saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: 0 };
+        let fd = self.port.poll_fd();
+        let ready = poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).unwrap();
+        assert_eq!(ready, 1, "nothing came");
+    }
+}
+
+/// The host's end of a guest's card. Tells when it is found empty after something was taken: by then the net thread has
+/// been through its whole turn with that.
+struct Watched {
+    port: MemoryPort,
+    busy: bool,
+    quiet: Sender<()>,
+}
+
+impl Port for Watched {
+    fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.port.poll_fd()
+    }
+
+    fn receive(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize> {
+        let count = self.port.receive(frames)?;
+        if std::mem::replace(&mut self.busy, count > 0) && count == 0 {
+            // Nobody listens when the test is over.
+            let _ = self.quiet.send(());
+        }
+        Ok(count)
+    }
+
+    fn send(&mut self, frames: &[Frame]) -> io::Result<usize> {
+        self.port.send(frames)
+    }
+}
+
+/// A host that takes model machines in, and hands their guests to the test.
+pub(crate) struct ModelHost {
+    hypervisor: &'static str,
+    guests: Sender<Guest>,
+    lans: Sender<End>,
+}
+
+/// The test's view of a [`ModelHost`].
+pub(crate) struct HostView {
+    guests: Receiver<Guest>,
+    lans: Receiver<End>,
+}
+
+impl ModelHost {
+    pub(crate) fn new(hypervisor: &'static str) -> (Self, HostView) {
+        let (guests, guests_out) = unbounded();
+        let (lans, lans_out) = unbounded();
+        (ModelHost { hypervisor, guests, lans }, HostView { guests: guests_out, lans: lans_out })
+    }
+}
+
+impl HostView {
+    /// The guest of the next machine that is made.
+    pub(crate) fn guest(&self) -> Guest {
+        self.guests.recv_deadline(deadline()).expect("a machine is made")
+    }
+
+    /// The clients' end of the next network that is opened.
+    pub(crate) fn lan(&self) -> End {
+        self.lans.recv_deadline(deadline()).expect("the clients' network is opened")
+    }
+
+    /// Whether a network was opened: the machine may be seen there.
+    pub(crate) fn has_lan(&self) -> bool {
+        !self.lans.is_empty()
+    }
+}
+
+impl Host for ModelHost {
+    fn hypervisor(&self) -> &str {
+        self.hypervisor
+    }
+
+    fn create(&mut self, spec: &DomainSpec) -> Result<Machine, DomainError> {
+        let (machine, guest) = machine(spec.clone());
+        let _ = self.guests.send(guest);
+        Ok(machine)
+    }
+
+    fn open_lan(&mut self, _spec: &DomainSpec, _nic: usize) -> Result<Box<dyn Port>, DomainError> {
+        let (clients, ours) = pair(CAPACITY).map_err(DomainError::sys("eventfd"))?;
+        let _ = self.lans.send(End::new(clients));
+        Ok(Box::new(ours))
+    }
+}
+
+/// The session's hand on a machine whose guest the test holds.
+struct Shared {
+    spec: DomainSpec,
+    inside: Arc<Mutex<Inside>>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap()
+    }
+
+    fn alive(&self) -> Result<MutexGuard<'_, Inside>, DomainError> {
+        let inside = self.lock();
+        if inside.crashed { Err(DomainError::NotRunning(self.spec.name.clone())) } else { Ok(inside) }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.destroy();
+    }
+}
+
+impl Control for Shared {
+    fn spec(&self) -> &DomainSpec {
+        &self.spec
+    }
+
+    fn run_state(&self) -> RunState {
+        let inside = self.lock();
+        if inside.crashed { RunState::Crashed } else { inside.domain.run_state() }
+    }
+
+    fn suspend(&mut self) -> Result<(), DomainError> {
+        self.alive()?.domain.suspend()
+    }
+
+    fn resume(&mut self) -> Result<(), DomainError> {
+        self.alive()?.domain.resume()
+    }
+
+    fn destroy(&mut self) {
+        let mut inside = self.lock();
+        inside.gone = true;
+        inside.domain.destroy();
+    }
+}
+
+impl DirtyLog for Shared {
+    fn dirty_log_kind(&self) -> &'static str {
+        "model"
+    }
+
+    fn enable_dirty_log(&mut self) -> Result<(), DomainError> {
+        self.lock().domain.enable_dirty_log()
+    }
+
+    fn take_dirty(&mut self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        self.lock().domain.take_dirty(into)
+    }
+
+    fn disable_dirty_log(&mut self) -> Result<(), DomainError> {
+        self.lock().domain.disable_dirty_log()
+    }
+}
+
+impl Pages for Shared {
+    fn populated(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        self.lock().domain.populated(into)
+    }
+
+    fn read_pages(&self, pfns: &[Pfn], out: &mut [u8]) -> Result<(), DomainError> {
+        self.lock().domain.read_pages(pfns, out)
+    }
+
+    fn write_pages(&mut self, pfns: &[Pfn], data: &[u8]) -> Result<(), DomainError> {
+        self.lock().domain.write_pages(pfns, data)
+    }
+}
+
+impl State for Shared {
+    fn save_state(&mut self) -> Result<Vec<StateRecord>, DomainError> {
+        self.lock().domain.save_state()
+    }
+
+    fn check_state(&self, state: &[StateRecord]) -> Result<(), DomainError> {
+        self.lock().domain.check_state(state)
+    }
+
+    fn load_state(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
+        self.lock().domain.load_state(state)
+    }
+}
+
+/// Flips a byte of a page, behind everybody's back.
+pub(crate) fn corrupt(domain: &mut dyn Domain, pfn: Pfn) -> Result<(), DomainError> {
+    let mut page = [0; PAGE_SIZE];
+    domain.read_pages(&[pfn], &mut page)?;
+    page[100] ^= 1;
+    domain.write_pages(&[pfn], &page)
+}
