@@ -136,6 +136,9 @@ impl Forwarder {
     pub(super) fn handle_frame(&mut self, now: Instant, frame: &[u8]) {
         let at = self.at(now);
         let passing = nic::classify(frame);
+        if passing == Passing::Poison {
+            return;
+        }
         if let Passing::Tcp { from, to } = passing {
             let relay = self.relays.get_mut(&to).map(|watched| &mut watched.relay);
             if let Some(relay) = relay.filter(|relay| relay.remote() == Some(from)) {
@@ -296,3 +299,6 @@ fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,8 +78,10 @@ pub(super) enum Passing {
         /// The local port.
         to: u16,
     },
-    /// Anything else, malformed frames included.
+    /// Anything else.
     Other,
+    /// A frame that smoltcp 0.12 may not survive.
+    Poison,
 }
 
 /// Looks at a frame's headers; checks no more than where they are, which the stack does again, and fully.
@@ -96,6 +98,11 @@ pub(super) fn classify(frame: &[u8]) -> Passing {
         return Passing::Other;
     };
     let header_bytes = usize::from(ip[0] & 15) * 4;
+    // smoltcp trusts the header length (RFC 791, 3.1: at least 5 words), and may panic when it answers to nobody's address.
+    // Only a host that has none yet has that one, and it wants nothing from here.
+    if header_bytes < IPV4_HEADER_BYTES || ip[12..16] == [0; 4] {
+        return Passing::Poison;
+    }
     if ip[9] != PROTOCOL_TCP {
         return Passing::Other;
     }

@@ -8,6 +8,10 @@
 //! The remedy for both is to say the last acknowledgement again: it carries the window, and from the third duplicate on the
 //! sender goes back to what is not acknowledged (fast retransmit, RFC 5681, 3.2). Since only the third counts, and one with
 //! another window is no duplicate but begins the count anew, an acknowledgement with its window a step smaller goes first.
+//!
+//! And should the window be closed, the stack on this side is told that it is open by the least amount: what it then sends
+//! is the probe that it lacks. (Its keep-alives would not do: their byte, zero, has the number of the last byte sent, and
+//! would be taken for that one if that one was lost.)
 
 use super::fabric::HEADER_BYTES;
 use smoltcp::wire::{EthernetFrame, EthernetProtocol, IPV4_HEADER_LEN, IpProtocol, Ipv4Packet, TcpPacket};
@@ -46,6 +50,13 @@ impl LastSaid {
         let smaller = self.headers.map(|headers| with_window(headers, |window| window.saturating_sub(1)));
         let repeats = std::iter::repeat_n(with_checksums, REPEATS);
         std::iter::once(smaller).chain(repeats).flatten()
+    }
+
+    /// Only if the window was closed: the acknowledgement with the smallest one that is not. Never to be sent.
+    pub(super) fn probe(&self) -> Option<[u8; ACK_BYTES]> {
+        let headers = self.headers?;
+        let tcp = TcpPacket::new_unchecked(&headers[HEADER_BYTES + IPV4_HEADER_LEN..]);
+        (tcp.window_len() == 0).then(|| with_window(headers, |_| 1))
     }
 }
 
@@ -161,6 +172,16 @@ mod tests {
     #[test]
     fn a_closed_window_stays_closed() {
         assert!(nudge(&repr(TcpControl::None, 0, b"")).iter().all(|&(_, window, _)| window == 0));
+    }
+
+    #[test]
+    fn only_a_closed_window_is_probed() {
+        let mut last = LastSaid::default();
+        assert_eq!(last.probe(), None);
+        last.note(&frame(&repr(TcpControl::None, 0, b"abc")));
+        assert_eq!(parse(&last.probe().unwrap()), (3, 1, TcpControl::None));
+        last.note(&frame(&repr(TcpControl::None, 1, b"")));
+        assert_eq!(last.probe(), None);
     }
 
     #[test]

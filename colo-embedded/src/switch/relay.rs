@@ -34,9 +34,6 @@ pub(super) const LAST_NUDGE: Duration = Duration::from_secs(8);
 /// The shortest time before a connection is looked at again though nothing happened.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
-/// Time between probes of a guest that does not take data: guests answer no more than one a second (RFC 5961).
-const PROBE_INTERVAL: SmolDuration = SmolDuration::from_secs(1);
-
 /// Whether a connection goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -73,7 +70,6 @@ pub(super) struct Relay {
     heard: LastSaid,
     nudge_at: Instant,
     nudge_delay: Duration,
-    probing: bool,
 }
 
 impl Relay {
@@ -117,7 +113,6 @@ impl Relay {
             heard: LastSaid::default(),
             nudge_at: now + FIRST_NUDGE,
             nudge_delay: FIRST_NUDGE,
-            probing: false,
         })
     }
 
@@ -130,6 +125,12 @@ impl Relay {
         let endpoint = self.sockets.get::<tcp::Socket<'_>>(self.socket).remote_endpoint()?;
         let smoltcp::wire::IpAddress::Ipv4(address) = endpoint.addr;
         Some(SocketAddrV4::new(address, endpoint.port))
+    }
+
+    /// Bytes from the client that the guest has not acknowledged.
+    #[cfg(test)]
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.sockets.get::<tcp::Socket<'_>>(self.socket).send_queue()
     }
 
     /// Takes a frame that is meant for this connection.
@@ -206,8 +207,7 @@ impl Relay {
         let _ = socket2::SockRef::from(&self.host).set_linger(Some(Duration::ZERO));
     }
 
-    /// Nothing has moved for a while: whoever is stuck is made to send again (see [`super::nudge`]). And while we have data to
-    /// send, the guest is asked for its window by keep-alives.
+    /// Nothing has moved for a while: whoever is stuck is made to send again, we ourselves too (see [`super::nudge`]).
     fn handle_stall(
         &mut self,
         interface: &mut Interface,
@@ -219,12 +219,12 @@ impl Relay {
             out.push(&frame);
         }
         if self.established && self.socket_mut().send_queue() > 0 {
-            for frame in self.heard.nudge() {
-                interface.poll_ingress_single(at, &mut Nic { frame: Some(&frame), out }, &mut self.sockets);
-            }
-            if !self.probing {
-                self.probing = true;
-                self.socket_mut().set_keep_alive(Some(PROBE_INTERVAL));
+            let probe = self.heard.probe();
+            for frame in probe.into_iter().chain(self.heard.nudge()) {
+                let mut nic = Nic { frame: Some(&frame), out };
+                interface.poll_ingress_single(at, &mut nic, &mut self.sockets);
+                // What the probe allows must go before the window is said to be closed again.
+                self.send(interface, at, out);
             }
         }
         self.nudge_at = now + self.nudge_delay;
@@ -241,11 +241,6 @@ impl Relay {
     fn note_progress(&mut self, now: Instant) {
         self.nudge_at = now + FIRST_NUDGE;
         self.nudge_delay = FIRST_NUDGE;
-        // Probes are frames too, so only an empty buffer shows that the guest takes data again.
-        if self.probing && self.socket_mut().send_queue() == 0 {
-            self.probing = false;
-            self.socket_mut().set_keep_alive(None);
-        }
     }
 
     fn socket_mut(&mut self) -> &mut tcp::Socket<'static> {
