@@ -9,7 +9,8 @@ use std::process::Command;
 const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What the guest is made of; a change in any makes a new one.
-const INPUTS: [&str; 6] = ["abi.rs", "build.rs", "guest/Cargo.toml", "guest/Cargo.lock", "guest/build.rs", "guest/src"];
+const INPUTS: [&str; 7] =
+    ["abi.rs", "build.rs", "guest/Cargo.toml", "guest/Cargo.lock", "guest/build.rs", "guest/link.ld", "guest/src"];
 
 /// Variables that cargo or its user set for the host's build, and that would change the guest's: flags of another target,
 /// wrappers such as clippy's driver, another profile.

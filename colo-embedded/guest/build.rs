@@ -1,16 +1,20 @@
-//! Links the program (and nothing else: the library's tests are ordinary programs) for a machine without an operating system.
+//! Links the program as a static ELF at `IMAGE_BASE` that needs no start files and no libraries.
+//!
+//! These arguments go to the program only, so that the tests of the library link as usual.
 
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
-    // No C library, no start-up code, no dynamic linker; and where `abi::IMAGE_BASE` says.
-    for arg in [
+    let directory = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let script = format!("-Wl,-T,{directory}/link.ld");
+    for argument in [
         "-nostartfiles",
         "-nostdlib",
         "-static",
         "-no-pie",
-        "-Wl,--image-base=0x100400000",
         "-Wl,--build-id=none",
+        &script,
     ] {
-        println!("cargo::rustc-link-arg-bins={arg}");
+        println!("cargo:rustc-link-arg-bins={argument}");
     }
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=link.ld");
 }

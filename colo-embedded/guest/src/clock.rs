@@ -1,21 +1,22 @@
-//! The machine's clock: the host's, corrected so that it runs on over suspensions and moves.
+//! The machine's clock.
 
-use crate::hypercall;
-use colo_guest::abi::Shared;
 use core::sync::atomic::{Ordering, fence};
 
-/// The machine's time in ns. Never negative, and a little above zero at boot.
-pub(crate) fn now_ns(shared: &Shared) -> u64 {
+use crate::{hypercall, shared};
+
+/// The guest's time in ns: the host's clock, corrected so that it goes on across suspensions and moves to other hosts.
+///
+/// Correction and clock must belong together: if the monitor changed the correction in between (the machine was suspended,
+/// and may be on another host), both are read again.
+pub(crate) fn now_ns() -> u64 {
+    let shared = shared();
     loop {
-        let before = shared.clock_version.load(Ordering::Acquire);
-        let offset = shared.clock_offset_ns.load(Ordering::Relaxed);
-        let host = hypercall::host_clock_ns();
+        let version = shared.clock_version.load(Ordering::Acquire);
+        let offset_ns = shared.clock_offset_ns.load(Ordering::Relaxed);
+        let host_ns = hypercall::clock_monotonic_ns();
         fence(Ordering::Acquire);
-        // The same even number before and after: offset and host clock belong together, even if the machine was moved to
-        // another host between the two.
-        if before % 2 == 0 && shared.clock_version.load(Ordering::Relaxed) == before {
-            return u64::try_from(host.wrapping_add(offset)).unwrap_or(0);
+        if version % 2 == 0 && version == shared.clock_version.load(Ordering::Relaxed) {
+            return host_ns.wrapping_add_signed(offset_ns);
         }
-        core::hint::spin_loop();
     }
 }

@@ -1,79 +1,75 @@
-//! What the machine offers: the calls of [`abi`], and nothing else.
-//!
-//! The processor's state is saved and restored at any instruction, a call's too, so each may end with `EINTR` though nothing
-//! happened: callers look again.
+//! The machine's hypercalls, as `abi.rs` lists them: system calls of Linux on x86-64, by number.
 
-use colo_guest::abi;
-use core::arch::asm;
-use core::sync::atomic::AtomicU32;
+use core::{arch::asm, ptr, sync::atomic::AtomicU32};
+
+use colo_guest::abi::{DOORBELL_FD, HYPERCALL_CONSOLE, HYPERCALL_SHUTDOWN};
 
 const SYS_WRITE: u64 = 1;
 const SYS_FUTEX: u64 = 202;
 const SYS_CLOCK_GETTIME: u64 = 228;
 const FUTEX_WAIT: u64 = 0;
 const CLOCK_MONOTONIC: u64 = 1;
-const EINTR: i64 = -4;
-const MAX_CONSOLE_BYTES: usize = 4096;
+/// The longest text of one console call, in bytes.
+const CONSOLE_BYTES: usize = 4096;
+const NS_PER_S: u64 = 1_000_000_000;
 
+/// `struct timespec` of the kernel's 64-bit interface.
 #[repr(C)]
 struct Timespec {
     seconds: i64,
-    nanoseconds: i64,
+    ns: i64,
 }
 
-/// The host's `CLOCK_MONOTONIC`, in ns, without the machine's own offset.
-pub(crate) fn host_clock_ns() -> i64 {
-    let mut time = Timespec {
-        seconds: 0,
-        nanoseconds: 0,
-    };
+/// The host's `CLOCK_MONOTONIC`, in ns.
+pub(crate) fn clock_monotonic_ns() -> u64 {
+    let mut time = Timespec { seconds: 0, ns: 0 };
     loop {
-        // SAFETY: the kernel writes one `Timespec` to an address that is good for it.
+        // SAFETY: the call writes one `Timespec` where the pointer says.
         let result = unsafe {
-            call(
+            syscall(
                 SYS_CLOCK_GETTIME,
                 CLOCK_MONOTONIC,
-                &raw mut time as u64,
+                ptr::from_mut(&mut time) as u64,
                 0,
                 0,
             )
         };
+        // A suspension may end any call early: look again.
         if result == 0 {
-            return time.seconds * 1_000_000_000 + time.nanoseconds;
+            return time.seconds as u64 * NS_PER_S + time.ns as u64;
         }
     }
 }
 
-/// Sleeps until somebody wakes `word`, if it still is `seen`, or until the time is over, or for less.
-pub(crate) fn wait(word: &AtomicU32, seen: u32, timeout_ns: Option<u64>) {
-    let timeout = timeout_ns.map(|ns| Timespec {
-        seconds: (ns / 1_000_000_000) as i64,
-        nanoseconds: (ns % 1_000_000_000) as i64,
-    });
-    let timeout_address = timeout
-        .as_ref()
-        .map_or(0, |timeout| &raw const *timeout as u64);
-    // SAFETY: the word and the time-out live until the call returns. All results mean the same: look again.
+/// Sleeps while `word` is `value`, for at most `timeout_ns`. May return early.
+pub(crate) fn wait(word: &AtomicU32, value: u32, timeout_ns: u64) {
+    let time = Timespec {
+        seconds: (timeout_ns / NS_PER_S) as i64,
+        ns: (timeout_ns % NS_PER_S) as i64,
+    };
+    // SAFETY: the call reads the word and the time, both of which outlive it.
     unsafe {
-        call(
+        syscall(
             SYS_FUTEX,
             word.as_ptr() as u64,
             FUTEX_WAIT,
-            u64::from(seen),
-            timeout_address,
+            u64::from(value),
+            ptr::from_ref(&time) as u64,
         )
     };
 }
 
-/// Rings the doorbell.
+/// Tells the monitor of frames to take.
 pub(crate) fn ring_doorbell() {
-    let one = 1_u64;
-    // SAFETY: the kernel reads eight bytes that live until the call returns.
+    let count = 1u64;
+    // The one error that leaves the bell unrung is an interruption: the counter of an eventfd does not fill up so soon.
+    const EINTR: i64 = -4;
+    // SAFETY: the call reads 8 bytes where the pointer says.
     while unsafe {
-        call(
+        syscall(
             SYS_WRITE,
-            abi::DOORBELL_FD as u64,
-            &raw const one as u64,
+            DOORBELL_FD as u64,
+            ptr::from_ref(&count) as u64,
             8,
             0,
         )
@@ -81,13 +77,13 @@ pub(crate) fn ring_doorbell() {
     {}
 }
 
-/// Shows a text to the machine's operator.
+/// Shows text on the console.
 pub(crate) fn console(text: &str) {
-    for chunk in text.as_bytes().chunks(MAX_CONSOLE_BYTES) {
-        // SAFETY: the monitor reads `chunk`, which lives until the call returns.
+    for chunk in text.as_bytes().chunks(CONSOLE_BYTES) {
+        // SAFETY: the monitor reads the chunk, which outlives the call.
         unsafe {
-            call(
-                abi::HYPERCALL_CONSOLE,
+            syscall(
+                HYPERCALL_CONSOLE,
                 chunk.as_ptr() as u64,
                 chunk.len() as u64,
                 0,
@@ -97,19 +93,21 @@ pub(crate) fn console(text: &str) {
     }
 }
 
-/// Ends the machine.
+/// Ends the machine: `code` 0 in order, anything else a crash.
 pub(crate) fn shutdown(code: u64) -> ! {
     loop {
-        // SAFETY: takes no memory; and if it returns, it is called again.
-        unsafe { call(abi::HYPERCALL_SHUTDOWN, code, 0, 0, 0) };
+        // SAFETY: the call touches no memory.
+        unsafe { syscall(HYPERCALL_SHUTDOWN, code, 0, 0, 0) };
     }
 }
 
+/// A system call.
+///
 /// # Safety
-/// The arguments must be what the call asks for.
-unsafe fn call(number: u64, a: u64, b: u64, c: u64, d: u64) -> i64 {
-    let result;
-    // SAFETY: the caller vouches for the arguments; the kernel changes rax, rcx and r11, and the memory that they name.
+/// The caller vouches for the memory that the call reads and writes.
+unsafe fn syscall(number: u64, a: u64, b: u64, c: u64, d: u64) -> i64 {
+    let result: i64;
+    // SAFETY: the kernel keeps all registers but `rax`, `rcx` and `r11`; memory is the caller's responsibility.
     unsafe {
         asm!(
             "syscall",

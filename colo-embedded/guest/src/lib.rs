@@ -1,27 +1,37 @@
-//! The parts of the guest that do not touch its machine: what it serves, and how. Everything here is sans-IO, bounded by
-//! constants with a reason, and runs on the host in tests; `main.rs` adds the machine.
+//! The guest of colo's embedded hypervisor: a small unikernel that serves HTTP, a key-value store, and echo.
 //!
-//! * [`http`]: the head of a request, parsed.
-//! * [`session`]: one connection's conversation, as bytes in and bytes out.
-//! * [`service`]: what the routes do.
-//! * [`store`]: the key-value store and the arena of pages, with their checksum.
-//! * [`flow`]: which connection a packet belongs to.
-//! * [`window_probe`]: what smoltcp's TCP lacks.
-//! * [`mem`]: copying and comparing memory.
-//! * [`plan`]: how the memory is divided.
-//! * [`body`]: the reproducible bodies of `/bytes/N`.
+//! This library is all of it but the machine's own instructions: it uses no operating system, and its tests run on the
+//! host. The program (`main.rs`) adds the entry point, the hypercalls, the heap, and the loop that sleeps.
+//!
+//! [`machine::Machine::round`] is the whole life of the guest, again and again: take frames in from the card ([`device`]),
+//! serve the connections ([`pool`], [`session`], [`echo`]), send. Everything lies in guest memory.
+//!
+//! ```
+//! // What a client of `/bytes/16` gets, and how it checks it.
+//! let mut bytes = [0; 16];
+//! colo_guest::body::fill(0, &mut bytes);
+//! assert_eq!(colo_guest::body::first_difference(0, &bytes), None);
+//! ```
+
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 #[path = "../../abi.rs"]
 pub mod abi;
+pub mod arena;
 pub mod body;
-pub mod flow;
+pub mod device;
+pub mod echo;
 pub mod http;
-pub mod mem;
-pub mod plan;
+pub mod layout;
+pub mod machine;
+pub mod nudge;
+pub mod pool;
+pub mod reply;
 pub mod service;
 pub mod session;
 pub mod store;
-pub mod window_probe;
+pub mod sum;

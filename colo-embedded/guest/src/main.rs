@@ -1,104 +1,151 @@
-//! The embedded hypervisor's guest: a program without an operating system, whose machine is described in `abi.rs`. It speaks
-//! TCP/IP by smoltcp and serves what [`colo_guest::service`] lists, and an echo on port 7, TCP and UDP.
-//!
-//! Everything it is lies in its RAM and its registers, and it may be stopped, copied and continued elsewhere at any
-//! instruction. So there is nothing here that the monitor would have to know about: no thread, no file, no signal.
+//! The guest program: where the machine starts, and where it sleeps. What it does is in the library.
+
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
 mod clock;
-mod connection;
-mod device;
+mod heap;
 mod hypercall;
-mod network;
-mod symbols;
+mod runtime;
 
-use colo_guest::abi::{BOOT_MAGIC, BootInfo, PAGE_BYTES, RAM_BASE, Shared};
-use colo_guest::plan::Plan;
-use colo_guest::service::Service;
-use colo_guest::store::Store;
-use core::fmt::Write;
-use core::panic::PanicInfo;
-use device::Card;
-use network::Network;
-use talc::{ErrOnOom, Span, Talc, Talck, locking::AssumeUnlockable};
+use core::{
+    arch::global_asm,
+    fmt::Write,
+    panic::PanicInfo,
+    sync::atomic::{Ordering, fence},
+};
 
-/// What the stack may take of the memory's end. The deepest path, through smoltcp, takes some 16 KiB.
-const STACK_BYTES: u64 = 1 << 20;
+use colo_guest::{
+    abi::{BOOT_MAGIC, BootInfo, MAX_RAM_BYTES, MIN_RAM_BYTES, PAGE_BYTES, RAM_BASE, Shared},
+    arena::Arena,
+    device::Card,
+    layout::{Layout, STACK_BYTES},
+    machine::{Machine, Next},
+    service::State,
+    store::Store,
+};
 
-// SAFETY: the lock is never asked for twice, for there is one thread, and no signal handler.
 #[global_allocator]
-static ALLOCATOR: Talck<AssumeUnlockable, ErrOnOom> = Talc::new(ErrOnOom).lock();
+static HEAP: heap::Heap = heap::Heap::new();
 
-core::arch::global_asm!(
+/// The longest sleep: nothing depends on it.
+const SLEEP_LIMIT_NS: u64 = 3_600_000_000_000;
+
+// The first instruction. `rdi` is `RAM_BASE`, the stack is at the top of memory; the ABI wants `rsp` a multiple of 16 before
+// a call, and the direction flag clear.
+global_asm!(
     ".globl _start",
     "_start:",
-    // The outermost frame; and the stack as the C ABI wants it at a call.
-    "xor ebp, ebp",
+    "cld",
     "and rsp, -16",
-    "call {start}",
+    "xor ebp, ebp",
+    "call {main}",
     "ud2",
-    start = sym start,
+    main = sym main,
 );
 
-extern "C" fn start(ram_base: u64) -> ! {
-    assert_eq!(ram_base, RAM_BASE, "linked for another address");
-    // SAFETY: page 0 is the monitor's boot information, and does not change.
-    let boot = unsafe { &*(RAM_BASE as *const BootInfo) };
-    // SAFETY: page 1 is atomic words, there for as long as the machine.
-    let shared = unsafe { &*((RAM_BASE + PAGE_BYTES) as *const Shared) };
-    assert_eq!(boot.magic, BOOT_MAGIC, "no boot information");
-
-    let heap_bytes = (RAM_BASE + boot.ram_bytes - STACK_BYTES)
-        .checked_sub(boot.heap_start)
-        .expect("too little memory");
-    let heap = Span::from_base_size(boot.heap_start as *mut u8, heap_bytes as usize);
-    // SAFETY: the memory between the image and the stack is nobody else's.
-    unsafe { ALLOCATOR.lock().claim(heap) }.expect("no heap");
-
-    let plan = Plan::for_memory(boot.ram_bytes, heap_bytes);
-    let mut service = Service::new(Store::new(plan.store_bytes, plan.arena_pages));
-    service.booted_ns = clock::now_ns(shared);
-    // SAFETY: the memory is as the ABI says, and this is the only card.
-    let card = unsafe { Card::new(shared) };
-    let mut network = Network::new(boot, card, plan, service.booted_ns);
-    hypercall::console("colo's guest is up\n");
+extern "C" fn main(base: *mut u8) -> ! {
+    #[allow(clippy::cast_ptr_alignment, reason = "the start of a page")]
+    // SAFETY: the monitor wrote a `BootInfo` at the start of memory before the first instruction, and it does not change.
+    let boot = unsafe { &*base.cast::<BootInfo>() };
+    let (layout, arena) = divide_memory(base, boot);
+    // SAFETY: the rings lie where `abi.rs` says; the program, which holds the only card, leaves them alone elsewhere.
+    let mut card = unsafe { Card::new(base, shared(), hypercall::ring_doorbell) };
+    let state = State {
+        store: Store::new(layout.store_bytes),
+        arena,
+        boot_ns: clock::now_ns(),
+    };
+    let mut machine = Machine::new(boot, &layout, state, &mut card, clock::now_ns);
+    hypercall::console("colo-guest: up\n");
     loop {
-        network.run_once(&mut service, || clock::now_ns(shared));
+        if let Next::Sleep(limit_ns) = machine.round(&mut card) {
+            sleep(
+                &card,
+                limit_ns.unwrap_or(SLEEP_LIMIT_NS).min(SLEEP_LIMIT_NS),
+            );
+        }
     }
 }
 
+/// Sleeps until the card has work, or for `timeout_ns`.
+///
+/// The monitor puts a frame into the ring, counts `event` up, and wakes us if `sleeping`. We say that we sleep, then look
+/// at the ring: either we see the frame, or the monitor sees that we sleep and has changed `event` since we read it.
+fn sleep(card: &Card, timeout_ns: u64) {
+    if timeout_ns == 0 && card.transmit_has_room() {
+        return;
+    }
+    let shared = shared();
+    let event = shared.event.load(Ordering::SeqCst);
+    shared.sleeping.store(1, Ordering::SeqCst);
+    fence(Ordering::SeqCst);
+    // With no room to send there is nothing to do until there is, whatever time it is.
+    let (awake, timeout_ns) = if card.transmit_has_room() {
+        (card.has_work(), timeout_ns)
+    } else {
+        (false, SLEEP_LIMIT_NS)
+    };
+    if !awake {
+        hypercall::wait(&shared.event, event, timeout_ns);
+    }
+    shared.sleeping.store(0, Ordering::SeqCst);
+}
+
+/// Divides what lies between the program and the stack into arena and heap.
+fn divide_memory(base: *mut u8, boot: &BootInfo) -> (Layout, Arena) {
+    let start = boot.heap_start.wrapping_sub(RAM_BASE);
+    let end = boot.ram_bytes.saturating_sub(STACK_BYTES as u64);
+    let sound = boot.magic == BOOT_MAGIC
+        && (MIN_RAM_BYTES..=MAX_RAM_BYTES).contains(&boot.ram_bytes)
+        && start % PAGE_BYTES == 0
+        && start < end;
+    let layout = if sound {
+        Layout::new(boot.ram_bytes as usize, (end - start) as usize)
+    } else {
+        None
+    };
+    let Some(layout) = layout else {
+        hypercall::console("colo-guest: the boot information is of no use\n");
+        hypercall::shutdown(1);
+    };
+    let (start, bytes) = (start as usize, (end - start) as usize);
+    // SAFETY: this memory, between program and stack, is nobody else's, and zero; the arena takes whole pages of it, which
+    // are aligned for words, and the heap takes the rest.
+    let arena = unsafe {
+        HEAP.claim(
+            base.add(start + layout.arena_bytes),
+            bytes - layout.arena_bytes,
+        );
+        #[allow(clippy::cast_ptr_alignment, reason = "a page's start")]
+        core::slice::from_raw_parts_mut(
+            base.add(start).cast::<u64>(),
+            layout.arena_bytes / size_of::<u64>(),
+        )
+    };
+    (layout, Arena::new(arena))
+}
+
+/// The page that the monitor writes too.
+fn shared() -> &'static Shared {
+    // SAFETY: the page is there for the machine's whole life, and has atomics only.
+    unsafe { &*((RAM_BASE + PAGE_BYTES) as *const Shared) }
+}
+
+/// A panic ends the machine, with its message on the console.
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    // Without the heap: it may be what failed.
-    let mut text = Text {
-        bytes: [0; 512],
-        len: 0,
-    };
-    let _ = writeln!(text, "{info}");
-    hypercall::console(core::str::from_utf8(&text.bytes[..text.len]).unwrap_or("panic\n"));
-    hypercall::shutdown(1)
-}
-
-/// A short text on the stack; what is too long is cut off.
-struct Text {
-    bytes: [u8; 512],
-    len: usize,
-}
-
-impl Write for Text {
-    fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        for character in text.chars() {
-            let mut encoded = [0; 4];
-            let encoded = character.encode_utf8(&mut encoded).as_bytes();
-            let Some(place) = self.bytes.get_mut(self.len..self.len + encoded.len()) else {
-                return Err(core::fmt::Error);
-            };
-            place.copy_from_slice(encoded);
-            self.len += encoded.len();
+    /// Text without the heap, which may be what failed.
+    struct Console;
+    impl Write for Console {
+        fn write_str(&mut self, text: &str) -> core::fmt::Result {
+            hypercall::console(text);
+            Ok(())
         }
-        Ok(())
     }
+    // The console does not fail.
+    let _ = writeln!(Console, "colo-guest: {info}");
+    hypercall::shutdown(1)
 }

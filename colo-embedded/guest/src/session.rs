@@ -1,329 +1,380 @@
-//! One HTTP connection as bytes in and bytes out, without a socket: what arrives goes to [`Session::read`], what is to be sent
-//! comes from [`Session::write`]. Requests are answered one after the other, and the next is not read before the last answer is
-//! written, so a client that asks and does not listen costs no memory.
+//! A connection of the HTTP service.
 //!
+//! ```text
+//!            head read                 body read
+//!   Head ────────────▶ Upload ─────────────────────▶ Reply ──▶ Head      keep-alive
+//!     │  └───────────▶ Skip (a body nobody wants) ──▶  │ └───▶ Linger    close: our side ended, theirs read to its end
+//!     └────────────────────────────────────────────────┘
 //! ```
-//! use colo_guest::{service::Service, session::Session, store::Store};
-//! let mut service = Service::new(Store::new(1 << 20, 16));
-//! let mut session = Session::new();
-//! let request = b"GET /kv/a HTTP/1.1\r\nHost: x\r\n\r\n";
-//! assert_eq!(session.read(request, &mut service), request.len());
-//! let mut out = [0; 256];
-//! let count = session.write(&mut out);
-//! assert!(out[..count].starts_with(b"HTTP/1.1 404 Not Found\r\n"));
-//! ```
+//! Requests are answered one after the other, in order, each when its answer fits the send buffer; requests sent ahead wait
+//! in the receive buffer.
 
-use crate::body;
-use crate::http::{HeadError, MAX_HEAD_BYTES, Method, Request, head_len};
-use crate::service::{Answer, MAX_VALUE_BYTES, Service, Status, error};
-use crate::store::Value;
-use alloc::rc::Rc;
-use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::{self, Write};
 
-/// The most body of a request that is not wanted, and read only to get to the next request. Beyond it closing is cheaper.
-const MAX_DISCARDED_BYTES: u64 = MAX_VALUE_BYTES;
+use smoltcp::socket::tcp::Socket;
 
-/// Where the conversation is.
-enum Input {
-    /// In the head of a request: what of it has come.
-    Head(Vec<u8>),
-    /// In the body of a PUT.
-    Value {
-        key: String,
-        value: Value,
-        keep_alive: bool,
-    },
-    /// In a body that nobody wants.
-    Discard(u64),
-    /// After the last request: what still comes is dropped.
-    Closed,
+use crate::{
+    http::{self, Method, ParseError, Request},
+    pool::{Session, Turn},
+    reply::{Content, Reply, Route, Status},
+    service::Context,
+    store::{StoreError, Upload, VALUE_LIMIT},
+};
+
+/// The port of the HTTP service.
+pub const HTTP_PORT: u16 = 80;
+/// Requests answered before other connections get their turn.
+const REQUESTS_PER_TURN: usize = 16;
+/// After our side was closed: how long we wait for the peer to close its own, and how much we still read from it.
+const LINGER_LIMIT_NS: u64 = 5_000_000_000;
+const LINGER_LIMIT_BYTES: usize = 1 << 20;
+/// What a client that asked is told before it sends its body.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// A connection of the HTTP service.
+#[derive(Default)]
+pub struct Http {
+    phase: Phase,
 }
 
-/// What is still to be sent.
-enum Output {
-    None,
-    Value { value: Rc<Value>, sent: usize },
-    Stream { sent: u64, end: u64 },
+#[derive(Default)]
+enum Phase {
+    /// Waiting for a head.
+    #[default]
+    Head,
+    /// Taking in a value.
+    Upload { upload: Upload, keep_alive: bool },
+    /// Reading a body that nobody wants, before the answer.
+    Skip { left: u64, answer: Answer },
+    /// Sending an answer.
+    Reply(Answer),
+    /// Closed on our side.
+    Linger { until_ns: u64, read_bytes: usize },
 }
 
-/// One connection's conversation.
-pub struct Session {
-    input: Input,
-    /// Heads and short bodies, sent up to `head_sent`; then `body` follows.
+/// An answer on its way out.
+struct Answer {
     head: Vec<u8>,
-    head_sent: usize,
-    body: Output,
+    content: Content,
+    /// Bytes queued so far, of head and content together.
+    sent: u64,
+    total: u64,
+    keep_alive: bool,
 }
 
-impl Default for Session {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Session {
-    /// A connection on which nothing has been said.
-    #[must_use]
-    pub fn new() -> Self {
+impl Answer {
+    fn new(reply: Reply, keep_alive: bool, head_only: bool) -> Self {
+        let head = reply.head(keep_alive);
+        let content_bytes = if head_only { 0 } else { reply.content.length() };
         Self {
-            input: Input::Head(Vec::new()),
-            head: Vec::new(),
-            head_sent: 0,
-            body: Output::None,
-        }
-    }
-
-    /// Takes what has arrived and returns how much: 0 as long as an answer is waiting to be written.
-    pub fn read(&mut self, data: &[u8], service: &mut Service) -> usize {
-        let mut taken = 0;
-        while taken < data.len() && self.pending() == 0 {
-            taken += self.read_some(&data[taken..], service);
-        }
-        taken
-    }
-
-    /// Puts what is to be sent into `out` and returns how much.
-    pub fn write(&mut self, out: &mut [u8]) -> usize {
-        let from_head = copy(&self.head[self.head_sent..], out);
-        self.head_sent += from_head;
-        if self.head_sent == self.head.len() {
-            self.head.clear();
-            self.head_sent = 0;
-        }
-        let out = &mut out[from_head..];
-        let (from_body, done) = match &mut self.body {
-            Output::None => (0, false),
-            Output::Value { value, sent } => {
-                let count = copy(&value[*sent..], out);
-                *sent += count;
-                (count, *sent == value.len())
-            }
-            Output::Stream { sent, end } => {
-                let count = out
-                    .len()
-                    .min(usize::try_from(*end - *sent).unwrap_or(usize::MAX));
-                body::fill(*sent, &mut out[..count]);
-                *sent += count as u64;
-                (count, sent == end)
-            }
-        };
-        if done {
-            self.body = Output::None;
-        }
-        from_head + from_body
-    }
-
-    /// Bytes that [`Session::write`] has to give.
-    #[must_use]
-    pub fn pending(&self) -> u64 {
-        let body = match &self.body {
-            Output::None => 0,
-            Output::Value { value, sent } => (value.len() - sent) as u64,
-            Output::Stream { sent, end } => end - sent,
-        };
-        (self.head.len() - self.head_sent) as u64 + body
-    }
-
-    /// The last answer is written: the connection is to be closed.
-    #[must_use]
-    pub fn finished(&self) -> bool {
-        matches!(self.input, Input::Closed) && self.pending() == 0
-    }
-
-    /// Between two requests, or before the first: nothing is lost if the connection ends now.
-    #[must_use]
-    pub fn idle(&self) -> bool {
-        matches!(&self.input, Input::Head(head) if head.is_empty()) && self.pending() == 0
-    }
-
-    fn read_some(&mut self, data: &[u8], service: &mut Service) -> usize {
-        match &mut self.input {
-            Input::Closed => data.len(),
-            Input::Discard(left) => {
-                let count = data.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                *left -= count as u64;
-                if *left == 0 {
-                    self.input = Input::Head(Vec::new());
-                }
-                count
-            }
-            Input::Value { value, .. } => {
-                let count = value.extend(data);
-                if value.missing() == 0 {
-                    self.end_value(service);
-                }
-                count
-            }
-            Input::Head(head) => {
-                // A few empty lines before a request are to be overlooked (RFC 9112, 2.2).
-                if head.is_empty() && matches!(data[0], b'\r' | b'\n') {
-                    return 1;
-                }
-                let before = head.len();
-                head.extend_from_slice(&data[..data.len().min(MAX_HEAD_BYTES - before)]);
-                match head_len(head, before) {
-                    Some(end) => {
-                        let mut head = core::mem::take(head);
-                        head.truncate(end);
-                        self.begin(&head, service);
-                        end - before
-                    }
-                    None if head.len() == MAX_HEAD_BYTES => {
-                        self.refuse(Status::HEAD_TOO_LARGE);
-                        data.len()
-                    }
-                    None => head.len() - before,
-                }
-            }
-        }
-    }
-
-    fn begin(&mut self, head: &[u8], service: &mut Service) {
-        let request = match Request::parse(head) {
-            Ok(request) => request,
-            Err(HeadError::Malformed) => return self.refuse(Status::BAD_REQUEST),
-            Err(HeadError::TransferCoding) => return self.refuse(Status::NOT_IMPLEMENTED),
-            Err(HeadError::Version) => return self.refuse(Status::VERSION),
-            Err(HeadError::Expectation) => return self.refuse(Status::EXPECTATION_FAILED),
-        };
-        let answer = service.answer(&request);
-        if let Answer::Receive { key, value } = answer {
-            if request.expects_continue && value.missing() != 0 {
-                self.head
-                    .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-            }
-            let empty = value.missing() == 0;
-            self.input = Input::Value {
-                key,
-                value,
-                keep_alive: request.keep_alive,
-            };
-            if empty {
-                self.end_value(service);
-            }
-            return;
-        }
-        // A body that nobody wants is read away, unless it is long, or its sender waits to be asked for it, and so may send it
-        // or not; or a PUT does not say how long it is.
-        let unwanted = request.content_length.unwrap_or(0);
-        let unclear = unwanted > MAX_DISCARDED_BYTES || (request.expects_continue && unwanted != 0);
-        let endless = request.method == Method::Put && request.content_length.is_none();
-        let keep_alive = request.keep_alive && !unclear && !endless;
-        self.input = match (keep_alive, unwanted) {
-            (false, _) => Input::Closed,
-            (true, 0) => Input::Head(Vec::new()),
-            (true, unwanted) => Input::Discard(unwanted),
-        };
-        self.say(answer, keep_alive, request.method == Method::Head);
-    }
-
-    fn end_value(&mut self, service: &mut Service) {
-        if let Input::Value {
-            key,
-            value,
+            total: head.len() as u64 + content_bytes,
+            head,
+            content: reply.content,
+            sent: 0,
             keep_alive,
-        } = core::mem::replace(&mut self.input, Input::Closed)
-        {
-            if keep_alive {
-                self.input = Input::Head(Vec::new());
-            }
-            let answer = service.stored(&key, value);
-            self.say(answer, keep_alive, false);
         }
     }
 
-    /// An error after which nobody knows where the next request begins.
-    fn refuse(&mut self, status: Status) {
-        self.input = Input::Closed;
-        self.say(error(status), false, false);
+    /// Fills the start of `out`: how much that was.
+    fn read(&mut self, out: &mut [u8]) -> usize {
+        let head_left = self.head.get(self.sent as usize..).unwrap_or_default();
+        let count = if head_left.is_empty() {
+            let left = usize::try_from(self.total - self.sent).unwrap_or(usize::MAX);
+            let limit = left.min(out.len());
+            self.content
+                .read(self.sent - self.head.len() as u64, &mut out[..limit])
+        } else {
+            let count = head_left.len().min(out.len());
+            out[..count].copy_from_slice(&head_left[..count]);
+            count
+        };
+        self.sent += count as u64;
+        count
     }
+}
 
-    fn say(&mut self, answer: Answer, keep_alive: bool, head_only: bool) {
-        let mut head = Head(&mut self.head);
-        match answer {
-            Answer::Text(Status::NO_CONTENT, _) => {
-                head.begin(Status::NO_CONTENT, None, keep_alive, "");
-            }
-            Answer::Text(status, text) => {
-                head.begin(
-                    status,
-                    Some(("text/plain", text.len() as u64)),
-                    keep_alive,
-                    "",
-                );
-                if !head_only {
-                    self.head.extend_from_slice(text.as_bytes());
+/// What came of one step.
+enum Step {
+    /// To another phase, or a request further.
+    Next(Phase),
+    /// Nothing more can be done before the peer acts.
+    Wait(Phase),
+}
+
+impl Session for Http {
+    fn serve(&mut self, socket: &mut Socket<'_>, context: &mut Context<'_>) -> Turn {
+        let before = (socket.recv_queue(), socket.send_queue());
+        let mut again = true;
+        let mut requests = 0;
+        while requests < REQUESTS_PER_TURN {
+            let step = match core::mem::take(&mut self.phase) {
+                Phase::Head => read_head(socket, context),
+                Phase::Upload { upload, keep_alive } => {
+                    read_upload(upload, keep_alive, socket, context)
+                }
+                Phase::Skip { left, answer } => skip(left, answer, socket),
+                Phase::Reply(answer) => {
+                    requests += 1;
+                    send(answer, socket, context)
+                }
+                Phase::Linger {
+                    until_ns,
+                    read_bytes,
+                } => linger(until_ns, read_bytes, socket, context),
+            };
+            match step {
+                Step::Next(phase) => self.phase = phase,
+                Step::Wait(phase) => {
+                    self.phase = phase;
+                    again = false;
+                    break;
                 }
             }
-            Answer::NotAllowed(methods) => head.begin(
-                Status::METHOD_NOT_ALLOWED,
-                Some(("text/plain", 0)),
-                keep_alive,
-                methods,
-            ),
-            Answer::Value(value) => {
-                head.begin(
-                    Status::OK,
-                    Some(("application/octet-stream", value.len() as u64)),
-                    keep_alive,
-                    "",
-                );
-                if !head_only && !value.is_empty() {
-                    self.body = Output::Value { value, sent: 0 };
-                }
-            }
-            Answer::Stream(end) => {
-                head.begin(
-                    Status::OK,
-                    Some(("application/octet-stream", end)),
-                    keep_alive,
-                    "",
-                );
-                if !head_only && end != 0 {
-                    self.body = Output::Stream { sent: 0, end };
-                }
-            }
-            Answer::Receive { .. } => unreachable!("taken by `begin`, and not made by `stored`"),
+        }
+        let deadline_ns = match self.phase {
+            Phase::Linger { until_ns, .. } => Some(until_ns),
+            _ => None,
+        };
+        Turn {
+            again,
+            progress: before != (socket.recv_queue(), socket.send_queue()),
+            deadline_ns,
         }
     }
 }
 
-/// Writes heads of responses. They carry no date: a server without a clock that it trusts may leave it out (RFC 9110, 6.6.1), and
-/// two machines in lock-step would differ in it at every second.
-struct Head<'a>(&'a mut Vec<u8>);
+fn read_head(socket: &mut Socket<'_>, context: &mut Context<'_>) -> Step {
+    let Context {
+        scratch,
+        state,
+        clock,
+        now_ns,
+        ..
+    } = context;
+    let count = socket.peek_slice(&mut scratch[..]).unwrap_or(0);
+    let request = match http::parse(&scratch[..count]) {
+        Ok(Some(request)) => request,
+        Ok(None) if socket.may_recv() => return Step::Wait(Phase::Head),
+        // The peer ended its side, between requests or within one: there is nobody to answer.
+        Ok(None) => return close(socket, *now_ns),
+        Err(error) => {
+            let status = match error {
+                ParseError::Malformed => Status::BadRequest,
+                ParseError::TooLong => Status::FieldsTooLarge,
+                ParseError::Version => Status::VersionNotSupported,
+            };
+            return Step::Next(Phase::Reply(Answer::new(
+                Reply::status(status),
+                false,
+                false,
+            )));
+        }
+    };
+    if socket.send_capacity() - socket.send_queue() < CONTINUE.len() && request.expects_continue {
+        // Answers to earlier requests take up the send buffer.
+        return Step::Wait(Phase::Head);
+    }
+    let phase = begin(&request, state, *clock);
+    let wants_body = matches!(phase, Phase::Upload { .. } | Phase::Skip { .. });
+    if wants_body && request.expects_continue && socket.send_slice(CONTINUE) != Ok(CONTINUE.len()) {
+        return close(socket, *now_ns);
+    }
+    let head_bytes = request.head_bytes;
+    if socket.recv_slice(&mut scratch[..head_bytes]) != Ok(head_bytes) {
+        return close(socket, *now_ns);
+    }
+    Step::Next(phase)
+}
 
-impl Head<'_> {
-    fn begin(&mut self, status: Status, body: Option<(&str, u64)>, keep_alive: bool, allow: &str) {
-        // Writing into memory cannot fail.
-        let _ = write!(self, "HTTP/1.1 {status}\r\n");
-        if let Some((kind, length)) = body {
-            let _ = write!(self, "Content-Type: {kind}\r\nContent-Length: {length}\r\n");
+/// What a request leads to.
+fn begin(request: &Request<'_>, state: &mut crate::service::State, clock: fn() -> u64) -> Phase {
+    let head_only = request.method == Method::Head;
+    // An answer without having read the body: the connection cannot be used further if there is one.
+    let has_body =
+        request.transfer_encoding || request.content_length.is_some_and(|length| length > 0);
+    let refuse = |reply: Reply| {
+        Phase::Reply(Answer::new(
+            reply,
+            request.keep_alive && !has_body,
+            head_only,
+        ))
+    };
+    let route = match Route::of(request.path) {
+        Ok(route) if route.takes(request.method) => route,
+        Ok(route) => {
+            return refuse(Reply {
+                allow: Some(route.allowed()),
+                ..Reply::status(Status::MethodNotAllowed)
+            });
         }
-        if !allow.is_empty() {
-            let _ = write!(self, "Allow: {allow}\r\n");
+        Err(status) => return refuse(Reply::status(status)),
+    };
+    let body_bytes = match (request.transfer_encoding, request.content_length) {
+        (true, _) => return refuse(Reply::status(Status::LengthRequired)),
+        (false, None) if request.method == Method::Put => {
+            return close_with(Status::LengthRequired);
         }
-        let _ = write!(
-            self,
-            "Connection: {}\r\n\r\n",
-            if keep_alive { "keep-alive" } else { "close" }
-        );
+        (false, length) => length.unwrap_or(0),
+    };
+    if let (Method::Put, Route::Key(key)) = (request.method, route) {
+        return match state.store.begin(key, body_bytes) {
+            Ok(upload) => Phase::Upload {
+                upload,
+                keep_alive: request.keep_alive,
+            },
+            Err(StoreError::TooLarge) => close_with(Status::ContentTooLarge),
+            Err(StoreError::Full) => refuse(Reply::status(Status::InsufficientStorage)),
+        };
+    }
+    if body_bytes > VALUE_LIMIT as u64 {
+        return close_with(Status::ContentTooLarge);
+    }
+    let answer = Answer::new(perform(&route, state, clock), request.keep_alive, head_only);
+    if body_bytes > 0 {
+        Phase::Skip {
+            left: body_bytes,
+            answer,
+        }
+    } else {
+        Phase::Reply(answer)
     }
 }
 
-impl Write for Head<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
+/// Does what a request without a body asks.
+fn perform(route: &Route<'_>, state: &mut crate::service::State, clock: fn() -> u64) -> Reply {
+    match *route {
+        Route::About => about(state, clock()),
+        Route::Key(key) => match state.store.get(key) {
+            Some(value) => Reply::content(Content::Value(value)),
+            None => Reply::status(Status::NotFound),
+        },
+        Route::Bytes(length) => Reply::content(Content::Pattern(length)),
+        Route::Time => Reply::text(format_args!("{}\n", clock())),
+        Route::Dirty(pages) => match state.arena.dirty(pages) {
+            Ok(()) => Reply::text(format_args!("{pages}\n")),
+            Err(_) => Reply {
+                status: Status::BadRequest,
+                ..Reply::text(format_args!("There are {} pages.\n", state.arena.pages()))
+            },
+        },
+        Route::Sum => Reply::text(format_args!("{:016x}\n", state.sum())),
     }
 }
 
-fn copy(from: &[u8], to: &mut [u8]) -> usize {
-    let count = from.len().min(to.len());
-    to[..count].copy_from_slice(&from[..count]);
-    count
+fn about(state: &crate::service::State, now_ns: u64) -> Reply {
+    let (used, limit) = state.store.usage_bytes();
+    Reply::text(format_args!(
+        "The guest program of colo's embedded hypervisor.\n\n\
+         GET  /           this text\n\
+         GET  /kv/KEY     a stored value\n\
+         PUT  /kv/KEY     stores a value of at most {VALUE_LIMIT} bytes\n\
+         GET  /bytes/N    N reproducible bytes, at most {}\n\
+         GET  /time       the machine's clock, in ns\n\
+         POST /dirty/N    writes N pages of memory, at most {}\n\
+         GET  /sum        a checksum over the stored values and those pages\n\n\
+         up {} s, {} keys, {used} of {limit} bytes used\n",
+        crate::reply::BYTES_LIMIT,
+        state.arena.pages(),
+        now_ns.saturating_sub(state.boot_ns) / 1_000_000_000,
+        state.store.len(),
+    ))
 }
 
-#[cfg(test)]
-mod tests;
+fn close_with(status: Status) -> Phase {
+    Phase::Reply(Answer::new(Reply::status(status), false, false))
+}
+
+fn read_upload(
+    mut upload: Upload,
+    keep_alive: bool,
+    socket: &mut Socket<'_>,
+    context: &mut Context<'_>,
+) -> Step {
+    while upload.missing() > 0 {
+        match socket.recv(|bytes| {
+            let count = upload.push(bytes);
+            (count, count)
+        }) {
+            Ok(0) => return Step::Wait(Phase::Upload { upload, keep_alive }),
+            Ok(_) => {}
+            Err(_) => return close(socket, context.now_ns),
+        }
+    }
+    let is_new = context.state.store.commit(upload);
+    let status = if is_new {
+        Status::Created
+    } else {
+        Status::NoContent
+    };
+    Step::Next(Phase::Reply(Answer::new(
+        Reply::status(status),
+        keep_alive,
+        false,
+    )))
+}
+
+fn skip(mut left: u64, answer: Answer, socket: &mut Socket<'_>) -> Step {
+    while left > 0 {
+        match socket.recv(|bytes| {
+            let count = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            (count, count)
+        }) {
+            Ok(0) => return Step::Wait(Phase::Skip { left, answer }),
+            Ok(count) => left -= count as u64,
+            // The peer ended its side before the end of its body: it gets the answer, and no further.
+            Err(_) => left = 0,
+        }
+    }
+    Step::Next(Phase::Reply(answer))
+}
+
+fn send(mut answer: Answer, socket: &mut Socket<'_>, context: &mut Context<'_>) -> Step {
+    while answer.sent < answer.total {
+        match socket.send(|out| {
+            let count = answer.read(out);
+            (count, count)
+        }) {
+            Ok(0) => return Step::Wait(Phase::Reply(answer)),
+            Ok(_) => {}
+            Err(_) => return close(socket, context.now_ns),
+        }
+    }
+    if answer.keep_alive {
+        Step::Next(Phase::Head)
+    } else {
+        close(socket, context.now_ns)
+    }
+}
+
+/// Ends our side, then goes on reading: data left unread would stop the peer from ending its own.
+fn close(socket: &mut Socket<'_>, now_ns: u64) -> Step {
+    socket.close();
+    Step::Next(Phase::Linger {
+        until_ns: now_ns.saturating_add(LINGER_LIMIT_NS),
+        read_bytes: 0,
+    })
+}
+
+fn linger(
+    until_ns: u64,
+    mut read_bytes: usize,
+    socket: &mut Socket<'_>,
+    context: &mut Context<'_>,
+) -> Step {
+    while let Ok(count @ 1..) = socket.recv(|bytes| (bytes.len(), bytes.len())) {
+        read_bytes += count;
+    }
+    // Bytes of ours that are still on their way are worth waiting for, whoever reads slowly: the pool limits that.
+    let until_ns = if socket.send_queue() > 0 {
+        context.now_ns.saturating_add(LINGER_LIMIT_NS)
+    } else {
+        until_ns
+    };
+    if read_bytes > LINGER_LIMIT_BYTES || (context.now_ns >= until_ns && socket.is_open()) {
+        socket.abort();
+    }
+    Step::Wait(Phase::Linger {
+        until_ns,
+        read_bytes,
+    })
+}

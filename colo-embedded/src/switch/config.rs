@@ -1,6 +1,6 @@
 //! What a switch is to be.
 
-use super::mac::{MacAddr, ParseError};
+use colo_core::domain::MacAddr;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use std::time::Duration;
 ///
 /// let mut config = SwitchConfig::new("/run/user/1000/lan.sock");
 /// config.forwards.push("127.0.0.1:8080=10.77.0.10:80".parse()?);
-/// # Ok::<(), colo_embedded::switch::ParseError>(())
+/// # Ok::<(), colo_embedded::switch::ForwardParseError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct SwitchConfig {
@@ -65,7 +65,7 @@ impl SwitchConfig {
 /// let forward: Forward = "127.0.0.1:8080=10.77.0.10:80".parse()?;
 /// assert_eq!(forward.target.port(), 80);
 /// assert_eq!(forward.to_string(), "127.0.0.1:8080=10.77.0.10:80");
-/// # Ok::<(), colo_embedded::switch::ParseError>(())
+/// # Ok::<(), colo_embedded::switch::ForwardParseError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forward {
@@ -75,16 +75,24 @@ pub struct Forward {
     pub target: SocketAddrV4,
 }
 
-impl FromStr for Forward {
-    type Err = ParseError;
+/// Text that is no [`Forward`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a forward such as 127.0.0.1:8080=10.77.0.10:80")]
+pub struct ForwardParseError {
+    /// The text.
+    pub text: String,
+}
 
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        let parts = text.split_once('=');
-        let forward = parts
-            .and_then(|(listen, target)| Some(Self { listen: listen.parse().ok()?, target: target.parse().ok()? }));
-        forward
+impl FromStr for Forward {
+    type Err = ForwardParseError;
+
+    fn from_str(text: &str) -> Result<Self, ForwardParseError> {
+        let parse =
+            |(listen, target): (&str, &str)| Some(Self { listen: listen.parse().ok()?, target: target.parse().ok()? });
+        text.split_once('=')
+            .and_then(parse)
             .filter(|forward| forward.target.port() != 0)
-            .ok_or_else(|| ParseError { text: text.to_owned(), what: "a forward such as 127.0.0.1:8080=10.77.0.10:80" })
+            .ok_or_else(|| ForwardParseError { text: text.to_owned() })
     }
 }
 

@@ -115,7 +115,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The address table and the queues, for reports.
+    /// What has passed so far.
     pub(super) fn counters(&self) -> Counters {
         Counters {
             frames_dropped: self.ports.dropped_frames,
@@ -300,7 +300,6 @@ impl Engine {
         let deadlines = [Some(self.age_at), self.forwarder.deadline(), self.accept_at];
         let first = deadlines.into_iter().flatten().min()?;
         let wait = first.saturating_duration_since(Instant::now());
-        // Rounded up: the kernel counts in ns here, but older ones in ms, downwards, which would spin.
         Timespec::try_from(wait).ok()
     }
 }

@@ -17,7 +17,7 @@
 //! assert_eq!(fabric.handle_frame(now, b, &answer).delivery, Delivery::To(a));
 //! ```
 
-use super::mac::MacAddr;
+use colo_core::domain::MacAddr;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -85,7 +85,7 @@ impl Fabric {
         let destination = MacAddr([d0, d1, d2, d3, d4, d5]);
         let source = MacAddr([s0, s1, s2, s3, s4, s5]);
         // Nobody is a group, and nobody is zero: such a frame has no honest sender.
-        if source.is_group() || source == MacAddr([0; 6]) {
+        if source.is_multicast() || source == MacAddr([0; 6]) {
             return nothing;
         }
         let appeared = self.learn(now, from, source).then_some(source);
@@ -159,10 +159,10 @@ impl Fabric {
     }
 
     fn route(&self, now: Instant, from: PortId, destination: MacAddr) -> Delivery {
-        if destination.is_link_local() {
+        if is_link_local(destination) {
             return Delivery::Drop;
         }
-        if destination.is_group() {
+        if destination.is_multicast() {
             return Delivery::Flood;
         }
         match self.lookup(now, destination) {
@@ -175,6 +175,11 @@ impl Fabric {
     fn is_fresh(&self, now: Instant, place: &Place) -> bool {
         now.saturating_duration_since(place.seen) < self.max_age
     }
+}
+
+/// Whether it is one of the sixteen addresses that no bridge forwards: pause, spanning tree, LLDP (IEEE 802.1Q, table 8-1).
+fn is_link_local(address: MacAddr) -> bool {
+    matches!(address.0, [0x01, 0x80, 0xc2, 0, 0, 0..=0x0f])
 }
 
 fn release(per_port: &mut HashMap<PortId, usize>, port: PortId) {

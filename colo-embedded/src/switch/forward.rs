@@ -3,10 +3,10 @@
 
 use super::config::Forward;
 use super::ephemeral::EphemeralPorts;
-use super::mac::MacAddr;
 use super::nic::{self, Nic, Passing};
 use super::queue::FrameQueue;
 use super::relay::{Fate, Relay};
+use colo_core::domain::MacAddr;
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};

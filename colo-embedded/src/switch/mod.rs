@@ -38,7 +38,6 @@ mod config;
 mod engine;
 mod ephemeral;
 mod forward;
-mod mac;
 mod nic;
 mod nudge;
 mod packet_io;
@@ -49,12 +48,12 @@ mod relay;
 mod socket_file;
 mod tap;
 
-pub use config::{Forward, SwitchConfig};
+pub use config::{Forward, ForwardParseError, SwitchConfig};
 pub use forward::MAX_CONNECTIONS;
-pub use mac::{MacAddr, ParseError};
 pub use port::SwitchPort;
 pub use ports::MAX_PORTS;
 
+use colo_core::domain::MacAddr;
 use engine::Engine;
 use forward::Forwarder;
 use socket_file::SocketFile;
@@ -154,7 +153,7 @@ impl Switch {
         if prefix_len > 32 || address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
             return Err(SwitchError::Address { address, prefix_len });
         }
-        if mac.is_group() || mac == MacAddr([0; 6]) {
+        if mac.is_multicast() || mac == MacAddr([0; 6]) {
             return Err(SwitchError::Mac(mac));
         }
         if let Some(&forward) = config.forwards.iter().find(|forward| !config.is_neighbour(*forward.target.ip())) {
