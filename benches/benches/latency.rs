@@ -114,33 +114,39 @@ fn outage(protection: Protection) -> Result<Duration> {
     Ok(longest)
 }
 
-/// What the secondary's processes take when the guest has used as much of its memory as it can be made to.
+/// What the secondary's processes take when the guest uses as much of its memory as clients can make it use. What it does not
+/// use takes no memory on either side, so the second ratio is the one that a guest which uses all would have.
 fn memory() -> Result<()> {
-    println!("\n| secondary | guest RAM | of it in use | secondary's memory | of guest RAM |");
-    println!("|---|--:|--:|--:|--:|");
+    println!("\n| secondary | guest RAM | of it in use | secondary's memory | per RAM | per RAM in use |");
+    println!("|---|--:|--:|--:|--:|--:|");
     for protection in [Protection::By(Mode::Colo), Protection::By(Mode::Remus)] {
         let lab = Lab::start(protection, LARGE_RAM_BYTES)?;
-        fill(&mut client(&lab)?)?;
+        fill(&lab)?;
         lab.wait_for_new_checkpoints(2)?;
+        let used = kib_of(child_of(lab.primary_pid())?, "Rss")?;
         let monitor = lab.secondary_pid().context("no secondary")?;
-        let guest = child_of(monitor)?;
-        let used = kib_of(guest, "Rss")?;
-        let total = kib_of(monitor, "Pss")? + kib_of(guest, "Pss")?;
+        let total = kib_of(monitor, "Pss")? + kib_of(child_of(monitor)?, "Pss")?;
         println!(
-            "| {} | {} MiB | {} MiB | {} MiB | {:.2} |",
+            "| {} | {} MiB | {} MiB | {} MiB | {:.2} | {:.2} |",
             protection.name(),
             LARGE_RAM_BYTES >> 20,
             used >> 10,
             total >> 10,
             total as f64 * 1024.0 / LARGE_RAM_BYTES as f64,
+            total as f64 / used as f64,
         );
     }
     Ok(())
 }
 
 /// Has the guest write to its pages, and store values until it has no room for more.
-fn fill(client: &mut TcpStream) -> Result<()> {
-    http(client, "POST", &format!("/dirty/{}", LARGE_RAM_BYTES / 4096), "")?;
+fn fill(lab: &Lab) -> Result<()> {
+    // The guest refuses more pages than it has to spare.
+    let mut pages = LARGE_RAM_BYTES / 4096;
+    while http(&mut client(lab)?, "POST", &format!("/dirty/{pages}"), "").is_err() {
+        pages -= pages / 16;
+    }
+    let client = &mut client(lab)?;
     let value = "x".repeat(64 << 10);
     let mut stored = 0;
     while http(client, "PUT", &format!("/kv/{stored}"), &value).is_ok() {

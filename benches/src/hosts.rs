@@ -174,6 +174,11 @@ impl Lab {
         Ok(lab)
     }
 
+    /// The primary's process.
+    pub fn primary_pid(&self) -> u32 {
+        self.primary.child.id()
+    }
+
     /// The secondary's process, if there is one.
     pub fn secondary_pid(&self) -> Option<u32> {
         self.secondary.as_ref().map(|host| host.child.id())
