@@ -10,6 +10,7 @@
 //! A new target is a module with `fuzz` and `seeds`, a line in [`TARGETS`], and a file in `fuzz_targets/`.
 
 mod mutate;
+pub mod packets;
 pub mod peer;
 pub mod stream;
 
@@ -25,16 +26,9 @@ pub struct Target {
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
-    Target {
-        name: "stream",
-        fuzz: stream::fuzz,
-        seeds: stream::seeds,
-    },
-    Target {
-        name: "peer",
-        fuzz: peer::fuzz,
-        seeds: peer::seeds,
-    },
+    Target { name: "stream", fuzz: stream::fuzz, seeds: stream::seeds },
+    Target { name: "peer", fuzz: peer::fuzz, seeds: peer::seeds },
+    Target { name: "packets", fuzz: packets::fuzz, seeds: packets::seeds },
 ];
 
 /// Feeds the target with its seeds, and then with `runs` inputs made from them.
@@ -48,10 +42,7 @@ pub fn short_run(target: &Target, runs: u64, seed: u64) {
         // Each run has a generator of its own, so that the failing one can be repeated alone.
         let run_seed = seed.wrapping_add(run);
         let input = mutate::Mutator::new(run_seed).mutate(&seeds);
-        let told = TellOnPanic {
-            name: target.name,
-            run_seed,
-        };
+        let told = TellOnPanic { name: target.name, run_seed };
         (target.fuzz)(&input);
         std::mem::forget(told);
     }
@@ -65,9 +56,6 @@ struct TellOnPanic {
 
 impl Drop for TellOnPanic {
     fn drop(&mut self) {
-        eprintln!(
-            "target {}: again with COLO_FUZZ_RUNS=1 COLO_FUZZ_SEED={}",
-            self.name, self.run_seed
-        );
+        eprintln!("target {}: again with COLO_FUZZ_RUNS=1 COLO_FUZZ_SEED={}", self.name, self.run_seed);
     }
 }

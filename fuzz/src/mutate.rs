@@ -2,18 +2,7 @@
 pub(crate) struct Mutator(u64);
 
 /// Numbers at which lengths and counts go wrong.
-const EDGES: [u64; 10] = [
-    0,
-    1,
-    0x7F,
-    0xFF,
-    0xFFFF,
-    1024,
-    1025,
-    8 << 20,
-    u32::MAX as u64,
-    u64::MAX,
-];
+const EDGES: [u64; 10] = [0, 1, 0x7F, 0xFF, 0xFFFF, 1024, 1025, 8 << 20, u32::MAX as u64, u64::MAX];
 
 impl Mutator {
     pub(crate) fn new(seed: u64) -> Mutator {
@@ -51,9 +40,7 @@ impl Mutator {
 
     /// Writes a number at which things go wrong, of one to eight bytes, as far as there is room.
     fn overwrite_number(&mut self, input: &mut [u8], at: usize) {
-        let number = EDGES[self.below(EDGES.len())]
-            .wrapping_add(self.below(3) as u64)
-            .wrapping_sub(1);
+        let number = EDGES[self.below(EDGES.len())].wrapping_add(self.below(3) as u64).wrapping_sub(1);
         let width = 1 << self.below(4);
         for (byte, value) in input[at..].iter_mut().zip(&number.to_le_bytes()[..width]) {
             *byte = *value;

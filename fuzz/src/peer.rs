@@ -4,8 +4,7 @@ use bytes::Bytes;
 use colo_core::domain::{DomainSpec, MacAddr, NicSpec};
 use colo_core::ids::Epoch;
 use colo_core::peer::{
-    Channel, FrameDecoder, FrameEncoder, GoodbyeReason, Hello, Message, MessageKind, Mode,
-    NetFrame, PeerError,
+    Channel, FrameDecoder, FrameEncoder, GoodbyeReason, Hello, Message, MessageKind, Mode, NetFrame, PeerError,
 };
 use std::io::IoSlice;
 
@@ -16,33 +15,21 @@ pub fn fuzz(data: &[u8]) {
     assert_eq!(whole, pieces);
     assert_eq!(error.to_string(), same.to_string());
     let again = written(&whole);
-    assert_eq!(
-        decode(&again, again.len()).0,
-        whole,
-        "what is read can be sent"
-    );
+    assert_eq!(decode(&again, again.len()).0, whole, "what is read can be sent");
 
     if let Some((kind, payload)) = data.split_first() {
-        fuzz_payload(
-            MessageKind::ALL[usize::from(*kind) % MessageKind::ALL.len()],
-            payload,
-        );
+        fuzz_payload(MessageKind::ALL[usize::from(*kind) % MessageKind::ALL.len()], payload);
     }
 }
 
 fn fuzz_payload(kind: MessageKind, payload: &[u8]) {
     let payload = &payload[..payload.len().min(kind.max_payload_bytes())];
-    let header = FrameEncoder::new()
-        .header_for(kind, &[IoSlice::new(payload)])
-        .expect("the length is right");
+    let header = FrameEncoder::new().header_for(kind, &[IoSlice::new(payload)]).expect("the length is right");
     let bytes = [&header, payload].concat();
     let (messages, error) = decode(&bytes, bytes.len());
     match error {
         PeerError::Closed => assert_eq!(written(&messages), bytes, "what is read is what was sent"),
-        error => assert!(
-            messages.is_empty() && matches!(error, PeerError::Payload { .. }),
-            "{error}"
-        ),
+        error => assert!(messages.is_empty() && matches!(error, PeerError::Payload { .. }), "{error}"),
     }
 }
 
@@ -68,80 +55,41 @@ fn decode(data: &[u8], piece_bytes: usize) -> (Vec<Message>, PeerError) {
 fn written(messages: &[Message]) -> Vec<u8> {
     let (mut encoder, mut bytes) = (FrameEncoder::new(), Vec::new());
     for message in messages {
-        encoder
-            .encode(message, &mut bytes)
-            .expect("what was read can be written");
+        encoder.encode(message, &mut bytes).expect("what was read can be written");
     }
     bytes
 }
 
 /// Every kind of message: one after the other, and each one's kind and payload alone.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let frames = vec![
-        NetFrame {
-            nic: 3,
-            frame: Bytes::from_static(b"an Ethernet frame")
-        };
-        2
-    ];
+    let frames = vec![NetFrame { nic: 3, frame: Bytes::from_static(b"an Ethernet frame") }; 2];
     let spec = DomainSpec {
         name: "web".into(),
         hypervisor: "embedded".into(),
         pfn_limit: 4096,
-        nics: vec![NicSpec {
-            mac: MacAddr([2, 0, 0, 0, 0, 1]),
-            ipv4: Some([10, 0, 0, 1].into()),
-        }],
+        nics: vec![NicSpec { mac: MacAddr([2, 0, 0, 0, 0, 1]), ipv4: Some([10, 0, 0, 1].into()) }],
         config: vec![1, 2, 3],
     };
-    let hello = Hello {
-        channel: Channel::Net,
-        session: 1,
-        mode: Mode::Colo,
-        heartbeat_ms: 100,
-        spec,
-    };
+    let hello = Hello { channel: Channel::Net, session: 1, mode: Mode::Colo, heartbeat_ms: 100, spec };
     let epoch = Epoch(1);
     let messages = [
         Message::Hello(hello),
         Message::Welcome,
         Message::Refused("no".into()),
         Message::Stream(Bytes::from_static(b"records")),
-        Message::EpochEnd {
-            epoch,
-            stream_bytes: 7,
-            crc: 9,
-        },
+        Message::EpochEnd { epoch, stream_bytes: 7, crc: 9 },
         Message::EpochStaged(epoch),
         Message::EpochApplied(epoch),
         Message::CheckpointWanted,
-        Message::Input {
-            epoch,
-            frames: frames.clone(),
-        },
-        Message::Output {
-            epoch,
-            first: 5,
-            frames,
-        },
-        Message::Released {
-            epoch,
-            numbers: vec![1, 2, 3],
-        },
+        Message::Input { epoch, frames: frames.clone() },
+        Message::Output { epoch, first: 5, frames },
+        Message::Released { epoch, numbers: vec![1, 2, 3] },
         Message::HeldReleased(epoch),
         Message::Heartbeat { number: 2 },
         Message::Goodbye(GoodbyeReason::Failed("gone".into())),
     ];
-    let payload = |message| {
-        written(std::slice::from_ref(message)).split_off(colo_core::peer::FRAME_HEADER_BYTES)
-    };
-    let number = |message: &Message| {
-        MessageKind::ALL
-            .iter()
-            .position(|kind| *kind == message.kind())
-    };
+    let payload = |message| written(std::slice::from_ref(message)).split_off(colo_core::peer::FRAME_HEADER_BYTES);
+    let number = |message: &Message| MessageKind::ALL.iter().position(|kind| *kind == message.kind());
     let alone = |message| [vec![number(message).unwrap_or(0) as u8], payload(message)].concat();
-    std::iter::once(written(&messages))
-        .chain(messages.iter().map(alone))
-        .collect()
+    std::iter::once(written(&messages)).chain(messages.iter().map(alone)).collect()
 }
