@@ -50,7 +50,7 @@ const APPLIED: &str = "applied";
 /// What it says when it serves.
 const TOOK_OVER: &str = "took over";
 
-/// If the program was started for a role, plays it until it is killed, and then does not return `false`.
+/// If the program was started for a role, plays it until it is killed; otherwise returns `false` at once.
 ///
 /// # Errors
 /// When the role cannot be played.
