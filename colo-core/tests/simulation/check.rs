@@ -1,6 +1,7 @@
 //! What must hold: after every step, at a takeover, and at the end.
 
 use crate::faults::{Fault, Planned};
+use crate::frames::ASK_FLOWS;
 use crate::guest::Memory;
 use crate::points::Mishap;
 use crate::primary::{self, PrimaryHost};
@@ -9,6 +10,7 @@ use crate::wires::Side;
 use crate::world::{Scenario, World};
 use colo_core::ids::Epoch;
 use colo_core::peer::Mode;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A seed that failed.
@@ -21,7 +23,7 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Scenario { mode, seed, fenced, .. } = self.scenario;
+        let Scenario { test, mode, seed, fenced, .. } = self.scenario;
         writeln!(
             f,
             "seed {seed} ({mode:?}, {}), step {}: {}",
@@ -30,7 +32,7 @@ impl fmt::Display for Failure {
             self.what
         )?;
         writeln!(f, "  with {:?}", self.planned)?;
-        write!(f, "  replay: COLO_SIM_SEED={seed} cargo test -p colo-core --test simulation -- --nocapture")
+        write!(f, "  replay: COLO_SIM_SEED={seed} cargo test -p colo-core --test simulation {test} -- --nocapture")
     }
 }
 
@@ -60,7 +62,22 @@ pub fn at_takeover(world: &World) -> Result<(), String> {
     let Some(host) = &world.secondary else {
         return Ok(());
     };
+    asked_once(Memory(host.domain.ram()))?;
     world.visible.check(Memory(host.domain.ram())).map_err(|what| format!("at the takeover: {what}"))
+}
+
+/// No request reaches a guest twice: clients ask once by UDP, and no network of theirs repeats it.
+fn asked_once(memory: Memory<'_>) -> Result<(), String> {
+    for flow in 0..ASK_FLOWS {
+        let mut seen = BTreeSet::new();
+        let answers = (0..memory.answer_count(flow)).filter_map(|index| memory.answer(flow, index));
+        for answer in answers {
+            if !seen.insert(answer.id) {
+                return Err(format!("flow {flow}: request {} was answered twice", answer.id));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether nothing is left to happen.
@@ -75,7 +92,7 @@ pub fn is_over(world: &World) -> bool {
         Some(_) if world.sleeps_for_ever(Side::Primary) => true,
         Some(_) if !world.is_awake(Side::Primary) => false,
         Some(host) => match host.doing {
-            primary::Doing::Protecting { .. } => host.staged() > Epoch(3) && world.secondary.is_some(),
+            primary::Doing::Protecting { .. } => host.staged() >= Epoch::FIRST && world.secondary.is_some(),
             primary::Doing::Unprotected | primary::Doing::Ended(_) => true,
             primary::Doing::Judging { .. } | primary::Doing::Parting { .. } | primary::Doing::Fencing { .. } => false,
         },
@@ -102,11 +119,22 @@ pub fn at_end(world: &World) -> Result<(), String> {
         return if may_be_alone(world) { Ok(()) } else { Err(format!("nobody serves: {}", progress(world))) };
     };
     world.visible.check(server).map_err(|what| format!("at the end: {what}"))?;
+    asked_once(server)?;
     complete(world, server)?;
-    if world.planned.is_empty()
-        && (world.went_live || matches!(world.primary.as_ref().map(|p| &p.doing), Some(primary::Doing::Unprotected)))
-    {
+    if world.planned.is_empty() {
+        check_undisturbed(world)?;
+    }
+    Ok(())
+}
+
+/// Nothing went wrong: nothing may look as if it had.
+fn check_undisturbed(world: &World) -> Result<(), String> {
+    let Some(primary) = world.primary.as_ref().filter(|host| matches!(host.doing, primary::Doing::Protecting { .. }))
+    else {
         return Err(format!("protection ended without a reason: {}", progress(world)));
+    };
+    if world.conditions.are_deterministic() && primary.miscompares > 0 {
+        return Err(format!("{} miscompares of two guests that say the same", primary.miscompares));
     }
     Ok(())
 }

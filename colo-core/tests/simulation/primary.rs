@@ -1,11 +1,12 @@
 //! The primary's host: its guest, and the engine thread in the order of `session/primary.rs`.
 
+use crate::conditions::Conditions;
 use crate::guest::{Guest, Nature};
 use crate::points::Points;
-use crate::primary_net::{Alert, Net, NetConfig, NetHandle};
+use crate::primary_net::{Alert, Net, NetHandle};
 use crate::rng::Rng;
 use crate::wires::{Side, Wires};
-use colo_core::checkpoint::{EngineError, Primary, PrimaryConfig};
+use colo_core::checkpoint::{EngineError, Primary};
 use colo_core::domain::model::ModelDomain;
 use colo_core::domain::{Control, DirtyLog, Domain, RunState, StateRecord};
 use colo_core::failover::{Detector, Loss, PrimaryVerdict, primary_verdict};
@@ -56,7 +57,7 @@ pub struct PrimaryHost {
     pub domain: ModelDomain,
     pub net: NetHandle,
     pub doing: Doing,
-    pub nature: Nature,
+    nature: Nature,
     points: Points,
     entropy: Rng,
     rng: Rng,
@@ -66,44 +67,44 @@ pub struct PrimaryHost {
     save: SaveLoop,
     heartbeat: Duration,
     went_on_alone: bool,
+    /// So often the two guests said something different.
+    pub miscompares: u32,
 }
 
-/// What the primary's host is made of.
-pub struct PrimarySetup {
-    pub checkpoints: PrimaryConfig,
-    pub save: SaveConfig,
-    pub verify: bool,
-    pub net: NetConfig,
-    pub nature: Nature,
-    pub wires: Wires,
-    pub captures: Captures,
+/// What hosts are made from.
+pub struct Setup<'a> {
+    pub conditions: &'a Conditions,
+    pub wires: &'a Wires,
+    pub captures: &'a Captures,
+    pub now: Instant,
 }
 
 impl PrimaryHost {
-    pub fn new(mut domain: ModelDomain, setup: PrimarySetup, rng: &mut Rng, now: Instant) -> PrimaryHost {
+    pub fn new(mut domain: ModelDomain, setup: &Setup<'_>, rng: &mut Rng) -> PrimaryHost {
+        let Setup { conditions, wires, captures, now } = *setup;
         let points = Points::default();
-        let net = Net::new(&setup.net, setup.wires.clone(), rng.fork(), now);
+        let net = Net::new(&conditions.net, wires.clone(), rng.fork(), now);
         let net = NetHandle { net: Rc::new(RefCell::new(net)), points: points.clone() };
-        let engine = Rc::new(RefCell::new(Primary::new(setup.checkpoints, net.clone())));
-        let mut chain: Box<dyn SaveCallbacks> = Box::new(Snapshot { inner: engine.clone(), captures: setup.captures });
-        if setup.verify {
-            chain = Box::new(Verified::new(chain));
-        }
+        let engine = Rc::new(RefCell::new(Primary::new(conditions.checkpoints.clone(), net.clone())));
+        let snapshot = Snapshot { inner: engine.clone(), captures: captures.clone() };
+        let chain: Box<dyn SaveCallbacks> =
+            if conditions.verify { Box::new(Verified::new(snapshot)) } else { Box::new(snapshot) };
         domain.resume().expect("a new domain runs");
         PrimaryHost {
             domain,
             net,
             doing: Doing::Protecting { until: now },
-            nature: setup.nature,
+            nature: conditions.nature,
             points,
             entropy: rng.fork(),
             rng: rng.fork(),
-            wires: setup.wires,
+            wires: wires.clone(),
             engine,
             chain,
-            save: SaveLoop::new(setup.save),
-            heartbeat: setup.net.heartbeat,
+            save: SaveLoop::new(conditions.save.clone()),
+            heartbeat: conditions.net.heartbeat,
             went_on_alone: false,
+            miscompares: 0,
         }
     }
 
@@ -207,7 +208,10 @@ impl PrimaryHost {
             if alerted && (!readable || self.rng.per_mille(500)) {
                 let alert = self.net.net.borrow_mut().alerts.pop_front();
                 match alert {
-                    Some(Alert::Trigger(trigger)) => self.engine.borrow_mut().handle_trigger(trigger),
+                    Some(Alert::Trigger(trigger)) => {
+                        self.miscompares += u32::from(trigger == Trigger::Miscompare);
+                        self.engine.borrow_mut().handle_trigger(trigger);
+                    }
                     Some(Alert::Lost(loss)) => return Err(End::Lost(loss)),
                     None => {}
                 }

@@ -45,6 +45,7 @@ pub struct Net {
     pub alerts: VecDeque<Alert>,
     /// The most bytes that wait to be sent before packets are left out.
     queue_bytes: usize,
+    lan_slowness: usize,
     rng: Rng,
     now: Instant,
 }
@@ -55,6 +56,8 @@ pub struct NetConfig {
     pub heartbeat: Duration,
     pub compare: CompareConfig,
     pub queue_bytes: usize,
+    /// How often, in a thousand times, the clients' network has room for a part only.
+    pub lan_slowness: usize,
 }
 
 impl Net {
@@ -74,6 +77,7 @@ impl Net {
             reports: BTreeMap::new(),
             alerts: VecDeque::new(),
             queue_bytes: config.queue_bytes,
+            lan_slowness: config.lan_slowness,
             rng,
             now,
         }
@@ -193,7 +197,8 @@ impl Net {
         loop {
             let batch = self.gate.next_batch();
             // The clients' network takes what it likes.
-            let taken = if self.rng.per_mille(150) { self.rng.below(batch.len() + 1) } else { batch.len() };
+            let taken =
+                if self.rng.per_mille(self.lan_slowness) { self.rng.below(batch.len() + 1) } else { batch.len() };
             self.lan_out.extend(batch[..taken].iter().map(|release| release.frame.clone()));
             self.gate.released(taken);
             if taken == 0 || taken < batch.len() {

@@ -2,8 +2,7 @@
 
 use crate::guest::{Guest, Nature};
 use crate::points::Points;
-use crate::primary::{Captures, WATCH_BEATS};
-use crate::primary_net::NetConfig;
+use crate::primary::{Captures, Setup, WATCH_BEATS};
 use crate::rng::Rng;
 use crate::secondary_net::{Net, NetHandle};
 use crate::wires::{Side, Wires};
@@ -45,7 +44,7 @@ pub struct SecondaryHost {
     pub domain: ModelDomain,
     pub net: NetHandle,
     pub doing: Doing,
-    pub nature: Nature,
+    nature: Nature,
     points: Points,
     entropy: Rng,
     wires: Wires,
@@ -56,39 +55,30 @@ pub struct SecondaryHost {
 }
 
 impl SecondaryHost {
-    pub fn new(
-        spec: &DomainSpec,
-        config: &NetConfig,
-        verify: bool,
-        nature: Nature,
-        wires: Wires,
-        captures: Captures,
-        rng: &mut Rng,
-        now: Instant,
-    ) -> SecondaryHost {
+    pub fn new(spec: &DomainSpec, setup: &Setup<'_>, rng: &mut Rng) -> SecondaryHost {
+        let Setup { conditions, wires, captures, now } = *setup;
         let points = Points::default();
-        let net = Rc::new(RefCell::new(Net::new(config, wires.clone(), rng.fork(), now)));
+        let net = Rc::new(RefCell::new(Net::new(&conditions.net, wires.clone(), rng.fork(), now)));
         let net = NetHandle { net, points: points.clone() };
-        let inner: Box<dyn RestoreCallbacks> = match config.mode {
+        let inner: Box<dyn RestoreCallbacks> = match conditions.net.mode {
             Mode::Colo => Box::new(ColoRestore::default()),
             Mode::Remus => Box::new(RemusRestore::default()),
         };
-        let mut callbacks: Box<dyn RestoreCallbacks> = Box::new(Watched { inner, points: points.clone() });
-        if verify {
-            callbacks = Box::new(Verified::new(callbacks));
-        }
+        let watched = Watched { inner, points: points.clone() };
+        let callbacks: Box<dyn RestoreCallbacks> =
+            if conditions.verify { Box::new(Verified::new(watched)) } else { Box::new(watched) };
         SecondaryHost {
             domain: ModelDomain::from_spec(spec.clone()),
             engine: Secondary::new(spec, net.clone()),
             net,
             doing: Doing::Following,
-            nature,
+            nature: conditions.secondary_nature,
             points,
             entropy: rng.fork(),
-            wires,
+            wires: wires.clone(),
             callbacks,
-            captures,
-            heartbeat: config.heartbeat,
+            captures: captures.clone(),
+            heartbeat: conditions.net.heartbeat,
         }
     }
 

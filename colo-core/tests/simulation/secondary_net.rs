@@ -36,6 +36,7 @@ pub struct Net {
     pub lost_alert: Option<Loss>,
     mode: Mode,
     queue_bytes: usize,
+    lan_slowness: usize,
     /// The primary's system has taken the goodbye.
     pub has_told: bool,
     rng: Rng,
@@ -59,6 +60,7 @@ impl Net {
             lost_alert: None,
             mode: config.mode,
             queue_bytes: config.queue_bytes,
+            lan_slowness: config.lan_slowness,
             has_told: false,
             rng,
         }
@@ -217,7 +219,7 @@ impl Net {
 
     fn send_output(&mut self) {
         let all = self.output.len();
-        let taken = if self.rng.per_mille(150) { self.rng.below(all + 1) } else { all };
+        let taken = if self.rng.per_mille(self.lan_slowness) { self.rng.below(all + 1) } else { all };
         self.lan_out.extend(self.output.drain(..taken).map(|frame| frame.frame));
     }
 }

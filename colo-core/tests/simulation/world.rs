@@ -1,36 +1,32 @@
 //! The world of one seed: two hosts, two connections, clients, a clock; who does something next is chance.
 
 use crate::check::{self, Failure};
-use crate::client::{Clients, Wishes};
-use crate::faults::{FOR_EVER, Fault, Planned, plan};
-use crate::frames::Kind;
-use crate::guest::{Nature, PAGES};
-use crate::primary::{Captures, PrimaryHost, PrimarySetup};
-use crate::primary_net::NetConfig;
+use crate::client::Clients;
+use crate::conditions::{Conditions, HEARTBEAT};
+use crate::faults::{FOR_EVER, Planned, plan};
+use crate::guest::PAGES;
+use crate::primary::{Captures, PrimaryHost, Setup};
 use crate::rng::Rng;
 use crate::secondary::SecondaryHost;
 use crate::visible::Visible;
 use crate::wires::{Side, Wires};
-use colo_core::checkpoint::PrimaryConfig;
-use colo_core::compare::CompareConfig;
 use colo_core::domain::Control;
 use colo_core::domain::model::ModelDomain;
 use colo_core::ids::Epoch;
 use colo_core::net::Frame;
 use colo_core::peer::Mode;
-use colo_core::save::SaveConfig;
 use std::time::{Duration, Instant};
 
-/// Between two heartbeats: many turns of everybody.
-const HEARTBEAT: Duration = Duration::from_millis(10);
 /// Steps within which faults happen.
-const FAULT_STEPS: u64 = 9_000;
+pub const FAULT_STEPS: u64 = 9_000;
 /// Steps within which everything must have come to an end, faults and all.
 const MAX_STEPS: u64 = 60_000;
 
 /// What a run is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
+    /// The test's name, to replay it.
+    pub test: &'static str,
     pub mode: Mode,
     pub seed: u64,
     /// Whether both sides can fence the other.
@@ -42,7 +38,7 @@ pub struct Scenario {
 
 /// Who can do something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Actor {
+pub enum Actor {
     Guest(Side),
     Net(Side),
     Engine(Side),
@@ -51,7 +47,7 @@ enum Actor {
     Clients,
 }
 
-const ACTORS: [Actor; 11] = [
+pub const ACTORS: [Actor; 11] = [
     Actor::Guest(Side::Primary),
     Actor::Guest(Side::Secondary),
     Actor::Net(Side::Primary),
@@ -67,94 +63,60 @@ const ACTORS: [Actor; 11] = [
 
 pub struct World {
     pub scenario: Scenario,
+    pub conditions: Conditions,
     pub now: Instant,
-    start: Instant,
+    pub start: Instant,
     pub steps: u64,
-    rng: Rng,
-    wires: Wires,
+    pub rng: Rng,
+    pub wires: Wires,
     pub primary: Option<PrimaryHost>,
     pub secondary: Option<SecondaryHost>,
     pub clients: Clients,
     pub visible: Visible,
     /// Behind whose port of the switch the guest's address is, once it has sent anything.
-    address: Option<Side>,
+    pub address: Option<Side>,
     /// How often each actor has its turn.
-    weights: [usize; ACTORS.len()],
+    pub weights: [usize; ACTORS.len()],
     pub planned: Vec<Planned>,
-    faults_left: Vec<Planned>,
-    paused: [Option<Instant>; 2],
+    pub faults_left: Vec<Planned>,
+    pub paused: [Option<Instant>; 2],
     /// Somebody who gets no turn for a while: a busy processor, a full queue in the network.
-    stalled: Option<(Actor, Instant)>,
-    partition_ends: Option<Instant>,
+    pub stalled: Option<(Actor, Instant)>,
+    pub partition_ends: Option<Instant>,
     /// So often fences fail first.
-    fence_failures: u32,
+    pub fence_failures: u32,
     /// The epoch that the secondary stood in when the first fault happened.
     pub epoch_at_fault: Option<Epoch>,
     /// The primary was told before it woke that it is not needed any more.
-    told_before_waking: bool,
+    pub told_before_waking: bool,
     pub went_live: bool,
     /// Without a fence both sides came to believe that the other is dead.
     pub two_servers: bool,
-    pub takeovers: u32,
 }
 
 impl World {
     pub fn new(scenario: Scenario) -> World {
         let mut rng = Rng::new(scenario.seed.wrapping_mul(2).wrapping_add(u64::from(scenario.mode == Mode::Colo)));
-        let start = Instant::now();
-        let (wires, captures) = (Wires::default(), Captures::default());
-        let nature = Nature { scribble: rng.below(300), tick: [0, 0, 3, 20][rng.below(4)], idle: rng.below(500) };
-        // The secondary's host may be slower.
-        let slower = Nature { idle: [nature.idle, 800][rng.below(2)], ..nature };
-        let queue_bytes = [usize::MAX, usize::MAX, usize::MAX, 4000][rng.below(4)];
-        let config = || NetConfig {
-            mode: scenario.mode,
-            heartbeat: HEARTBEAT,
-            compare: CompareConfig { timeout: Duration::from_millis(5), ..CompareConfig::default() },
-            queue_bytes,
-        };
+        let now = Instant::now();
+        let conditions = Conditions::draw(scenario.mode, &mut rng);
         let domain = ModelDomain::new("simulated", PAGES);
-        let verify = rng.per_mille(300);
-        let secondary = SecondaryHost::new(
-            domain.spec(),
-            &config(),
-            verify,
-            slower,
-            wires.clone(),
-            captures.clone(),
-            &mut rng,
-            start,
-        );
-        let setup = PrimarySetup {
-            checkpoints: PrimaryConfig {
-                mode: scenario.mode,
-                interval: Duration::from_millis(if scenario.mode == Mode::Colo { 30 } else { 4 }),
-                ack_timeout: HEARTBEAT * 40,
-            },
-            save: SaveConfig {
-                precopy_dirty_pages: rng.below(6) as u64,
-                precopy_rounds: rng.within(1..4) as u32,
-                ..SaveConfig::default()
-            },
-            verify,
-            net: config(),
-            nature,
-            wires: wires.clone(),
-            captures,
-        };
-        let primary = PrimaryHost::new(domain, setup, &mut rng, start);
+        let (wires, captures) = (Wires::default(), Captures::default());
+        let setup = Setup { conditions: &conditions, wires: &wires, captures: &captures, now };
+        let secondary = SecondaryHost::new(domain.spec(), &setup, &mut rng);
+        let primary = PrimaryHost::new(domain, &setup, &mut rng);
         let planned = if scenario.faults { plan(&mut rng, FAULT_STEPS, HEARTBEAT) } else { Vec::new() };
         let mut faults_left = planned.clone();
         faults_left.sort_by_key(|planned| std::cmp::Reverse(planned.step));
         World {
-            clients: Clients::new(wishes(&mut rng), rng.fork()),
+            scenario,
+            clients: Clients::new(conditions.wishes.clone(), rng.fork()),
+            fence_failures: conditions.fence_failures,
+            conditions,
+            now,
+            start: now,
+            steps: 0,
             // Threads and connections of very different speed.
             weights: std::array::from_fn(|_| [1, 4, 8, 16][rng.below(4)]),
-            fence_failures: [0, 0, 0, 3][rng.below(4)],
-            scenario,
-            now: start,
-            start,
-            steps: 0,
             rng,
             wires,
             primary: Some(primary),
@@ -170,7 +132,6 @@ impl World {
             told_before_waking: false,
             went_live: false,
             two_servers: false,
-            takeovers: 0,
         }
     }
 
@@ -297,7 +258,6 @@ impl World {
         self.secondary = Some(host);
         result?;
         if took_over {
-            self.takeovers += 1;
             self.went_live = true;
             if !self.scenario.fenced && self.primary.as_ref().is_some_and(PrimaryHost::went_on_alone) {
                 self.two_servers = true;
@@ -312,122 +272,6 @@ impl World {
             check::at_takeover(self)?;
         }
         Ok(())
-    }
-
-    /// Kills the other side for good, if that works this time.
-    fn fence(&mut self, other: Side) -> bool {
-        if !self.scenario.fenced {
-            return true;
-        }
-        if self.fence_failures > 0 {
-            self.fence_failures -= 1;
-            return false;
-        }
-        self.trace(|| format!("{other:?} is fenced"));
-        self.remove(other, false);
-        true
-    }
-
-    fn happen(&mut self, fault: Fault) {
-        self.trace(|| format!("FAULT {fault:?}"));
-        self.epoch_at_fault.get_or_insert(self.secondary.as_ref().map_or(Epoch::NONE, SecondaryHost::epoch));
-        match fault {
-            Fault::Kill(side) => self.remove(side, true),
-            Fault::PowerOff(side) => self.remove(side, false),
-            Fault::At(Side::Primary, after, mishap) => {
-                self.primary.iter().for_each(|host| host.points().choose(after, mishap));
-            }
-            Fault::At(Side::Secondary, after, mishap) => {
-                self.secondary.iter().for_each(|host| host.points().choose(after, mishap));
-            }
-            Fault::Cut { state, net } => {
-                if state {
-                    self.wires.state.cut(&mut self.rng);
-                }
-                if net {
-                    self.wires.net.cut(&mut self.rng);
-                }
-            }
-            Fault::Partition { to_primary, to_secondary, lasts } => {
-                self.partition_ends = Some(self.now + lasts);
-                for link in self.wires.both() {
-                    link.set_stuck(Side::Primary, to_primary);
-                    link.set_stuck(Side::Secondary, to_secondary);
-                }
-            }
-            Fault::Pause(side, lasts) => self.paused[side as usize] = Some(self.now + lasts),
-            Fault::Flip { to, state } => {
-                let link = if state { &self.wires.state } else { &self.wires.net };
-                if !link.flip(to, &mut self.rng) {
-                    // Nothing there to be damaged: tried again with what comes.
-                    let (step, fault) = (self.steps + 1, Fault::Flip { to, state });
-                    if self.steps < FAULT_STEPS * 2 {
-                        self.faults_left.push(Planned { step, fault });
-                    }
-                }
-            }
-            Fault::EndProtection => {
-                if self.is_awake(Side::Primary) {
-                    self.primary.iter_mut().for_each(|host| host.end_protection(self.now));
-                }
-            }
-        }
-    }
-
-    /// Ends what does not last for ever.
-    fn heal(&mut self) {
-        if self.partition_ends.is_some_and(|end| end <= self.now) {
-            self.partition_ends = None;
-            for link in self.wires.both() {
-                Side::BOTH.into_iter().for_each(|side| link.set_stuck(side, false));
-            }
-        }
-        for side in Side::BOTH {
-            if self.paused[side as usize].is_some_and(|end| end <= self.now) {
-                self.trace(|| format!("{side:?} wakes"));
-                self.paused[side as usize] = None;
-            }
-        }
-    }
-
-    /// Now and then somebody gets no turn for a while, shorter than what makes a death.
-    fn stall(&mut self) {
-        if self.stalled.is_some_and(|(_, end)| end <= self.now) {
-            self.stalled = None;
-        }
-        if self.stalled.is_none() && self.rng.per_mille(2) {
-            let lasts = HEARTBEAT * self.rng.within(1..10) as u32 / 10;
-            self.stalled = Some((*self.rng.pick(&ACTORS), self.now + lasts));
-        }
-    }
-
-    /// A process died at a place inside of its work.
-    fn bury(&mut self) {
-        if let Some(place) = self.primary.as_ref().filter(|host| host.points().is_dead()) {
-            let place = place.points().happened();
-            self.trace(|| format!("the primary dies: {place:?}"));
-            self.remove(Side::Primary, true);
-        }
-        if let Some(place) = self.secondary.as_ref().filter(|host| host.points().is_dead()) {
-            let place = place.points().happened();
-            self.trace(|| format!("the secondary dies: {place:?}"));
-            self.remove(Side::Secondary, true);
-        }
-    }
-
-    /// A host is gone, with all that it was; its system may still close its connections.
-    fn remove(&mut self, side: Side, closes: bool) {
-        let existed = match side {
-            Side::Primary => self.primary.take().is_some(),
-            Side::Secondary => self.secondary.take().is_some(),
-        };
-        for link in self.wires.both().map(Clone::clone) {
-            match (existed, closes) {
-                (true, true) => link.orphan(side),
-                (true, false) => link.silence(side, &mut self.rng),
-                (false, _) => {}
-            }
-        }
     }
 
     /// Takes what the hosts have put on the clients' network.
@@ -471,19 +315,9 @@ impl World {
         }
     }
 
-    fn trace(&self, what: impl FnOnce() -> String) {
+    pub fn trace(&self, what: impl FnOnce() -> String) {
         if self.scenario.trace {
             println!("{:>6} {:>9.3} ms  {}", self.steps, (self.now - self.start).as_secs_f64() * 1e3, what());
         }
     }
-}
-
-fn wishes(rng: &mut Rng) -> Wishes {
-    let kinds = match rng.below(4) {
-        0 => vec![Kind::Plain],
-        1 => vec![Kind::Plain, Kind::Plain, Kind::Plain, Kind::Plain, Kind::Memory],
-        2 => vec![Kind::Plain, Kind::Plain, Kind::Plain, Kind::Plain, Kind::Entropy, Kind::Moody],
-        _ => vec![Kind::Plain, Kind::Memory, Kind::Entropy, Kind::Moody],
-    };
-    Wishes { asks: rng.within(20..70) as u32, tcp_requests: rng.below(12), kinds }
 }
