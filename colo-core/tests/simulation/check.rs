@@ -133,10 +133,12 @@ fn check_undisturbed(world: &World) -> Result<(), String> {
     else {
         return Err(format!("protection ended without a reason: {}", progress(world)));
     };
-    if world.conditions.are_deterministic() && primary.miscompares > 0 {
-        return Err(format!("{} miscompares of two guests that say the same", primary.miscompares));
+    match &primary.miscompare {
+        Some(what) if world.conditions.are_deterministic() => {
+            Err(format!("a miscompare of two guests that say the same: {what}"))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Whether one fault was enough to leave nobody, by right.

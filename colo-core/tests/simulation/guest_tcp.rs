@@ -8,6 +8,7 @@ use colo_core::net::testing::Tcp;
 
 /// Words of a connection.
 const WORDS: usize = 8;
+/// 0: no connection; 1: its SYN was answered; 2: that answer was acknowledged.
 const OPEN: usize = 0;
 /// What it expects of the client next.
 const EXPECTED: usize = 1;
@@ -35,6 +36,9 @@ impl Guest<'_> {
                 self.set(flow, ISN, u64::from(entropy.next() as u32));
             }
             let (isn, expected) = (self.get(flow, ISN) as u32, self.get(flow, EXPECTED) as u32);
+            if self.get(flow, OPEN) == 2 {
+                return self.acknowledge(flow);
+            }
             return self.say(&to(flow).syn().seq(isn).ack(expected).frame());
         }
         if !open {
@@ -42,6 +46,9 @@ impl Guest<'_> {
         }
         if let Some(ack) = segment.ack {
             let at = u64::from(ack.wrapping_sub(self.get(flow, ISN) as u32).wrapping_sub(1));
+            if at <= self.get(flow, MADE) {
+                self.set(flow, OPEN, 2);
+            }
             if at <= self.get(flow, MADE) && at > self.get(flow, ACKED) {
                 self.set(flow, ACKED, at);
                 self.set(flow, SENT, at.max(self.get(flow, SENT)));
@@ -84,6 +91,10 @@ impl Guest<'_> {
                 self.tcp_request(flow, request);
             }
         }
+        self.acknowledge(flow);
+    }
+
+    fn acknowledge(&mut self, flow: usize) {
         let (isn, sent) = (self.get(flow, ISN) as u32, self.get(flow, SENT) as u32);
         let ack = self.get(flow, EXPECTED) as u32;
         self.say(&to(flow).seq(isn.wrapping_add(1).wrapping_add(sent)).ack(ack).frame());

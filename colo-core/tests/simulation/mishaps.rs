@@ -2,7 +2,6 @@
 
 use crate::conditions::HEARTBEAT;
 use crate::faults::{Fault, Planned};
-use crate::primary::PrimaryHost;
 use crate::secondary::SecondaryHost;
 use crate::wires::Side;
 use crate::world::{ACTORS, FAULT_STEPS, World};

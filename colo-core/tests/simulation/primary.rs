@@ -13,9 +13,7 @@ use colo_core::failover::{Detector, Loss, PrimaryVerdict, primary_verdict};
 use colo_core::ids::{Epoch, PAGE_SIZE, Pfn};
 use colo_core::peer::{GoodbyeReason, Message, PeerError};
 use colo_core::save::layers::Verified;
-use colo_core::save::{
-    CallbackError, Ready, SaveCallbacks, SaveConfig, SaveError, SaveLoop, Step, StreamSink, Trigger,
-};
+use colo_core::save::{CallbackError, Ready, SaveCallbacks, SaveError, SaveLoop, Step, StreamSink, Trigger};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -67,8 +65,8 @@ pub struct PrimaryHost {
     save: SaveLoop,
     heartbeat: Duration,
     went_on_alone: bool,
-    /// So often the two guests said something different.
-    pub miscompares: u32,
+    /// In what the two guests differed last.
+    pub miscompare: Option<String>,
 }
 
 /// What hosts are made from.
@@ -104,7 +102,7 @@ impl PrimaryHost {
             save: SaveLoop::new(conditions.save.clone()),
             heartbeat: conditions.net.heartbeat,
             went_on_alone: false,
-            miscompares: 0,
+            miscompare: None,
         }
     }
 
@@ -209,7 +207,9 @@ impl PrimaryHost {
                 let alert = self.net.net.borrow_mut().alerts.pop_front();
                 match alert {
                     Some(Alert::Trigger(trigger)) => {
-                        self.miscompares += u32::from(trigger == Trigger::Miscompare);
+                        if trigger == Trigger::Miscompare {
+                            self.miscompare = self.net.net.borrow().gate.divergence().map(ToString::to_string);
+                        }
                         self.engine.borrow_mut().handle_trigger(trigger);
                     }
                     Some(Alert::Lost(loss)) => return Err(End::Lost(loss)),

@@ -4,6 +4,7 @@ use crate::check::{self, Failure};
 use crate::client::Clients;
 use crate::conditions::{Conditions, HEARTBEAT};
 use crate::faults::{FOR_EVER, Planned, plan};
+use crate::frames::parse;
 use crate::guest::PAGES;
 use crate::primary::{Captures, PrimaryHost, Setup};
 use crate::rng::Rng;
@@ -90,6 +91,8 @@ pub struct World {
     /// The primary was told before it woke that it is not needed any more.
     pub told_before_waking: bool,
     pub went_live: bool,
+    /// The primary served in the belief that the secondary is dead.
+    pub went_alone: bool,
     /// Without a fence both sides came to believe that the other is dead.
     pub two_servers: bool,
 }
@@ -131,6 +134,7 @@ impl World {
             epoch_at_fault: None,
             told_before_waking: false,
             went_live: false,
+            went_alone: false,
             two_servers: false,
         }
     }
@@ -228,7 +232,7 @@ impl World {
             Actor::NetTo(side) => self.wires.net.deliver(side, 1 << self.rng.below(14)),
             Actor::Clients => {
                 if let Some(frame) = self.clients.act(self.now) {
-                    self.to_guest(frame);
+                    self.send_in(frame);
                 }
             }
         }
@@ -241,6 +245,7 @@ impl World {
         };
         let before = format!("{:?}", host.doing);
         host.engine_turn(self.now, &mut || self.fence(Side::Secondary));
+        self.went_alone |= host.went_on_alone();
         if self.scenario.trace && !before.starts_with("Protecting") {
             self.trace(|| format!("primary: {before} -> {:?}", host.doing));
         }
@@ -259,7 +264,7 @@ impl World {
         result?;
         if took_over {
             self.went_live = true;
-            if !self.scenario.fenced && self.primary.as_ref().is_some_and(PrimaryHost::went_on_alone) {
+            if !self.scenario.fenced && self.went_alone {
                 self.two_servers = true;
                 return Ok(());
             }
@@ -285,6 +290,7 @@ impl World {
             shown.extend(from(std::mem::take(&mut host.net.net.borrow_mut().lan_out), Side::Secondary));
         }
         for (side, frame) in shown {
+            self.trace(|| format!("{side:?} shows {:?}", parse(&frame)));
             self.address = Some(side);
             if side == Side::Primary && self.went_live {
                 self.two_servers = true;
@@ -298,14 +304,15 @@ impl World {
             self.visible.show(&frame)?;
             check::shown(self, side)?;
             if let Some(reply) = self.clients.hear(&frame, side == Side::Secondary, self.now)? {
-                self.to_guest(reply);
+                self.send_in(reply);
             }
         }
         Ok(())
     }
 
     /// The switch sends a frame where the guest was last heard of; before that, everywhere.
-    fn to_guest(&mut self, frame: Frame) {
+    fn send_in(&mut self, frame: Frame) {
+        self.trace(|| format!("clients say {:?}", parse(&frame)));
         if let Some(host) = self.primary.as_ref().filter(|_| self.address != Some(Side::Secondary)) {
             host.net.net.borrow_mut().lan_in.push_back(frame.clone());
         }
