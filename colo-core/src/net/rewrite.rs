@@ -20,7 +20,10 @@
 //! not sent yet is not kept: it is forged, or late, and the guest is to refuse it as the primary does.
 //!
 //! **A checkpoint** gives the secondary's guest the primary's numbers in all connections, also in those half open:
-//! [`Rewriter::reset`] forgets everything, and connections that are not known are not changed. **After a failover**
+//! [`Rewriter::reset`] forgets everything, and connections that are not known are not changed. Of a handshake that was over by then a
+//! part may still be repeated, by the client or from the guest's ring, and looks like a new connection: until the guest says
+//! what only one beyond the handshake says, without the rewriter having shown it the handshake's end. Its numbers are the primary's
+//! then, too. **After a failover**
 //! ([`Rewriter::go_live`]) the rewriter stays in the way for the connections that it knows; new ones have nothing to be moved.
 //!
 //! Sequence numbers stand in the header's two fields and in the SACK option (RFC 2018) of what the client sends. Checksums are mended
@@ -156,7 +159,10 @@ impl Rewriter {
         if is_syn {
             connection.open(segment.seq, is_live);
         }
-        if is_syn || segment.has(TcpFlags::RST) {
+        if connection.is_older(&segment) {
+            connection.difference = Some(0);
+        }
+        if is_syn || segment.has(TcpFlags::RST) || connection.difference.is_some() {
             self.hand_out(id);
         }
         let difference = self.connections.get_mut(id).and_then(|(_, connection)| connection.difference);
@@ -293,6 +299,14 @@ impl Connection {
             *self =
                 Connection { guest_isn: Some(isn), difference: is_live.then_some(0), kept, ..Connection::default() };
         }
+    }
+
+    /// Whether the guest says by this that it has had the connection since a checkpoint: it is beyond the handshake, and what took
+    /// it there did not come this way. Its numbers are then the primary's. Until now only a repeated part of the handshake was seen,
+    /// and the client's next acknowledgement may be of anything.
+    fn is_older(&self, segment: &Segment) -> bool {
+        let is_beyond = self.guest_isn.is_none() || segment.has(TcpFlags::FIN) || !segment.payload_range().is_empty();
+        self.difference.is_none() && is_beyond && !segment.has(TcpFlags::SYN) && !segment.has(TcpFlags::RST)
     }
 
     /// Learns the difference from the first acknowledgement of the guest's SYN.

@@ -222,3 +222,31 @@ fn what_is_not_a_whole_segment_is_not_touched() {
     let other = from_guest().seq(5000).ack(10).frame();
     assert_eq!(rewriter.handle_output(1, other.clone()), other);
 }
+
+/// A checkpoint in the middle of a handshake: the guest's ring still has its repeated SYN-ACK, and behind it what it said since.
+#[test]
+fn a_handshake_repeated_after_a_checkpoint_teaches_nothing() {
+    let mut rewriter = Rewriter::new();
+    rewriter.handle_output(0, from_guest().syn().seq(500).ack(2).frame());
+    let data = from_guest().seq(501).ack(2).payload(b"hello").frame();
+    assert_eq!(rewriter.handle_output(0, data.clone()), data);
+    let acknowledged = from_client().seq(2).ack(506).frame();
+    assert_eq!(rewriter.handle_input(0, acknowledged.clone()), Some(acknowledged));
+    assert_eq!(rewriter.handle_output(0, data.clone()), data);
+}
+
+/// Without it what the client says would be kept until the next checkpoint, and after a failover for ever.
+#[test]
+fn a_repeated_syn_does_not_stop_a_connection_that_stands() {
+    let mut rewriter = Rewriter::new();
+    rewriter.handle_input(0, from_client().syn().seq(1).frame());
+    let request = from_client().seq(2).ack(506).payload(b"GET /").frame();
+    assert_eq!(rewriter.handle_input(0, request.clone()), None, "the guest may not have seen the SYN yet");
+    let challenge = from_guest().seq(506).ack(2).frame();
+    assert_eq!(rewriter.handle_output(0, challenge.clone()), challenge);
+    assert_eq!(rewriter.poll_input(), Some((0, request)));
+    // A new connection between the same ports begins anew.
+    rewriter.handle_output(0, from_guest().syn().seq(7000).ack(100).frame());
+    let first = rewriter.handle_input(0, from_client().seq(100).ack(901).frame()).unwrap();
+    assert_eq!(ack_of(&first), Seq(7001));
+}
