@@ -7,7 +7,6 @@
 
 #![allow(unreachable_pub, reason = "a test is one crate of its own")]
 #![allow(dead_code, reason = "what is kept is printed when a seed fails")]
-#![allow(clippy::too_many_arguments, clippy::wrong_self_convention)]
 
 #[path = "simulation/check.rs"]
 mod check;
