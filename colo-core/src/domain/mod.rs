@@ -30,8 +30,9 @@ pub use bitmap::DirtyBitmap;
 pub use error::DomainError;
 pub use spec::{DomainSpec, MacAddr, NicSpec};
 
-use crate::ids::Pfn;
+use crate::ids::{PAGE_SIZE, Page, Pfn};
 use crate::net::Port;
+use crate::stream::{DomainHeader, PageData, PageType};
 
 /// The most pages in one call of [`Pages`]: a batch is one record of the stream, and 4 MiB keep a cache warm.
 pub const MAX_BATCH_PAGES: usize = 1024;
@@ -115,6 +116,58 @@ pub trait Pages {
     /// # Errors
     /// As for [`Pages::read_pages`].
     fn write_pages(&mut self, pfns: &[Pfn], data: &[u8]) -> Result<(), DomainError>;
+
+    /// Copies the pages as they travel: into `types` what each is to the guest, into `out` the bytes of those
+    /// [that have any](PageType::has_data), one after the other in the order of `pfns`; `out` has room for all of them. Page tables
+    /// come out in terms of the guest's own page numbers. Returns how many pages have bytes. Allowed while the domain runs; a page
+    /// that cannot be had in one piece then is [`PageType::Invalid`] this time, and counts as dirty.
+    ///
+    /// # Errors
+    /// As for [`Pages::read_pages`].
+    fn capture_pages(&mut self, pfns: &[Pfn], types: &mut Vec<PageType>, out: &mut [u8]) -> Result<usize, DomainError> {
+        let bytes = pfns.len() * PAGE_SIZE;
+        let got = out.len();
+        let out = out.get_mut(..bytes).ok_or(DomainError::BadBatch { pages: pfns.len(), bytes: got })?;
+        self.read_pages(pfns, out)?;
+        types.clear();
+        types.resize(pfns.len(), PageType::Normal);
+        Ok(pfns.len())
+    }
+
+    /// These pages of a stream are about to be put into the domain: makes memory for those that have none. What the guest can see
+    /// of its memory does not change.
+    ///
+    /// # Errors
+    /// When there is no memory, or no such page.
+    fn populate(&mut self, pages: &PageData<'_>) -> Result<(), DomainError> {
+        let _ = pages;
+        Ok(())
+    }
+
+    /// Turns a page table that came with a stream into this domain's own terms: the opposite of what [`Pages::capture_pages`] did.
+    /// Memory is made for the pages that it names. Only called for pages that [are tables](PageType::table_level).
+    ///
+    /// # Errors
+    /// When the table names what cannot be.
+    fn localise(&mut self, page_type: PageType, page: &mut Page) -> Result<(), DomainError> {
+        let _ = (page_type, page);
+        Ok(())
+    }
+
+    /// The page itself where the host has it mapped, so that it can be filled without a copy on the way. As for
+    /// [`Pages::write_pages`], the domain must not run. `None` where it is not mapped: use [`Pages::write_pages`].
+    fn page_mut(&mut self, pfn: Pfn) -> Option<&mut Page> {
+        let _ = pfn;
+        None
+    }
+
+    /// Brings the guest's own table of frames up to date with the memory that it has, for machines that have one (Xen PV).
+    ///
+    /// # Errors
+    /// When the guest keeps its table where it cannot be.
+    fn update_p2m(&mut self) -> Result<(), DomainError> {
+        Ok(())
+    }
 }
 
 /// A piece of a domain's state that is not memory: a vCPU's registers, a device. What is in it only the hypervisor knows; the
@@ -129,6 +182,43 @@ pub struct StateRecord {
 
 /// vCPU and device state.
 pub trait State {
+    /// What kind of machine this is, as its stream says it.
+    fn stream_header(&self) -> DomainHeader;
+
+    /// What never changes while the guest runs, but must be known before its memory: the records that stand before STATIC_DATA_END.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn save_static(&mut self) -> Result<Vec<StateRecord>, DomainError> {
+        Ok(Vec::new())
+    }
+
+    /// Prepares the domain for a guest with this static data: what [`State::save_static`] gave, or less from an older version.
+    ///
+    /// # Errors
+    /// [`DomainError::BadState`] when this host cannot have such a guest.
+    fn load_static(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
+        let _ = state;
+        Ok(())
+    }
+
+    /// How the guest's memory is laid out, before any page of it: the records that stand before the first PAGE_DATA.
+    ///
+    /// # Errors
+    /// When the guest's own tables make no sense.
+    fn save_layout(&mut self) -> Result<Vec<StateRecord>, DomainError> {
+        Ok(Vec::new())
+    }
+
+    /// Takes a record of [`State::save_layout`].
+    ///
+    /// # Errors
+    /// [`DomainError::BadState`].
+    fn load_layout(&mut self, record: &StateRecord) -> Result<(), DomainError> {
+        let _ = record;
+        Ok(())
+    }
+
     /// The state of the suspended domain, in the order in which it must be loaded.
     ///
     /// # Errors

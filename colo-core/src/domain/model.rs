@@ -5,6 +5,7 @@ use super::{
     StateRecord,
 };
 use crate::ids::{PAGE_SIZE, Pfn};
+use crate::stream::DomainHeader;
 use std::net::Ipv4Addr;
 
 /// The type of the one state record that a [`ModelDomain`] has: its registers.
@@ -160,6 +161,10 @@ impl Pages for ModelDomain {
 }
 
 impl State for ModelDomain {
+    fn stream_header(&self) -> DomainHeader {
+        DomainHeader::embedded()
+    }
+
     fn save_state(&mut self) -> Result<Vec<StateRecord>, DomainError> {
         if self.run_state != RunState::Suspended {
             return Err(DomainError::NotSuspended(self.spec.name.clone()));

@@ -9,15 +9,23 @@ pub(super) struct PageBatch {
 }
 
 impl PageBatch {
-    /// Where to put that page; writes the gathered ones into the guest when there is no more room.
-    pub(super) fn slot(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, DomainError> {
+    /// Where to put that page: into the guest, where the host has it mapped, or among the gathered ones, which are written into the
+    /// guest when there is no more room.
+    pub(super) fn slot<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, DomainError> {
         if self.pfns.len() == MAX_BATCH_PAGES {
             self.write(domain)?;
         }
+        match domain.page_mut(pfn) {
+            Some(page) => Ok(page),
+            None => Ok(self.gather(pfn)),
+        }
+    }
+
+    fn gather(&mut self, pfn: Pfn) -> &mut Page {
         self.pages.resize(MAX_BATCH_PAGES * PAGE_SIZE, 0);
         let start = self.pfns.len() * PAGE_SIZE;
         self.pfns.push(pfn);
-        Ok(page_mut(&mut self.pages, start))
+        page_mut(&mut self.pages, start)
     }
 
     /// Writes what is gathered into the guest.

@@ -46,7 +46,7 @@ impl RestoreCallbacks for ColoRestore {
         Ok(())
     }
 
-    fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError> {
+    fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
         if pfn.0 >= self.received.pfn_limit() {
             return Err(DomainError::PfnOutOfRange { pfn, pfn_limit: self.received.pfn_limit() }.into());
         }

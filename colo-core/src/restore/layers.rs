@@ -25,7 +25,7 @@ impl<C: RestoreCallbacks + ?Sized> RestoreCallbacks for Box<C> {
         (**self).init(spec)
     }
 
-    fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError> {
+    fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
         (**self).get_page(domain, pfn)
     }
 
@@ -65,7 +65,7 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Timed<C> {
         self.timings.time("init", || self.inner.init(spec))
     }
 
-    fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError> {
+    fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
         // Not timed: reading the clock would cost more than the call.
         self.inner.get_page(domain, pfn)
     }
@@ -101,7 +101,7 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Traced<C> {
         self.0.init(spec)
     }
 
-    fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError> {
+    fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
         self.0.get_page(domain, pfn)
     }
 
@@ -147,7 +147,7 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Verified<C> {
         self.inner.init(spec)
     }
 
-    fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError> {
+    fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
         self.inner.get_page(domain, pfn)
     }
 
@@ -201,7 +201,7 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Faulty<C> {
         self.inner.init(spec)
     }
 
-    fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError> {
+    fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
         self.faults.reach("get_page")?;
         self.inner.get_page(domain, pfn)
     }

@@ -73,7 +73,7 @@ pub trait RestoreCallbacks {
     ///
     /// # Errors
     /// Any error ends the restore; the guest has not been touched, if it could serve.
-    fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError>;
+    fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError>;
 
     /// A record of the stream's optional range that is not the domain's own. Unknown ones are ignored.
     ///
@@ -95,8 +95,7 @@ pub trait RestoreCallbacks {
     /// # Errors
     /// As for [`RestoreCallbacks::flush_memory`].
     fn update_p2m(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
-        let _ = domain;
-        Ok(())
+        Ok(domain.update_p2m()?)
     }
 
     /// Loads vCPU and device state and, where the guest shall run, lets it. The next checkpoint may follow.

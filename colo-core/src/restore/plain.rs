@@ -18,7 +18,7 @@ impl RestoreCallbacks for PlainRestore {
         Ok(())
     }
 
-    fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError> {
+    fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
         self.received_pages += 1;
         Ok(self.batch.slot(domain, pfn)?)
     }

@@ -22,7 +22,7 @@ impl RestoreCallbacks for RemusRestore {
         Ok(())
     }
 
-    fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError> {
+    fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
         if self.whole {
             return Ok(self.stage.slot(pfn));
         }

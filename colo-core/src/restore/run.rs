@@ -1,7 +1,8 @@
 use super::{Flushed, RestoreCallbacks, RestoreError};
 use crate::domain::{Domain, DomainSpec, StateRecord};
+use crate::ids::Page;
 use crate::save::CallbackError;
-use crate::stream::{DomainHeader, Headers, Limits, OrderChecker, RecordRef, StreamUse, kind};
+use crate::stream::{Headers, Limits, OrderChecker, PageData, RecordRef, StreamUse, kind};
 
 /// What is to be done after a piece of the stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +23,8 @@ pub struct Restorer {
     /// Once the headers are here.
     order: Option<OrderChecker>,
     staged: bool,
+    static_data: Vec<StateRecord>,
+    static_data_ended: bool,
     state: Vec<StateRecord>,
     records: Vec<StateRecord>,
     record_bytes: usize,
@@ -39,6 +42,8 @@ impl Restorer {
             stream_use,
             order: None,
             staged: false,
+            static_data: Vec::new(),
+            static_data_ended: false,
             state: Vec::new(),
             records: Vec::new(),
             record_bytes: 0,
@@ -58,7 +63,7 @@ impl Restorer {
         let (mut order, mut rest) = match self.order.take() {
             Some(order) => (order, bytes),
             None => {
-                let begun = self.headers(bytes)?;
+                let begun = self.headers(bytes, domain)?;
                 callbacks.init(&self.spec).map_err(staging("init"))?;
                 begun
             }
@@ -101,9 +106,9 @@ impl Restorer {
         std::mem::take(&mut self.records)
     }
 
-    fn headers<'a>(&self, bytes: &'a [u8]) -> Result<(OrderChecker, &'a [u8]), RestoreError> {
+    fn headers<'a>(&self, bytes: &'a [u8], domain: &dyn Domain) -> Result<(OrderChecker, &'a [u8]), RestoreError> {
         let (headers, rest) = Headers::parse(bytes)?;
-        let (ours, theirs) = (DomainHeader::embedded().kind, headers.domain.kind);
+        let (ours, theirs) = (domain.stream_header().kind, headers.domain.kind);
         if ours != theirs {
             return Err(RestoreError::OtherMachine { theirs, ours });
         }
@@ -119,25 +124,27 @@ impl Restorer {
         if self.staged {
             return Err(RestoreError::NotApplied);
         }
+        // Whatever is not static data ends it: version 2 has no record that says so.
+        let is_static = matches!(record.kind(), kind::X86_PV_INFO | kind::X86_CPUID_POLICY | kind::X86_MSR_POLICY);
+        if !is_static && !std::mem::replace(&mut self.static_data_ended, true) {
+            domain.load_static(&std::mem::take(&mut self.static_data))?;
+        }
         match record {
-            RecordRef::PageData(pages) => {
-                for entry in pages.pages() {
-                    if let Some(page) = entry.data {
-                        callbacks.get_page(domain, entry.pfn).map_err(staging("get_page"))?.copy_from_slice(page);
-                    }
-                }
-            }
-            RecordRef::Own { kind, body } => {
+            RecordRef::PageData(pages) => put_pages(pages, domain, callbacks)?,
+            RecordRef::State { kind, body } | RecordRef::Own { kind, body } => {
                 self.record_bytes += body.len();
                 if self.record_bytes > MAX_RECORDS_BYTES {
                     return Err(RestoreError::TooMuch { limit_bytes: MAX_RECORDS_BYTES });
                 }
                 let record = StateRecord { kind: *kind, body: body.to_vec() };
-                if kind::is_domain_state(*kind) {
-                    self.state.push(record);
-                } else {
-                    callbacks.record(*kind, body).map_err(staging("record"))?;
-                    self.records.push(record);
+                match *kind {
+                    _ if is_static => self.static_data.push(record),
+                    kind::X86_PV_P2M_FRAMES => domain.load_layout(&record)?,
+                    own if kind::is_own(own) && !kind::is_domain_state(own) => {
+                        callbacks.record(own, body).map_err(staging("record"))?;
+                        self.records.push(record);
+                    }
+                    _ => self.state.push(record),
                 }
             }
             // The end of a plain image is its only checkpoint; a checkpointed stream ends right behind one.
@@ -152,6 +159,27 @@ impl Restorer {
         }
         Ok(Progress::More)
     }
+}
+
+fn put_pages(
+    pages: &PageData<'_>,
+    domain: &mut dyn Domain,
+    callbacks: &mut dyn RestoreCallbacks,
+) -> Result<(), RestoreError> {
+    domain.populate(pages)?;
+    for entry in pages.pages() {
+        let Some(data) = entry.data else {
+            continue;
+        };
+        if entry.page_type.table_level().is_some() {
+            let mut table: Page = *data;
+            domain.localise(entry.page_type, &mut table)?;
+            callbacks.get_page(domain, entry.pfn).map_err(staging("get_page"))?.copy_from_slice(&table);
+        } else {
+            callbacks.get_page(domain, entry.pfn).map_err(staging("get_page"))?.copy_from_slice(data);
+        }
+    }
+    Ok(())
 }
 
 fn staging(callback: &'static str) -> impl FnOnce(CallbackError) -> RestoreError {

@@ -11,13 +11,20 @@ use std::io::IoSlice;
 pub(super) struct Capture {
     limit_bytes: usize,
     chunks: Vec<Vec<u8>>,
-    batches: Vec<Vec<Pfn>>,
+    batches: Vec<Batch>,
     prefix: Vec<u8>,
+    types: Vec<PageType>,
+}
+
+/// What is in the chunk of the same number.
+struct Batch {
+    pages: Vec<(Pfn, PageType)>,
+    data_bytes: usize,
 }
 
 impl Capture {
     pub(super) fn new(limit_bytes: usize) -> Self {
-        Capture { limit_bytes, chunks: Vec::new(), batches: Vec::new(), prefix: Vec::new() }
+        Capture { limit_bytes, chunks: Vec::new(), batches: Vec::new(), prefix: Vec::new(), types: Vec::new() }
     }
 
     /// Makes the memory ready for so many pages, within the limit, while nobody waits.
@@ -34,7 +41,7 @@ impl Capture {
     /// Copies the pages. What does not fit goes out to the sink at once, while the domain still waits. Returns the bytes written.
     pub(super) fn take(
         &mut self,
-        domain: &dyn Domain,
+        domain: &mut dyn Domain,
         pfns: impl Iterator<Item = Pfn>,
         sink: &mut dyn StreamSink,
     ) -> Result<u64, SaveError> {
@@ -53,8 +60,9 @@ impl Capture {
             }
             let chunk = &mut self.chunks[self.batches.len()];
             chunk.resize(chunk.len().max(bytes), 0);
-            domain.read_pages(&batch, &mut chunk[..bytes])?;
-            self.batches.push(batch);
+            let with_data = domain.capture_pages(&batch, &mut self.types, &mut chunk[..bytes])?;
+            let pages = batch.into_iter().zip(self.types.iter().copied()).collect();
+            self.batches.push(Batch { pages, data_bytes: with_data * PAGE_SIZE });
         }
         Ok(written)
     }
@@ -64,10 +72,9 @@ impl Capture {
         let mut written = 0;
         for (batch, chunk) in self.batches.drain(..).zip(&self.chunks) {
             self.prefix.clear();
-            page_data_prefix(batch.iter().map(|&pfn| (pfn, PageType::Normal)), &mut self.prefix);
-            let pages = &chunk[..batch.len() * PAGE_SIZE];
-            sink.write(&[IoSlice::new(&self.prefix), IoSlice::new(pages)])?;
-            written += (self.prefix.len() + pages.len()) as u64;
+            page_data_prefix(batch.pages, &mut self.prefix);
+            sink.write(&[IoSlice::new(&self.prefix), IoSlice::new(&chunk[..batch.data_bytes])])?;
+            written += (self.prefix.len() + batch.data_bytes) as u64;
         }
         Ok(written)
     }

@@ -2,13 +2,16 @@ use super::capture::Capture;
 use super::{Ready, SaveCallbacks, SaveError, StreamSink, Trigger};
 use crate::domain::{DirtyBitmap, Domain, MAX_BATCH_PAGES, StateRecord};
 use crate::ids::{Epoch, Pfn};
-use crate::stream::{DomainHeader, Headers, MAX_BODY_BYTES, kind, write_record};
+use crate::stream::{Headers, MAX_BODY_BYTES, kind, write_record};
 use std::io::IoSlice;
 use std::time::Instant;
 
 /// How a save goes about its work.
 #[derive(Clone, Debug)]
 pub struct SaveConfig {
+    /// Whether memory is copied while the guest runs, and what it writes meanwhile again at the end. Otherwise all of it is copied
+    /// while the guest stands still, and the dirty log stays off: less work, but a longer pause. Checkpoints need it.
+    pub live: bool,
     /// Precopy ends when a round leaves no more dirty pages than this ...
     pub precopy_dirty_pages: u64,
     /// ... or after so many rounds: a guest that writes faster than pages can be sent would never get there.
@@ -20,9 +23,9 @@ pub struct SaveConfig {
 }
 
 impl Default for SaveConfig {
-    /// 1,024 pages, 5 rounds, 64 MiB.
+    /// Live, 1,024 pages, 5 rounds, 64 MiB.
     fn default() -> Self {
-        SaveConfig { precopy_dirty_pages: 1024, precopy_rounds: 5, capture_limit_bytes: 64 << 20 }
+        SaveConfig { live: true, precopy_dirty_pages: 1024, precopy_rounds: 5, capture_limit_bytes: 64 << 20 }
     }
 }
 
@@ -141,15 +144,21 @@ impl SaveLoop {
     }
 
     fn start(&mut self, domain: &mut dyn Domain, sink: &mut dyn StreamSink) -> Result<Step, SaveError> {
-        let mut headers = Vec::new();
-        Headers::new(DomainHeader::embedded()).encode(&mut headers);
-        write_record(&mut headers, kind::STATIC_DATA_END, &[])?;
-        sink.write(&[IoSlice::new(&headers)])?;
+        let mut begin = Vec::new();
+        Headers::new(domain.stream_header()).encode(&mut begin);
+        write_records(&mut begin, &domain.save_static()?)?;
+        write_record(&mut begin, kind::STATIC_DATA_END, &[])?;
+        write_records(&mut begin, &domain.save_layout()?)?;
+        sink.write(&[IoSlice::new(&begin)])?;
+        self.copy.stream_bytes = begin.len() as u64;
         self.dirty = DirtyBitmap::new(domain.spec().pfn_limit);
+        if !self.config.live {
+            return self.working(State::Wait);
+        }
         // In this order: a page written after the log began is in the log, one written before has content.
         domain.enable_dirty_log()?;
         domain.populated(&mut self.dirty)?;
-        self.copy = CopyStats { round_pages: self.dirty.count(), stream_bytes: headers.len() as u64, ..self.copy };
+        self.copy.round_pages = self.dirty.count();
         self.working(State::Precopy { next: Pfn(0) })
     }
 
@@ -221,7 +230,11 @@ impl SaveLoop {
         sink: &mut dyn StreamSink,
     ) -> Result<(u64, Vec<StateRecord>), SaveError> {
         callbacks.suspend(domain).map_err(SaveError::callback("suspend"))?;
-        domain.take_dirty(&mut self.dirty)?;
+        if self.config.live {
+            domain.take_dirty(&mut self.dirty)?;
+        } else {
+            domain.populated(&mut self.dirty)?;
+        }
         let written = self.capture.take(domain, self.dirty.iter(), sink)?;
         let mut records = domain.save_state()?;
         records.extend(callbacks.capture(domain, self.epoch).map_err(SaveError::callback("capture"))?);
@@ -238,6 +251,10 @@ impl SaveLoop {
         self.state = state;
         Ok(Step::Waiting(until))
     }
+}
+
+fn write_records(out: &mut Vec<u8>, records: &[StateRecord]) -> Result<(), SaveError> {
+    records.iter().try_for_each(|record| Ok(write_record(out, record.kind, &record.body)?))
 }
 
 fn finish(sink: &mut dyn StreamSink) -> Result<Step, SaveError> {

@@ -83,7 +83,7 @@ impl RestoreCallbacks for Corrupting {
         self.inner.init(spec)
     }
 
-    fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError> {
+    fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
         self.inner.get_page(domain, pfn)
     }
 

@@ -8,6 +8,7 @@ use colo_core::domain::{
 use colo_core::ids::{PAGE_SIZE, Pfn};
 use colo_core::net::memory::{MemoryPort, pair};
 use colo_core::net::{Frame, Port};
+use colo_core::stream::DomainHeader;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
@@ -330,6 +331,10 @@ impl Pages for Shared {
 }
 
 impl State for Shared {
+    fn stream_header(&self) -> DomainHeader {
+        self.lock().domain.stream_header()
+    }
+
     fn save_state(&mut self) -> Result<Vec<StateRecord>, DomainError> {
         self.lock().domain.save_state()
     }

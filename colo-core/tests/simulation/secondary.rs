@@ -242,7 +242,7 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Watched<C> {
         self.inner.init(spec)
     }
 
-    fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError> {
+    fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
         if pfn.0 % 8 == 0 {
             self.points.reach("secondary: at a page")?;
         }

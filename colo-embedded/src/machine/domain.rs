@@ -10,6 +10,7 @@ use colo_core::domain::{
     Control, DirtyBitmap, DirtyLog, DomainError, DomainSpec, MAX_BATCH_PAGES, Pages, RunState, State, StateRecord,
 };
 use colo_core::ids::{PAGE_SIZE, Pfn};
+use colo_core::stream::DomainHeader;
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -269,6 +270,10 @@ impl Pages for EmbeddedDomain {
 }
 
 impl State for EmbeddedDomain {
+    fn stream_header(&self) -> DomainHeader {
+        DomainHeader::embedded()
+    }
+
     fn save_state(&mut self) -> Result<Vec<StateRecord>, DomainError> {
         self.check_suspended()?;
         let guest_time_ns = match self.clock {

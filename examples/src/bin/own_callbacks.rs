@@ -38,7 +38,7 @@ impl RestoreCallbacks for Counting {
         self.inner.init(spec)
     }
 
-    fn get_page(&mut self, domain: &mut dyn Domain, pfn: Pfn) -> Result<&mut Page, CallbackError> {
+    fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
         self.counts.received_pages.fetch_add(1, Ordering::Relaxed);
         self.inner.get_page(domain, pfn)
     }
