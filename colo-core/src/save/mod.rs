@@ -30,11 +30,13 @@
 //! ```
 
 mod capture;
+mod image_file;
 pub mod layers;
 mod plain;
 mod run;
 mod sink;
 
+pub use image_file::ImageFile;
 pub use plain::PlainSave;
 pub use run::{CheckpointStats, CopyStats, SaveConfig, SaveLoop, Step};
 pub use sink::StreamSink;
