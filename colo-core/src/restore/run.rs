@@ -60,23 +60,54 @@ impl Restorer {
         domain: &mut dyn Domain,
         callbacks: &mut dyn RestoreCallbacks,
     ) -> Result<Progress, RestoreError> {
-        let (mut order, mut rest) = match self.order.take() {
-            Some(order) => (order, bytes),
-            None => {
-                let begun = self.headers(bytes, domain)?;
-                callbacks.init(&self.spec).map_err(staging("init"))?;
-                begun
-            }
-        };
+        let mut rest = bytes;
+        if self.order.is_none() {
+            let (headers, after) = Headers::parse(rest)?;
+            self.handle_headers(&headers, domain, callbacks)?;
+            rest = after;
+        }
         let mut progress = Progress::More;
         while !rest.is_empty() {
             let (record, after) = RecordRef::parse(rest, &self.limits)?;
-            order.check(&record)?;
+            progress = self.handle_record(&record, domain, callbacks)?;
             rest = after;
-            progress = self.record(&record, domain, callbacks)?;
         }
-        self.order = Some(order);
         Ok(progress)
+    }
+
+    /// Takes the headers of a stream that somebody else reads; its records go to [`Restorer::handle_record`].
+    ///
+    /// # Errors
+    /// As for [`Restorer::handle_stream`].
+    pub fn handle_headers(
+        &mut self,
+        headers: &Headers,
+        domain: &mut dyn Domain,
+        callbacks: &mut dyn RestoreCallbacks,
+    ) -> Result<(), RestoreError> {
+        let (ours, theirs) = (domain.stream_header().kind, headers.domain.kind);
+        if ours != theirs {
+            return Err(RestoreError::OtherMachine { theirs, ours });
+        }
+        self.order = Some(OrderChecker::new(headers, self.stream_use));
+        callbacks.init(&self.spec).map_err(staging("init"))
+    }
+
+    /// Takes the next record of a stream that somebody else reads.
+    ///
+    /// # Errors
+    /// As for [`Restorer::handle_stream`].
+    ///
+    /// # Panics
+    /// Before [`Restorer::handle_headers`].
+    pub fn handle_record(
+        &mut self,
+        record: &RecordRef<'_>,
+        domain: &mut dyn Domain,
+        callbacks: &mut dyn RestoreCallbacks,
+    ) -> Result<Progress, RestoreError> {
+        self.order.as_mut().expect("the headers come first").check(record)?;
+        self.record(record, domain, callbacks)
     }
 
     /// Puts the staged checkpoint into the guest.
@@ -104,15 +135,6 @@ impl Restorer {
     /// The records of the last checkpoint that are neither pages nor the domain's state.
     pub fn take_records(&mut self) -> Vec<StateRecord> {
         std::mem::take(&mut self.records)
-    }
-
-    fn headers<'a>(&self, bytes: &'a [u8], domain: &dyn Domain) -> Result<(OrderChecker, &'a [u8]), RestoreError> {
-        let (headers, rest) = Headers::parse(bytes)?;
-        let (ours, theirs) = (domain.stream_header().kind, headers.domain.kind);
-        if ours != theirs {
-            return Err(RestoreError::OtherMachine { theirs, ours });
-        }
-        Ok((OrderChecker::new(&headers, self.stream_use), rest))
     }
 
     fn record(
