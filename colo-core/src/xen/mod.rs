@@ -1,0 +1,3 @@
+//! Real domains on Xen.
+
+pub mod guard;
