@@ -1,0 +1,252 @@
+//! A machine whose memory has page tables in terms of machine frames, saved on one host and restored on another where every page
+//! has another frame: what the seam asks of the engine, in the order in which it must come.
+
+use colo_core::domain::model::ModelDomain;
+use colo_core::domain::{
+    Control, DirtyBitmap, DirtyLog, Domain, DomainError, DomainSpec, Pages, RunState, State, StateRecord,
+};
+use colo_core::ids::{PAGE_SIZE, Page, Pfn};
+use colo_core::restore::{ColoRestore, PlainRestore, RemusRestore, RestoreCallbacks, Restorer};
+use colo_core::save::{PlainSave, SaveConfig, SaveLoop, Step};
+use colo_core::stream::{DomainHeader, PageData, PageType, StreamUse};
+use proptest::prelude::*;
+use std::time::Instant;
+
+const PAGES: u64 = 40;
+/// What a host adds to a page's number to get its frame.
+type Shift = u64;
+
+/// The pages from this one on are tables: every word but zero is a frame.
+const FIRST_TABLE: u64 = 30;
+
+struct TableMachine {
+    inner: ModelDomain,
+    shift: Shift,
+    /// What has been called, for the order.
+    calls: Vec<&'static str>,
+    populated: DirtyBitmap,
+}
+
+impl TableMachine {
+    fn new(shift: Shift) -> Self {
+        TableMachine {
+            inner: ModelDomain::new("tables", PAGES),
+            shift,
+            calls: Vec::new(),
+            populated: DirtyBitmap::new(PAGES),
+        }
+    }
+
+    /// Its memory with every frame as a page number.
+    fn pseudo_physical(&self) -> Vec<u8> {
+        let mut ram = self.inner.ram().to_vec();
+        for table in ram.chunks_mut(PAGE_SIZE).skip(FIRST_TABLE as usize) {
+            convert(table, |frame| frame - self.shift);
+        }
+        ram
+    }
+}
+
+fn convert(table: &mut [u8], change: impl Fn(u64) -> u64) {
+    for entry in table.chunks_mut(8) {
+        let word = u64::from_le_bytes(entry.try_into().unwrap());
+        if word != 0 {
+            entry.copy_from_slice(&change(word).to_le_bytes());
+        }
+    }
+}
+
+impl Control for TableMachine {
+    fn spec(&self) -> &DomainSpec {
+        self.inner.spec()
+    }
+
+    fn run_state(&self) -> RunState {
+        self.inner.run_state()
+    }
+
+    fn suspend(&mut self) -> Result<(), DomainError> {
+        self.calls.push("suspend");
+        self.inner.suspend()
+    }
+
+    fn resume(&mut self) -> Result<(), DomainError> {
+        self.inner.resume()
+    }
+
+    fn destroy(&mut self) {
+        self.inner.destroy();
+    }
+}
+
+impl DirtyLog for TableMachine {
+    fn dirty_log_kind(&self) -> &'static str {
+        "model"
+    }
+
+    fn enable_dirty_log(&mut self) -> Result<(), DomainError> {
+        self.calls.push("enable_dirty_log");
+        self.inner.enable_dirty_log()
+    }
+
+    fn take_dirty(&mut self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        self.inner.take_dirty(into)
+    }
+
+    fn disable_dirty_log(&mut self) -> Result<(), DomainError> {
+        self.inner.disable_dirty_log()
+    }
+}
+
+impl Pages for TableMachine {
+    fn populated(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        into.set_range(Pfn(0), PAGES);
+        Ok(())
+    }
+
+    fn read_pages(&self, pfns: &[Pfn], out: &mut [u8]) -> Result<(), DomainError> {
+        self.inner.read_pages(pfns, out)
+    }
+
+    fn write_pages(&mut self, pfns: &[Pfn], data: &[u8]) -> Result<(), DomainError> {
+        assert!(pfns.iter().all(|pfn| self.populated.contains(*pfn)), "a page without memory is written");
+        self.inner.write_pages(pfns, data)
+    }
+
+    fn capture_pages(&mut self, pfns: &[Pfn], types: &mut Vec<PageType>, out: &mut [u8]) -> Result<usize, DomainError> {
+        self.calls.push("capture_pages");
+        types.clear();
+        let mut count = 0;
+        for &pfn in pfns {
+            let page = &mut out[count * PAGE_SIZE..][..PAGE_SIZE];
+            self.inner.read_pages(&[pfn], page)?;
+            types.push(match pfn.0 {
+                // Every seventh page is not there.
+                pfn if pfn % 7 == 6 => PageType::Invalid,
+                FIRST_TABLE.. => PageType::L1Pinned,
+                _ => PageType::Normal,
+            });
+            if pfn.0 % 7 != 6 {
+                count += 1;
+                if pfn.0 >= FIRST_TABLE {
+                    convert(page, |frame| frame - self.shift);
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    fn populate(&mut self, pages: &PageData<'_>) -> Result<(), DomainError> {
+        for page in pages.pages().filter(|page| page.page_type.has_data()) {
+            self.populated.set(page.pfn);
+        }
+        Ok(())
+    }
+
+    fn localise(&mut self, page_type: PageType, page: &mut Page) -> Result<(), DomainError> {
+        assert_eq!(page_type, PageType::L1Pinned);
+        convert(page, |pfn| pfn + self.shift);
+        Ok(())
+    }
+
+    fn update_p2m(&mut self) -> Result<(), DomainError> {
+        self.calls.push("update_p2m");
+        Ok(())
+    }
+}
+
+impl State for TableMachine {
+    fn stream_header(&self) -> DomainHeader {
+        self.inner.stream_header()
+    }
+
+    fn save_static(&mut self) -> Result<Vec<StateRecord>, DomainError> {
+        self.calls.push("save_static");
+        Ok(Vec::new())
+    }
+
+    fn load_static(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
+        assert_eq!(state, []);
+        self.calls.push("load_static");
+        Ok(())
+    }
+
+    fn save_layout(&mut self) -> Result<Vec<StateRecord>, DomainError> {
+        self.calls.push("save_layout");
+        Ok(Vec::new())
+    }
+
+    fn save_state(&mut self) -> Result<Vec<StateRecord>, DomainError> {
+        self.calls.push("save_state");
+        self.inner.save_state()
+    }
+
+    fn check_state(&self, state: &[StateRecord]) -> Result<(), DomainError> {
+        self.inner.check_state(state)
+    }
+
+    fn load_state(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
+        self.calls.push("load_state");
+        self.inner.load_state(state)
+    }
+}
+
+fn save(machine: &mut TableMachine, live: bool) -> Vec<u8> {
+    let mut image = Vec::new();
+    let mut save = SaveLoop::new(SaveConfig { live, ..SaveConfig::default() });
+    while !matches!(save.step(Instant::now(), machine, &mut PlainSave::default(), &mut image).unwrap(), Step::Done) {}
+    image
+}
+
+fn restore(machine: &mut dyn Domain, callbacks: &mut dyn RestoreCallbacks, image: &[u8]) {
+    let mut restorer = Restorer::new(machine.spec(), StreamUse::Plain);
+    restorer.handle_stream(image, machine, callbacks).unwrap();
+    restorer.apply(machine, callbacks).unwrap();
+}
+
+proptest! {
+    #[test]
+    fn frames_are_the_hosts_own_and_numbers_the_guests(
+        stores in prop::collection::vec((0..FIRST_TABLE, 0_usize..PAGE_SIZE, any::<u8>()), 0..20),
+        entries in prop::collection::vec((FIRST_TABLE..PAGES, 0_usize..512, 1..PAGES), 0..40),
+        (here, there) in (1000_u64..1_000_000, 1000_u64..1_000_000),
+        live: bool,
+    ) {
+        let mut source = TableMachine::new(here);
+        for (pfn, at, byte) in stores {
+            source.inner.store(pfn as usize * PAGE_SIZE + at, &[byte]);
+        }
+        for (table, slot, pfn) in entries {
+            source.inner.store(table as usize * PAGE_SIZE + slot * 8, &(pfn + here).to_le_bytes());
+        }
+        let mut expected = source.pseudo_physical();
+        for pfn in (6..PAGES as usize).step_by(7) {
+            expected[pfn * PAGE_SIZE..][..PAGE_SIZE].fill(0);
+        }
+        let image = save(&mut source, live);
+
+        let callbacks: [Box<dyn RestoreCallbacks>; 3] =
+            [Box::<PlainRestore>::default(), Box::<RemusRestore>::default(), Box::<ColoRestore>::default()];
+        for mut callbacks in callbacks {
+            let mut copy = TableMachine::new(there);
+            restore(&mut copy, &mut *callbacks, &image);
+            prop_assert!(copy.pseudo_physical() == expected);
+            prop_assert_eq!(copy.populated.count(), PAGES - PAGES / 7);
+            let order: Vec<_> = copy.calls.iter().filter(|call| **call != "suspend" && **call != "enable_dirty_log").collect();
+            prop_assert_eq!(order, [&"load_static", &"update_p2m", &"load_state"]);
+        }
+    }
+}
+
+#[test]
+fn a_save_that_is_not_live_copies_only_what_stands_still() {
+    let mut machine = TableMachine::new(1);
+    save(&mut machine, false);
+    assert_eq!(machine.calls, ["save_static", "save_layout", "suspend", "capture_pages", "save_state"]);
+    let mut machine = TableMachine::new(1);
+    save(&mut machine, true);
+    assert_eq!(
+        machine.calls,
+        ["save_static", "save_layout", "enable_dirty_log", "capture_pages", "suspend", "save_state"]
+    );
+}
