@@ -47,6 +47,7 @@ mod error;
 mod header;
 pub mod hvm;
 pub mod kind;
+pub mod libxl;
 mod order;
 pub mod own;
 mod pages;
@@ -57,6 +58,7 @@ mod record;
 mod state;
 #[cfg(test)]
 mod tests;
+pub mod xl;
 
 pub use error::{Fault, StreamError};
 pub use header::{DomainHeader, DomainKind, Headers, ImageHeader, Version};
