@@ -19,6 +19,13 @@ impl StreamError {
     }
 }
 
+impl Fault {
+    /// This fault, in something that was read from its own beginning.
+    pub(super) fn at_start(self) -> StreamError {
+        StreamError { offset: 0, fault: self }
+    }
+}
+
 /// What can be wrong with a stream.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -66,6 +73,56 @@ pub enum Fault {
         kind: u32,
         /// Its length.
         length: usize,
+    },
+    /// A record of the wrong length for what it says of itself.
+    #[error("{} record of {length} bytes, not {expected}", kind::name(*kind))]
+    Size {
+        /// The record's type.
+        kind: u32,
+        /// The length it should have.
+        expected: usize,
+        /// Its length.
+        length: usize,
+    },
+    /// A PV guest that no Xen runs.
+    #[error("X86_PV_INFO record: a guest of {width}-byte words with {levels} levels of page tables")]
+    PvInfo {
+        /// Bytes of its words.
+        width: u8,
+        /// Levels of its page tables.
+        levels: u8,
+    },
+    /// A part of a PV guest's table of frames that ends before it begins.
+    #[error("X86_PV_P2M_FRAMES record: from page {start:#x} to {end:#x}")]
+    P2mRange {
+        /// Its first page.
+        start: u32,
+        /// Its last page.
+        end: u32,
+    },
+    /// A vCPU beyond any machine's.
+    #[error("{} record of vCPU {vcpu}", kind::name(*kind))]
+    VcpuNumber {
+        /// The record's type.
+        kind: u32,
+        /// The vCPU.
+        vcpu: u32,
+    },
+    /// The inside of an HVM_CONTEXT record is wrong.
+    #[error("HVM_CONTEXT record: at its byte {at}: {what}")]
+    HvmContext {
+        /// Where, in bytes from the beginning of the record's body.
+        at: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A field that must be zero is not.
+    #[error("{} record: {what} is not zero", kind::name(*kind))]
+    NotZero {
+        /// The record's type.
+        kind: u32,
+        /// The field.
+        what: &'static str,
     },
     /// More pages in a record than a batch may have, or none.
     #[error("a PAGE_DATA record of {0} pages, not 1 to 1024")]

@@ -45,23 +45,33 @@
 
 mod error;
 mod header;
+pub mod hvm;
 pub mod kind;
+pub mod libxl;
 mod order;
 pub mod own;
 mod pages;
+mod policy;
+pub mod pv;
 mod reader;
 mod record;
+mod state;
 #[cfg(test)]
 mod tests;
+pub mod xl;
 
 pub use error::{Fault, StreamError};
 pub use header::{DomainHeader, DomainKind, Headers, ImageHeader, Version};
+pub use hvm::{HvmContext, HvmContextEntry, HvmParam, HvmParams};
 pub use order::{OrderChecker, StreamUse};
 pub use own::{MemoryHash, NetState};
 pub use pages::{PageData, PageEntry, PageType, page_data_prefix};
+pub use policy::{CpuidLeaf, CpuidPolicy, MsrEntry, MsrPolicy, TscInfo};
+pub use pv::{P2mFrames, PvInfo, VcpuBlob, VcpuPart};
 pub use reader::{ReadError, RecordReader};
 pub use record::{
     Limits, MAX_BODY_BYTES, PfnList, RECORD_HEADER_BYTES, RecordRef, Records, write_dirty_pfn_list, write_record,
 };
+pub use state::StateRef;
 
 use record::{PfnWord, RawRecordHeader};

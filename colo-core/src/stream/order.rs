@@ -1,5 +1,5 @@
 use super::error::{Fault, StreamError};
-use super::{DomainKind, Headers, RecordRef, Version, kind};
+use super::{DomainKind, Headers, PvInfo, RecordRef, VcpuBlob, VcpuPart, Version, kind};
 
 /// What a stream is for, which decides what may be in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,7 +16,10 @@ pub enum StreamUse {
 ///
 /// * Version 3: static data first (X86_PV_INFO, the two policies), then STATIC_DATA_END, before any memory or state. Version 2
 ///   has neither policies nor STATIC_DATA_END; its static data ends with the first other record.
-/// * PV: X86_PV_INFO, then X86_PV_P2M_FRAMES, then PAGE_DATA, then vCPUs. HVM: HVM_PARAMS before HVM_CONTEXT in each state.
+/// * PV: X86_PV_INFO, then X86_PV_P2M_FRAMES, then PAGE_DATA, then vCPUs. HVM: HVM_PARAMS and HVM_CONTEXT in either order: the
+///   specification wants the parameters first, all of Xen's tools write them last, and its restore keeps the context until the end.
+/// * What a restore cannot do without must have come when a state ends, at CHECKPOINT, or at END if there has been no CHECKPOINT: a
+///   PV guest's vCPU 0, an HVM guest's HVM_CONTEXT.
 /// * A guest has only its own kind's records.
 /// * VERIFY once, after memory, and only in a plain stream. CHECKPOINT only in a checkpointed one.
 /// * CHECKPOINT_DIRTY_PFN_LIST travels the other way, on the back channel, never here.
@@ -40,7 +43,8 @@ pub enum StreamUse {
 pub struct OrderChecker {
     domain: DomainKind,
     version: Version,
-    stream_use: StreamUse,
+    /// `None` as long as either is possible.
+    stream_use: Option<StreamUse>,
     phase: Phase,
     seen: Seen,
 }
@@ -52,23 +56,30 @@ enum Phase {
     Ended,
 }
 
-/// What has come. A checkpoint takes back `params`, which belongs to a state; the rest is for the whole stream.
+/// What has come. A checkpoint takes back `machine`, which belongs to a state; the rest is for the whole stream.
 #[derive(Clone, Copy, Default, Debug)]
 struct Seen {
-    pv_info: bool,
+    pv_info: Option<PvInfo>,
     p2m_frames: bool,
     pages: bool,
-    params: bool,
+    /// Of the guest's own state what no restore can do without.
+    machine: bool,
     verify: bool,
+    checkpoint: bool,
 }
 
 impl OrderChecker {
     /// For a stream with these headers, of which no record has come yet.
     pub fn new(headers: &Headers, stream_use: StreamUse) -> OrderChecker {
+        OrderChecker { stream_use: Some(stream_use), ..OrderChecker::for_any_use(headers) }
+    }
+
+    /// As [`OrderChecker::new`], for a stream that is either plain or checkpointed: its first CHECKPOINT or VERIFY shows which.
+    pub fn for_any_use(headers: &Headers) -> OrderChecker {
         OrderChecker {
             domain: headers.domain.kind,
             version: headers.image.version,
-            stream_use,
+            stream_use: None,
             phase: Phase::StaticData,
             seen: Seen::default(),
         }
@@ -77,12 +88,23 @@ impl OrderChecker {
     /// Whether this record may come now. If so, it counts as come.
     ///
     /// # Errors
-    /// [`Fault::OutOfOrder`], [`Fault::NotAllowed`], with offset 0; the record does not count then.
+    /// [`Fault::OutOfOrder`], [`Fault::NotAllowed`]; those of [`PvInfo::parse`] and [`VcpuBlob::parse`] for the bodies on which
+    /// the order depends. All with offset 0; the record does not count then.
     pub fn check(&mut self, record: &RecordRef<'_>) -> Result<(), StreamError> {
         let mut next = self.clone();
         next.step(record).map_err(StreamError::at(0))?;
         *self = next;
         Ok(())
+    }
+
+    /// What the stream's X86_PV_INFO record has said, if it has come.
+    pub fn pv_info(&self) -> Option<PvInfo> {
+        self.seen.pv_info
+    }
+
+    /// Whether the stream's END record has come.
+    pub fn has_ended(&self) -> bool {
+        self.phase == Phase::Ended
     }
 
     /// Whether the stream may end here.
@@ -104,7 +126,7 @@ impl OrderChecker {
         match record {
             RecordRef::Own { .. } | RecordRef::Skipped { .. } => Ok(()),
             RecordRef::DirtyPfnList(_) => Err(Fault::NotAllowed { kind, stream: "a stream to the secondary" }),
-            _ if is_static(kind) => self.static_data(kind),
+            _ if is_static(kind) => self.static_data(record),
             _ => {
                 self.end_static_data(kind)?;
                 self.guest_data(record)
@@ -112,7 +134,8 @@ impl OrderChecker {
         }
     }
 
-    fn static_data(&mut self, kind: u32) -> Result<(), Fault> {
+    fn static_data(&mut self, record: &RecordRef<'_>) -> Result<(), Fault> {
+        let kind = record.kind();
         self.of_domain(kind)?;
         if self.version == Version::V2 && kind != kind::X86_PV_INFO {
             return Err(Fault::NotAllowed { kind, stream: "a stream of version 2" });
@@ -120,13 +143,15 @@ impl OrderChecker {
         if self.phase != Phase::StaticData {
             return Err(Fault::OutOfOrder { kind, expected: "memory or state" });
         }
-        match kind {
-            kind::X86_PV_INFO if self.seen.pv_info => {
+        match record {
+            RecordRef::State { kind: kind::X86_PV_INFO, .. } if self.seen.pv_info.is_some() => {
                 return Err(Fault::OutOfOrder { kind, expected: "STATIC_DATA_END" });
             }
-            kind::X86_PV_INFO => self.seen.pv_info = true,
-            kind::STATIC_DATA_END => {
-                self.pv_needs(self.seen.pv_info, kind, "X86_PV_INFO")?;
+            RecordRef::State { kind: kind::X86_PV_INFO, body } => {
+                self.seen.pv_info = Some(PvInfo::parse(body).map_err(|error| error.fault)?);
+            }
+            RecordRef::StaticDataEnd => {
+                self.pv_needs(self.seen.pv_info.is_some(), kind, "X86_PV_INFO")?;
                 self.phase = Phase::Guest;
             }
             _ => {}
@@ -139,7 +164,7 @@ impl OrderChecker {
         match (self.phase, self.version) {
             (Phase::StaticData, Version::V3) => Err(Fault::OutOfOrder { kind, expected: "STATIC_DATA_END" }),
             (Phase::StaticData, Version::V2) => {
-                self.pv_needs(self.seen.pv_info, kind, "X86_PV_INFO")?;
+                self.pv_needs(self.seen.pv_info.is_some(), kind, "X86_PV_INFO")?;
                 self.phase = Phase::Guest;
                 Ok(())
             }
@@ -150,33 +175,66 @@ impl OrderChecker {
     fn guest_data(&mut self, record: &RecordRef<'_>) -> Result<(), Fault> {
         let kind = record.kind();
         self.of_domain(kind)?;
-        match kind {
-            kind::PAGE_DATA => {
+        match record {
+            RecordRef::PageData(_) => {
                 self.pv_needs(self.seen.p2m_frames, kind, "X86_PV_P2M_FRAMES")?;
                 self.seen.pages = true;
             }
-            kind::X86_PV_P2M_FRAMES => self.seen.p2m_frames = true,
-            kind::X86_PV_VCPU_BASIC..=kind::X86_PV_VCPU_XSAVE | kind::X86_PV_VCPU_MSRS => {
-                self.pv_needs(self.seen.pages, kind, "PAGE_DATA")?;
+            RecordRef::State { body, .. } => self.state(kind, body)?,
+            RecordRef::Verify => self.verify()?,
+            RecordRef::Checkpoint => self.checkpoint()?,
+            RecordRef::End => {
+                if !self.seen.checkpoint {
+                    self.complete(kind)?;
+                }
+                self.phase = Phase::Ended;
             }
-            kind::HVM_PARAMS => self.seen.params = true,
-            kind::HVM_CONTEXT if !self.seen.params => {
-                return Err(Fault::OutOfOrder { kind, expected: "HVM_PARAMS" });
-            }
-            kind::VERIFY => self.verify()?,
-            kind::CHECKPOINT if self.stream_use == StreamUse::Plain => {
-                return Err(Fault::NotAllowed { kind, stream: "a plain stream" });
-            }
-            kind::CHECKPOINT => self.seen.params = false,
-            kind::END => self.phase = Phase::Ended,
             _ => {}
         }
         Ok(())
     }
 
+    fn state(&mut self, kind: u32, body: &[u8]) -> Result<(), Fault> {
+        if VcpuPart::of_kind(kind).is_some() {
+            self.pv_needs(self.seen.pages, kind, "PAGE_DATA")?;
+        }
+        match kind {
+            kind::X86_PV_P2M_FRAMES => self.seen.p2m_frames = true,
+            kind::X86_PV_VCPU_BASIC => {
+                let blob = VcpuBlob::parse_any(kind, body).map_err(|error| error.fault)?;
+                self.seen.machine |= blob.vcpu == 0 && !blob.context.is_empty();
+            }
+            kind::HVM_CONTEXT => self.seen.machine = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), Fault> {
+        let kind = kind::CHECKPOINT;
+        if self.stream_use == Some(StreamUse::Plain) {
+            return Err(Fault::NotAllowed { kind, stream: "a plain stream" });
+        }
+        self.complete(kind)?;
+        self.stream_use = Some(StreamUse::Checkpointed);
+        self.seen.machine = false;
+        self.seen.checkpoint = true;
+        Ok(())
+    }
+
+    /// Whether a state may end here, with this record.
+    fn complete(&self, kind: u32) -> Result<(), Fault> {
+        let expected = match self.domain {
+            DomainKind::X86Pv => "X86_PV_VCPU_BASIC of vCPU 0",
+            DomainKind::X86Hvm => "HVM_CONTEXT",
+            DomainKind::Embedded => return Ok(()),
+        };
+        if self.seen.machine { Ok(()) } else { Err(Fault::OutOfOrder { kind, expected }) }
+    }
+
     fn verify(&mut self) -> Result<(), Fault> {
         let kind = kind::VERIFY;
-        if self.stream_use == StreamUse::Checkpointed {
+        if self.stream_use == Some(StreamUse::Checkpointed) {
             return Err(Fault::NotAllowed { kind, stream: "a checkpointed stream" });
         }
         if self.seen.verify {
@@ -185,6 +243,7 @@ impl OrderChecker {
         if !self.seen.pages {
             return Err(Fault::OutOfOrder { kind, expected: "PAGE_DATA" });
         }
+        self.stream_use = Some(StreamUse::Plain);
         self.seen.verify = true;
         Ok(())
     }

@@ -13,7 +13,7 @@ pub const MAX_BODY_BYTES: usize = 8 << 20;
 pub const RECORD_HEADER_BYTES: usize = size_of::<RawRecordHeader>();
 
 /// Every record begins and ends at a multiple of this, counted from its stream's beginning.
-const ALIGN_BYTES: usize = 8;
+pub(super) const ALIGN_BYTES: usize = 8;
 
 /// A number of a page, with or without a type in its high bits.
 pub(super) type PfnWord = U64;
@@ -48,11 +48,15 @@ impl RawRecordHeader {
         RawRecordHeader { kind: kind.into(), body_bytes: (body_bytes as u32).into() }
     }
 
+    pub(super) fn body_bytes(&self) -> usize {
+        self.body_bytes.get() as usize
+    }
+
     /// Reads the header at the front of `bytes`; returns the body's length, and the length of the whole record with padding.
     pub(super) fn parse(bytes: &[u8], limits: &Limits) -> Result<(u32, usize, usize), Fault> {
         let truncated = Fault::Truncated { needed: RECORD_HEADER_BYTES, got: bytes.len() };
         let (raw, _) = RawRecordHeader::ref_from_prefix(bytes).map_err(|_| truncated)?;
-        let (kind, length) = (raw.kind.get(), raw.body_bytes.get() as usize);
+        let (kind, length) = (raw.kind.get(), raw.body_bytes());
         if length > limits.body_bytes {
             return Err(Fault::TooLong { kind, length, limit: limits.body_bytes });
         }

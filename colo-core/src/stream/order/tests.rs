@@ -19,12 +19,21 @@ fn check(headers: &Headers, stream_use: StreamUse, kinds: &[u32]) -> Result<(), 
             page_data_prefix([(Pfn(0), PageType::Normal)], &mut bytes);
             bytes.extend([0; PAGE_SIZE]);
         } else {
-            write_record(&mut bytes, kind, &[]).unwrap();
+            write_record(&mut bytes, kind, body(kind)).unwrap();
         }
         let record = Records::new(&bytes, Limits::new(1)).next().unwrap().unwrap();
         order.check(&record).map_err(|error| (index, error.fault))?;
     }
     order.finish().map_err(|error| (kinds.len(), error.fault))
+}
+
+/// A body of which the order does not complain.
+fn body(kind: u32) -> &'static [u8] {
+    match kind {
+        kind::X86_PV_INFO => &[8, 4, 0, 0, 0, 0, 0, 0],
+        kind::X86_PV_VCPU_BASIC => &[0, 0, 0, 0, 0, 0, 0, 0, 1],
+        _ => &[],
+    }
 }
 
 const PV: &[u32] = &[
@@ -94,17 +103,19 @@ fn records_where_they_may_not_be() {
     assert_eq!(hvm(plain, &[PAGE_DATA]), out_of_order(0, PAGE_DATA, "STATIC_DATA_END"));
     assert_eq!(hvm(plain, &[END]), out_of_order(0, END, "STATIC_DATA_END"));
     assert_eq!(hvm(plain, &[static_end, static_end]), out_of_order(1, static_end, "memory or state"));
-    assert_eq!(hvm(plain, &[static_end, HVM_CONTEXT]), out_of_order(1, HVM_CONTEXT, "HVM_PARAMS"));
-    assert_eq!(hvm(plain, &[static_end, END, END]), out_of_order(2, END, "nothing"));
-    assert_eq!(hvm(plain, &[static_end, END, NET_STATE]), out_of_order(2, NET_STATE, "nothing"));
+    assert_eq!(hvm(plain, &[static_end, HVM_CONTEXT, HVM_PARAMS, END]), Ok(()), "as Xen's tools write it");
+    assert_eq!(hvm(plain, &[static_end, HVM_PARAMS, END]), out_of_order(2, END, "HVM_CONTEXT"));
+    assert_eq!(hvm(plain, &[static_end, HVM_CONTEXT, END, END]), out_of_order(3, END, "nothing"));
+    assert_eq!(hvm(plain, &[static_end, HVM_CONTEXT, END, NET_STATE]), out_of_order(3, NET_STATE, "nothing"));
     assert_eq!(hvm(plain, &[static_end, PAGE_DATA]), Err((2, Fault::NoEnd)));
     assert_eq!(hvm(plain, &[static_end, CHECKPOINT]), not_allowed(1, CHECKPOINT, "a plain stream"));
     assert_eq!(hvm(checkpointed, &[static_end, VERIFY]), not_allowed(1, VERIFY, "a checkpointed stream"));
     assert_eq!(hvm(plain, &[static_end, VERIFY]), out_of_order(1, VERIFY, "PAGE_DATA"));
     let twice = [static_end, PAGE_DATA, VERIFY, PAGE_DATA, VERIFY];
     assert_eq!(hvm(plain, &twice), out_of_order(4, VERIFY, "memory or state"));
-    let second = [static_end, HVM_PARAMS, HVM_CONTEXT, CHECKPOINT, HVM_CONTEXT];
-    assert_eq!(hvm(checkpointed, &second), out_of_order(4, HVM_CONTEXT, "HVM_PARAMS"));
+    let second = [static_end, HVM_PARAMS, HVM_CONTEXT, CHECKPOINT, HVM_PARAMS, CHECKPOINT];
+    assert_eq!(hvm(checkpointed, &second), out_of_order(5, CHECKPOINT, "HVM_CONTEXT"));
+    assert_eq!(hvm(checkpointed, &[&second[..4], &[PAGE_DATA, END]].concat()), Ok(()), "the last state is whole");
     let list = CHECKPOINT_DIRTY_PFN_LIST;
     assert_eq!(hvm(checkpointed, &[static_end, list]), not_allowed(1, list, "a stream to the secondary"));
     assert_eq!(hvm(plain, &[X86_PV_INFO]), not_allowed(0, X86_PV_INFO, "the stream of an HVM guest"));
@@ -115,6 +126,7 @@ fn records_where_they_may_not_be() {
     let then = |kinds: &[u32]| pv(&[&begun, kinds].concat());
     assert_eq!(then(&[PAGE_DATA]), out_of_order(2, PAGE_DATA, "X86_PV_P2M_FRAMES"));
     assert_eq!(then(&[X86_PV_VCPU_XSAVE]), out_of_order(2, X86_PV_VCPU_XSAVE, "PAGE_DATA"));
+    assert_eq!(then(&[X86_PV_P2M_FRAMES, PAGE_DATA, END]), out_of_order(4, END, "X86_PV_VCPU_BASIC of vCPU 0"));
     assert_eq!(then(&[HVM_PARAMS]), not_allowed(2, HVM_PARAMS, "the stream of a PV guest"));
 }
 
