@@ -1,3 +1,4 @@
 //! Real domains on Xen.
 
 pub mod guard;
+pub mod toolstack;

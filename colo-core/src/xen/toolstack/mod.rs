@@ -1,0 +1,31 @@
+//! Xen's own toolstack at work for us: a domain that is restored is built by `xl` and libxl, not by a home-made builder.
+//!
+//! libxl leaves the memory and the processors of a domain to a program of its own, the *save helper*, and the environment variable
+//! `LIBXL_SAVE_HELPER` names another. Ours does nothing but hand over: it passes its pipes to the process that wants the domain,
+//! and ends when that tells it to.
+//!
+//! ```text
+//!   colo restore  --starts-->  xl restore  --starts-->  save helper (colo again, in its other role)
+//!        |  ^                    |    ^                        |
+//!        |  |   file header,     |    |   log, results,        |
+//!        |  |   LIBXC_CONTEXT,   |    |   completion           |
+//!        |  `--------------------'    |   (messages)           |
+//!        |       a pipe               |                        |
+//!        |`---------------------------'                        |
+//!        `<--- libxl's two pipes and its arguments ------------'   (a socket)
+//! ```
+//!
+//! * [`messages`]: what a save helper and libxl say to each other. [`LibxlChannel`] says it, with a deadline for each word.
+//! * [`HelperRole`] is the helper, [`Handover`] its other end.
+//!
+//! All of this is the same in Xen 4.17 to 4.22 (`tools/libs/light/libxl_save_callout.c`, `libxl_save_msgs_gen.pl`).
+
+mod channel;
+mod handover;
+pub mod messages;
+#[cfg(test)]
+mod tests;
+pub(crate) mod wait;
+
+pub use channel::{ChannelError, LibxlChannel};
+pub use handover::{HANDOVER_VARIABLE, Handover, HandoverError, HelperRole, RestoreRequest};
