@@ -24,3 +24,4 @@ pub mod restore;
 pub mod save;
 pub mod session;
 pub mod stream;
+pub mod xen;
