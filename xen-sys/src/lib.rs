@@ -20,7 +20,7 @@ pub mod consts;
 mod load;
 pub mod sys;
 
-pub use load::{LoadError, NEWEST, OLDEST, VERSION_VARIABLE, Version, Xen, load};
+pub use load::{LoadError, NEWEST, OLDEST, VERSION_VARIABLE, Version, Xen, load, load_version};
 
 /// The bindings of one library: checked in, or made just now.
 macro_rules! bindings {

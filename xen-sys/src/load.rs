@@ -126,7 +126,7 @@ impl fmt::Debug for Xen {
 /// # Errors
 /// [`LoadError`]. A later call tries again.
 pub fn load() -> Result<&'static Xen, LoadError> {
-    static LOADED: OnceLock<Xen> = OnceLock::new();
+    static LOADED: OnceLock<&Xen> = OnceLock::new();
     if let Some(xen) = LOADED.get() {
         return Ok(xen);
     }
@@ -139,6 +139,14 @@ pub fn load() -> Result<&'static Xen, LoadError> {
     };
     let xen = load_version(asked)?;
     Ok(LOADED.get_or_init(|| xen))
+}
+
+/// The libraries of this release, whatever hypervisor runs: for tests. Each call loads them, for the life of the process.
+///
+/// # Errors
+/// [`LoadError`], but for those about the hypervisor.
+pub fn load_version(version: Version) -> Result<&'static Xen, LoadError> {
+    open_version(version).map(|xen| &*Box::leak(Box::new(xen)))
 }
 
 /// The hypervisor's version, by what the kernel says below `folder`.
@@ -158,7 +166,7 @@ fn running_version(folder: &Path) -> Result<Version, LoadError> {
     Ok(Version { major: number("major")?, minor: number("minor")? })
 }
 
-fn load_version(version: Version) -> Result<Xen, LoadError> {
+fn open_version(version: Version) -> Result<Xen, LoadError> {
     if !(OLDEST..=NEWEST).contains(&version) {
         return Err(LoadError::Unsupported(version));
     }
