@@ -43,6 +43,9 @@ pub enum DomainError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The hypervisor's own word.
+    #[error(transparent)]
+    Hypervisor(Box<dyn std::error::Error + Send + Sync>),
     /// Anything else a hypervisor may say.
     #[error("{0}")]
     Other(String),

@@ -30,7 +30,10 @@
 
 pub mod control;
 mod error;
+pub mod guard;
 mod log;
+pub mod pv;
+pub mod toolstack;
 
 pub use control::Control;
 pub use error::XenError;

@@ -1,0 +1,117 @@
+use super::Incoming;
+use crate::domain::{DirtyBitmap, DomainError, StateRecord};
+use crate::ids::DomId;
+use crate::stream::hvm::{HvmContext, HvmParam, HvmParams};
+use crate::stream::{TscInfo, kind};
+use crate::xen::domain::populated::find_pages;
+use crate::xen::{Control, XenError};
+use xen_sys::ctrl;
+
+/// The parameters that belong to the guest's state, in the order in which Xen's own tools write them; one that is 0 is left out.
+const PARAMS: [u32; 16] = [
+    ctrl::HVM_PARAM_STORE_PFN,
+    ctrl::HVM_PARAM_IOREQ_PFN,
+    ctrl::HVM_PARAM_BUFIOREQ_PFN,
+    ctrl::HVM_PARAM_PAGING_RING_PFN,
+    ctrl::HVM_PARAM_MONITOR_RING_PFN,
+    ctrl::HVM_PARAM_SHARING_RING_PFN,
+    ctrl::HVM_PARAM_VM86_TSS_SIZED,
+    ctrl::HVM_PARAM_CONSOLE_PFN,
+    ctrl::HVM_PARAM_ACPI_IOPORTS_LOCATION,
+    ctrl::HVM_PARAM_VIRIDIAN,
+    ctrl::HVM_PARAM_IDENT_PT,
+    ctrl::HVM_PARAM_VM_GENERATION_ID_ADDR,
+    ctrl::HVM_PARAM_IOREQ_SERVER_PFN,
+    ctrl::HVM_PARAM_NR_IOREQ_SERVER_PAGES,
+    ctrl::HVM_PARAM_X87_FIP_WIDTH,
+    ctrl::HVM_PARAM_MCA_CAP,
+];
+
+/// Pages by which the guest talks to what is outside of it: in a restored guest they begin empty.
+const RINGS: [u32; 4] = [
+    ctrl::HVM_PARAM_STORE_PFN,
+    ctrl::HVM_PARAM_CONSOLE_PFN,
+    ctrl::HVM_PARAM_IOREQ_PFN,
+    ctrl::HVM_PARAM_BUFIOREQ_PFN,
+];
+
+/// Which pages the guest has.
+pub(super) fn populated(
+    control: &Control,
+    domid: DomId,
+    gfn_limit: u64,
+    into: &mut DirtyBitmap,
+) -> Result<(), DomainError> {
+    let owned = control.domain_info(domid)?.map_or(0, |info| info.total_pages);
+    let (mut gfns, mut types) = (Vec::new(), Vec::new());
+    let exists = |window: std::ops::Range<u64>| {
+        gfns.clear();
+        gfns.extend(window);
+        types.resize(gfns.len(), 0);
+        control.page_types(domid, &gfns, &mut types)?;
+        Ok(types.iter().map(|page_type| *page_type != ctrl::XEN_DOMCTL_PFINFO_XTAB).collect())
+    };
+    find_pages(gfn_limit, owned, exists, into)
+}
+
+/// vCPUs, platform devices, parameters.
+pub(super) fn save_state(control: &Control, domid: DomId) -> Result<Vec<StateRecord>, DomainError> {
+    let tsc = control.tsc_info(domid)?;
+    let context = StateRecord { kind: kind::HVM_CONTEXT, body: control.hvm_context(domid)? };
+    let mut params = Vec::new();
+    for index in PARAMS {
+        let value = control.hvm_param(domid, index)?;
+        if value != 0 {
+            params.push(HvmParam { index: index.into(), value });
+        }
+    }
+    Ok(vec![tsc.to_record(), context, HvmParams::record(&params)])
+}
+
+/// What a restored guest's state is made of.
+pub(super) struct HvmState<'a> {
+    tsc: Option<TscInfo>,
+    params: HvmParams<'a>,
+    context: &'a [u8],
+}
+
+impl<'a> HvmState<'a> {
+    /// Finds the parts among the records of a checkpoint.
+    pub(super) fn parse(state: &'a [StateRecord]) -> Result<Self, DomainError> {
+        let bad = |error: &dyn std::fmt::Display| DomainError::BadState(error.to_string());
+        let body = |kind: u32| state.iter().rev().find(|record| record.kind == kind).map(|record| record.body.as_slice());
+        let needed = |kind: u32| body(kind).ok_or_else(|| bad(&format!("no {} record", kind::name(kind))));
+        let context = needed(kind::HVM_CONTEXT)?;
+        HvmContext::parse(context).map_err(|error| bad(&error))?;
+        Ok(HvmState {
+            tsc: body(kind::X86_TSC_INFO).map(TscInfo::parse).transpose().map_err(|error| bad(&error))?,
+            params: HvmParams::parse(needed(kind::HVM_PARAMS)?).map_err(|error| bad(&error))?,
+            context,
+        })
+    }
+
+    /// Puts it into a domain that has just been made and whose memory is in place.
+    pub(super) fn load(&self, control: &Control, domid: DomId, incoming: &mut Incoming) -> Result<(), XenError> {
+        if let Some(tsc) = &self.tsc {
+            control.set_tsc_info(domid, tsc)?;
+        }
+        for param in self.params.iter() {
+            let Ok(index) = u32::try_from(param.index) else {
+                continue;
+            };
+            if RINGS.contains(&index) {
+                control.clear_pages(domid, param.value, 1)?;
+            }
+            // Only ever a message from an older toolstack to itself.
+            if index != ctrl::HVM_PARAM_PAE_ENABLED {
+                control.set_hvm_param(domid, index, param.value)?;
+            }
+        }
+        let gfn = |index: u32| self.params.get(index.into()).unwrap_or(0);
+        (incoming.store_gfn, incoming.console_gfn) = (gfn(ctrl::HVM_PARAM_STORE_PFN), gfn(ctrl::HVM_PARAM_CONSOLE_PFN));
+        control.set_hvm_param(domid, ctrl::HVM_PARAM_STORE_EVTCHN, incoming.store_evtchn.into())?;
+        control.set_hvm_param(domid, ctrl::HVM_PARAM_CONSOLE_EVTCHN, incoming.console_evtchn.into())?;
+        control.set_hvm_context(domid, self.context)?;
+        incoming.seed_grants(control, domid, true)
+    }
+}

@@ -1,0 +1,130 @@
+use super::{GuestType, XenDomain};
+use crate::domain::{Control as _, DirtyBitmap, DirtyLog, DomainError, MAX_BATCH_PAGES, Pages, RunState};
+use crate::ids::{PAGE_SIZE, Pfn};
+use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+/// How dirty pages are found.
+pub(super) enum DirtyLogState {
+    Off,
+    /// By the hypervisor's log.
+    Hypervisor {
+        /// Room for its bitmap.
+        words: Vec<u64>,
+    },
+    /// By comparing every page with what it was: for PV guests on a hypervisor without shadow paging, which has no log for them.
+    Comparing {
+        /// Of each page: 0 where there is none.
+        hashes: Vec<u128>,
+    },
+}
+
+impl DirtyLogState {
+    pub(super) fn is_off(&self) -> bool {
+        matches!(self, DirtyLogState::Off)
+    }
+}
+
+impl XenDomain {
+    /// Switches the hypervisor's log on; `false` where it has none for such a guest.
+    fn enable_hypervisor_log(&mut self) -> Result<bool, DomainError> {
+        let on = self.control.enable_log_dirty(self.domid);
+        let on = match on {
+            // It may be on already, for the sake of the screen's memory.
+            Err(error) if !error.is_unsupported() => {
+                self.control.disable_log_dirty(self.domid)?;
+                self.control.enable_log_dirty(self.domid)
+            }
+            on => on,
+        };
+        match on {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_unsupported() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Adds to `into` every page whose content or type is not what it was.
+    fn compare(&mut self, hashes: &mut [u128], into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        let mut pages = DirtyBitmap::new(self.spec.pfn_limit);
+        self.populated(&mut pages)?;
+        let mut seen = DirtyBitmap::new(self.spec.pfn_limit);
+        let mut pfns = pages.iter().peekable();
+        let mut types = Vec::new();
+        let mut data = vec![0; MAX_BATCH_PAGES * PAGE_SIZE];
+        while pfns.peek().is_some() {
+            let batch: Vec<Pfn> = pfns.by_ref().take(MAX_BATCH_PAGES).collect();
+            self.capture_raw(&batch, &mut types, &mut data)?;
+            let mut rest = data.chunks(PAGE_SIZE);
+            for (&pfn, page_type) in batch.iter().zip(&types) {
+                let page = if page_type.has_data() { rest.next().unwrap_or_default() } else { &[] };
+                // Never 0, which stands for no page.
+                let hash = xxh3_128_with_seed(page, *page_type as u64) | 1;
+                seen.set(pfn);
+                if std::mem::replace(&mut hashes[pfn.0 as usize], hash) != hash {
+                    into.set(pfn);
+                }
+            }
+        }
+        for (pfn, hash) in hashes.iter_mut().enumerate().filter(|(pfn, hash)| **hash != 0 && !seen.contains(Pfn(*pfn as u64))) {
+            *hash = 0;
+            into.set(Pfn(pfn as u64));
+        }
+        Ok(())
+    }
+}
+
+impl DirtyLog for XenDomain {
+    fn dirty_log_kind(&self) -> &'static str {
+        match self.log {
+            DirtyLogState::Off => "off",
+            DirtyLogState::Hypervisor { .. } => "log-dirty",
+            DirtyLogState::Comparing { .. } => "comparing",
+        }
+    }
+
+    fn enable_dirty_log(&mut self) -> Result<(), DomainError> {
+        self.log = DirtyLogState::Off;
+        if self.enable_hypervisor_log()? {
+            // What the device model writes is not the hypervisor's to see.
+            self.set_device_model_log(true)?;
+            self.log = DirtyLogState::Hypervisor { words: vec![0; self.spec.pfn_limit.div_ceil(64) as usize] };
+            return Ok(());
+        }
+        if self.guest_type != GuestType::Pv {
+            return Err(DomainError::Other("this hypervisor logs no dirty pages".into()));
+        }
+        tracing::info!("this hypervisor has no shadow paging: dirty pages of {} are found by comparing", self.spec.name);
+        let mut hashes = vec![0; self.spec.pfn_limit as usize];
+        self.compare(&mut hashes, &mut DirtyBitmap::new(self.spec.pfn_limit))?;
+        self.log = DirtyLogState::Comparing { hashes };
+        Ok(())
+    }
+
+    fn take_dirty(&mut self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        match std::mem::replace(&mut self.log, DirtyLogState::Off) {
+            DirtyLogState::Off => return Err(DomainError::DirtyLogOff),
+            DirtyLogState::Hypervisor { mut words } => {
+                let taken = self.control.clean_log_dirty(self.domid, &mut words, self.spec.pfn_limit);
+                into.union_words(&words);
+                self.log = DirtyLogState::Hypervisor { words };
+                taken?;
+            }
+            DirtyLogState::Comparing { mut hashes } => {
+                let compared = self.compare(&mut hashes, into);
+                self.log = DirtyLogState::Comparing { hashes };
+                compared?;
+            }
+        }
+        self.take_deferred(into);
+        Ok(())
+    }
+
+    fn disable_dirty_log(&mut self) -> Result<(), DomainError> {
+        let log = std::mem::replace(&mut self.log, DirtyLogState::Off);
+        if matches!(log, DirtyLogState::Hypervisor { .. }) && self.run_state() != RunState::ShutDown {
+            self.set_device_model_log(false)?;
+            self.control.disable_log_dirty(self.domid)?;
+        }
+        Ok(())
+    }
+}

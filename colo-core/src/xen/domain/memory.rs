@@ -1,0 +1,111 @@
+use crate::ids::{DomId, Page, Pfn};
+use crate::xen::foreign::{Access, Mapping};
+use crate::xen::{ForeignMemory, XenError};
+
+/// Pages in one leaf of the index.
+const LEAF_PAGES: u64 = 1024;
+
+/// A guest's pages in our address space, mapped as they are asked for, and kept.
+///
+/// A mapping costs several times what a copy of its pages does, and its end again as much; so it is made once for each page. A page
+/// whose frame has changed is mapped anew.
+pub(super) struct GuestMemory {
+    domid: DomId,
+    mappings: Vec<Mapping>,
+    /// Where each page is, in leaves that are there when one of their pages is.
+    index: Vec<Option<Box<[Slot; LEAF_PAGES as usize]>>>,
+    /// Slots of pages that are mapped elsewhere by now.
+    stale: usize,
+}
+
+/// Where a page is mapped.
+#[derive(Clone, Copy)]
+struct Slot {
+    mapping: u32,
+    page: u32,
+    /// The frame that it was then.
+    frame: u64,
+}
+
+/// No page is there.
+const NOWHERE: Slot = Slot { mapping: u32::MAX, page: 0, frame: u64::MAX };
+
+/// More dead slots than this, and everything is mapped anew as it is asked for.
+const MAX_STALE: usize = 256 * 1024;
+
+impl GuestMemory {
+    pub(super) fn new(domid: DomId) -> Self {
+        GuestMemory { domid, mappings: Vec::new(), index: Vec::new(), stale: 0 }
+    }
+
+    /// Forgets every mapping: the guest's memory may have other frames now.
+    pub(super) fn forget(&mut self) {
+        self.mappings.clear();
+        self.index.clear();
+        self.stale = 0;
+    }
+
+    /// Maps those of the pages that are not mapped yet; each comes with its frame (for HVM and PVH, its own number). A page that
+    /// cannot be mapped is left out: [`GuestMemory::read`] and [`GuestMemory::page_mut`] tell.
+    pub(super) fn map(
+        &mut self,
+        foreign: &ForeignMemory,
+        access: Access,
+        pages: impl Iterator<Item = (Pfn, u64)>,
+    ) -> Result<(), XenError> {
+        if self.stale > MAX_STALE {
+            self.forget();
+        }
+        let (mut pfns, mut frames) = (Vec::new(), Vec::new());
+        for (pfn, frame) in pages.filter(|(pfn, frame)| self.slot(*pfn).frame != *frame) {
+            pfns.push(pfn);
+            frames.push(frame);
+        }
+        if frames.is_empty() {
+            return Ok(());
+        }
+        let partial = foreign.map_partial(self.domid, access, &frames)?;
+        let mapping = self.mappings.len() as u32;
+        for (page, (pfn, frame)) in pfns.into_iter().zip(frames).enumerate() {
+            let slot = if partial.is_mapped(page) { Slot { mapping, page: page as u32, frame } } else { NOWHERE };
+            self.set_slot(pfn, slot);
+        }
+        self.mappings.push(partial.mapping);
+        Ok(())
+    }
+
+    /// Copies a page, if it is mapped.
+    pub(super) fn read(&self, pfn: Pfn, out: &mut Page) -> bool {
+        let slot = self.slot(pfn);
+        match self.mappings.get(slot.mapping as usize) {
+            Some(mapping) => {
+                mapping.read_page(slot.page as usize, out);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A page that is mapped for writing. The guest must not run.
+    pub(super) fn page_mut(&mut self, pfn: Pfn) -> Option<&mut Page> {
+        let slot = self.slot(pfn);
+        Some(self.mappings.get_mut(slot.mapping as usize)?.page_mut(slot.page as usize))
+    }
+
+    fn slot(&self, pfn: Pfn) -> Slot {
+        match self.index.get((pfn.0 / LEAF_PAGES) as usize) {
+            Some(Some(leaf)) => leaf[(pfn.0 % LEAF_PAGES) as usize],
+            _ => NOWHERE,
+        }
+    }
+
+    fn set_slot(&mut self, pfn: Pfn, slot: Slot) {
+        let leaf = (pfn.0 / LEAF_PAGES) as usize;
+        if leaf >= self.index.len() {
+            self.index.resize_with(leaf + 1, || None);
+        }
+        let leaf = self.index[leaf].get_or_insert_with(|| Box::new([NOWHERE; LEAF_PAGES as usize]));
+        let old = std::mem::replace(&mut leaf[(pfn.0 % LEAF_PAGES) as usize], slot);
+        self.stale += usize::from(old.mapping != NOWHERE.mapping);
+    }
+}

@@ -1,0 +1,196 @@
+//! A domain of Xen behind the engine's seam.
+//!
+//! [`XenDomain`] is one of three kinds of machine: PV, whose page tables the guest and the hypervisor share; HVM, which has a device
+//! model; and PVH, which is HVM without one. What they have in common is here and in the traits' files, what they have not in
+//! `hvm.rs` and `pv.rs`.
+//!
+//! ```no_run
+//! use colo_core::domain::Control;
+//! use colo_core::ids::DomId;
+//! use colo_core::xen::domain::XenDomain;
+//! use colo_core::xen::Xen;
+//! use std::time::Duration;
+//!
+//! let mut domain = XenDomain::open(Xen::open()?, DomId(3), Duration::from_secs(60))?;
+//! domain.suspend()?;
+//! println!("{} stands still", domain.spec().name);
+//! domain.resume()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod control;
+mod emulator;
+mod hvm;
+mod incoming;
+mod log;
+mod memory;
+mod pages;
+mod populated;
+mod state;
+
+pub use emulator::EmulatorState;
+pub use incoming::Incoming;
+
+use crate::domain::{DomainError, DomainSpec};
+use crate::ids::{DomId, Mfn};
+use crate::stream::{DomainHeader, DomainKind};
+use crate::xen::control::DomainInfo;
+use crate::xen::{Control, ForeignMemory, Xen, XenError, XenStore};
+use log::DirtyLogState;
+use memory::GuestMemory;
+use std::time::{Duration, Instant};
+
+/// What kind of machine a domain is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum GuestType {
+    /// Paravirtual: the guest knows machine frames, and its page tables hold them.
+    Pv,
+    /// Hardware-virtualised, with no device model.
+    Pvh,
+    /// Hardware-virtualised, with a device model.
+    Hvm,
+}
+
+impl GuestType {
+    /// As Xen's configuration files have it: "pv", "pvh", "hvm".
+    pub fn name(self) -> &'static str {
+        match self {
+            GuestType::Pv => "pv",
+            GuestType::Pvh => "pvh",
+            GuestType::Hvm => "hvm",
+        }
+    }
+
+    /// By what the hypervisor knows.
+    pub fn of(info: &DomainInfo) -> GuestType {
+        /// `XEN_X86_EMU_LAPIC`: a PVH domain has a local APIC and no other emulated device.
+        const LAPIC_ONLY: u32 = 1;
+        match (info.hvm, info.emulation_flags) {
+            (false, _) => GuestType::Pv,
+            (true, LAPIC_ONLY) => GuestType::Pvh,
+            (true, _) => GuestType::Hvm,
+        }
+    }
+}
+
+impl std::fmt::Display for GuestType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A domain of Xen.
+///
+/// It holds handles of its own, and mappings of guest memory that it keeps from one batch to the next: making a mapping costs
+/// several times what the copy of its pages does. While they are held a destroyed domain's memory is not free.
+pub struct XenDomain {
+    control: Control,
+    foreign: ForeignMemory,
+    store: XenStore,
+    xen: Xen,
+    domid: DomId,
+    uuid: [u8; 16],
+    spec: DomainSpec,
+    guest_type: GuestType,
+    header: DomainHeader,
+    memory: GuestMemory,
+    log: DirtyLogState,
+    /// How long the guest has to suspend itself.
+    suspend_limit: Duration,
+    /// Whether the guest was suspended without its help.
+    forced: bool,
+    suspended_at: Option<Instant>,
+    last_pause: Option<Duration>,
+    emulator: Option<EmulatorState>,
+    incoming: Option<Incoming>,
+}
+
+impl XenDomain {
+    /// Opens a domain that runs. `suspend_limit` is how long the guest may take to suspend itself when it is asked.
+    ///
+    /// # Errors
+    /// When there is no such domain, or Xen refuses.
+    pub fn open(xen: Xen, domid: DomId, suspend_limit: Duration) -> Result<XenDomain, DomainError> {
+        Self::with(xen, domid, suspend_limit, None)
+    }
+
+    /// Opens a domain that the toolstack has just made, to put a guest into it.
+    ///
+    /// # Errors
+    /// As for [`XenDomain::open`].
+    pub fn receive(xen: Xen, domid: DomId, incoming: Incoming) -> Result<XenDomain, DomainError> {
+        Self::with(xen, domid, Duration::ZERO, Some(incoming))
+    }
+
+    fn with(
+        xen: Xen,
+        domid: DomId,
+        suspend_limit: Duration,
+        incoming: Option<Incoming>,
+    ) -> Result<XenDomain, DomainError> {
+        let control = Control::open(xen)?;
+        let store = XenStore::open(xen)?;
+        let info = control.domain_info(domid)?.ok_or_else(|| DomainError::NotRunning(domid.0.to_string()))?;
+        let name = store.read(&format!("/local/domain/{}/name", domid.0))?.unwrap_or_default();
+        let guest_type = GuestType::of(&info);
+        // A domain in the making has no memory yet by which to know its end.
+        let pfn_limit = if incoming.is_some() { DomainSpec::MAX_PFN_LIMIT } else { control.nr_gpfns(domid)? };
+        let (xen_major, xen_minor) = control.version()?;
+        let kind = if guest_type == GuestType::Pv { DomainKind::X86Pv } else { DomainKind::X86Hvm };
+        Ok(XenDomain {
+            foreign: ForeignMemory::open(xen)?,
+            memory: GuestMemory::new(domid),
+            spec: DomainSpec {
+                name: String::from_utf8_lossy(&name).into_owned(),
+                hypervisor: "xen".into(),
+                pfn_limit,
+                nics: Vec::new(),
+                config: Vec::new(),
+            },
+            header: DomainHeader { kind, page_shift: DomainHeader::PAGE_SHIFT, xen_major, xen_minor },
+            uuid: info.uuid,
+            control,
+            store,
+            xen,
+            domid,
+            guest_type,
+            log: DirtyLogState::Off,
+            suspend_limit,
+            forced: false,
+            suspended_at: None,
+            last_pause: None,
+            emulator: None,
+            incoming,
+        })
+    }
+
+    /// Its number.
+    pub fn domid(&self) -> DomId {
+        self.domid
+    }
+
+    /// Its identity.
+    pub fn uuid(&self) -> [u8; 16] {
+        self.uuid
+    }
+
+    /// What kind of machine it is.
+    pub fn guest_type(&self) -> GuestType {
+        self.guest_type
+    }
+
+    /// How long the guest stood still, the last time that it was suspended and resumed.
+    pub fn last_pause(&self) -> Option<Duration> {
+        self.last_pause
+    }
+
+    fn info(&self) -> Result<DomainInfo, DomainError> {
+        self.control.domain_info(self.domid)?.ok_or_else(|| DomainError::NotRunning(self.spec.name.clone()))
+    }
+}
+
+impl From<XenError> for DomainError {
+    fn from(error: XenError) -> Self {
+        DomainError::Hypervisor(Box::new(error))
+    }
+}

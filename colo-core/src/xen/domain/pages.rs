@@ -1,0 +1,141 @@
+use super::{GuestType, XenDomain, hvm};
+use crate::domain::{DirtyBitmap, DomainError, MAX_BATCH_PAGES, Pages};
+use crate::ids::{PAGE_SIZE, Page, Pfn};
+use crate::stream::{PageData, PageType};
+use crate::xen::foreign::Access;
+
+/// Pages of a 2 MiB extent: one entry of the second level of the hardware's tables.
+const EXTENT_PAGES: u64 = 512;
+/// 2 to this power.
+const EXTENT_ORDER: u32 = 9;
+
+impl XenDomain {
+    /// As [`Pages::capture_pages`], but page tables stay in terms of machine frames.
+    pub(super) fn capture_raw(
+        &mut self,
+        pfns: &[Pfn],
+        types: &mut Vec<PageType>,
+        out: &mut [u8],
+    ) -> Result<usize, DomainError> {
+        if pfns.len() > MAX_BATCH_PAGES || out.len() < pfns.len() * PAGE_SIZE {
+            return Err(DomainError::BadBatch { pages: pfns.len(), bytes: out.len() });
+        }
+        types.clear();
+        if self.guest_type == GuestType::Pv {
+            return self.capture_pv(pfns, types, out);
+        }
+        let memory = self.memory.get_mut();
+        memory.map(&self.foreign, self.access, pfns.iter().map(|pfn| (*pfn, pfn.0)))?;
+        let mut pages = out.chunks_exact_mut(PAGE_SIZE);
+        let mut slot = pages.next();
+        for &pfn in pfns {
+            let page: Option<&mut Page> = slot.as_deref_mut().and_then(|page| page.try_into().ok());
+            let there = page.is_some_and(|page| memory.read(pfn, page));
+            types.push(if there { PageType::Normal } else { PageType::Invalid });
+            if there {
+                slot = pages.next();
+            }
+        }
+        Ok(types.iter().filter(|page_type| page_type.has_data()).count())
+    }
+
+    /// Gives a translated guest the memory for those of `gfns` that have none, in pieces as large as the hardware likes them.
+    fn populate_gfns(&mut self, gfns: &[u64]) -> Result<(), DomainError> {
+        let mut rest = gfns;
+        let mut single = Vec::new();
+        while let Some(&first) = rest.first() {
+            let extent = EXTENT_PAGES as usize;
+            let whole = first % EXTENT_PAGES == 0
+                && rest.get(extent - 1) == Some(&(first + EXTENT_PAGES - 1))
+                && self.control.populate_physmap(self.domid, EXTENT_ORDER, 0, &mut [first])? == 1;
+            let pages = if whole { extent } else { 1 };
+            if !whole {
+                single.push(first);
+            }
+            rest = &rest[pages..];
+        }
+        if !single.is_empty() {
+            self.control.populate_physmap_exact(self.domid, 0, 0, &mut single)?;
+        }
+        Ok(())
+    }
+}
+
+impl Pages for XenDomain {
+    fn populated(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        match self.guest_type {
+            GuestType::Pv => self.populated_pv(into),
+            GuestType::Pvh | GuestType::Hvm => hvm::populated(&self.control, self.domid, self.spec.pfn_limit, into),
+        }
+    }
+
+    fn read_pages(&self, pfns: &[Pfn], out: &mut [u8]) -> Result<(), DomainError> {
+        crate::domain::model::check_batch(pfns, out.len())?;
+        let mut memory = self.memory.borrow_mut();
+        memory.map(&self.foreign, self.access, pfns.iter().filter_map(|pfn| Some((*pfn, self.frame_of(*pfn)?))))?;
+        for (&pfn, page) in pfns.iter().zip(out.chunks_exact_mut(PAGE_SIZE)) {
+            let read = page.try_into().is_ok_and(|page: &mut Page| memory.read(pfn, page));
+            if !read {
+                page.fill(0);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_pages(&mut self, pfns: &[Pfn], data: &[u8]) -> Result<(), DomainError> {
+        crate::domain::model::check_batch(pfns, data.len())?;
+        let limit = self.spec.pfn_limit;
+        let frames: Option<Vec<u64>> = pfns.iter().map(|pfn| self.frame_of(*pfn)).collect();
+        let frames = frames.ok_or_else(|| DomainError::PfnOutOfRange { pfn: pfns[0], pfn_limit: limit })?;
+        // For these pages alone: a page that becomes a page table must not be mapped for writing any more.
+        let mut mapping = self.foreign.map(self.domid, Access::ReadWrite, &frames)?;
+        for (index, page) in data.chunks_exact(PAGE_SIZE).enumerate() {
+            mapping.page_mut(index).copy_from_slice(page);
+        }
+        Ok(())
+    }
+
+    fn capture_pages(
+        &mut self,
+        pfns: &[Pfn],
+        types: &mut Vec<PageType>,
+        out: &mut [u8],
+    ) -> Result<usize, DomainError> {
+        let pages = self.capture_raw(pfns, types, out)?;
+        match self.guest_type {
+            GuestType::Pv => self.normalise_pv(pfns, types, &mut out[..pages * PAGE_SIZE]),
+            GuestType::Pvh | GuestType::Hvm => Ok(pages),
+        }
+    }
+
+    fn populate(&mut self, pages: &PageData<'_>) -> Result<(), DomainError> {
+        if self.guest_type == GuestType::Pv {
+            return self.populate_pv(pages);
+        }
+        let wants = |page_type: PageType| !matches!(page_type, PageType::Invalid | PageType::Broken);
+        let mut gfns = Vec::new();
+        for page in pages.pages().filter(|page| wants(page.page_type)) {
+            if self.populated.insert(page.pfn) {
+                gfns.push(page.pfn.0);
+            }
+        }
+        self.populate_gfns(&gfns)?;
+        let with_data = pages.pages().filter(|page| page.data.is_some()).map(|page| (page.pfn, page.pfn.0));
+        Ok(self.memory.get_mut().map(&self.foreign, self.access, with_data)?)
+    }
+
+    fn localise(&mut self, page_type: PageType, page: &mut Page) -> Result<(), DomainError> {
+        self.localise_pv(page_type, page)
+    }
+
+    fn page_mut(&mut self, pfn: Pfn) -> Option<&mut Page> {
+        self.memory.get_mut().page_mut(pfn)
+    }
+
+    fn update_p2m(&mut self) -> Result<(), DomainError> {
+        match self.guest_type {
+            GuestType::Pv => self.write_p2m(),
+            GuestType::Pvh | GuestType::Hvm => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,327 @@
+use super::XenDomain;
+use crate::domain::{DirtyBitmap, DomainError, StateRecord};
+use crate::ids::{DomId, Mfn, PAGE_SIZE, Page, Pfn};
+use crate::stream::{PageData, PageType, PvInfo, kind};
+use crate::xen::control::MachToPfn;
+use crate::xen::foreign::Access;
+use crate::xen::pv::page_table::{Normalised, TableFormat, localise, normalise, unpopulated};
+use crate::xen::pv::{
+    FrameToPfn, GuestState, GuestWidth, MachineToPfn, P2m, P2mEntry, P2mLimits, P2mReader, PfnToFrame, Physmap, ReadFrames,
+    RestoredP2m,
+};
+use crate::xen::{Control, ForeignMemory};
+use std::io;
+use xen_sys::ctrl;
+
+/// What is kept of a PV guest between two calls.
+pub(super) struct Pv {
+    pub(super) width: GuestWidth,
+    pub(super) frames: Frames,
+    /// Pages that could not be had when they were asked for; they count as dirty.
+    deferred: Vec<Pfn>,
+}
+
+/// Which frames the guest's pages are in.
+pub(super) enum Frames {
+    /// Not read yet.
+    Unknown,
+    /// As a guest that is saved has them itself.
+    Saved { p2m: P2m, m2p: MachToPfn },
+    /// As a guest that is restored gets them.
+    Restored(RestoredP2m),
+}
+
+impl MachineToPfn for MachToPfn {
+    fn entry(&self, frame: Mfn) -> Option<u64> {
+        self.get(frame.0)
+    }
+}
+
+impl Pv {
+    pub(super) fn open(control: &Control, domid: DomId, restores: bool) -> Result<Self, DomainError> {
+        let width = match control.address_size(domid)? {
+            64 => GuestWidth::Bits64,
+            32 => GuestWidth::Bits32Pae,
+            bits => return Err(DomainError::Other(format!("a PV guest of {bits} bits"))),
+        };
+        let frames =
+            if restores { Frames::Restored(RestoredP2m::new(width, P2mLimits::default().entries)) } else { Frames::Unknown };
+        Ok(Pv { width, frames, deferred: Vec::new() })
+    }
+
+    pub(super) fn frame_of(&self, pfn: Pfn) -> Option<Mfn> {
+        match &self.frames {
+            Frames::Unknown => None,
+            Frames::Saved { p2m, .. } => p2m.frame_of(pfn),
+            Frames::Restored(p2m) => p2m.frame_of(pfn),
+        }
+    }
+
+    fn restored(&mut self) -> Result<&mut RestoredP2m, DomainError> {
+        match &mut self.frames {
+            Frames::Restored(p2m) => Ok(p2m),
+            Frames::Unknown | Frames::Saved { .. } => Err(not_restored()),
+        }
+    }
+
+    fn info(&self) -> PvInfo {
+        match self.width {
+            GuestWidth::Bits32Pae => PvInfo::Bits32,
+            GuestWidth::Bits64 => PvInfo::Bits64,
+        }
+    }
+}
+
+/// Reads a guest's frames, each time by a mapping of its own.
+struct Reader<'a> {
+    foreign: &'a ForeignMemory,
+    domid: DomId,
+}
+
+impl ReadFrames for Reader<'_> {
+    fn read_frames(&mut self, frames: &[Mfn], pages: &mut [Page]) -> io::Result<()> {
+        let frames: Vec<u64> = frames.iter().map(|frame| frame.0).collect();
+        let mapping = self.foreign.map(self.domid, Access::Read, &frames).map_err(|error| error.source)?;
+        for (index, page) in pages.iter_mut().enumerate() {
+            mapping.read_page(index, page);
+        }
+        Ok(())
+    }
+}
+
+impl XenDomain {
+    pub(super) fn pv(&self) -> Result<&Pv, DomainError> {
+        self.pv.as_deref().ok_or_else(not_pv)
+    }
+
+    pub(super) fn pv_mut(&mut self) -> Result<&mut Pv, DomainError> {
+        self.pv.as_deref_mut().ok_or_else(not_pv)
+    }
+
+    pub(super) fn pv_info(&self) -> Result<StateRecord, DomainError> {
+        Ok(self.pv()?.info().to_record())
+    }
+
+    /// The width that the stream tells; the domain is made ready for it.
+    pub(super) fn load_pv_info(&mut self, body: &[u8]) -> Result<(), DomainError> {
+        let width = GuestWidth::from_info(body).map_err(bad_state)?;
+        if width != self.pv()?.width {
+            self.control.set_address_size(self.domid, width.word_bytes() as u32 * 8)?;
+            self.pv = Some(Box::new(Pv::open(&self.control, self.domid, true)?));
+        }
+        if width == self.pv()?.width { Ok(()) } else { Err(bad_state("the domain does not take the guest's width")) }
+    }
+
+    /// Reads the guest's table of frames: at first where it is, later what has become of it.
+    pub(super) fn read_p2m(&mut self) -> Result<(), DomainError> {
+        let info = self.info()?;
+        let Some(pv) = self.pv.as_deref_mut() else {
+            return Ok(());
+        };
+        let read = |m2p: &MachToPfn, refresh: Option<&mut P2m>| {
+            let mut reader = P2mReader {
+                width: pv.width,
+                shared_info: info.shared_info_frame,
+                limits: P2mLimits::default(),
+                memory: &mut Reader { foreign: &self.foreign, domid: self.domid },
+                m2p,
+            };
+            match refresh {
+                None => reader.read().map(|p2m| (Some(p2m), None)),
+                Some(p2m) => reader.refresh(p2m, None).map(|change| (None, Some(change))),
+            }
+        };
+        let unreadable = |error| DomainError::Other(format!("{}: {error}", self.spec.name));
+        match &mut pv.frames {
+            Frames::Unknown => {
+                let m2p = self.control.mach_to_pfn(&self.foreign)?;
+                if let (Some(p2m), _) = read(&m2p, None).map_err(unreadable)? {
+                    pv.frames = Frames::Saved { p2m, m2p };
+                }
+            }
+            Frames::Saved { p2m, m2p } => {
+                let (_, change) = read(m2p, Some(p2m)).map_err(unreadable)?;
+                if let Some(change) = change {
+                    if !change.record_holds() {
+                        let name = &self.spec.name;
+                        return Err(DomainError::Other(format!("the memory of {name} grew while it was saved: try again")));
+                    }
+                    pv.deferred.extend(change.changed.iter());
+                }
+            }
+            Frames::Restored(_) => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn p2m_frames(&mut self) -> Result<StateRecord, DomainError> {
+        self.read_p2m()?;
+        match &self.pv()?.frames {
+            Frames::Saved { p2m, .. } => Ok(StateRecord { kind: kind::X86_PV_P2M_FRAMES, body: p2m.frames_record() }),
+            Frames::Unknown | Frames::Restored(_) => Err(not_pv()),
+        }
+    }
+
+    pub(super) fn load_p2m_frames(&mut self, record: &StateRecord) -> Result<(), DomainError> {
+        self.pv_mut()?.restored()?.handle_frames(&record.body).map_err(bad_state)
+    }
+
+    pub(super) fn populated_pv(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        let Frames::Saved { p2m, .. } = &self.pv()?.frames else {
+            return Err(DomainError::Other(format!("the table of frames of {} was not read", self.spec.name)));
+        };
+        let limit = into.pfn_limit().min(p2m.pfn_limit());
+        (0..limit).map(Pfn).filter(|pfn| matches!(p2m.entry(*pfn), P2mEntry::Frame(_))).for_each(|pfn| into.set(pfn));
+        Ok(())
+    }
+
+    /// Adds the pages that could not be had before.
+    pub(super) fn take_deferred(&mut self, into: &mut DirtyBitmap) {
+        if let Some(pv) = &mut self.pv {
+            pv.deferred.drain(..).filter(|pfn| pfn.0 < into.pfn_limit()).for_each(|pfn| into.set(pfn));
+        }
+    }
+
+    pub(super) fn capture_pv(
+        &mut self,
+        pfns: &[Pfn],
+        types: &mut Vec<PageType>,
+        out: &mut [u8],
+    ) -> Result<usize, DomainError> {
+        let pv = self.pv.as_deref_mut().ok_or_else(not_pv)?;
+        let frames: Vec<u64> = pfns.iter().map(|pfn| pv.frame_of(*pfn).map_or(u64::MAX, |frame| frame.0)).collect();
+        let mut words = vec![0; frames.len()];
+        self.control.page_types(self.domid, &frames, &mut words)?;
+        for (word, frame) in words.iter().zip(&frames) {
+            let known = PageType::from_stream((word >> ctrl::XEN_DOMCTL_PFINFO_LTAB_SHIFT) as u8);
+            let known = known.ok_or_else(|| DomainError::Other(format!("{} has a page of type {word:#x}", self.spec.name)))?;
+            types.push(if *frame == u64::MAX { PageType::Invalid } else { known });
+        }
+        let memory = self.memory.get_mut();
+        let with_data = pfns.iter().zip(&frames).zip(types.iter()).filter(|(_, page_type)| page_type.has_data());
+        memory.map(&self.foreign, self.access, with_data.map(|((pfn, frame), _)| (*pfn, *frame)))?;
+
+        let mut count = 0;
+        for (&pfn, page_type) in pfns.iter().zip(types.iter_mut()) {
+            if page_type.has_data() {
+                let page = (&mut out[count * PAGE_SIZE..][..PAGE_SIZE]).try_into();
+                if page.is_ok_and(|page: &mut Page| memory.read(pfn, page)) {
+                    count += 1;
+                } else {
+                    *page_type = PageType::Invalid;
+                }
+            }
+            if *page_type == PageType::Invalid {
+                pv.deferred.push(pfn);
+            }
+        }
+        Ok(count)
+    }
+
+    /// Puts the page tables among captured pages into terms of the guest's own numbers. Returns how many pages are left.
+    pub(super) fn normalise_pv(
+        &mut self,
+        pfns: &[Pfn],
+        types: &mut [PageType],
+        data: &mut [u8],
+    ) -> Result<usize, DomainError> {
+        let state = if self.suspended_at.is_some() { GuestState::Suspended } else { GuestState::Running };
+        let name = &self.spec.name;
+        let pv = self.pv.as_deref_mut().ok_or_else(not_pv)?;
+        let Frames::Saved { p2m, m2p } = &pv.frames else {
+            return Err(not_pv());
+        };
+        let physmap = Physmap::new(p2m, m2p);
+        let format = TableFormat { width: pv.width, compat_m2p: None };
+        let (mut from, mut to) = (0, 0);
+        for (&pfn, page_type) in pfns.iter().zip(types) {
+            if !page_type.has_data() {
+                continue;
+            }
+            let page: &mut Page = (&mut data[from..from + PAGE_SIZE]).try_into().expect("a page");
+            from += PAGE_SIZE;
+            if let Some(level) = page_type.table_level() {
+                let normalised = normalise(format, level, state, page, &physmap)
+                    .map_err(|fault| DomainError::Other(format!("{pfn} of {name}: {fault}")))?;
+                if let Normalised::Deferred(fault) = normalised {
+                    tracing::trace!("{pfn} of {name}, for now: {fault}");
+                    *page_type = PageType::Invalid;
+                    pv.deferred.push(pfn);
+                    continue;
+                }
+            }
+            data.copy_within(from - PAGE_SIZE..from, to);
+            to += PAGE_SIZE;
+        }
+        Ok(to / PAGE_SIZE)
+    }
+
+    /// Makes memory for the pages of a record that have none, notes what they are, and maps those that are no tables: a table must not
+    /// be mapped for writing when it is to become one.
+    pub(super) fn populate_pv(&mut self, pages: &PageData<'_>) -> Result<(), DomainError> {
+        let wants = |page_type: PageType| !matches!(page_type, PageType::Invalid | PageType::Broken);
+        let p2m = self.pv_mut()?.restored()?;
+        let mut missing = Vec::new();
+        for page in pages.pages() {
+            p2m.set_type(page.pfn, page.page_type).map_err(bad_state)?;
+            if wants(page.page_type) && p2m.frame_of(page.pfn).is_none() {
+                missing.push(page.pfn);
+            }
+        }
+        self.populate_pfns(missing)?;
+        let p2m = self.pv.as_deref_mut().ok_or_else(not_pv)?.restored()?;
+        let plain = pages.pages().filter(|page| page.data.is_some() && page.page_type.table_level().is_none());
+        let frames = plain.filter_map(|page| Some((page.pfn, p2m.frame_of(page.pfn)?.0)));
+        Ok(self.memory.get_mut().map(&self.foreign, self.access, frames)?)
+    }
+
+    fn populate_pfns(&mut self, mut pfns: Vec<Pfn>) -> Result<(), DomainError> {
+        // A page may stand twice in a record.
+        pfns.sort_unstable();
+        pfns.dedup();
+        if pfns.is_empty() {
+            return Ok(());
+        }
+        let mut frames: Vec<u64> = pfns.iter().map(|pfn| pfn.0).collect();
+        self.control.populate_physmap_exact(self.domid, 0, 0, &mut frames)?;
+        let p2m = self.pv_mut()?.restored()?;
+        for (pfn, frame) in pfns.into_iter().zip(frames) {
+            p2m.set_frame(pfn, Mfn(frame)).map_err(bad_state)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn localise_pv(&mut self, page_type: PageType, page: &mut Page) -> Result<(), DomainError> {
+        let Some(level) = page_type.table_level() else {
+            return Ok(());
+        };
+        let mut missing = Vec::new();
+        unpopulated(level, page, self.pv_mut()?.restored()?, &mut missing).map_err(bad_state)?;
+        self.populate_pfns(missing)?;
+        localise(level, page, self.pv_mut()?.restored()?).map_err(bad_state)
+    }
+
+    /// Writes the table of frames over the guest's own.
+    pub(super) fn write_p2m(&mut self) -> Result<(), DomainError> {
+        let Frames::Restored(p2m) = &self.pv()?.frames else {
+            return Err(not_restored());
+        };
+        for page in p2m.table_pages().map_err(bad_state)? {
+            let mut mapping = self.foreign.map(self.domid, Access::ReadWrite, &[page.frame.0])?;
+            mapping.page_mut(0)[..page.bytes().len()].copy_from_slice(page.bytes());
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn bad_state(error: impl std::fmt::Display) -> DomainError {
+    DomainError::BadState(error.to_string())
+}
+
+fn not_pv() -> DomainError {
+    DomainError::BadState("this is no PV domain".into())
+}
+
+fn not_restored() -> DomainError {
+    DomainError::BadState("this domain is not being restored".into())
+}

@@ -1,0 +1,164 @@
+use super::XenDomain;
+use super::pv::{Frames, bad_state};
+use crate::domain::{DomainError, StateRecord};
+use crate::ids::{Mfn, PAGE_SIZE, Page, Pfn};
+use crate::stream::pv::shared_info as parse_shared_info;
+use crate::stream::{PvInfo, TscInfo, VcpuBlob, VcpuPart, kind};
+use crate::xen::control::Pin;
+use crate::xen::foreign::Access;
+use crate::xen::pv::start_info::{self, HostPart};
+use crate::xen::pv::{GuestWidth, RestoredP2m, shared_info, vcpu};
+use std::collections::BTreeMap;
+
+/// Page tables pinned by one hypercall.
+const PIN_BATCH: usize = 1024;
+
+/// The registers of one vCPU, by parts.
+#[derive(Default)]
+struct Vcpu<'a> {
+    basic: Option<&'a [u8]>,
+    extended: Option<&'a [u8]>,
+    xsave: Option<&'a [u8]>,
+    msrs: Option<&'a [u8]>,
+}
+
+/// What a restored PV guest's state is made of.
+pub(super) struct PvState<'a> {
+    tsc: Option<TscInfo>,
+    shared_info: &'a Page,
+    vcpus: BTreeMap<u32, Vcpu<'a>>,
+}
+
+impl<'a> PvState<'a> {
+    /// Finds the parts among the records of a checkpoint.
+    pub(super) fn parse(state: &'a [StateRecord], info: PvInfo) -> Result<Self, DomainError> {
+        let body = |kind: u32| state.iter().rev().find(|record| record.kind == kind).map(|record| record.body.as_slice());
+        let mut vcpus: BTreeMap<u32, Vcpu<'a>> = BTreeMap::new();
+        for record in state.iter().filter(|record| VcpuPart::of_kind(record.kind).is_some()) {
+            let blob = VcpuBlob::parse(record.kind, &record.body, info).map_err(bad_state)?;
+            // Older toolstacks wrote empty ones by mistake.
+            if blob.blob.is_empty() {
+                continue;
+            }
+            let vcpu = vcpus.entry(blob.vcpu).or_default();
+            let part = match blob.part {
+                VcpuPart::Basic => &mut vcpu.basic,
+                VcpuPart::Extended => &mut vcpu.extended,
+                VcpuPart::Xsave => &mut vcpu.xsave,
+                VcpuPart::Msrs => &mut vcpu.msrs,
+            };
+            *part = Some(blob.blob);
+        }
+        if vcpus.get(&0).is_none_or(|vcpu| vcpu.basic.is_none()) {
+            return Err(bad_state("there are no registers of vCPU 0"));
+        }
+        let shared = body(kind::SHARED_INFO).ok_or_else(|| bad_state("no SHARED_INFO record"))?;
+        Ok(PvState {
+            tsc: body(kind::X86_TSC_INFO).map(TscInfo::parse).transpose().map_err(bad_state)?,
+            shared_info: parse_shared_info(shared).map_err(bad_state)?,
+            vcpus,
+        })
+    }
+}
+
+impl XenDomain {
+    pub(super) fn save_pv_state(&mut self) -> Result<Vec<StateRecord>, DomainError> {
+        let mut records = vec![self.control.tsc_info(self.domid)?.to_record()];
+        let info = self.info()?;
+        let mut page = [0; PAGE_SIZE];
+        self.foreign.map(self.domid, Access::Read, &[info.shared_info_frame.0])?.read_page(0, &mut page);
+        records.push(StateRecord { kind: kind::SHARED_INFO, body: page.to_vec() });
+
+        let pv = self.pv()?;
+        let Frames::Saved { p2m, m2p } = &pv.frames else {
+            return Err(bad_state("the guest's table of frames was not read"));
+        };
+        let physmap = crate::xen::pv::Physmap::new(p2m, m2p);
+        for vcpu in 0..=info.max_vcpu_id.unwrap_or(0) {
+            if !self.control.vcpu_is_online(self.domid, vcpu)? {
+                continue;
+            }
+            let mut basic = self.control.vcpu_context(self.domid, vcpu)?;
+            basic.truncate(vcpu::blob_bytes(pv.width));
+            vcpu::normalise(pv.width, vcpu, &mut basic, &physmap)
+                .map_err(|error| DomainError::Other(format!("{}: {error}", self.spec.name)))?;
+            let parts = [
+                (VcpuPart::Basic, basic),
+                (VcpuPart::Extended, self.control.ext_vcpu_context(self.domid, vcpu)?),
+                (VcpuPart::Xsave, self.control.vcpu_xsave(self.domid, vcpu)?),
+                (VcpuPart::Msrs, self.control.vcpu_msrs(self.domid, vcpu)?),
+            ];
+            let parts = parts.iter().filter(|(_, blob)| !blob.is_empty());
+            records.extend(parts.map(|(part, blob)| VcpuBlob { part: *part, vcpu, blob }.to_record()));
+        }
+        Ok(records)
+    }
+
+    pub(super) fn load_pv_state(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
+        // Nothing may be mapped for writing when it becomes a page table or a segment's page, now or when the guest runs.
+        self.memory.get_mut().forget();
+        let state = PvState::parse(state, self.pv_stream_info()?)?;
+        let width = self.pv()?.width;
+        let Frames::Restored(p2m) = &self.pv()?.frames else {
+            return Err(bad_state("this domain is not being restored"));
+        };
+        self.pin_tables(p2m)?;
+        let mut start_info = None;
+        for (&id, vcpu) in &state.vcpus {
+            let Some(basic) = vcpu.basic else {
+                continue;
+            };
+            let mut basic = basic.to_vec();
+            start_info = vcpu::localise(width, id, &mut basic, p2m).map_err(bad_state)?.or(start_info);
+            self.control.set_vcpu_context(self.domid, id, Some(&basic))?;
+            if let Some(extended) = vcpu.extended {
+                self.control.set_ext_vcpu_context(self.domid, id, extended)?;
+            }
+            if let Some(xsave) = vcpu.xsave {
+                self.control.set_vcpu_xsave(self.domid, id, xsave)?;
+            }
+            if let Some(msrs) = vcpu.msrs {
+                self.control.set_vcpu_msrs(self.domid, id, msrs)?;
+            }
+        }
+        let start_info = start_info.ok_or_else(|| bad_state("vCPU 0 names no start info"))?;
+        let (store, console) = self.restore_start_info(width, start_info, p2m)?;
+        self.restore_shared_info(width, state.shared_info)?;
+        if let Some(tsc) = &state.tsc {
+            self.control.set_tsc_info(self.domid, tsc)?;
+        }
+        let incoming = self.incoming.as_mut().ok_or_else(|| bad_state("this domain is not being restored"))?;
+        (incoming.store_gfn, incoming.console_gfn) = (store.0, console.0);
+        Ok(incoming.seed_grants(&self.control, self.domid, false)?)
+    }
+
+    fn pin_tables(&self, p2m: &RestoredP2m) -> Result<(), DomainError> {
+        use crate::xen::pv::PfnToFrame;
+        let mut pins = Vec::new();
+        for (pfn, level) in p2m.pinned() {
+            let frame = p2m.frame_of(pfn).ok_or_else(|| bad_state(format!("the pinned {pfn} has no frame")))?;
+            pins.push(Pin::Table { level, frame: frame.0 });
+        }
+        pins.chunks(PIN_BATCH).try_for_each(|batch| Ok(self.control.mmuext(self.domid, batch)?))
+    }
+
+    /// Returns the frames of the rings to xenstore and to the console.
+    fn restore_start_info(&self, width: GuestWidth, frame: Mfn, p2m: &RestoredP2m) -> Result<(Mfn, Mfn), DomainError> {
+        let incoming = self.incoming.as_ref().ok_or_else(|| bad_state("this domain is not being restored"))?;
+        let host = HostPart {
+            shared_info: self.info()?.shared_info_frame,
+            store_port: incoming.store_evtchn,
+            console_port: incoming.console_evtchn,
+        };
+        let mut mapping = self.foreign.map(self.domid, Access::ReadWrite, &[frame.0])?;
+        let rings = start_info::restore(width, mapping.page_mut(0), &host, p2m).map_err(bad_state)?;
+        Ok((rings.store.frame, rings.console.frame))
+    }
+
+    fn restore_shared_info(&self, width: GuestWidth, saved: &Page) -> Result<(), DomainError> {
+        let frame = self.info()?.shared_info_frame;
+        let mut mapping = self.foreign.map(self.domid, Access::ReadWrite, &[frame.0])?;
+        shared_info::restore(width, saved, mapping.page_mut(0));
+        Ok(())
+    }
+}

@@ -1,0 +1,84 @@
+use super::hvm::{self, HvmState};
+use super::pv::PvState;
+use super::{GuestType, XenDomain};
+use crate::domain::{Control as _, DomainError, RunState, State, StateRecord};
+use crate::stream::{DomainHeader, kind};
+use crate::xen::toolstack::messages::{MISSING_CPUID, MISSING_MSR};
+
+impl State for XenDomain {
+    fn stream_header(&self) -> DomainHeader {
+        self.header
+    }
+
+    fn save_static(&mut self) -> Result<Vec<StateRecord>, DomainError> {
+        let mut records = Vec::new();
+        if self.guest_type == GuestType::Pv {
+            records.push(self.pv_info()?);
+        }
+        let policy = self.control.cpu_policy(self.domid)?;
+        // A stream has none rather than an empty one.
+        let policies = [(kind::X86_CPUID_POLICY, policy.cpuid), (kind::X86_MSR_POLICY, policy.msrs)];
+        records.extend(policies.into_iter().filter(|(_, body)| !body.is_empty()).map(|(kind, body)| StateRecord { kind, body }));
+        Ok(records)
+    }
+
+    fn load_static(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
+        let body = |kind: u32| state.iter().find(|record| record.kind == kind).map(|record| record.body.as_slice());
+        if let Some(info) = body(kind::X86_PV_INFO) {
+            self.load_pv_info(info)?;
+        }
+        let (cpuid, msrs) = (body(kind::X86_CPUID_POLICY), body(kind::X86_MSR_POLICY));
+        if cpuid.is_some() || msrs.is_some() {
+            self.control.set_cpu_policy(self.domid, cpuid.unwrap_or_default(), msrs.unwrap_or_default())?;
+        }
+        let missing = [(cpuid, MISSING_CPUID), (msrs, MISSING_MSR)];
+        let missing = missing.into_iter().filter(|(body, _)| body.is_none()).fold(0, |flags, (_, flag)| flags | flag);
+        match &mut self.incoming {
+            Some(incoming) => incoming.static_data_done(missing),
+            None => Ok(()),
+        }
+    }
+
+    fn save_layout(&mut self) -> Result<Vec<StateRecord>, DomainError> {
+        match self.guest_type {
+            GuestType::Pv => Ok(vec![self.p2m_frames()?]),
+            GuestType::Pvh | GuestType::Hvm => Ok(Vec::new()),
+        }
+    }
+
+    fn load_layout(&mut self, record: &StateRecord) -> Result<(), DomainError> {
+        self.load_p2m_frames(record)
+    }
+
+    fn save_state(&mut self) -> Result<Vec<StateRecord>, DomainError> {
+        if self.run_state() != RunState::Suspended {
+            return Err(DomainError::NotSuspended(self.spec.name.clone()));
+        }
+        match self.guest_type {
+            GuestType::Pv => self.save_pv_state(),
+            GuestType::Pvh => hvm::save_state(&self.control, self.domid),
+            GuestType::Hvm => {
+                self.emulator = Some(self.emulator_state()?);
+                hvm::save_state(&self.control, self.domid)
+            }
+        }
+    }
+
+    fn check_state(&self, state: &[StateRecord]) -> Result<(), DomainError> {
+        match self.guest_type {
+            GuestType::Pv => PvState::parse(state, self.pv_width()).map(drop),
+            GuestType::Pvh | GuestType::Hvm => HvmState::parse(state).map(drop),
+        }
+    }
+
+    fn load_state(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
+        match self.guest_type {
+            GuestType::Pv => self.load_pv_state(state),
+            GuestType::Pvh | GuestType::Hvm => {
+                let state = HvmState::parse(state)?;
+                let incoming = self.incoming.as_mut().ok_or_else(|| DomainError::NotSuspended(self.spec.name.clone()))?;
+                Ok(state.load(&self.control, self.domid, incoming)?)
+            }
+        }
+    }
+}
