@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Primary(PrimaryArgs),
     /// Take machines in, and serve when their primary is lost
     Secondary(SecondaryArgs),
+    /// Show what is in a domain's image, and whether it is valid
+    Inspect(InspectArgs),
     /// See it all: a machine protected, killed, and still serving
     Demo(DemoArgs),
     /// The embedded hypervisor's own commands
@@ -128,6 +130,16 @@ pub(crate) struct SecondaryArgs {
     /// Embedded: the switch's socket
     #[arg(long, value_name = "PATH", default_value_os_t = default_socket())]
     pub(crate) switch: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct InspectArgs {
+    /// The image, as `xl save` or `colo save` writes it, or the libxl or libxc stream in it; - for stdin
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// One line a record: offset, length, layer, name, and what it says
+    #[arg(long)]
+    pub(crate) records: bool,
 }
 
 #[derive(Args, Debug)]
