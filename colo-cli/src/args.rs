@@ -33,14 +33,8 @@ pub(crate) enum Command {
     Primary(PrimaryArgs),
     /// Take machines in, and serve when their primary is lost
     Secondary(SecondaryArgs),
-    /// Save a Xen domain into a file, as `xl save` does; `xl restore` takes it too
-    Save(SaveArgs),
-    /// Restore a Xen domain from a file that `colo save` or `xl save` has written
-    Restore(RestoreArgs),
-    /// The domains of this Xen host
-    List,
-    /// What is known of a Xen domain
-    Info(InfoArgs),
+    /// Show what is in a domain's image, and whether it is valid
+    Inspect(InspectArgs),
     /// See it all: a machine protected, killed, and still serving
     Demo(DemoArgs),
     /// The embedded hypervisor's own commands
@@ -139,38 +133,13 @@ pub(crate) struct SecondaryArgs {
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct SaveArgs {
-    /// The domain: its name or its number
-    pub(crate) domain: String,
-    /// Where to; what stands there is replaced once the image is whole
+pub(crate) struct InspectArgs {
+    /// The image, as `xl save` or `colo save` writes it, or the libxl or libxc stream in it; - for stdin
+    #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Copy memory while the guest runs, so that it stands still for a moment only
+    /// One line a record: offset, length, layer, name, and what it says
     #[arg(long)]
-    pub(crate) live: bool,
-    /// Let the guest run on; otherwise it is gone from this host once the image is safe
-    #[arg(long)]
-    pub(crate) leave_running: bool,
-    /// Seconds that the guest has to suspend itself
-    #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) suspend_timeout: u64,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct RestoreArgs {
-    /// The image
-    pub(crate) file: PathBuf,
-    /// Leave the guest paused
-    #[arg(long)]
-    pub(crate) paused: bool,
-    /// Another name than the one in the image
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: Option<String>,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct InfoArgs {
-    /// The domain: its name or its number
-    pub(crate) domain: String,
+    pub(crate) records: bool,
 }
 
 #[derive(Args, Debug)]

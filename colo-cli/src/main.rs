@@ -6,6 +6,7 @@
 mod args;
 mod demo;
 mod embedded;
+mod inspect;
 mod output;
 mod primary;
 mod secondary;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Primary(args) => primary::run(args, cli.json),
         Command::Secondary(args) => secondary::run(args, cli.json),
+        Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Demo(args) => demo::run(args, cli.json),
         Command::Embedded(EmbeddedCommand::Switch(args)) => embedded::switch(args),
     };

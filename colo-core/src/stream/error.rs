@@ -116,6 +116,9 @@ pub enum Fault {
         /// What is wrong.
         what: &'static str,
     },
+    /// A reserved field of the headers that must be zero is not.
+    #[error("a reserved field of libxc's headers is not zero")]
+    HeaderNotZero,
     /// A field that must be zero is not.
     #[error("{} record: {what} is not zero", kind::name(*kind))]
     NotZero {

@@ -88,3 +88,8 @@ pub const fn is_domain_state(kind: u32) -> bool {
 pub const fn is_own(kind: u32) -> bool {
     matches!(kind, 0x8000_C000..=0x8000_C0FF)
 }
+
+/// Whether the type is one of ours that has a meaning today.
+pub(super) const fn is_known_own(kind: u32) -> bool {
+    matches!(kind, EMBEDDED_VCPU | EMBEDDED_DEVICES | NET_STATE | MEMORY_HASH)
+}

@@ -46,6 +46,8 @@
 mod error;
 mod header;
 pub mod hvm;
+pub mod image;
+mod input;
 pub mod kind;
 pub mod libxl;
 mod order;
@@ -70,7 +72,8 @@ pub use policy::{CpuidLeaf, CpuidPolicy, MsrEntry, MsrPolicy, TscInfo};
 pub use pv::{P2mFrames, PvInfo, VcpuBlob, VcpuPart};
 pub use reader::{ReadError, RecordReader};
 pub use record::{
-    Limits, MAX_BODY_BYTES, PfnList, RECORD_HEADER_BYTES, RecordRef, Records, write_dirty_pfn_list, write_record,
+    Limits, MAX_BODY_BYTES, MAX_PFN_LIMIT, PfnList, RECORD_HEADER_BYTES, RecordRef, Records, write_dirty_pfn_list,
+    write_record,
 };
 pub use state::StateRef;
 

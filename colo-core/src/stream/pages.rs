@@ -126,6 +126,12 @@ impl<'a> PageData<'a> {
         self.data
     }
 
+    /// Whether one of the bits between a number and its type is set, which means nothing.
+    pub(super) fn has_reserved_bits(&self) -> bool {
+        let reserved = (1 << TYPE_SHIFT) - (1 << PFN_BITS);
+        self.words.iter().any(|word| word.get() & reserved != 0)
+    }
+
     pub(super) fn parse(body: &'a [u8], pfn_limit: u64) -> Result<PageData<'a>, Fault> {
         let bad_length = Fault::BadLength { kind: kind::PAGE_DATA, length: body.len() };
         let (raw, rest) = RawPageData::ref_from_prefix(body).map_err(|_| bad_length.clone())?;

@@ -1,4 +1,5 @@
 use super::error::{Fault, StreamError};
+use super::input::Input;
 use super::record::RawRecordHeader;
 use super::{Headers, Limits, RECORD_HEADER_BYTES, RecordRef};
 use std::io::{self, Read};
@@ -34,21 +35,19 @@ pub enum ReadError {
 /// ```
 #[derive(Debug)]
 pub struct RecordReader<R> {
-    source: R,
+    input: Input<R>,
     limits: Limits,
-    buffer: Vec<u8>,
-    offset: u64,
 }
 
 impl<R: Read> RecordReader<R> {
     /// A reader at the beginning of a stream (or, without calling [`RecordReader::read_headers`], of a sequence of records).
     pub fn new(source: R, limits: Limits) -> Self {
-        RecordReader { source, limits, buffer: Vec::new(), offset: 0 }
+        RecordReader { input: Input::new(source), limits }
     }
 
     /// How many bytes have been read: after a record, where the next one begins.
     pub fn offset(&self) -> u64 {
-        self.offset
+        self.input.offset()
     }
 
     /// Reads the two headers.
@@ -56,10 +55,10 @@ impl<R: Read> RecordReader<R> {
     /// # Errors
     /// Those of [`Headers::parse`], and the source's.
     pub fn read_headers(&mut self) -> Result<Headers, ReadError> {
-        self.buffer.clear();
-        self.fill_to(Headers::BYTES)?;
-        let (headers, _) = Headers::parse(&self.buffer)?;
-        self.offset += Headers::BYTES as u64;
+        self.input.start();
+        self.input.fill_to(Headers::BYTES)?;
+        let (headers, _) = Headers::parse(self.input.bytes())?;
+        self.input.finish();
         Ok(headers)
     }
 
@@ -68,27 +67,18 @@ impl<R: Read> RecordReader<R> {
     /// # Errors
     /// Those of [`RecordRef::parse`], and the source's.
     pub fn next_record(&mut self) -> Result<Option<RecordRef<'_>>, ReadError> {
-        self.buffer.clear();
-        self.fill_to(RECORD_HEADER_BYTES)?;
-        if self.buffer.is_empty() {
+        self.input.start();
+        if !self.input.fill_to(RECORD_HEADER_BYTES)? && self.input.bytes().is_empty() {
             return Ok(None);
         }
-        let at = StreamError::at(self.offset);
-        let (_, _, record_bytes) = RawRecordHeader::parse(&self.buffer, &self.limits).map_err(&at)?;
-        self.fill_to(record_bytes)?;
-        if self.buffer.len() < record_bytes {
-            return Err(at(Fault::Truncated { needed: record_bytes, got: self.buffer.len() }).into());
+        let at = StreamError::at(self.input.offset());
+        let (_, _, record_bytes) = RawRecordHeader::parse(self.input.bytes(), &self.limits).map_err(&at)?;
+        if !self.input.fill_to(record_bytes)? {
+            return Err(at(Fault::Truncated { needed: record_bytes, got: self.input.bytes().len() }).into());
         }
-        let (record, _) = RecordRef::parse(&self.buffer, &self.limits).map_err(|error| at(error.fault))?;
-        self.offset += record_bytes as u64;
+        self.input.finish();
+        let (record, _) = RecordRef::parse(self.input.bytes(), &self.limits).map_err(|error| at(error.fault))?;
         Ok(Some(record))
-    }
-
-    /// Reads until the buffer holds that many bytes, or the source ends.
-    fn fill_to(&mut self, bytes: usize) -> io::Result<()> {
-        let missing = bytes.saturating_sub(self.buffer.len()) as u64;
-        self.source.by_ref().take(missing).read_to_end(&mut self.buffer)?;
-        Ok(())
     }
 }
 
@@ -104,6 +94,6 @@ mod tests {
         let mut reader = RecordReader::new(bytes.as_slice(), Limits::new(16));
         let error = reader.next_record().unwrap_err();
         assert!(matches!(error, ReadError::Stream(StreamError { fault: Fault::Truncated { got: 1008, .. }, .. })));
-        assert!(reader.buffer.capacity() < 16 * 1024, "{}", reader.buffer.capacity());
+        assert!(reader.input.room() <= 64 * 1024, "{}", reader.input.room());
     }
 }

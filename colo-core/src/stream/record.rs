@@ -18,6 +18,10 @@ pub(super) const ALIGN_BYTES: usize = 8;
 /// A number of a page, with or without a type in its high bits.
 pub(super) type PfnWord = U64;
 
+/// The first page number that no domain has: 2^32, 16 TiB of memory, more than any Xen gives one. For the images of domains that
+/// nothing is known of.
+pub const MAX_PFN_LIMIT: u64 = 1 << 32;
+
 /// What a reader puts up with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -31,6 +35,11 @@ impl Limits {
     /// For a domain of that many pages, with bodies of up to [`MAX_BODY_BYTES`].
     pub fn new(pfn_limit: u64) -> Limits {
         Limits { pfn_limit, body_bytes: MAX_BODY_BYTES }
+    }
+
+    /// For a domain whose size is not known: up to [`MAX_PFN_LIMIT`].
+    pub fn of_any_domain() -> Limits {
+        Limits::new(MAX_PFN_LIMIT)
     }
 }
 

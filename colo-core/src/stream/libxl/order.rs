@@ -82,6 +82,13 @@ impl LibxlOrder {
         self.phase = Phase::Checkpoint;
     }
 
+    /// libxc's stream has gone on with a record, after a CHECKPOINT_END perhaps.
+    pub fn libxc_goes_on(&mut self) {
+        if self.phase == Phase::Between {
+            self.phase = Phase::Libxc;
+        }
+    }
+
     /// Whether what comes next is libxc's: its headers after LIBXC_CONTEXT, or its records.
     pub fn is_libxc(&self) -> bool {
         matches!(self.phase, Phase::Libxc | Phase::Between)
