@@ -31,12 +31,14 @@
 pub mod control;
 mod error;
 pub mod guard;
+pub mod foreign;
 mod log;
 pub mod pv;
 pub mod toolstack;
 
 pub use control::Control;
 pub use error::XenError;
+pub use foreign::{ForeignMemory, Mapping};
 pub use xen_sys::{LoadError as XenOpenError, Version};
 
 /// Xen's libraries, loaded. Copies are the same libraries; they are never unloaded.

@@ -38,4 +38,6 @@ fn without_a_hypervisor_no_handle_opens() {
     let error = Control::open(xen).err().expect("there is no hypervisor");
     assert_eq!(error.call, "xc_interface_open");
     assert!(matches!(error.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied), "{error}");
+    let error = ForeignMemory::open(xen).err().expect("there is no hypervisor");
+    assert_eq!(error.call, "xenforeignmemory_open");
 }

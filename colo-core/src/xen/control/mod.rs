@@ -2,7 +2,8 @@
 //!
 //! * [`info`]: which domains there are, and how they are.
 //! * [`run`]: pause, shut down, resume, destroy.
-//! * [`memory`]: which pages a domain has.
+//! * [`dirty`]: which pages a domain wrote. [`memory`]: which pages it has.
+//! * [`hvm`]: devices and vCPUs of HVM and PVH domains. [`policy`]: the clock and the CPU that a domain believes to have.
 //!
 //! ```no_run
 //! use colo_core::ids::DomId;
@@ -17,11 +18,16 @@
 //! ```
 
 mod buffer;
+pub mod dirty;
+pub mod hvm;
 pub mod info;
 pub mod memory;
+pub mod policy;
 pub mod run;
 
+pub use dirty::LogDirtyStats;
 pub use info::{DomainInfo, ShutdownReason};
+pub use policy::{CpuPolicy, TscInfo};
 
 use super::{Xen, XenError, log};
 use crate::ids::DomId;
