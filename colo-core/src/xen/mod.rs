@@ -34,6 +34,10 @@ pub mod guard;
 pub mod foreign;
 mod log;
 pub mod pv;
+//! * [`toolstack`]: what `xl` and libxl do for us, above all to build a domain that is to be restored.
+//! * [`qmp`]: the device model's monitor.
+
+pub mod qmp;
 pub mod toolstack;
 
 pub use control::Control;

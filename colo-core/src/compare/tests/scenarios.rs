@@ -72,7 +72,7 @@ fn a_window_update_is_kept_until_it_was_said() {
     bench.secondary(&window(0));
     assert_eq!(bench.consumed(), [1]);
     bench.secondary(&window(4096));
-    assert_eq!(bench.consumed(), []);
+    assert_eq!(bench.consumed(), Vec::<u64>::new());
     assert_eq!(bench.primary(&window(4096)), [window(4096)]);
     assert_eq!(bench.consumed(), [2]);
 }

@@ -17,6 +17,7 @@
 //!
 //! * [`messages`]: what a save helper and libxl say to each other. [`LibxlChannel`] says it, with a deadline for each word.
 //! * [`HelperRole`] is the helper, [`Handover`] its other end.
+//! * [`DomainLock`]: libxl's locks, so that we and `xl` do not get in each other's way.
 //!
 //! All of this is the same in Xen 4.17 to 4.22 (`tools/libs/light/libxl_save_callout.c`, `libxl_save_msgs_gen.pl`).
 
@@ -25,7 +26,9 @@ mod handover;
 pub mod messages;
 #[cfg(test)]
 mod tests;
+mod userdata;
 pub(crate) mod wait;
 
 pub use channel::{ChannelError, LibxlChannel};
 pub use handover::{HANDOVER_VARIABLE, Handover, HandoverError, HelperRole, RestoreRequest};
+pub use userdata::{DomainLock, DomainUuid, LockError, LockKind};
