@@ -11,6 +11,12 @@
 //!  └ Suspender       a guest suspended by its own way, over several of them
 //! ```
 //!
+//! * [`pv`]: what PV guests know of their machine, in bytes.
+//! * [`toolstack`]: what `xl` and libxl do for us, above all to build a domain that is to be restored. [`qmp`]: the device model's monitor.
+//! * [`guard`]: somebody to set things right when a saver is killed.
+//!
+//! Of the handles:
+//!
 //! * A handle is closed when it is dropped. It may move to another thread, but serves one at a time: open one for each thread.
 //! * Every failed call is a [`XenError`]: the call, the domain and the error number. Nothing is retried.
 //! * What the libraries have to say goes to [`tracing`], target `xen`.
@@ -30,13 +36,10 @@
 
 pub mod control;
 mod error;
-pub mod guard;
 pub mod foreign;
+pub mod guard;
 mod log;
 pub mod pv;
-//! * [`toolstack`]: what `xl` and libxl do for us, above all to build a domain that is to be restored.
-//! * [`qmp`]: the device model's monitor.
-
 pub mod qmp;
 pub mod toolstack;
 
