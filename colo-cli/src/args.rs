@@ -33,6 +33,14 @@ pub(crate) enum Command {
     Primary(PrimaryArgs),
     /// Take machines in, and serve when their primary is lost
     Secondary(SecondaryArgs),
+    /// Save a Xen domain into a file, as `xl save` does; `xl restore` takes it too
+    Save(SaveArgs),
+    /// Restore a Xen domain from a file that `colo save` or `xl save` has written
+    Restore(RestoreArgs),
+    /// The domains of this Xen host
+    List,
+    /// What is known of a Xen domain
+    Info(InfoArgs),
     /// Show what is in a domain's image, and whether it is valid
     Inspect(InspectArgs),
     /// See it all: a machine protected, killed, and still serving
@@ -130,6 +138,41 @@ pub(crate) struct SecondaryArgs {
     /// Embedded: the switch's socket
     #[arg(long, value_name = "PATH", default_value_os_t = default_socket())]
     pub(crate) switch: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SaveArgs {
+    /// The domain: its name or its number
+    pub(crate) domain: String,
+    /// Where to; what stands there is replaced once the image is whole
+    pub(crate) file: PathBuf,
+    /// Copy memory while the guest runs, so that it stands still for a moment only
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// Let the guest run on; otherwise it is gone from this host once the image is safe
+    #[arg(long)]
+    pub(crate) leave_running: bool,
+    /// Seconds that the guest has to suspend itself
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) suspend_timeout: u64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RestoreArgs {
+    /// The image
+    pub(crate) file: PathBuf,
+    /// Leave the guest paused
+    #[arg(long)]
+    pub(crate) paused: bool,
+    /// Another name than the one in the image
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct InfoArgs {
+    /// The domain: its name or its number
+    pub(crate) domain: String,
 }
 
 #[derive(Args, Debug)]

@@ -11,17 +11,27 @@ mod output;
 mod primary;
 mod secondary;
 mod signals;
+mod xen;
 
 use args::{Cli, Command, EmbeddedCommand};
 use clap::Parser;
+use colo_core::xen::toolstack::HelperRole;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Started by libxl in its save helper's place?
+    if let Some(helper) = HelperRole::detect() {
+        return helper.run();
+    }
     let cli = Cli::parse();
     output::start_log(cli.verbose);
     let result = match &cli.command {
         Command::Primary(args) => primary::run(args, cli.json),
         Command::Secondary(args) => secondary::run(args, cli.json),
+        Command::Save(args) => xen::save(args, cli.json),
+        Command::Restore(args) => xen::restore(args, cli.json),
+        Command::List => xen::list(cli.json),
+        Command::Info(args) => xen::info(args, cli.json),
         Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Demo(args) => demo::run(args, cli.json),
         Command::Embedded(EmbeddedCommand::Switch(args)) => embedded::switch(args),

@@ -72,6 +72,21 @@ impl DirtyBitmap {
         }
     }
 
+    /// Adds every page whose bit is set in `words`: bit 0 of the first is page 0. Bits beyond the limit are left out.
+    ///
+    /// # Panics
+    /// When there are more or fewer words than the limit needs.
+    pub fn union_words(&mut self, words: &[u64]) {
+        assert_eq!(self.words.len(), words.len(), "bitmaps of one domain");
+        for (mine, theirs) in self.words.iter_mut().zip(words) {
+            *mine |= theirs;
+        }
+        let beyond = self.pfn_limit % 64;
+        if let Some(last) = self.words.last_mut().filter(|_| beyond != 0) {
+            *last &= (1 << beyond) - 1;
+        }
+    }
+
     /// Empties the set.
     pub fn clear(&mut self) {
         self.words.fill(0);
@@ -134,6 +149,9 @@ mod tests {
                 model.insert(pfn % limit);
             }
             prop_assert_eq!(bitmap.iter().map(|pfn| pfn.0).collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
+            let mut other = DirtyBitmap::new(limit);
+            other.union_words(&vec![u64::MAX; limit.div_ceil(64) as usize]);
+            prop_assert_eq!(other.count(), limit);
             let from = limit / 2;
             prop_assert_eq!(bitmap.iter_from(Pfn(from)).map(|pfn| pfn.0).collect::<Vec<_>>(), model.range(from..).copied().collect::<Vec<_>>());
             prop_assert_eq!(bitmap.count(), model.len() as u64);

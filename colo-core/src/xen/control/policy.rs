@@ -2,25 +2,13 @@
 
 use super::{Control, check};
 use crate::ids::DomId;
+use crate::stream::TscInfo;
 use crate::xen::XenError;
 use std::ptr::NonNull;
 use xen_sys::guest;
 
 /// The most entries of either half of a policy that are believed: today's hypervisors have below 100 leaves and 3 MSRs.
 const MAX_ENTRIES: usize = 4096;
-
-/// A domain's time stamp counter, as the record X86_TSC_INFO carries it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TscInfo {
-    /// How it is made: 0 default, 1 always emulated, 2 native.
-    pub mode: u32,
-    /// Its frequency.
-    pub khz: u32,
-    /// Time since the domain began, in nanoseconds.
-    pub nsec: u64,
-    /// How often the domain has moved.
-    pub incarnation: u32,
-}
 
 /// What a domain is told about its CPU, as the records X86_CPUID_POLICY and X86_MSR_POLICY carry it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

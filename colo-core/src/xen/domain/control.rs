@@ -17,12 +17,11 @@ impl XenDomain {
     }
 
     fn suspend_vcpus(&mut self) -> Result<(), DomainError> {
-        self.forced = !self.can_suspend_itself()?;
         let deadline = Instant::now() + self.suspend_limit;
-        if self.forced {
-            suspend::force(&self.control, &mut self.store, self.domid, deadline)?;
+        if self.can_suspend_itself()? {
+            suspend::ask(&self.control, &self.store, self.domid, deadline)?;
         } else {
-            suspend::ask(&self.control, &mut self.store, self.domid, deadline)?;
+            suspend::force(&self.control, &self.store, self.domid, deadline)?;
         }
         Ok(())
     }
@@ -65,7 +64,7 @@ impl Control for XenDomain {
             self.memory.get_mut().forget();
         }
         self.mapped_total = self.info()?.total_pages;
-        Ok(())
+        self.read_p2m()
     }
 
     fn resume(&mut self) -> Result<(), DomainError> {
@@ -75,7 +74,8 @@ impl Control for XenDomain {
             RunState::ShutDown | RunState::Crashed => return Err(DomainError::NotRunning(self.spec.name.clone())),
         }
         self.start_device_model()?;
-        self.control.resume(self.domid, !self.forced)?;
+        // To a guest that was suspended without its help, the call's result would be a register changed behind its back.
+        self.control.resume(self.domid, self.can_suspend_itself()?)?;
         // Xenstore has seen the domain shut down, and would not tell of the next time otherwise.
         self.store.resume_domain(self.domid)?;
         self.last_pause = self.suspended_at.take().map(|since| since.elapsed());

@@ -1,9 +1,9 @@
 use super::Incoming;
+use super::populated::find_pages;
 use crate::domain::{DirtyBitmap, DomainError, StateRecord};
 use crate::ids::DomId;
 use crate::stream::hvm::{HvmContext, HvmParam, HvmParams};
 use crate::stream::{TscInfo, kind};
-use crate::xen::domain::populated::find_pages;
 use crate::xen::{Control, XenError};
 use xen_sys::ctrl;
 
@@ -57,7 +57,8 @@ pub(super) fn populated(
 /// vCPUs, platform devices, parameters.
 pub(super) fn save_state(control: &Control, domid: DomId) -> Result<Vec<StateRecord>, DomainError> {
     let tsc = control.tsc_info(domid)?;
-    let context = StateRecord { kind: kind::HVM_CONTEXT, body: control.hvm_context(domid)? };
+    let mut context = StateRecord { kind: kind::HVM_CONTEXT, body: Vec::new() };
+    control.hvm_context(domid, &mut context.body)?;
     let mut params = Vec::new();
     for index in PARAMS {
         let value = control.hvm_param(domid, index)?;
@@ -93,7 +94,7 @@ impl<'a> HvmState<'a> {
     /// Puts it into a domain that has just been made and whose memory is in place.
     pub(super) fn load(&self, control: &Control, domid: DomId, incoming: &mut Incoming) -> Result<(), XenError> {
         if let Some(tsc) = &self.tsc {
-            control.set_tsc_info(domid, tsc)?;
+            control.set_tsc_info(domid, *tsc)?;
         }
         for param in self.params.iter() {
             let Ok(index) = u32::try_from(param.index) else {

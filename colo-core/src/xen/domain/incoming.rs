@@ -1,9 +1,9 @@
-use crate::domain::DomainError;
 use crate::ids::DomId;
-use crate::xen::toolstack::LibxlChannel;
+use crate::xen::toolstack::RestoreRequest;
 use crate::xen::{Control, XenError};
 
 /// What a domain that is being made needs to know of the toolstack that makes it, and the toolstack of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Incoming {
     /// The domain's event channel to xenstore, as the toolstack has allocated it.
     pub store_evtchn: u32,
@@ -13,8 +13,9 @@ pub struct Incoming {
     pub console_evtchn: u32,
     /// The domain that runs the console.
     pub console_domid: DomId,
-    /// Where the toolstack waits for news.
-    pub channel: LibxlChannel,
+    /// Once the static data is loaded: the policies that it did not have, as the toolstack wants to know them
+    /// ([`MISSING_CPUID`](crate::xen::toolstack::messages::MISSING_CPUID) and its kin).
+    pub missing_policies: Option<u32>,
     /// The frame by which the domain talks to xenstore; known once its state is loaded. For PV a machine frame.
     pub store_gfn: u64,
     /// The frame by which it talks to its console; likewise.
@@ -22,13 +23,21 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// What the toolstack has prepared.
+    pub fn new(request: &RestoreRequest) -> Incoming {
+        Incoming {
+            store_evtchn: request.store_evtchn,
+            store_domid: request.store_domid,
+            console_evtchn: request.console_evtchn,
+            console_domid: request.console_domid,
+            missing_policies: None,
+            store_gfn: 0,
+            console_gfn: 0,
+        }
+    }
+
     /// The grants by which xenstore's and the console's domains map their pages.
     pub(super) fn seed_grants(&self, control: &Control, domid: DomId, is_hvm: bool) -> Result<(), XenError> {
         control.seed_grants(domid, is_hvm, self.console_gfn, self.store_gfn, self.console_domid, self.store_domid)
-    }
-
-    /// The guest's policies are loaded, but for `missing` of them.
-    pub(super) fn static_data_done(&mut self, missing: u32) -> Result<(), DomainError> {
-        self.channel.static_data_done(missing).map_err(|error| DomainError::Hypervisor(Box::new(error)))
     }
 }

@@ -104,7 +104,7 @@ impl DirtyLog for XenDomain {
         match std::mem::replace(&mut self.log, DirtyLogState::Off) {
             DirtyLogState::Off => return Err(DomainError::DirtyLogOff),
             DirtyLogState::Hypervisor { mut words } => {
-                let taken = self.control.clean_log_dirty(self.domid, &mut words, self.spec.pfn_limit);
+                let taken = self.control.clean_log_dirty(self.domid, self.spec.pfn_limit, &mut words, false);
                 into.union_words(&words);
                 self.log = DirtyLogState::Hypervisor { words };
                 taken?;

@@ -64,13 +64,14 @@ impl GuestMemory {
         if frames.is_empty() {
             return Ok(());
         }
-        let partial = foreign.map_partial(self.domid, access, &frames)?;
+        let mapped = foreign.map_partial(self.domid, access, &frames)?;
         let mapping = self.mappings.len() as u32;
         for (page, (pfn, frame)) in pfns.into_iter().zip(frames).enumerate() {
-            let slot = if partial.is_mapped(page) { Slot { mapping, page: page as u32, frame } } else { NOWHERE };
+            let there = mapped.page_error(page).is_none();
+            let slot = if there { Slot { mapping, page: page as u32, frame } } else { NOWHERE };
             self.set_slot(pfn, slot);
         }
-        self.mappings.push(partial.mapping);
+        self.mappings.push(mapped);
         Ok(())
     }
 
@@ -89,7 +90,10 @@ impl GuestMemory {
     /// A page that is mapped for writing. The guest must not run.
     pub(super) fn page_mut(&mut self, pfn: Pfn) -> Option<&mut Page> {
         let slot = self.slot(pfn);
-        Some(self.mappings.get_mut(slot.mapping as usize)?.page_mut(slot.page as usize))
+        let mapping = self.mappings.get_mut(slot.mapping as usize)?;
+        // SAFETY: the seam has a page written only while its guest stands still, and a guest that is being restored has neither
+        // device model nor backends yet.
+        Some(unsafe { mapping.page_mut(slot.page as usize) })
     }
 
     fn slot(&self, pfn: Pfn) -> Slot {

@@ -24,20 +24,27 @@ mod hvm;
 mod incoming;
 mod log;
 mod memory;
+mod page_set;
 mod pages;
 mod populated;
+mod pv;
+mod pv_state;
 mod state;
 
 pub use emulator::EmulatorState;
 pub use incoming::Incoming;
 
 use crate::domain::{DomainError, DomainSpec};
-use crate::ids::{DomId, Mfn};
+use crate::ids::{DomId, Pfn};
 use crate::stream::{DomainHeader, DomainKind};
 use crate::xen::control::DomainInfo;
+use crate::xen::foreign::Access;
 use crate::xen::{Control, ForeignMemory, Xen, XenError, XenStore};
 use log::DirtyLogState;
 use memory::GuestMemory;
+use page_set::PageSet;
+use pv::Pv;
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 /// What kind of machine a domain is.
@@ -93,12 +100,19 @@ pub struct XenDomain {
     spec: DomainSpec,
     guest_type: GuestType,
     header: DomainHeader,
-    memory: GuestMemory,
+    /// Kept mappings; borrowed for the length of one call.
+    memory: RefCell<GuestMemory>,
+    /// What they are for: a guest that is saved is only read.
+    access: Access,
+    /// The guest's pages when they were mapped.
+    mapped_total: u64,
     log: DirtyLogState,
+    /// Of a PV guest.
+    pv: Option<Box<Pv>>,
+    /// Pages that have got memory, of a translated guest that is being restored.
+    populated: PageSet,
     /// How long the guest has to suspend itself.
     suspend_limit: Duration,
-    /// Whether the guest was suspended without its help.
-    forced: bool,
     suspended_at: Option<Instant>,
     last_pause: Option<Duration>,
     emulator: Option<EmulatorState>,
@@ -139,7 +153,14 @@ impl XenDomain {
         let kind = if guest_type == GuestType::Pv { DomainKind::X86Pv } else { DomainKind::X86Hvm };
         Ok(XenDomain {
             foreign: ForeignMemory::open(xen)?,
-            memory: GuestMemory::new(domid),
+            memory: RefCell::new(GuestMemory::new(domid)),
+            access: if incoming.is_some() { Access::ReadWrite } else { Access::Read },
+            mapped_total: info.total_pages,
+            pv: match guest_type {
+                GuestType::Pv => Some(Box::new(Pv::open(&control, domid, incoming.is_some())?)),
+                GuestType::Pvh | GuestType::Hvm => None,
+            },
+            populated: PageSet::default(),
             spec: DomainSpec {
                 name: String::from_utf8_lossy(&name).into_owned(),
                 hypervisor: "xen".into(),
@@ -156,7 +177,6 @@ impl XenDomain {
             guest_type,
             log: DirtyLogState::Off,
             suspend_limit,
-            forced: false,
             suspended_at: None,
             last_pause: None,
             emulator: None,
@@ -182,6 +202,24 @@ impl XenDomain {
     /// How long the guest stood still, the last time that it was suspended and resumed.
     pub fn last_pause(&self) -> Option<Duration> {
         self.last_pause
+    }
+
+    /// What the toolstack must be told once the static data is loaded; once.
+    pub fn take_missing_policies(&mut self) -> Option<u32> {
+        self.incoming.as_mut()?.missing_policies.take()
+    }
+
+    /// The frames by which a restored domain talks to xenstore and to its console, once its state is loaded.
+    pub fn rings(&self) -> Option<(u64, u64)> {
+        self.incoming.as_ref().map(|incoming| (incoming.store_gfn, incoming.console_gfn))
+    }
+
+    /// The frame that a page is in, for mapping it.
+    fn frame_of(&self, pfn: Pfn) -> Option<u64> {
+        match &self.pv {
+            Some(pv) => pv.frame_of(pfn).map(|frame| frame.0),
+            None => Some(pfn.0),
+        }
     }
 
     fn info(&self) -> Result<DomainInfo, DomainError> {

@@ -90,7 +90,7 @@ impl Pages for XenDomain {
         // For these pages alone: a page that becomes a page table must not be mapped for writing any more.
         let mut mapping = self.foreign.map(self.domid, Access::ReadWrite, &frames)?;
         for (index, page) in data.chunks_exact(PAGE_SIZE).enumerate() {
-            mapping.page_mut(index).copy_from_slice(page);
+            mapping.write_bytes(index, 0, page);
         }
         Ok(())
     }

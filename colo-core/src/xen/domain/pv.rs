@@ -64,7 +64,7 @@ impl Pv {
         }
     }
 
-    fn info(&self) -> PvInfo {
+    pub(super) fn info(&self) -> PvInfo {
         match self.width {
             GuestWidth::Bits32Pae => PvInfo::Bits32,
             GuestWidth::Bits64 => PvInfo::Bits64,
@@ -308,7 +308,7 @@ impl XenDomain {
         };
         for page in p2m.table_pages().map_err(bad_state)? {
             let mut mapping = self.foreign.map(self.domid, Access::ReadWrite, &[page.frame.0])?;
-            mapping.page_mut(0)[..page.bytes().len()].copy_from_slice(page.bytes());
+            mapping.write_bytes(0, 0, page.bytes());
         }
         Ok(())
     }

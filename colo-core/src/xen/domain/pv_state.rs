@@ -1,13 +1,13 @@
 use super::XenDomain;
 use super::pv::{Frames, bad_state};
 use crate::domain::{DomainError, StateRecord};
-use crate::ids::{Mfn, PAGE_SIZE, Page, Pfn};
+use crate::ids::{Mfn, PAGE_SIZE, Page};
 use crate::stream::pv::shared_info as parse_shared_info;
 use crate::stream::{PvInfo, TscInfo, VcpuBlob, VcpuPart, kind};
 use crate::xen::control::Pin;
 use crate::xen::foreign::Access;
 use crate::xen::pv::start_info::{self, HostPart};
-use crate::xen::pv::{GuestWidth, RestoredP2m, shared_info, vcpu};
+use crate::xen::pv::{GuestWidth, PfnToFrame, Physmap, RestoredP2m, shared_info, vcpu};
 use std::collections::BTreeMap;
 
 /// Page tables pinned by one hypercall.
@@ -37,7 +37,7 @@ impl<'a> PvState<'a> {
         for record in state.iter().filter(|record| VcpuPart::of_kind(record.kind).is_some()) {
             let blob = VcpuBlob::parse(record.kind, &record.body, info).map_err(bad_state)?;
             // Older toolstacks wrote empty ones by mistake.
-            if blob.blob.is_empty() {
+            if blob.context.is_empty() {
                 continue;
             }
             let vcpu = vcpus.entry(blob.vcpu).or_default();
@@ -47,7 +47,7 @@ impl<'a> PvState<'a> {
                 VcpuPart::Xsave => &mut vcpu.xsave,
                 VcpuPart::Msrs => &mut vcpu.msrs,
             };
-            *part = Some(blob.blob);
+            *part = Some(blob.context);
         }
         if vcpus.get(&0).is_none_or(|vcpu| vcpu.basic.is_none()) {
             return Err(bad_state("there are no registers of vCPU 0"));
@@ -73,7 +73,7 @@ impl XenDomain {
         let Frames::Saved { p2m, m2p } = &pv.frames else {
             return Err(bad_state("the guest's table of frames was not read"));
         };
-        let physmap = crate::xen::pv::Physmap::new(p2m, m2p);
+        let physmap = Physmap::new(p2m, m2p);
         for vcpu in 0..=info.max_vcpu_id.unwrap_or(0) {
             if !self.control.vcpu_is_online(self.domid, vcpu)? {
                 continue;
@@ -89,7 +89,7 @@ impl XenDomain {
                 (VcpuPart::Msrs, self.control.vcpu_msrs(self.domid, vcpu)?),
             ];
             let parts = parts.iter().filter(|(_, blob)| !blob.is_empty());
-            records.extend(parts.map(|(part, blob)| VcpuBlob { part: *part, vcpu, blob }.to_record()));
+            records.extend(parts.map(|(part, blob)| VcpuBlob { part: *part, vcpu, context: blob }.to_record()));
         }
         Ok(records)
     }
@@ -97,7 +97,7 @@ impl XenDomain {
     pub(super) fn load_pv_state(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
         // Nothing may be mapped for writing when it becomes a page table or a segment's page, now or when the guest runs.
         self.memory.get_mut().forget();
-        let state = PvState::parse(state, self.pv_stream_info()?)?;
+        let state = PvState::parse(state, self.pv()?.info())?;
         let width = self.pv()?.width;
         let Frames::Restored(p2m) = &self.pv()?.frames else {
             return Err(bad_state("this domain is not being restored"));
@@ -125,7 +125,7 @@ impl XenDomain {
         let (store, console) = self.restore_start_info(width, start_info, p2m)?;
         self.restore_shared_info(width, state.shared_info)?;
         if let Some(tsc) = &state.tsc {
-            self.control.set_tsc_info(self.domid, tsc)?;
+            self.control.set_tsc_info(self.domid, *tsc)?;
         }
         let incoming = self.incoming.as_mut().ok_or_else(|| bad_state("this domain is not being restored"))?;
         (incoming.store_gfn, incoming.console_gfn) = (store.0, console.0);
@@ -133,7 +133,6 @@ impl XenDomain {
     }
 
     fn pin_tables(&self, p2m: &RestoredP2m) -> Result<(), DomainError> {
-        use crate::xen::pv::PfnToFrame;
         let mut pins = Vec::new();
         for (pfn, level) in p2m.pinned() {
             let frame = p2m.frame_of(pfn).ok_or_else(|| bad_state(format!("the pinned {pfn} has no frame")))?;
@@ -151,14 +150,20 @@ impl XenDomain {
             console_port: incoming.console_evtchn,
         };
         let mut mapping = self.foreign.map(self.domid, Access::ReadWrite, &[frame.0])?;
-        let rings = start_info::restore(width, mapping.page_mut(0), &host, p2m).map_err(bad_state)?;
+        let mut page = [0; PAGE_SIZE];
+        mapping.read_page(0, &mut page);
+        let rings = start_info::restore(width, &mut page, &host, p2m).map_err(bad_state)?;
+        mapping.write_page(0, &page);
         Ok((rings.store.frame, rings.console.frame))
     }
 
     fn restore_shared_info(&self, width: GuestWidth, saved: &Page) -> Result<(), DomainError> {
         let frame = self.info()?.shared_info_frame;
         let mut mapping = self.foreign.map(self.domid, Access::ReadWrite, &[frame.0])?;
-        shared_info::restore(width, saved, mapping.page_mut(0));
+        let mut page = [0; PAGE_SIZE];
+        mapping.read_page(0, &mut page);
+        shared_info::restore(width, saved, &mut page);
+        mapping.write_page(0, &page);
         Ok(())
     }
 }

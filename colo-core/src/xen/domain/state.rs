@@ -1,8 +1,9 @@
 use super::hvm::{self, HvmState};
-use super::pv::PvState;
+use super::pv_state::PvState;
 use super::{GuestType, XenDomain};
 use crate::domain::{Control as _, DomainError, RunState, State, StateRecord};
 use crate::stream::{DomainHeader, kind};
+use crate::xen::control::policy::CpuPolicy;
 use crate::xen::toolstack::messages::{MISSING_CPUID, MISSING_MSR};
 
 impl State for XenDomain {
@@ -29,14 +30,18 @@ impl State for XenDomain {
         }
         let (cpuid, msrs) = (body(kind::X86_CPUID_POLICY), body(kind::X86_MSR_POLICY));
         if cpuid.is_some() || msrs.is_some() {
-            self.control.set_cpu_policy(self.domid, cpuid.unwrap_or_default(), msrs.unwrap_or_default())?;
+            let policy = CpuPolicy {
+                cpuid: cpuid.unwrap_or_default().to_vec(),
+                msrs: msrs.unwrap_or_default().to_vec(),
+            };
+            self.control.set_cpu_policy(self.domid, &policy)?;
         }
         let missing = [(cpuid, MISSING_CPUID), (msrs, MISSING_MSR)];
         let missing = missing.into_iter().filter(|(body, _)| body.is_none()).fold(0, |flags, (_, flag)| flags | flag);
-        match &mut self.incoming {
-            Some(incoming) => incoming.static_data_done(missing),
-            None => Ok(()),
+        if let Some(incoming) = &mut self.incoming {
+            incoming.missing_policies = Some(missing);
         }
+        Ok(())
     }
 
     fn save_layout(&mut self) -> Result<Vec<StateRecord>, DomainError> {
@@ -66,7 +71,7 @@ impl State for XenDomain {
 
     fn check_state(&self, state: &[StateRecord]) -> Result<(), DomainError> {
         match self.guest_type {
-            GuestType::Pv => PvState::parse(state, self.pv_width()).map(drop),
+            GuestType::Pv => PvState::parse(state, self.pv()?.info()).map(drop),
             GuestType::Pvh | GuestType::Hvm => HvmState::parse(state).map(drop),
         }
     }

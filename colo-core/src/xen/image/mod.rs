@@ -1,14 +1,18 @@
 //! Images of domains in files, as `xl save` and `xl restore` have them.
 
+mod restore;
 mod save;
 
+pub use restore::{RestoreImageOptions, Restored, restore_image, restore_image_with};
 pub use save::{SaveImageOptions, Saved, save_image};
 
 use crate::domain::DomainError;
+use crate::restore::RestoreError;
 use crate::save::SaveError;
-use crate::stream::StreamError;
+use crate::stream::image::ImageReadError;
 use crate::stream::libxl::LibxlFault;
 use crate::stream::xl::XlFault;
+use crate::xen::toolstack::RestoreToolstackError;
 use std::io;
 
 /// Why a domain has not been saved. It runs as before, unless it has ended by itself.
@@ -27,6 +31,46 @@ pub enum SaveImageError {
     /// The image could not be written.
     #[error("writing the image: {0}")]
     Sink(#[from] io::Error),
+    /// The caller wanted no more of it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Why an image has not been restored. Nothing is left of the domain.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+pub enum RestoreImageError {
+    /// The image is wrong, or cannot be read.
+    #[error(transparent)]
+    Image(#[from] ImageReadError),
+    /// The image has no configuration of its domain in front, or one that only a person can read: it is not a file that `xl save`
+    /// or `colo save` wrote.
+    #[error("the image has no configuration of its domain: it is no file that `xl save` or `colo save` wrote")]
+    NoConfig,
+    /// The configuration is no JSON.
+    #[error("the image's configuration: {0}")]
+    Json(serde_json::Error),
+    /// The configuration has no name or no UUID.
+    #[error("the image's configuration has no {0}")]
+    NoField(&'static str),
+    /// The new configuration cannot stand in an image.
+    #[error("the domain's configuration: {0}")]
+    Config(#[from] XlFault),
+    /// A record of libxl's that cannot be passed on.
+    #[error("passing on a record of libxl's: {0}")]
+    Libxl(#[from] LibxlFault),
+    /// There is no domain in the image.
+    #[error("the image holds no domain")]
+    NoDomain,
+    /// The guest does not fit the domain.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// The hypervisor refused.
+    #[error(transparent)]
+    Domain(#[from] DomainError),
+    /// The toolstack did not make the domain.
+    #[error(transparent)]
+    Toolstack(#[from] RestoreToolstackError),
     /// The caller wanted no more of it.
     #[error("interrupted")]
     Interrupted,

@@ -1,0 +1,79 @@
+//! `colo save`.
+
+use super::{find, progress_bar};
+use crate::args::SaveArgs;
+use crate::output::print_json;
+use crate::signals;
+use anyhow::{Context, Result};
+use colo_core::domain::{Control, DirtyLog, RunState};
+use colo_core::ids::{DomId, PAGE_SIZE};
+use colo_core::save::ImageFile;
+use colo_core::xen::Xen;
+use colo_core::xen::domain::XenDomain;
+use colo_core::xen::guard::Guard;
+use colo_core::xen::image::{SaveImageOptions, save_image};
+use colo_core::xen::toolstack::{Xl, config};
+use serde_json::json;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
+    let begun = Instant::now();
+    let xen = Xen::open()?;
+    let (info, name) = find(xen, &args.domain)?;
+    let (domid, limit) = (info.domid, Duration::from_secs(args.suspend_timeout));
+    // What ends the domain must be there before anything is done to it.
+    let xl = Xl::find()?;
+    let mut image = ImageFile::create(&args.file).with_context(|| args.file.display().to_string())?;
+    // Before there is a second thread.
+    let guard = Guard::start(|| let_go(xen, domid, limit)).context("a process to watch over this one")?;
+    let stop = signals::stop_signals()?;
+
+    let mut domain = XenDomain::open(xen, domid, limit)?;
+    let config = config::current(&xl, domid, &domain)?;
+    let options = SaveImageOptions { live: args.live, leave_running: args.leave_running };
+    let bar = progress_bar(json);
+    let saved = save_image(&mut domain, config.as_bytes(), &mut image, options, &mut |copy| {
+        bar.set_message(format!("round {}", copy.round + 1));
+        bar.set_length(copy.round_pages * PAGE_SIZE as u64);
+        bar.set_position(copy.sent_pages * PAGE_SIZE as u64);
+        if stop.is_empty() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    bar.finish_and_clear();
+    let saved = saved.with_context(|| format!("{name} is not saved, and runs on"))?;
+    if let Err(error) = image.commit() {
+        domain.resume()?;
+        return Err(error).with_context(|| format!("{name} is not saved, and runs on: {}", args.file.display()));
+    }
+    // From here on the image is what counts.
+    guard.dismiss();
+    if !args.leave_running {
+        xl.destroy(domid).with_context(|| format!("{name} is saved, but is still here, suspended"))?;
+    }
+    let took = begun.elapsed();
+    if json {
+        print_json(&json!({
+            "event": "saved", "domain": name, "domid": domid.0, "image_bytes": saved.image_bytes,
+            "last_pages": saved.last_pages, "took_ms": took.as_secs_f64() * 1e3,
+            "pause_ms": saved.pause.map(|pause| pause.as_secs_f64() * 1e3),
+        }));
+    } else {
+        let pause = saved.pause.map_or(String::new(), |pause| format!(", of which it stood still {:.2} s", pause.as_secs_f64()));
+        let megabytes = saved.image_bytes as f64 / 1e6;
+        eprintln!("colo: saved {name}: {megabytes:.1} MB in {:.2} s{pause}", took.as_secs_f64());
+    }
+    // The process ends: its mappings go all at once, which is cheaper than one by one.
+    std::mem::forget(domain);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The saver was killed: its domain shall run.
+fn let_go(xen: Xen, domid: DomId, limit: Duration) {
+    if let Ok(mut domain) = XenDomain::open(xen, domid, limit) {
+        let _ = domain.disable_dirty_log();
+        if domain.run_state() == RunState::Suspended {
+            let _ = domain.resume();
+        }
+    }
+}

@@ -1,0 +1,178 @@
+use super::RestoreImageError;
+use crate::domain::Control;
+use crate::ids::DomId;
+use crate::restore::{PlainRestore, Progress, RestoreCallbacks, Restorer};
+use crate::stream::image::{ImageEvent, ImageLimits, ImageReader};
+use crate::stream::libxl::{LibxlHeader, LibxlRecord};
+use crate::stream::xl::XlHeader;
+use crate::stream::{Headers, StreamUse};
+use crate::xen::Xen;
+use crate::xen::domain::{Incoming, XenDomain};
+use crate::xen::toolstack::{DomainUuid, RestoreOptions, Xl, XlRestore};
+use rustix::io::Errno;
+use serde_json::Value;
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+/// How an image is restored.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreImageOptions {
+    /// Leave the guest paused.
+    pub paused: bool,
+    /// Another name than the one in the image.
+    pub name: Option<String>,
+    /// The program that runs [`HelperRole`](crate::xen::toolstack::HelperRole); `None` for this one.
+    pub helper: Option<PathBuf>,
+}
+
+/// A domain that has been restored.
+pub struct Restored {
+    /// Its number.
+    pub domid: DomId,
+    /// Its name.
+    pub name: String,
+    /// The handles by which it was restored, and their mappings of its memory.
+    pub domain: XenDomain,
+}
+
+/// Restores a domain from an image as `xl` has them: `xl` makes the domain and its devices, and what is in the guest goes through
+/// `callbacks`, which must leave it suspended: the toolstack lets it run. `progress` is told how far the image is read, in bytes,
+/// and asked whether to go on.
+///
+/// # Errors
+/// [`RestoreImageError`]; nothing is left of the domain.
+pub fn restore_image_with(
+    xen: Xen,
+    xl: &Xl,
+    source: impl Read,
+    options: &RestoreImageOptions,
+    callbacks: &mut dyn RestoreCallbacks,
+    progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<Restored, RestoreImageError> {
+    let mut reader = ImageReader::new(source, ImageLimits::default());
+    let begin = Begin::read(&mut reader, options.name.as_deref())?;
+    let toolstack = RestoreOptions {
+        paused: options.paused,
+        helper: options.helper.as_deref(),
+        ..RestoreOptions::new(&begin.head, &begin.name, begin.uuid)
+    };
+    let mut toolstack = XlRestore::start(xl, &toolstack)?;
+    let domid = toolstack.request().domid;
+    // It is dropped before the toolstack on every way out: while it maps the domain's memory, the domain cannot go.
+    let restored = fill(xen, &mut toolstack, &mut reader, &begin.headers, callbacks, progress);
+    let (domain, tail) = match restored {
+        Ok(restored) => restored,
+        Err(error) => {
+            toolstack.abort(Errno::IO)?;
+            return Err(error);
+        }
+    };
+    toolstack.finish(&tail)?;
+    Ok(Restored { domid, name: begin.name, domain })
+}
+
+/// As [`restore_image_with`], straight into the domain.
+///
+/// # Errors
+/// As there.
+pub fn restore_image(
+    xen: Xen,
+    xl: &Xl,
+    source: impl Read,
+    options: &RestoreImageOptions,
+    progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<Restored, RestoreImageError> {
+    let mut callbacks = PlainRestore { paused: true, ..PlainRestore::default() };
+    restore_image_with(xen, xl, source, options, &mut callbacks, progress)
+}
+
+/// The beginning of an image: all that the toolstack needs before the domain's memory.
+struct Begin {
+    head: Vec<u8>,
+    name: String,
+    uuid: DomainUuid,
+    headers: Headers,
+}
+
+impl Begin {
+    fn read<R: Read>(reader: &mut ImageReader<R>, name: Option<&str>) -> Result<Begin, RestoreImageError> {
+        let mut config = None;
+        loop {
+            let item = reader.next_item()?.ok_or(RestoreImageError::NoDomain)?;
+            match item.event {
+                ImageEvent::XlHeader(header) => config = Some(Config::of(&header, name)?),
+                ImageEvent::LibxcHeaders(headers) => {
+                    let Config { json, name, uuid } = config.ok_or(RestoreImageError::NoConfig)?;
+                    let mut head = Vec::new();
+                    XlHeader::new(json.as_bytes()).encode(&mut head)?;
+                    LibxlHeader { legacy: false }.encode(&mut head);
+                    LibxlRecord::LibxcContext.encode(&mut head)?;
+                    return Ok(Begin { head, name, uuid, headers });
+                }
+                ImageEvent::LibxlHeader(_) | ImageEvent::Libxl(_) | ImageEvent::Libxc { .. } => {}
+            }
+        }
+    }
+}
+
+/// The domain's configuration.
+struct Config {
+    json: String,
+    name: String,
+    uuid: DomainUuid,
+}
+
+impl Config {
+    fn of(header: &XlHeader<'_>, new_name: Option<&str>) -> Result<Config, RestoreImageError> {
+        let config = header.config.filter(|_| header.is_json).ok_or(RestoreImageError::NoConfig)?;
+        let mut value: Value = serde_json::from_slice(config).map_err(RestoreImageError::Json)?;
+        if let (Some(name), Some(info)) = (new_name, value.get_mut("c_info").and_then(Value::as_object_mut)) {
+            info.insert("name".into(), name.into());
+        }
+        let text = |field: &'static str| {
+            value["c_info"][field].as_str().map(str::to_owned).ok_or(RestoreImageError::NoField(field))
+        };
+        let uuid = DomainUuid::parse(&text("uuid")?).ok_or(RestoreImageError::NoField("uuid"))?;
+        Ok(Config { name: text("name")?, uuid, json: value.to_string() })
+    }
+}
+
+/// Puts the guest into the domain. Returns what the toolstack must read after that, too.
+fn fill<R: Read>(
+    xen: Xen,
+    toolstack: &mut XlRestore,
+    reader: &mut ImageReader<R>,
+    headers: &Headers,
+    callbacks: &mut dyn RestoreCallbacks,
+    progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<(XenDomain, Vec<u8>), RestoreImageError> {
+    let request = toolstack.request();
+    let mut domain = XenDomain::receive(xen, request.domid, Incoming::new(request))?;
+    let mut restorer = Restorer::new(domain.spec(), StreamUse::Plain);
+    restorer.handle_headers(headers, &mut domain, callbacks)?;
+    let mut tail = Vec::new();
+    while let Some(item) = reader.next_item()? {
+        if progress(item.offset + item.bytes as u64).is_break() {
+            return Err(RestoreImageError::Interrupted);
+        }
+        match item.event {
+            ImageEvent::Libxc { record, .. } => {
+                let staged = restorer.handle_record(&record, &mut domain, callbacks)?;
+                if let Some(missing) = domain.take_missing_policies() {
+                    let told = toolstack.channel().static_data_done(missing);
+                    told.map_err(|error| toolstack.channel_error(error))?;
+                }
+                if staged == Progress::Staged {
+                    restorer.apply(&mut domain, callbacks)?;
+                }
+            }
+            ImageEvent::Libxl(record) => record.encode(&mut tail)?,
+            ImageEvent::XlHeader(_) | ImageEvent::LibxlHeader(_) | ImageEvent::LibxcHeaders(_) => {}
+        }
+    }
+    let (store_gfn, console_gfn) = domain.rings().ok_or(RestoreImageError::NoDomain)?;
+    let told = toolstack.channel().results(store_gfn, console_gfn);
+    told.map_err(|error| toolstack.channel_error(error))?;
+    Ok((domain, tail))
+}
