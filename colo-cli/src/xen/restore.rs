@@ -42,7 +42,12 @@ pub(crate) fn run(args: &RestoreArgs, json: bool) -> Result<ExitCode> {
         }));
     } else {
         let how = if args.paused { "paused" } else { "running" };
-        eprintln!("colo: restored {} as domain {} in {:.2} s, {how}", restored.name, restored.domid.0, took.as_secs_f64());
+        eprintln!(
+            "colo: restored {} as domain {} in {:.2} s, {how}",
+            restored.name,
+            restored.domid.0,
+            took.as_secs_f64()
+        );
     }
     // The process ends: its mappings go all at once, which is cheaper than one by one.
     std::mem::forget(restored.domain);

@@ -59,7 +59,9 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
             "pause_ms": saved.pause.map(|pause| pause.as_secs_f64() * 1e3),
         }));
     } else {
-        let pause = saved.pause.map_or(String::new(), |pause| format!(", of which it stood still {:.2} s", pause.as_secs_f64()));
+        let pause = saved
+            .pause
+            .map_or(String::new(), |pause| format!(", of which it stood still {:.2} s", pause.as_secs_f64()));
         let megabytes = saved.image_bytes as f64 / 1e6;
         eprintln!("colo: saved {name}: {megabytes:.1} MB in {:.2} s{pause}", took.as_secs_f64());
     }

@@ -13,6 +13,13 @@ pub struct PlainRestore {
     received_pages: u64,
 }
 
+impl PlainRestore {
+    /// That leaves the domain suspended.
+    pub fn paused() -> Self {
+        PlainRestore { paused: true, ..PlainRestore::default() }
+    }
+}
+
 impl RestoreCallbacks for PlainRestore {
     fn init(&mut self, _spec: &DomainSpec) -> Result<(), CallbackError> {
         Ok(())

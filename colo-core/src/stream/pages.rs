@@ -63,7 +63,11 @@ impl PageType {
         self.table_level().is_some() && self as u8 & 8 != 0
     }
 
-    fn from_number(number: u8) -> Result<PageType, Fault> {
+    /// The type that has this number.
+    ///
+    /// # Errors
+    /// [`Fault::PageType`].
+    pub fn from_number(number: u8) -> Result<PageType, Fault> {
         Self::ALL.into_iter().find(|page_type| *page_type as u8 == number).ok_or(Fault::PageType(number))
     }
 }

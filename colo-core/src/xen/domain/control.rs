@@ -86,7 +86,7 @@ impl Control for XenDomain {
         // From here on it does nothing; what is around it goes by the toolstack's own way.
         let _ = self.control.pause(self.domid);
         self.memory.get_mut().forget();
-        let by_toolstack = Xl::find(self.xen.version()).and_then(|xl| xl.destroy(self.domid));
+        let by_toolstack = Xl::find().and_then(|xl| xl.destroy(self.domid));
         if let Err(error) = by_toolstack {
             tracing::warn!("{error}");
             let _ = self.control.destroy(self.domid);

@@ -1,6 +1,6 @@
 use super::{GuestType, XenDomain};
 use crate::domain::DomainError;
-use crate::xen::qmp::{QmpClient, QmpError};
+use crate::xen::qmp::QmpClient;
 use crate::xen::toolstack::{DomainUuid, emulator};
 use std::time::Duration;
 

@@ -28,12 +28,8 @@ const PARAMS: [u32; 16] = [
 ];
 
 /// Pages by which the guest talks to what is outside of it: in a restored guest they begin empty.
-const RINGS: [u32; 4] = [
-    ctrl::HVM_PARAM_STORE_PFN,
-    ctrl::HVM_PARAM_CONSOLE_PFN,
-    ctrl::HVM_PARAM_IOREQ_PFN,
-    ctrl::HVM_PARAM_BUFIOREQ_PFN,
-];
+const RINGS: [u32; 4] =
+    [ctrl::HVM_PARAM_STORE_PFN, ctrl::HVM_PARAM_CONSOLE_PFN, ctrl::HVM_PARAM_IOREQ_PFN, ctrl::HVM_PARAM_BUFIOREQ_PFN];
 
 /// Which pages the guest has.
 pub(super) fn populated(
@@ -80,7 +76,8 @@ impl<'a> HvmState<'a> {
     /// Finds the parts among the records of a checkpoint.
     pub(super) fn parse(state: &'a [StateRecord]) -> Result<Self, DomainError> {
         let bad = |error: &dyn std::fmt::Display| DomainError::BadState(error.to_string());
-        let body = |kind: u32| state.iter().rev().find(|record| record.kind == kind).map(|record| record.body.as_slice());
+        let body =
+            |kind: u32| state.iter().rev().find(|record| record.kind == kind).map(|record| record.body.as_slice());
         let needed = |kind: u32| body(kind).ok_or_else(|| bad(&format!("no {} record", kind::name(kind))));
         let context = needed(kind::HVM_CONTEXT)?;
         HvmContext::parse(context).map_err(|error| bad(&error))?;

@@ -65,7 +65,9 @@ impl XenDomain {
                 }
             }
         }
-        for (pfn, hash) in hashes.iter_mut().enumerate().filter(|(pfn, hash)| **hash != 0 && !seen.contains(Pfn(*pfn as u64))) {
+        for (pfn, hash) in
+            hashes.iter_mut().enumerate().filter(|(pfn, hash)| **hash != 0 && !seen.contains(Pfn(*pfn as u64)))
+        {
             *hash = 0;
             into.set(Pfn(pfn as u64));
         }
@@ -93,7 +95,10 @@ impl DirtyLog for XenDomain {
         if self.guest_type != GuestType::Pv {
             return Err(DomainError::Other("this hypervisor logs no dirty pages".into()));
         }
-        tracing::info!("this hypervisor has no shadow paging: dirty pages of {} are found by comparing", self.spec.name);
+        tracing::info!(
+            "this hypervisor has no shadow paging: dirty pages of {} are found by comparing",
+            self.spec.name
+        );
         let mut hashes = vec![0; self.spec.pfn_limit as usize];
         self.compare(&mut hashes, &mut DirtyBitmap::new(self.spec.pfn_limit))?;
         self.log = DirtyLogState::Comparing { hashes };

@@ -95,12 +95,7 @@ impl Pages for XenDomain {
         Ok(())
     }
 
-    fn capture_pages(
-        &mut self,
-        pfns: &[Pfn],
-        types: &mut Vec<PageType>,
-        out: &mut [u8],
-    ) -> Result<usize, DomainError> {
+    fn capture_pages(&mut self, pfns: &[Pfn], types: &mut Vec<PageType>, out: &mut [u8]) -> Result<usize, DomainError> {
         let pages = self.capture_raw(pfns, types, out)?;
         match self.guest_type {
             GuestType::Pv => self.normalise_pv(pfns, types, &mut out[..pages * PAGE_SIZE]),

@@ -79,7 +79,8 @@ mod tests {
     #[test]
     fn a_small_guest_is_found_by_few_looks() {
         // As a PVH guest of 128 MiB has them.
-        let pages: BTreeSet<u64> = (0..0x10).chain(0x11..0x7fff).chain(0xfc000..0xfc009).chain(0xfeff8..0xff000).collect();
+        let pages: BTreeSet<u64> =
+            (0..0x10).chain(0x11..0x7fff).chain(0xfc000..0xfc009).chain(0xfeff8..0xff000).collect();
         let (found, looks) = find(0xff000, pages.len() as u64, &pages);
         assert_eq!(found, pages);
         assert!(looks < 50, "{looks}");

@@ -6,7 +6,7 @@ use crate::xen::control::MachToPfn;
 use crate::xen::foreign::Access;
 use crate::xen::pv::page_table::{Normalised, TableFormat, localise, normalise, unpopulated};
 use crate::xen::pv::{
-    FrameToPfn, GuestState, GuestWidth, MachineToPfn, P2m, P2mEntry, P2mLimits, P2mReader, PfnToFrame, Physmap, ReadFrames,
+    GuestState, GuestWidth, MachineToPfn, P2m, P2mEntry, P2mLimits, P2mReader, PfnToFrame, Physmap, ReadFrames,
     RestoredP2m,
 };
 use crate::xen::{Control, ForeignMemory};
@@ -44,8 +44,11 @@ impl Pv {
             32 => GuestWidth::Bits32Pae,
             bits => return Err(DomainError::Other(format!("a PV guest of {bits} bits"))),
         };
-        let frames =
-            if restores { Frames::Restored(RestoredP2m::new(width, P2mLimits::default().entries)) } else { Frames::Unknown };
+        let frames = if restores {
+            Frames::Restored(RestoredP2m::new(width, P2mLimits::default().entries))
+        } else {
+            Frames::Unknown
+        };
         Ok(Pv { width, frames, deferred: Vec::new() })
     }
 
@@ -144,7 +147,9 @@ impl XenDomain {
                 if let Some(change) = change {
                     if !change.record_holds() {
                         let name = &self.spec.name;
-                        return Err(DomainError::Other(format!("the memory of {name} grew while it was saved: try again")));
+                        return Err(DomainError::Other(format!(
+                            "the memory of {name} grew while it was saved: try again"
+                        )));
                     }
                     pv.deferred.extend(change.changed.iter());
                 }
@@ -178,7 +183,8 @@ impl XenDomain {
     /// Adds the pages that could not be had before.
     pub(super) fn take_deferred(&mut self, into: &mut DirtyBitmap) {
         if let Some(pv) = &mut self.pv {
-            pv.deferred.drain(..).filter(|pfn| pfn.0 < into.pfn_limit()).for_each(|pfn| into.set(pfn));
+            let limit = into.pfn_limit();
+            pv.deferred.drain(..).filter(|pfn| pfn.0 < limit).for_each(|pfn| into.set(pfn));
         }
     }
 
@@ -193,8 +199,8 @@ impl XenDomain {
         let mut words = vec![0; frames.len()];
         self.control.page_types(self.domid, &frames, &mut words)?;
         for (word, frame) in words.iter().zip(&frames) {
-            let known = PageType::from_stream((word >> ctrl::XEN_DOMCTL_PFINFO_LTAB_SHIFT) as u8);
-            let known = known.ok_or_else(|| DomainError::Other(format!("{} has a page of type {word:#x}", self.spec.name)))?;
+            let known = PageType::from_number((word >> ctrl::XEN_DOMCTL_PFINFO_LTAB_SHIFT) as u8);
+            let known = known.map_err(|fault| DomainError::Other(format!("{}: {fault}", self.spec.name)))?;
             types.push(if *frame == u64::MAX { PageType::Invalid } else { known });
         }
         let memory = self.memory.get_mut();

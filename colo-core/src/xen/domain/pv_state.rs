@@ -32,7 +32,8 @@ pub(super) struct PvState<'a> {
 impl<'a> PvState<'a> {
     /// Finds the parts among the records of a checkpoint.
     pub(super) fn parse(state: &'a [StateRecord], info: PvInfo) -> Result<Self, DomainError> {
-        let body = |kind: u32| state.iter().rev().find(|record| record.kind == kind).map(|record| record.body.as_slice());
+        let body =
+            |kind: u32| state.iter().rev().find(|record| record.kind == kind).map(|record| record.body.as_slice());
         let mut vcpus: BTreeMap<u32, Vcpu<'a>> = BTreeMap::new();
         for record in state.iter().filter(|record| VcpuPart::of_kind(record.kind).is_some()) {
             let blob = VcpuBlob::parse(record.kind, &record.body, info).map_err(bad_state)?;

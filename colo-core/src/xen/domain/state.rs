@@ -19,7 +19,9 @@ impl State for XenDomain {
         let policy = self.control.cpu_policy(self.domid)?;
         // A stream has none rather than an empty one.
         let policies = [(kind::X86_CPUID_POLICY, policy.cpuid), (kind::X86_MSR_POLICY, policy.msrs)];
-        records.extend(policies.into_iter().filter(|(_, body)| !body.is_empty()).map(|(kind, body)| StateRecord { kind, body }));
+        records.extend(
+            policies.into_iter().filter(|(_, body)| !body.is_empty()).map(|(kind, body)| StateRecord { kind, body }),
+        );
         Ok(records)
     }
 
@@ -30,10 +32,8 @@ impl State for XenDomain {
         }
         let (cpuid, msrs) = (body(kind::X86_CPUID_POLICY), body(kind::X86_MSR_POLICY));
         if cpuid.is_some() || msrs.is_some() {
-            let policy = CpuPolicy {
-                cpuid: cpuid.unwrap_or_default().to_vec(),
-                msrs: msrs.unwrap_or_default().to_vec(),
-            };
+            let policy =
+                CpuPolicy { cpuid: cpuid.unwrap_or_default().to_vec(), msrs: msrs.unwrap_or_default().to_vec() };
             self.control.set_cpu_policy(self.domid, &policy)?;
         }
         let missing = [(cpuid, MISSING_CPUID), (msrs, MISSING_MSR)];
@@ -81,7 +81,8 @@ impl State for XenDomain {
             GuestType::Pv => self.load_pv_state(state),
             GuestType::Pvh | GuestType::Hvm => {
                 let state = HvmState::parse(state)?;
-                let incoming = self.incoming.as_mut().ok_or_else(|| DomainError::NotSuspended(self.spec.name.clone()))?;
+                let incoming =
+                    self.incoming.as_mut().ok_or_else(|| DomainError::NotSuspended(self.spec.name.clone()))?;
                 Ok(state.load(&self.control, self.domid, incoming)?)
             }
         }

@@ -83,7 +83,7 @@ pub fn restore_image(
     options: &RestoreImageOptions,
     progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<Restored, RestoreImageError> {
-    let mut callbacks = PlainRestore { paused: true, ..PlainRestore::default() };
+    let mut callbacks = PlainRestore::paused();
     restore_image_with(xen, xl, source, options, &mut callbacks, progress)
 }
 

@@ -98,11 +98,7 @@ fn write_image(
 fn config_of(options: SaveImageOptions) -> SaveConfig {
     let config = SaveConfig::default();
     let hurry = options.live && options.leave_running;
-    SaveConfig {
-        live: options.live,
-        capture_limit_bytes: if hurry { config.capture_limit_bytes } else { 0 },
-        ..config
-    }
+    SaveConfig { live: options.live, capture_limit_bytes: if hurry { config.capture_limit_bytes } else { 0 }, ..config }
 }
 
 /// Counts what goes through.
