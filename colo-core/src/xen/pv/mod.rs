@@ -7,6 +7,7 @@
 //! * [`page_table`]: a page that is a page table.
 //! * [`p2m`]: the guest's table of its frames: found and read on one host, built and written on the other.
 //! * [`vcpu`]: a vCPU's registers. [`start_info`], [`shared_info`]: the pages by which the guest and the host know each other.
+//! * [`flush`]: the order in which a checkpoint is put into a guest that has run since the last.
 //!
 //! All of it takes bytes and gives bytes; whatever comes from the guest or the stream is taken for hostile. What Xen must be
 //! asked for comes by small traits: [`FrameToPfn`], [`PfnToFrame`], [`MachineToPfn`], [`ReadFrames`].
@@ -43,6 +44,7 @@
 //! ```
 
 mod field;
+pub mod flush;
 pub mod p2m;
 pub mod page_table;
 mod physmap;
