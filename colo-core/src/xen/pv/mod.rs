@@ -6,7 +6,8 @@
 //! * [`GuestWidth`]: guests are of 32 bits (PAE, 3 levels of page tables) or 64 bits (4 levels).
 //! * [`page_table`]: a page that is a page table.
 //! * [`p2m`]: the guest's table of its frames: found and read on one host, built and written on the other.
-//! * [`shared_info`]: the page that the guest shares with Xen.
+//! * [`vcpu`]: a vCPU's registers. [`start_info`], [`shared_info`]: the pages by which the guest and the host know each other.
+//! * [`flush`]: the order in which a checkpoint is put into a guest that has run since the last.
 //!
 //! All of it takes bytes and gives bytes; whatever comes from the guest or the stream is taken for hostile. What Xen must be
 //! asked for comes by small traits: [`FrameToPfn`], [`PfnToFrame`], [`MachineToPfn`], [`ReadFrames`].
@@ -43,14 +44,17 @@
 //! ```
 
 mod field;
+pub mod flush;
 pub mod p2m;
 pub mod page_table;
 mod physmap;
 pub mod shared_info;
+pub mod start_info;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod vcpu;
 mod width;
 
 pub use p2m::{P2m, P2mChange, P2mEntry, P2mError, P2mLimits, P2mReader, ReadFrames, RestoredP2m, RestoredP2mError};

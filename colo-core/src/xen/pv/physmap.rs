@@ -65,6 +65,11 @@ impl<'a, P: PfnToFrame + ?Sized, M: MachineToPfn + ?Sized> Physmap<'a, P, M> {
     pub fn new(p2m: &'a P, m2p: &'a M) -> Self {
         Physmap { p2m, m2p }
     }
+
+    /// The guest's table alone.
+    pub fn p2m(&self) -> &'a P {
+        self.p2m
+    }
 }
 
 impl<P: PfnToFrame + ?Sized, M: MachineToPfn + ?Sized> FrameToPfn for Physmap<'_, P, M> {
