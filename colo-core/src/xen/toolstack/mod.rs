@@ -17,6 +17,7 @@
 //!
 //! * [`messages`]: what a save helper and libxl say to each other. [`LibxlChannel`] says it, with a deadline for each word.
 //! * [`HelperRole`] is the helper, [`Handover`] its other end.
+//! * [`XlRestore`]: all of it, from the start of `xl` to a domain that runs, or to none. [`Xl`]: other commands of `xl`.
 //! * [`DomainLock`]: libxl's locks, so that we and `xl` do not get in each other's way.
 //!
 //! All of this is the same in Xen 4.17 to 4.22 (`tools/libs/light/libxl_save_callout.c`, `libxl_save_msgs_gen.pl`).
@@ -24,11 +25,15 @@
 mod channel;
 mod handover;
 pub mod messages;
+mod restore;
 #[cfg(test)]
 mod tests;
 mod userdata;
 pub(crate) mod wait;
+mod xl;
 
 pub use channel::{ChannelError, LibxlChannel};
 pub use handover::{HANDOVER_VARIABLE, Handover, HandoverError, HelperRole, RestoreRequest};
+pub use restore::{RestoreOptions, RestoreToolstackError, XlRestore};
 pub use userdata::{DomainLock, DomainUuid, LockError, LockKind};
+pub use xl::{ListedDomain, Xl, XlError};
