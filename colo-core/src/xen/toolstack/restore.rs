@@ -74,9 +74,6 @@ pub enum RestoreToolstackError {
         /// The line of its output that tells most.
         line: String,
     },
-    /// This program does not know where it lies, to be started as a helper.
-    #[error("cannot find this program to start it as libxl's save helper: {0}")]
-    NoHelper(std::io::Error),
     /// A failed restore has left a domain that could not be destroyed.
     #[error("domain {domid} of the failed restore could not be destroyed: {error}")]
     LeftBehind {
@@ -145,11 +142,9 @@ impl XlRestore {
     /// [`RestoreToolstackError`]; no domain is left then.
     pub fn start(xl: &Xl, options: &RestoreOptions<'_>) -> Result<XlRestore, RestoreToolstackError> {
         let deadline = Instant::now() + options.start_limit;
-        let helper = match options.helper {
-            Some(helper) => helper.to_owned(),
-            // Not /proc/self/exe, which is another program once xl has started it.
-            None => std::env::current_exe().map_err(RestoreToolstackError::NoHelper)?,
-        };
+        // By our number, so that it is this very program even when its file has been replaced meanwhile.
+        let own = format!("/proc/{}/exe", std::process::id());
+        let helper = options.helper.unwrap_or(own.as_ref());
         let handover = Handover::listen()?;
         let mut command = xl.command(["restore"]);
         if options.paused {
