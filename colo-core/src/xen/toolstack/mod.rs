@@ -17,18 +17,30 @@
 //!
 //! * [`messages`]: what a save helper and libxl say to each other. [`LibxlChannel`] says it, with a deadline for each word.
 //! * [`HelperRole`] is the helper, [`Handover`] its other end.
+//! * [`XlRestore`]: all of it, from the start of `xl` to a domain that runs, or to none. [`Xl`]: other commands of `xl`.
+//! * [`DomainConfig`]: what a domain is built after, and what it is like by now.
+//! * [`emulator`]: what of an HVM domain's state the device model has.
 //! * [`DomainLock`]: libxl's locks, so that we and `xl` do not get in each other's way.
 //!
 //! All of this is the same in Xen 4.17 to 4.22 (`tools/libs/light/libxl_save_callout.c`, `libxl_save_msgs_gen.pl`).
 
 mod channel;
+mod config;
+pub mod emulator;
 mod handover;
 pub mod messages;
+mod restore;
 #[cfg(test)]
 mod tests;
 mod userdata;
 pub(crate) mod wait;
+mod xl;
 
 pub use channel::{ChannelError, LibxlChannel};
+pub use config::{
+    ConfigError, Disk, DomainConfig, GuestType, LiveState, MAX_CONFIG_BYTES, Nic, Scheduler, XenstoreView,
+};
 pub use handover::{HANDOVER_VARIABLE, Handover, HandoverError, HelperRole, RestoreRequest};
+pub use restore::{RestoreOptions, RestoreToolstackError, XlRestore};
 pub use userdata::{DomainLock, DomainUuid, LockError, LockKind};
+pub use xl::{ListedDomain, Xl, XlError};
