@@ -30,13 +30,18 @@
 
 pub mod control;
 mod error;
+pub mod evtchn;
 pub mod foreign;
 mod log;
+mod poll;
+pub mod xenstore;
 
 pub use control::Control;
 pub use error::XenError;
+pub use evtchn::EventChannels;
 pub use foreign::{ForeignMemory, Mapping};
 pub use xen_sys::{LoadError as XenOpenError, Version};
+pub use xenstore::XenStore;
 
 /// Xen's libraries, loaded. Copies are the same libraries; they are never unloaded.
 #[derive(Clone, Copy, Debug)]
