@@ -3,7 +3,9 @@
 //! * [`info`]: which domains there are, and how they are.
 //! * [`run`]: pause, shut down, resume, destroy.
 //! * [`dirty`]: which pages a domain wrote. [`memory`]: which pages it has.
-//! * [`hvm`]: devices and vCPUs of HVM and PVH domains. [`policy`]: the clock and the CPU that a domain believes to have.
+//! * [`hvm`]: devices and vCPUs of HVM and PVH domains. [`pv`]: vCPUs and page tables of PV domains. [`policy`]: the
+//!   clock and the CPU that a domain believes to have.
+//! * [`channels`]: a domain's event channels and grant table, from outside.
 //!
 //! ```no_run
 //! use colo_core::ids::DomId;
@@ -18,21 +20,26 @@
 //! ```
 
 mod buffer;
+pub mod channels;
 pub mod dirty;
 pub mod hvm;
 pub mod info;
 pub mod memory;
 pub mod policy;
+pub mod pv;
 pub mod run;
 
+pub use channels::{ChannelStatus, GrantSeed};
 pub use dirty::LogDirtyStats;
 pub use info::{DomainInfo, ShutdownReason};
 pub use policy::{CpuPolicy, TscInfo};
+pub use pv::{MachToPhys, MmuextOp, VcpuInfo};
 
 use super::{Xen, XenError, log};
 use crate::ids::DomId;
 use buffer::KeptBuffer;
-use std::cell::RefCell;
+use pv::Hypercalls;
+use std::cell::{OnceCell, RefCell};
 use std::ffi::CStr;
 use std::os::raw::c_int;
 use std::ptr::NonNull;
@@ -47,7 +54,10 @@ pub struct Control {
     /// Frames in, types out.
     types: RefCell<KeptBuffer>,
     bitmap: RefCell<KeptBuffer>,
-    updates: RefCell<KeptBuffer>,
+    /// For whatever is done with before the call returns.
+    scratch: RefCell<KeptBuffer>,
+    /// Opened when it is needed.
+    hypercalls: OnceCell<Hypercalls>,
 }
 
 // SAFETY: the library keeps nothing that belongs to the thread that opened the handle; what it, and we, keep in it is used by one
@@ -76,7 +86,8 @@ impl Control {
             handle,
             types: RefCell::default(),
             bitmap: RefCell::default(),
-            updates: RefCell::default(),
+            scratch: RefCell::default(),
+            hypercalls: OnceCell::new(),
         })
     }
 
@@ -181,7 +192,7 @@ impl Drop for Control {
     fn drop(&mut self) {
         self.types.get_mut().release(self.xen, self.handle);
         self.bitmap.get_mut().release(self.xen, self.handle);
-        self.updates.get_mut().release(self.xen, self.handle);
+        self.scratch.get_mut().release(self.xen, self.handle);
         // SAFETY: it is open, and is not used after.
         unsafe { self.xen.ctrl.xc_interface_close(self.handle()) };
     }
