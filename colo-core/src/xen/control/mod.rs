@@ -3,7 +3,7 @@
 //! * [`info`]: which domains there are, and how they are.
 //! * [`run`]: pause, shut down, resume, destroy.
 //! * [`dirty`]: which pages a domain wrote. [`memory`]: which pages it has.
-//! * [`hvm`]: devices and vCPUs of HVM and PVH domains. [`pv`]: vCPUs and page tables of PV domains. [`policy`]: the
+//! * [`hvm`]: devices and vCPUs of HVM and PVH domains. [`pv`], [`page_tables`]: the same of PV domains. [`policy`]: the
 //!   clock and the CPU that a domain believes to have.
 //! * [`channels`]: a domain's event channels and grant table, from outside.
 //!
@@ -25,6 +25,7 @@ pub mod dirty;
 pub mod hvm;
 pub mod info;
 pub mod memory;
+pub mod page_tables;
 pub mod policy;
 pub mod pv;
 pub mod run;
@@ -32,13 +33,14 @@ pub mod run;
 pub use channels::{ChannelStatus, GrantSeed};
 pub use dirty::LogDirtyStats;
 pub use info::{DomainInfo, ShutdownReason};
+pub use page_tables::{MachToPhys, MmuextOp};
 pub use policy::{CpuPolicy, TscInfo};
-pub use pv::{MachToPhys, MmuextOp, VcpuInfo};
+pub use pv::VcpuInfo;
 
 use super::{Xen, XenError, log};
 use crate::ids::DomId;
 use buffer::KeptBuffer;
-use pv::Hypercalls;
+use page_tables::Hypercalls;
 use std::cell::{OnceCell, RefCell};
 use std::ffi::CStr;
 use std::os::raw::c_int;

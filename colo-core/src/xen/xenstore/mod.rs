@@ -13,15 +13,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod calls;
+mod transaction;
+
+pub use transaction::Transaction;
+
 use super::evtchn::EventPort;
 use super::poll::wait_readable;
 use super::{Xen, XenError};
 use crate::ids::DomId;
+use calls::{Allocated, c_path, text};
 use std::cell::Cell;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::raw::{c_char, c_uint, c_void};
+use std::os::raw::{c_char, c_uint};
 use std::ptr::NonNull;
 use std::time::Instant;
 use xen_sys::store as c;
@@ -437,73 +443,6 @@ impl XenStore {
     fn handle(&self) -> *mut c::xs_handle {
         self.handle.as_ptr()
     }
-
-    fn read_in(&self, transaction: c::xs_transaction_t, path: &str) -> Result<Option<Vec<u8>>, XenError> {
-        let (name, mut length) = (c_path("xs_read", path)?, 0);
-        // SAFETY: the handle is open, the path is a C string, and the number is ours.
-        let value = unsafe { self.xen.store.xs_read(self.handle(), transaction, name.as_ptr(), &raw mut length) };
-        let Some(value) = self.answer("xs_read", path, value)? else { return Ok(None) };
-        // SAFETY: the value that was just received has so many bytes, and lives until `value` is dropped.
-        Ok(Some(unsafe { std::slice::from_raw_parts(value.0.as_ptr().cast::<u8>(), length as usize) }.to_vec()))
-    }
-
-    fn write_in(&self, transaction: c::xs_transaction_t, path: &str, value: &[u8]) -> Result<(), XenError> {
-        let name = c_path("xs_write", path)?;
-        let length = c_uint::try_from(value.len());
-        let length = length.map_err(|_| XenError::new("xs_write", None, rustix::io::Errno::TOOBIG.into()).at(path))?;
-        // SAFETY: the handle is open, the path is a C string, and the value has so many bytes.
-        let done = unsafe {
-            self.xen.store.xs_write(self.handle(), transaction, name.as_ptr(), value.as_ptr().cast(), length)
-        };
-        self.done("xs_write", path, done)
-    }
-
-    fn mkdir_in(&self, transaction: c::xs_transaction_t, path: &str) -> Result<(), XenError> {
-        let name = c_path("xs_mkdir", path)?;
-        // SAFETY: the handle is open, and the path is a C string.
-        let done = unsafe { self.xen.store.xs_mkdir(self.handle(), transaction, name.as_ptr()) };
-        self.done("xs_mkdir", path, done)
-    }
-
-    fn rm_in(&self, transaction: c::xs_transaction_t, path: &str) -> Result<bool, XenError> {
-        let name = c_path("xs_rm", path)?;
-        // SAFETY: the handle is open, and the path is a C string.
-        let done = unsafe { self.xen.store.xs_rm(self.handle(), transaction, name.as_ptr()) };
-        match self.done("xs_rm", path, done) {
-            Err(error) if is_absent(&error) => Ok(false),
-            other => other.map(|()| true),
-        }
-    }
-
-    fn directory_in(&self, transaction: c::xs_transaction_t, path: &str) -> Result<Option<Vec<String>>, XenError> {
-        let call = "xs_directory";
-        let (name, mut count) = (c_path(call, path)?, 0);
-        // SAFETY: the handle is open, the path is a C string, and the number is ours.
-        let names = unsafe { self.xen.store.xs_directory(self.handle(), transaction, name.as_ptr(), &raw mut count) };
-        let Some(names) = self.answer(call, path, names.cast())? else { return Ok(None) };
-        let array = names.0.as_ptr().cast::<*const c_char>();
-        // SAFETY: the array that was just received has so many C strings; they lie in the same piece of memory, and live until
-        // `names` is dropped.
-        let text = |index| unsafe { CStr::from_ptr(*array.add(index)) }.to_string_lossy().into_owned();
-        Ok(Some((0..count as usize).map(text).collect()))
-    }
-
-    /// What a call allocated; none when the node is not there.
-    fn answer(&self, call: &'static str, path: &str, memory: *mut c_void) -> Result<Option<Allocated>, XenError> {
-        if let Some(memory) = Allocated::new(memory) {
-            return Ok(Some(memory));
-        }
-        let error = XenError::last(call, None).at(path);
-        if is_absent(&error) { Ok(None) } else { Err(error) }
-    }
-
-    fn done(&self, call: &'static str, path: &str, done: bool) -> Result<(), XenError> {
-        if done { Ok(()) } else { Err(XenError::last(call, None).at(path)) }
-    }
-
-    fn done_for(&self, call: &'static str, domid: DomId, done: bool) -> Result<(), XenError> {
-        if done { Ok(()) } else { Err(XenError::last(call, domid)) }
-    }
 }
 
 impl AsFd for XenStore {
@@ -519,119 +458,4 @@ impl Drop for XenStore {
         // SAFETY: it is open, and is not used after.
         unsafe { self.xen.store.xs_close(self.handle()) };
     }
-}
-
-/// A transaction that is being done ([`XenStore::transaction`]).
-pub struct Transaction<'a> {
-    store: &'a XenStore,
-    id: c::xs_transaction_t,
-    open: bool,
-}
-
-impl<'a> Transaction<'a> {
-    fn start(store: &'a XenStore) -> Result<Self, XenError> {
-        // SAFETY: the handle is open.
-        let id = unsafe { store.xen.store.xs_transaction_start(store.handle()) };
-        match id {
-            XBT_NULL => Err(XenError::last("xs_transaction_start", None)),
-            id => Ok(Transaction { store, id, open: true }),
-        }
-    }
-
-    /// As [`XenStore::read`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>, XenError> {
-        self.store.read_in(self.id, path)
-    }
-
-    /// As [`XenStore::read_text`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn read_text(&self, path: &str) -> Result<Option<String>, XenError> {
-        Ok(self.read(path)?.map(text))
-    }
-
-    /// As [`XenStore::write`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn write(&self, path: &str, value: &[u8]) -> Result<(), XenError> {
-        self.store.write_in(self.id, path, value)
-    }
-
-    /// As [`XenStore::mkdir`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn mkdir(&self, path: &str) -> Result<(), XenError> {
-        self.store.mkdir_in(self.id, path)
-    }
-
-    /// As [`XenStore::rm`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn rm(&self, path: &str) -> Result<bool, XenError> {
-        self.store.rm_in(self.id, path)
-    }
-
-    /// As [`XenStore::directory`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn directory(&self, path: &str) -> Result<Option<Vec<String>>, XenError> {
-        self.store.directory_in(self.id, path)
-    }
-
-    /// Whether it was done; else others were faster.
-    fn commit(mut self) -> Result<bool, XenError> {
-        self.open = false;
-        // SAFETY: the handle is open, and the transaction too.
-        if unsafe { self.store.xen.store.xs_transaction_end(self.store.handle(), self.id, false) } {
-            return Ok(true);
-        }
-        let error = XenError::last("xs_transaction_end", None);
-        let again = error.errno() == Some(rustix::io::Errno::AGAIN.raw_os_error());
-        if again { Ok(false) } else { Err(error) }
-    }
-}
-
-impl Drop for Transaction<'_> {
-    fn drop(&mut self) {
-        if self.open {
-            // SAFETY: the handle is open, and the transaction too. What it says does not matter: nothing was done.
-            unsafe { self.store.xen.store.xs_transaction_end(self.store.handle(), self.id, true) };
-        }
-    }
-}
-
-/// Memory of C's allocator, freed when dropped. Arrays of strings are one piece.
-struct Allocated(NonNull<c_void>);
-
-impl Allocated {
-    fn new(memory: *mut c_void) -> Option<Self> {
-        NonNull::new(memory).map(Allocated)
-    }
-}
-
-impl Drop for Allocated {
-    fn drop(&mut self) {
-        // SAFETY: it comes from C's allocator, and is not used after.
-        unsafe { xen_sys::sys::free(self.0.as_ptr()) };
-    }
-}
-
-fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
-}
-
-fn is_absent(error: &XenError) -> bool {
-    error.errno() == Some(rustix::io::Errno::NOENT.raw_os_error())
-}
-
-fn c_path(call: &'static str, path: &str) -> Result<CString, XenError> {
-    CString::new(path).map_err(|_| XenError::invalid(call, None, "a zero byte".into()).at(path))
 }
