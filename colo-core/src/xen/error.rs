@@ -77,3 +77,8 @@ impl std::error::Error for XenError {
         Some(&self.source)
     }
 }
+
+/// Where an interface has 16 bits for a domain.
+pub(super) fn domid_16(call: &'static str, domid: DomId) -> Result<u16, XenError> {
+    u16::try_from(domid.0).map_err(|_| XenError::invalid(call, domid, "domain ids have 15 bits".into()))
+}

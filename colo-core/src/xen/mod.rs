@@ -29,17 +29,22 @@
 //! ```
 
 pub mod control;
+pub mod device_model;
 mod error;
 pub mod evtchn;
 pub mod foreign;
+pub mod gnttab;
 mod log;
+mod mapping;
 mod poll;
 pub mod xenstore;
 
-pub use control::Control;
+pub use control::{Control, DomainInfo, ShutdownReason};
+pub use device_model::DeviceModel;
 pub use error::XenError;
 pub use evtchn::EventChannels;
-pub use foreign::{ForeignMemory, Mapping};
+pub use foreign::{Access, ForeignMemory, Mapping};
+pub use gnttab::GrantTable;
 pub use xen_sys::{LoadError as XenOpenError, Version};
 pub use xenstore::XenStore;
 

@@ -44,6 +44,10 @@ fn without_a_hypervisor_no_handle_opens() {
     assert_eq!(error.call, "xenforeignmemory_open");
     let error = EventChannels::open(xen).err().expect("there is no hypervisor");
     assert_eq!(error.call, "xenevtchn_open");
+    let error = GrantTable::open(xen).err().expect("there is no hypervisor");
+    assert_eq!(error.call, "xengnttab_open");
+    let error = DeviceModel::open(xen).err().expect("there is no hypervisor");
+    assert_eq!(error.call, "xendevicemodel_open");
     let error = XenStore::open(xen).err().expect("there is no xenstored");
     assert_eq!(error.call, "xs_open");
 }

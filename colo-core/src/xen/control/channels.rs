@@ -3,6 +3,7 @@
 use super::{Control, check};
 use crate::ids::DomId;
 use crate::xen::XenError;
+use crate::xen::error::domid_16;
 use crate::xen::evtchn::EventPort;
 use xen_sys::ctrl;
 
@@ -59,7 +60,7 @@ impl Control {
         let call = "xc_evtchn_status";
         // SAFETY: numbers only.
         let mut status: ctrl::xc_evtchn_status_t = unsafe { std::mem::zeroed() };
-        status.dom = super::domid_16(call, domid)?;
+        status.dom = domid_16(call, domid)?;
         status.port = port.0;
         // SAFETY: the handle is open, and the structure is ours.
         let result = unsafe { self.xen.ctrl.xc_evtchn_status(self.handle(), &raw mut status) };

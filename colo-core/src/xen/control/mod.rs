@@ -37,6 +37,7 @@ pub use page_tables::{MachToPhys, MmuextOp};
 pub use policy::{CpuPolicy, TscInfo};
 pub use pv::VcpuInfo;
 
+use super::error::domid_16;
 use super::{Xen, XenError, log};
 use crate::ids::DomId;
 use buffer::KeptBuffer;
@@ -206,9 +207,4 @@ fn check(call: &'static str, domid: impl Into<Option<DomId>>, result: c_int) -> 
         0.. => Ok(result),
         _ => Err(XenError::last(call, domid)),
     }
-}
-
-/// Where a domctl has only 16 bits for a domain.
-fn domid_16(call: &'static str, domid: DomId) -> Result<u16, XenError> {
-    u16::try_from(domid.0).map_err(|_| XenError::invalid(call, domid, "domain ids have 15 bits".into()))
 }
