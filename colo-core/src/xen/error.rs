@@ -9,6 +9,8 @@ pub struct XenError {
     pub call: &'static str,
     /// The domain that it was for, where it was for one.
     pub domid: Option<DomId>,
+    /// The path in the store that it was for, where it was for one.
+    pub path: Option<Box<str>>,
     /// What the hypervisor or the system said.
     pub source: io::Error,
 }
@@ -20,7 +22,7 @@ impl XenError {
     }
 
     pub(super) fn new(call: &'static str, domid: impl Into<Option<DomId>>, source: io::Error) -> Self {
-        XenError { call, domid: domid.into(), source }
+        XenError { call, domid: domid.into(), path: None, source }
     }
 
     /// A call that was not made because its arguments cannot be right.
@@ -31,6 +33,12 @@ impl XenError {
     /// A call whose answer cannot be right.
     pub(super) fn bad_answer(call: &'static str, domid: impl Into<Option<DomId>>, why: String) -> Self {
         Self::new(call, domid, io::Error::new(io::ErrorKind::InvalidData, why))
+    }
+
+    /// For a path in the store.
+    pub(super) fn at(mut self, path: &str) -> Self {
+        self.path = Some(path.into());
+        self
     }
 
     /// The error number, where the system gave one.
@@ -56,9 +64,10 @@ impl XenError {
 
 impl fmt::Display for XenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.domid {
-            Some(domid) => write!(f, "{}({domid}): {}", self.call, self.source),
-            None => write!(f, "{}: {}", self.call, self.source),
+        match (self.domid, &self.path) {
+            (Some(domid), _) => write!(f, "{}({domid}): {}", self.call, self.source),
+            (None, Some(path)) => write!(f, "{}({path}): {}", self.call, self.source),
+            (None, None) => write!(f, "{}: {}", self.call, self.source),
         }
     }
 }
@@ -67,4 +76,9 @@ impl std::error::Error for XenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.source)
     }
+}
+
+/// Where an interface has 16 bits for a domain.
+pub(super) fn domid_16(call: &'static str, domid: DomId) -> Result<u16, XenError> {
+    u16::try_from(domid.0).map_err(|_| XenError::invalid(call, domid, "domain ids have 15 bits".into()))
 }

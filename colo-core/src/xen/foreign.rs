@@ -16,34 +16,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub use super::mapping::{Access, Mapping};
+
+use super::error::domid_16;
+use super::mapping::Owner;
 use super::{Xen, XenError, log};
-use crate::ids::{DomId, PAGE_SIZE, Page};
+use crate::ids::DomId;
 use std::cell::Cell;
-use std::io;
 use std::marker::PhantomData;
 use std::os::raw::{c_int, c_ulong, c_void};
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 use xen_sys::foreignmemory as c;
-
-/// What may be done with mapped pages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Access {
-    /// Read them.
-    Read,
-    /// Read and write them.
-    ReadWrite,
-}
-
-impl Access {
-    /// As mmap(2) wants it: PROT_READ is 1, PROT_WRITE 2.
-    fn protection(self) -> c_int {
-        match self {
-            Access::Read => 1,
-            Access::ReadWrite => 1 | 2,
-        }
-    }
-}
 
 /// Which of a domain's resources is mapped by [`ForeignMemory::map_resource`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,7 +96,7 @@ impl ForeignMemory {
         let mut errors = vec![0; frames.len()];
         let mut mapping = self.map_frames(domid, access, frames, errors.as_mut_ptr())?;
         if errors.iter().any(|error| *error != 0) {
-            mapping.errors = errors;
+            mapping.set_errors(errors);
         }
         Ok(mapping)
     }
@@ -135,14 +119,7 @@ impl ForeignMemory {
             library.xenforeignmemory_map(pointer, domid.0, protection, frames.len(), frames.as_ptr(), errors)
         };
         let memory = NonNull::new(memory).ok_or_else(|| XenError::last(call, domid))?;
-        Ok(Mapping {
-            handle: self.handle.clone(),
-            resource: None,
-            memory: memory.cast(),
-            pages: frames.len(),
-            access,
-            errors: Vec::new(),
-        })
+        Ok(Mapping::new(Owner::Frames(self.handle.clone()), memory.cast(), frames.len(), access))
     }
 
     /// Maps `count` pages of a resource from page `first` on (`xenforeignmemory_map_resource`).
@@ -169,8 +146,10 @@ impl ForeignMemory {
             Resource::GrantTable => c::XENMEM_resource_grant_table_id_shared,
             Resource::GrantStatus => c::XENMEM_resource_grant_table_id_status,
         };
-        let domain = u16::try_from(domid.0).ok().filter(|_| count > 0);
-        let domain = domain.ok_or_else(|| XenError::invalid(call, domid, format!("{count} pages")))?;
+        let domain = domid_16(call, domid)?;
+        if count == 0 {
+            return Err(XenError::invalid(call, domid, "no pages".into()));
+        }
         let mut memory: *mut c_void = null_mut();
         // SAFETY: the handle is open, the kernel chooses the address, and it is ours to receive.
         let mapped = unsafe {
@@ -187,21 +166,16 @@ impl ForeignMemory {
             )
         };
         match (NonNull::new(mapped), NonNull::new(memory)) {
-            (Some(mapped), Some(memory)) => Ok(Mapping {
-                handle: self.handle.clone(),
-                resource: Some(mapped),
-                memory: memory.cast(),
-                pages: count,
-                access,
-                errors: Vec::new(),
-            }),
+            (Some(mapped), Some(memory)) => {
+                Ok(Mapping::new(Owner::Resource(self.handle.clone(), mapped), memory.cast(), count, access))
+            }
             _ => Err(XenError::last(call, domid)),
         }
     }
 }
 
 /// Closed when the last mapping is gone, too.
-struct Handle {
+pub(super) struct Handle {
     xen: &'static xen_sys::Xen,
     pointer: NonNull<c::xenforeignmemory_handle>,
 }
@@ -212,142 +186,27 @@ unsafe impl Send for Handle {}
 // SAFETY: as above.
 unsafe impl Sync for Handle {}
 
+impl Handle {
+    /// # Safety
+    /// So many pages were mapped there by this handle, and nobody uses them any more.
+    pub(super) unsafe fn unmap(&self, memory: NonNull<u8>, pages: usize) {
+        let (library, handle) = (&self.xen.foreignmemory, self.pointer.as_ptr());
+        // SAFETY: as our caller promises.
+        unsafe { library.xenforeignmemory_unmap(handle, memory.as_ptr().cast(), pages) };
+    }
+
+    /// # Safety
+    /// The resource was mapped by this handle, and nobody uses it any more.
+    pub(super) unsafe fn unmap_resource(&self, resource: NonNull<c::xenforeignmemory_resource_handle>) {
+        let (library, handle) = (&self.xen.foreignmemory, self.pointer.as_ptr());
+        // SAFETY: as our caller promises.
+        unsafe { library.xenforeignmemory_unmap_resource(handle, resource.as_ptr()) };
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
         // SAFETY: it is open, and nobody has it any more.
         unsafe { self.xen.foreignmemory.xenforeignmemory_close(self.pointer.as_ptr()) };
-    }
-}
-
-/// Pages of a domain, mapped one after the other; unmapped when dropped. They stay what they are whatever the domain does: a frame
-/// that it gives back while it is mapped is not used by others before it is unmapped.
-///
-/// A method panics when it is given a page that is beyond the end or could not be mapped, and when it writes to what may only be read.
-pub struct Mapping {
-    handle: Arc<Handle>,
-    resource: Option<NonNull<c::xenforeignmemory_resource_handle>>,
-    memory: NonNull<u8>,
-    pages: usize,
-    access: Access,
-    /// For each page what went wrong, as a negative error number; empty when nothing did.
-    errors: Vec<c_int>,
-}
-
-// SAFETY: the pages may be reached by any thread, as they may be by the domain at the same time: shared access copies, and
-// only exclusive access writes.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    /// How many pages there are.
-    pub fn len(&self) -> usize {
-        self.pages
-    }
-
-    /// Never: a mapping has pages.
-    pub fn is_empty(&self) -> bool {
-        self.pages == 0
-    }
-
-    /// Why page `index` could not be mapped ([`ForeignMemory::map_partial`]).
-    pub fn page_error(&self, index: usize) -> Option<io::Error> {
-        let error = self.errors.get(index).copied().filter(|error| *error != 0)?;
-        Some(io::Error::from_raw_os_error(error.wrapping_abs()))
-    }
-
-    /// Copies a page out.
-    pub fn read_page(&self, index: usize, into: &mut Page) {
-        // SAFETY: the page is mapped, and `into` is not: nothing that is mapped is given out as a reference but by promise. Bytes
-        // that change meanwhile are still bytes.
-        unsafe { into.as_mut_ptr().copy_from_nonoverlapping(self.page_ptr(index), PAGE_SIZE) };
-    }
-
-    /// Copies a page in.
-    pub fn write_page(&mut self, index: usize, from: &Page) {
-        // SAFETY: as for `read_page`; the page may be written.
-        unsafe { self.page_mut_ptr(index).copy_from_nonoverlapping(from.as_ptr(), PAGE_SIZE) };
-    }
-
-    /// Copies pages out, from page `first` on: as many as `into` holds.
-    ///
-    /// # Panics
-    /// Also when `into` does not hold whole pages.
-    pub fn read_pages(&self, first: usize, into: &mut [u8]) {
-        assert_eq!(into.len() % PAGE_SIZE, 0, "whole pages");
-        for (index, page) in into.chunks_exact_mut(PAGE_SIZE).enumerate() {
-            self.read_page(first + index, page.try_into().expect("chunks are pages"));
-        }
-    }
-
-    /// Copies a part of a page out.
-    ///
-    /// # Panics
-    /// Also when the part is not within the page.
-    pub fn read_bytes(&self, index: usize, offset: usize, into: &mut [u8]) {
-        assert!(offset <= PAGE_SIZE && into.len() <= PAGE_SIZE - offset, "within the page");
-        // SAFETY: as for `read_page`; the part lies within it.
-        unsafe { into.as_mut_ptr().copy_from_nonoverlapping(self.page_ptr(index).add(offset), into.len()) };
-    }
-
-    /// Copies bytes into a part of a page.
-    ///
-    /// # Panics
-    /// Also when the part is not within the page.
-    pub fn write_bytes(&mut self, index: usize, offset: usize, from: &[u8]) {
-        assert!(offset <= PAGE_SIZE && from.len() <= PAGE_SIZE - offset, "within the page");
-        // SAFETY: as for `write_page`; the part lies within it.
-        unsafe { self.page_mut_ptr(index).add(offset).copy_from_nonoverlapping(from.as_ptr(), from.len()) };
-    }
-
-    /// Fills a page with zeroes.
-    pub fn zero_page(&mut self, index: usize) {
-        // SAFETY: the page is mapped, and may be written.
-        unsafe { self.page_mut_ptr(index).write_bytes(0, PAGE_SIZE) };
-    }
-
-    /// Where a page is.
-    pub fn page_ptr(&self, index: usize) -> *const u8 {
-        assert!(index < self.pages, "page {index} of {}", self.pages);
-        assert!(self.errors.get(index).is_none_or(|error| *error == 0), "page {index} could not be mapped");
-        // SAFETY: within the mapping.
-        unsafe { self.memory.as_ptr().add(index * PAGE_SIZE) }
-    }
-
-    /// Where a page is, to be written.
-    pub fn page_mut_ptr(&mut self, index: usize) -> *mut u8 {
-        assert_eq!(self.access, Access::ReadWrite, "the mapping is for reading");
-        self.page_ptr(index).cast_mut()
-    }
-
-    /// The page itself, with no copy.
-    ///
-    /// # Safety
-    /// Nobody writes to the page while the reference lives: the domain does not run, its device model and its backends do not
-    /// write to it, and there is no other mapping of it through which somebody does.
-    pub unsafe fn page(&self, index: usize) -> &Page {
-        // SAFETY: it is mapped for as long as `self`; that it does not change is our caller's promise.
-        unsafe { &*self.page_ptr(index).cast() }
-    }
-
-    /// The page itself, to be written.
-    ///
-    /// # Safety
-    /// As for [`Mapping::page`], and nobody reads it either.
-    pub unsafe fn page_mut(&mut self, index: usize) -> &mut Page {
-        // SAFETY: it is mapped for as long as `self`, and may be written; the rest is our caller's promise.
-        unsafe { &mut *self.page_mut_ptr(index).cast() }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        let (library, handle) = (&self.handle.xen.foreignmemory, self.handle.pointer.as_ptr());
-        match self.resource {
-            // SAFETY: it comes from this handle, and is not used after.
-            Some(resource) => unsafe { library.xenforeignmemory_unmap_resource(handle, resource.as_ptr()) },
-            // SAFETY: it was mapped with so many pages, and is not used after.
-            None => unsafe { library.xenforeignmemory_unmap(handle, self.memory.as_ptr().cast(), self.pages) },
-        };
     }
 }

@@ -35,18 +35,29 @@
 //! ```
 
 pub mod control;
+pub mod device_model;
 mod error;
+pub mod evtchn;
 pub mod foreign;
 pub mod guard;
 mod log;
 pub mod pv;
 pub mod qmp;
 pub mod toolstack;
+pub mod gnttab;
+mod log;
+mod mapping;
+mod poll;
+pub mod xenstore;
 
-pub use control::Control;
+pub use control::{Control, DomainInfo, ShutdownReason};
+pub use device_model::DeviceModel;
 pub use error::XenError;
-pub use foreign::{ForeignMemory, Mapping};
+pub use evtchn::EventChannels;
+pub use foreign::{Access, ForeignMemory, Mapping};
+pub use gnttab::GrantTable;
 pub use xen_sys::{LoadError as XenOpenError, Version};
+pub use xenstore::XenStore;
 
 /// Xen's libraries, loaded. Copies are the same libraries; they are never unloaded.
 #[derive(Clone, Copy, Debug)]

@@ -23,6 +23,8 @@ fn errors_name_the_call_the_domain_and_the_reason() {
     let error = XenError::new("xc_version", None, io::Error::from_raw_os_error(95));
     assert!(error.to_string().starts_with("xc_version: "), "{error}");
     assert!(error.is_unsupported());
+    let error = XenError::new("xs_write", None, io::Error::from_raw_os_error(13)).at("/local/domain/3/name");
+    assert_eq!(error.to_string(), "xs_write(/local/domain/3/name): Permission denied (os error 13)");
     let error = XenError::invalid("xc_x", None, "no".into());
     assert_eq!((error.errno(), error.to_string().as_str()), (None, "xc_x: no"));
 }
@@ -40,4 +42,12 @@ fn without_a_hypervisor_no_handle_opens() {
     assert!(matches!(error.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied), "{error}");
     let error = ForeignMemory::open(xen).err().expect("there is no hypervisor");
     assert_eq!(error.call, "xenforeignmemory_open");
+    let error = EventChannels::open(xen).err().expect("there is no hypervisor");
+    assert_eq!(error.call, "xenevtchn_open");
+    let error = GrantTable::open(xen).err().expect("there is no hypervisor");
+    assert_eq!(error.call, "xengnttab_open");
+    let error = DeviceModel::open(xen).err().expect("there is no hypervisor");
+    assert_eq!(error.call, "xendevicemodel_open");
+    let error = XenStore::open(xen).err().expect("there is no xenstored");
+    assert_eq!(error.call, "xs_open");
 }

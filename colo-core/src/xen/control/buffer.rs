@@ -39,6 +39,19 @@ impl KeptBuffer {
         Ok(memory)
     }
 
+    /// The buffer, with these bytes at its beginning.
+    pub(super) fn filled(
+        &mut self,
+        bytes: &[u8],
+        xen: &'static xen_sys::Xen,
+        handle: NonNull<ctrl::xc_interface>,
+    ) -> Result<NonNull<c_void>, XenError> {
+        let memory = self.at_least(bytes.len(), xen, handle)?;
+        // SAFETY: it is at least that large, and ours alone.
+        unsafe { memory.cast::<u8>().as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Ok(memory)
+    }
+
     /// Gives the memory back.
     pub(super) fn release(&mut self, xen: &'static xen_sys::Xen, handle: NonNull<ctrl::xc_interface>) {
         if let Some(memory) = self.memory.take() {

@@ -3,7 +3,9 @@
 //! * [`info`]: which domains there are, and how they are.
 //! * [`run`]: pause, shut down, resume, destroy.
 //! * [`dirty`]: which pages a domain wrote. [`memory`]: which pages it has.
-//! * [`hvm`]: devices and vCPUs of HVM and PVH domains. [`policy`]: the clock and the CPU that a domain believes to have.
+//! * [`hvm`]: devices and vCPUs of HVM and PVH domains. [`pv`], [`page_tables`]: the same of PV domains. [`policy`]: the
+//!   clock and the CPU that a domain believes to have.
+//! * [`channels`]: a domain's event channels and grant table, from outside.
 //!
 //! ```no_run
 //! use colo_core::ids::DomId;
@@ -18,21 +20,29 @@
 //! ```
 
 mod buffer;
+pub mod channels;
 pub mod dirty;
 pub mod hvm;
 pub mod info;
 pub mod memory;
+pub mod page_tables;
 pub mod policy;
+pub mod pv;
 pub mod run;
 
+pub use channels::{ChannelStatus, GrantSeed};
 pub use dirty::LogDirtyStats;
 pub use info::{DomainInfo, ShutdownReason};
+pub use page_tables::{MachToPhys, MmuextOp};
 pub use policy::{CpuPolicy, TscInfo};
+pub use pv::VcpuInfo;
 
+use super::error::domid_16;
 use super::{Xen, XenError, log};
 use crate::ids::DomId;
 use buffer::KeptBuffer;
-use std::cell::RefCell;
+use page_tables::Hypercalls;
+use std::cell::{OnceCell, RefCell};
 use std::ffi::CStr;
 use std::os::raw::c_int;
 use std::ptr::NonNull;
@@ -47,7 +57,10 @@ pub struct Control {
     /// Frames in, types out.
     types: RefCell<KeptBuffer>,
     bitmap: RefCell<KeptBuffer>,
-    updates: RefCell<KeptBuffer>,
+    /// For whatever is done with before the call returns.
+    scratch: RefCell<KeptBuffer>,
+    /// Opened when it is needed.
+    hypercalls: OnceCell<Hypercalls>,
 }
 
 // SAFETY: the library keeps nothing that belongs to the thread that opened the handle; what it, and we, keep in it is used by one
@@ -76,7 +89,8 @@ impl Control {
             handle,
             types: RefCell::default(),
             bitmap: RefCell::default(),
-            updates: RefCell::default(),
+            scratch: RefCell::default(),
+            hypercalls: OnceCell::new(),
         })
     }
 
@@ -181,7 +195,7 @@ impl Drop for Control {
     fn drop(&mut self) {
         self.types.get_mut().release(self.xen, self.handle);
         self.bitmap.get_mut().release(self.xen, self.handle);
-        self.updates.get_mut().release(self.xen, self.handle);
+        self.scratch.get_mut().release(self.xen, self.handle);
         // SAFETY: it is open, and is not used after.
         unsafe { self.xen.ctrl.xc_interface_close(self.handle()) };
     }
@@ -193,9 +207,4 @@ fn check(call: &'static str, domid: impl Into<Option<DomId>>, result: c_int) -> 
         0.. => Ok(result),
         _ => Err(XenError::last(call, domid)),
     }
-}
-
-/// Where a domctl has only 16 bits for a domain.
-fn domid_16(call: &'static str, domid: DomId) -> Result<u16, XenError> {
-    u16::try_from(domid.0).map_err(|_| XenError::invalid(call, domid, "domain ids have 15 bits".into()))
 }
