@@ -1,0 +1,76 @@
+//! dom0's agent: runs what the testbed asks for, and tells it what Xen's logs say.
+//!
+//! It is started by the image's `/init` when Xen's daemons run, and ends when the testbed asks for it; `/init` then switches the host
+//! off.
+
+mod logs;
+mod run;
+
+use colo_testbed_inside::protocol::{PORT_NAME, ProtocolError, Report, Request, read_frame};
+use run::Commands;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dom0-agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> Result<(), ProtocolError> {
+    let mut port = open_port()?;
+    let reports = Reports(Arc::new(Mutex::new(port.try_clone()?)));
+    let logs = reports.clone();
+    let mut follower = logs::Follower::new(Path::new("/var/log/xen"))?;
+    std::thread::spawn(move || {
+        if let Err(error) = follower.run(&logs) {
+            eprintln!("dom0-agent: logs: {error}");
+        }
+    });
+    let commands = Commands::default();
+    reports.say(&Report::Ready { uptime_ms: uptime_ms() })?;
+    while let Some(frame) = read_frame(&mut port)? {
+        match Request::decode(&frame)? {
+            Request::Run { id, timeout_ms, command } => commands.run(id, timeout_ms, &command, &reports),
+            Request::Signal { id, signal } => commands.signal(id, signal),
+            Request::Stop => break,
+        }
+    }
+    Ok(())
+}
+
+/// The way to the testbed, for several threads.
+#[derive(Clone)]
+struct Reports(Arc<Mutex<File>>);
+
+impl Reports {
+    fn say(&self, report: &Report) -> Result<(), ProtocolError> {
+        let frame = report.encode()?;
+        let mut port = self.0.lock().expect("no thread panics while it writes");
+        Ok(port.write_all(&frame)?)
+    }
+}
+
+/// The virtio-serial port with our name.
+fn open_port() -> io::Result<File> {
+    for entry in fs::read_dir("/sys/class/virtio-ports")? {
+        let entry = entry?;
+        // The kernel's own console ports have no name.
+        if fs::read_to_string(entry.path().join("name")).is_ok_and(|name| name.trim() == PORT_NAME) {
+            return OpenOptions::new().read(true).write(true).open(Path::new("/dev").join(entry.file_name()));
+        }
+    }
+    Err(io::Error::other(format!("no virtio-serial port has the name {PORT_NAME}")))
+}
+
+fn uptime_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}

@@ -1,0 +1,179 @@
+//! What a scenario is run with: the images, a folder for what the run leaves behind, its limits, its figures.
+
+use crate::guest::GuestType;
+use crate::image;
+use crate::packages::Packages;
+use crate::process::Stopper;
+use crate::programs;
+use crate::transfer::Tool;
+use anyhow::{Context as _, Result};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// What may be chosen for a run.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Guests of these types only, separated by commas
+    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',')]
+    pub(crate) types: Vec<GuestType>,
+    /// Who saves a guest, in scenarios that do
+    #[arg(long, value_name = "TOOL", default_value = "xl")]
+    pub(crate) saver: Tool,
+    /// Who restores a guest, in scenarios that do
+    #[arg(long, value_name = "TOOL", default_value = "xl")]
+    pub(crate) restorer: Tool,
+    /// Where packages, images and runs are kept [default: `testbed` in cargo's target directory]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) cache: Option<PathBuf>,
+    /// A folder with `colo`, `dom0-agent` and `guest-init`, instead of building them
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) programs: Option<PathBuf>,
+    /// Keep what the run leaves behind (logs, consoles, the folder shared with dom0), though it succeeds
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// A run of one scenario.
+pub(crate) struct Context {
+    options: Options,
+    stopper: Stopper,
+    packages: Packages,
+    run_folder: PathBuf,
+    /// Paths of sockets must be short.
+    sockets: PathBuf,
+    begun: Instant,
+    is_good: bool,
+}
+
+impl Context {
+    /// Fetches and builds what is missing, and makes a folder for this run.
+    pub(crate) fn prepare(scenario: &str, options: &Options, stopper: &Stopper) -> Result<Context> {
+        let cache = match &options.cache {
+            Some(cache) => cache.clone(),
+            None => programs::target_folder(stopper)?.join("testbed"),
+        };
+        fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
+        let cache = cache.canonicalize()?;
+        // Another testbed may want to make the same.
+        let lock = File::create(cache.join("lock"))?;
+        flock(&lock, FlockOperation::LockExclusive)?;
+        let packages = Packages::fetch(&cache, stopper)?;
+        let programs = match &options.programs {
+            Some(folder) => folder.clone(),
+            None => {
+                let folder = cache.join("programs");
+                programs::build(cache.parent().context("the cache lies nowhere")?, &folder, stopper)?;
+                folder
+            }
+        };
+        let images = cache.join("images");
+        image::make(&images, &packages, &programs.join(programs::GUEST_INIT), stopper)?;
+        let runs = cache.join("runs");
+        remove_ended(&runs)?;
+        let run_folder = runs.join(format!("{scenario}-{}", std::process::id()));
+        let own_images = run_folder.join("images");
+        fs::create_dir_all(&own_images)?;
+        for file in image::FILES {
+            fs::hard_link(images.join(file), own_images.join(file))?;
+        }
+        for program in [programs::COLO, programs::AGENT] {
+            fs::copy(programs.join(program), own_images.join(program)).with_context(|| program.to_owned())?;
+        }
+        let sockets = std::env::temp_dir().join(format!("colo-testbed-{}-{scenario}", std::process::id()));
+        fs::create_dir(&sockets).with_context(|| sockets.display().to_string())?;
+        Ok(Context {
+            options: options.clone(),
+            stopper: stopper.clone(),
+            packages,
+            run_folder,
+            sockets,
+            begun: Instant::now(),
+            is_good: false,
+        })
+    }
+
+    /// What was chosen for this run.
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The types of guests that are asked for: all, if none is.
+    pub(crate) fn guest_types(&self) -> Vec<GuestType> {
+        if self.options.types.is_empty() { GuestType::ALL.to_vec() } else { self.options.types.clone() }
+    }
+
+    /// What ends the run's processes.
+    pub(crate) fn stopper(&self) -> &Stopper {
+        &self.stopper
+    }
+
+    /// The packages, unpacked.
+    pub(crate) fn packages(&self) -> &Packages {
+        &self.packages
+    }
+
+    /// Where this run's logs are.
+    pub(crate) fn run_folder(&self) -> &Path {
+        &self.run_folder
+    }
+
+    /// The images as this run sees them, whatever others make of them meanwhile.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.run_folder.join("images")
+    }
+
+    /// A path for a socket.
+    pub(crate) fn socket(&self, name: &str) -> PathBuf {
+        self.sockets.join(name)
+    }
+
+    /// Says what happens, for whoever waits.
+    pub(crate) fn say(&self, what: &str) {
+        eprintln!("testbed: {:6.1} s  {what}", self.begun.elapsed().as_secs_f64());
+    }
+
+    /// Prints a figure.
+    pub(crate) fn figure(&self, name: &str, value: Duration) {
+        println!("{name:<48} {:8.2} s", value.as_secs_f64());
+    }
+
+    /// Prints a figure that is no time.
+    pub(crate) fn figure_of(&self, name: &str, value: u64, unit: &str) {
+        println!("{name:<48} {value:8} {unit}");
+    }
+
+    /// The scenario has succeeded.
+    pub(crate) fn set_good(&mut self) {
+        self.is_good = true;
+        self.figure("in all", self.begun.elapsed());
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.sockets);
+        if self.is_good && !self.options.keep {
+            let _ = fs::remove_dir_all(&self.run_folder);
+        } else {
+            // Large, and the same for all runs.
+            let _ = fs::remove_dir_all(self.images());
+            eprintln!("testbed: logs are in {}", self.run_folder.display());
+        }
+    }
+}
+
+/// Removes what runs have left behind whose process is gone. So the last failure can be looked at until the next run.
+fn remove_ended(runs: &Path) -> Result<()> {
+    fs::create_dir_all(runs)?;
+    for run in fs::read_dir(runs)? {
+        let run = run?;
+        let name = run.file_name();
+        let pid = name.to_str().and_then(|name| name.rsplit_once('-')).map(|(_, pid)| pid);
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            fs::remove_dir_all(run.path())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! Boots real Xen hosts in QEMU, without hardware virtualisation, and tries `colo` on them. `README.md` says how.
+
+mod console;
+mod context;
+mod control;
+mod cpio;
+mod elf;
+mod guest;
+mod host;
+mod image;
+mod kernel;
+mod logs;
+mod modules;
+mod packages;
+mod process;
+mod programs;
+mod qemu;
+mod scenarios;
+mod transfer;
+mod verify;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use clap::Parser;
+use context::{Context, Options};
+use host::{Host, HostConfig};
+use process::Stopper;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use scenarios::{SCENARIOS, Scenario};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Boots real Xen hosts in QEMU and tries colo on them
+#[derive(Parser)]
+#[command(name = "testbed/run")]
+struct Cli {
+    /// Scenarios by their names; or `list`, which shows them; or `all`; or `shell`, which is one host with a shell in its dom0 on
+    /// this terminal
+    #[arg(required = true)]
+    what: Vec<String>,
+    /// With `shell`: run this in dom0 instead, and switch the host off
+    #[arg(long, short = 'c', value_name = "COMMAND")]
+    command: Option<String>,
+    #[command(flatten)]
+    options: Options,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let words: Vec<&str> = cli.what.iter().map(String::as_str).collect();
+    let result = match words[..] {
+        ["list"] => {
+            list();
+            Ok(())
+        }
+        ["shell"] => shell(cli.command.as_deref(), &cli.options),
+        ["all"] => run_all(&SCENARIOS.iter().collect::<Vec<_>>(), &cli.options),
+        _ => find(&words).and_then(|scenarios| run_all(&scenarios, &cli.options)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("testbed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn list() {
+    for scenario in SCENARIOS {
+        let about = if scenario.needs_root { format!("{} (root)", scenario.about) } else { scenario.about.into() };
+        println!("{:<18} {about}", scenario.name);
+    }
+}
+
+fn find(names: &[&str]) -> Result<Vec<&'static Scenario>> {
+    let find = |name: &&str| {
+        let found = SCENARIOS.iter().find(|scenario| scenario.name == *name);
+        found.with_context(|| format!("there is no scenario {name}: `testbed/run list` shows them"))
+    };
+    names.iter().map(find).collect()
+}
+
+/// Runs them all, also if one fails; but not if somebody wants an end.
+fn run_all(scenarios: &[&Scenario], options: &Options) -> Result<()> {
+    let mut failed = Vec::new();
+    for scenario in scenarios {
+        println!("== {}", scenario.name);
+        if let Err(error) = run(scenario, options) {
+            eprintln!("testbed: {}: {error:#}", scenario.name);
+            failed.push(scenario.name);
+            if error.is::<Interrupted>() {
+                break;
+            }
+        }
+    }
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
+}
+
+/// Somebody wants an end.
+#[derive(Debug)]
+struct Interrupted(String);
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn run(scenario: &Scenario, options: &Options) -> Result<()> {
+    if scenario.needs_root && !rustix::process::geteuid().is_root() {
+        bail!("two hosts need a network between them, which only root can make");
+    }
+    within(scenario.name, options, Some(scenario.limit), |context| (scenario.run)(context))
+}
+
+/// Prepares a run, and bounds it.
+fn within(
+    name: &str,
+    options: &Options,
+    limit: Option<Duration>,
+    run: impl FnOnce(&Context) -> Result<()>,
+) -> Result<()> {
+    let stopper = Stopper::default();
+    let attempt = || {
+        // Downloads and builds have limits of their own.
+        let watchdog = stopper.watch(None)?;
+        let mut context = Context::prepare(name, options, &stopper)?;
+        drop(watchdog);
+        let _watchdog = stopper.watch(limit)?;
+        run(&context)?;
+        context.set_good();
+        Ok(())
+    };
+    let result = attempt();
+    match (stopper.reason(), result) {
+        (Some(reason), Err(error)) => Err(anyhow!("{error:#}").context(Interrupted(reason))),
+        (_, result) => result,
+    }
+}
+
+fn shell(command: Option<&str>, options: &Options) -> Result<()> {
+    if let Some(command) = command {
+        return within("shell", options, None, |context| {
+            let host = Host::boot(context, HostConfig::alone())?;
+            let done = host.try_sh(command, SHELL_LIMIT)?;
+            print!("{}", done.stdout);
+            eprint!("{}", done.stderr);
+            host.stop()?;
+            ensure!(done.is_good(), "{:?}", done.outcome);
+            Ok(())
+        });
+    }
+    let terminal = tcgetattr(std::io::stdin()).context("a shell needs a terminal; see --command")?;
+    let _restored = RestoredTerminal(terminal);
+    within("shell", options, None, |context| {
+        let config = HostConfig { has_shell: true, ..HostConfig::alone() };
+        let mut host = Host::boot(context, config)?;
+        host.wait_end(SHELL_LIMIT)
+    })
+}
+
+/// As long as a working day.
+const SHELL_LIMIT: Duration = Duration::from_secs(8 * 3600);
+
+/// QEMU changes the terminal, and does not change it back when it is killed.
+struct RestoredTerminal(Termios);
+
+impl Drop for RestoredTerminal {
+    fn drop(&mut self) {
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
+    }
+}

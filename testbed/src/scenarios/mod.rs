@@ -1,0 +1,26 @@
+//! The scenarios, one a file, and the table of them.
+
+mod boot;
+mod guests;
+mod xl_save_restore;
+
+use crate::context::Context;
+use anyhow::Result;
+use std::time::Duration;
+
+/// Something that is tried on real Xen.
+pub(crate) struct Scenario {
+    /// How it is asked for.
+    pub(crate) name: &'static str,
+    /// What it is about, in a line.
+    pub(crate) about: &'static str,
+    /// How long it may take, on a machine that has other things to do.
+    pub(crate) limit: Duration,
+    /// Whether it makes networks, which only root may.
+    pub(crate) needs_root: bool,
+    /// Runs it.
+    pub(crate) run: fn(&Context) -> Result<()>,
+}
+
+/// All, in the order in which `all` runs them: what others build on comes first.
+pub(crate) const SCENARIOS: &[Scenario] = &[boot::SCENARIO, guests::SCENARIO, xl_save_restore::SCENARIO];

@@ -1,0 +1,31 @@
+//! Guests of each type are saved and restored: by `xl`, unless other tools are asked for. What `colo` must do as well.
+
+use super::Scenario;
+use crate::context::Context;
+use crate::guest::GuestConfig;
+use crate::host::{Host, HostConfig};
+use crate::transfer::{cross, crossed, save_to_full_disk};
+use anyhow::Result;
+use std::time::Duration;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "xl-save-restore",
+    about: "one host: guests of each type are saved, verified and restored (by xl, or --saver and --restorer)",
+    limit: Duration::from_secs(900),
+    needs_root: false,
+    run,
+};
+
+fn run(context: &Context) -> Result<()> {
+    let (saver, restorer) = (context.options().saver, context.options().restorer);
+    let host = Host::boot(context, HostConfig::alone())?;
+    for kind in context.guest_types() {
+        context.say(&format!("a {} guest", kind.name()));
+        let config = GuestConfig::new(kind);
+        let crossing = crossed(context, &host, &config, saver, restorer)?;
+        context.figure(&format!("{}: {} save", kind.name(), saver.name()), crossing.save);
+        context.figure(&format!("{}: {} restore", kind.name(), restorer.name()), crossing.restore);
+        context.figure_of(&format!("{}: image", kind.name()), crossing.image_bytes >> 20, "MiB");
+    }
+    Ok(())
+}
