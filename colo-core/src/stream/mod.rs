@@ -15,7 +15,10 @@
 //! * [`Records`] reads whole records from a buffer, without a copy; [`RecordReader`] from anything that can be read. Both check
 //!   everything that can be checked: lengths, page numbers, page types.
 //! * [`OrderChecker`] checks the records' order.
+//! * [`StateRef`] reads the bodies of a Xen domain's state: those of [`pv`] and [`hvm`] guests, and what both have ([`TscInfo`],
+//!   [`CpuidPolicy`], [`MsrPolicy`]). Each has its `parse`, and a way to the record.
 //! * [`write_record`] and [`page_data_prefix`] write; pages need not be copied.
+//! * [`libxl`] and [`xl`] are the layers around this stream in a file of Xen's toolstack; [`image`] reads them all.
 //! * [`own`]: the records that are ours. `docs/stream-format.md` describes them all.
 //!
 //! All of it takes bytes and gives bytes, and does nothing else. Nothing here trusts a byte of what it reads.

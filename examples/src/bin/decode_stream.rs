@@ -2,25 +2,23 @@
 //!
 //! `cargo run -p colo-examples --bin decode_stream [FILE [PAGES]]`
 //!
-//! The file is a stream as libxc writes it, without the toolstack's around it; PAGES is the domain's memory.
+//! The file is a stream as libxc writes it, without the toolstack's around it; PAGES is the domain's memory. `colo inspect` reads
+//! the toolstack's too.
 
 use anyhow::{Context, Result};
 use colo_core::domain::model::ModelDomain;
 use colo_core::save::{PlainSave, SaveConfig, SaveLoop, Step};
-use colo_core::stream::{Limits, RecordReader, RecordRef, kind};
+use colo_core::stream::{Limits, MAX_PFN_LIMIT, RecordReader, RecordRef, kind};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::time::Instant;
-
-/// A page number beyond any machine's memory (4 TiB), for files of unknown machines.
-const ANY_PFN_LIMIT: u64 = 1 << 30;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let Some(path) = arguments.next() else {
         return decode(image_of_a_machine()?.as_slice(), 64);
     };
-    let pages = arguments.next().map_or(Ok(ANY_PFN_LIMIT), |pages| pages.parse()).context("PAGES is no number")?;
+    let pages = arguments.next().map_or(Ok(MAX_PFN_LIMIT), |pages| pages.parse()).context("PAGES is no number")?;
     let file = File::open(&path).with_context(|| path.clone())?;
     decode(BufReader::new(file), pages).with_context(|| path)
 }

@@ -38,6 +38,8 @@ mod gist;
 mod reader;
 mod reserved;
 mod summary;
+#[doc(hidden)]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -12,7 +12,10 @@ fn headers(domain: DomainKind, version: Version) -> Headers {
 
 /// Where the first record that may not come stands, and why it may not.
 fn check(headers: &Headers, stream_use: StreamUse, kinds: &[u32]) -> Result<(), (usize, Fault)> {
-    let mut order = OrderChecker::new(headers, stream_use);
+    run(OrderChecker::new(headers, stream_use), kinds)
+}
+
+fn run(mut order: OrderChecker, kinds: &[u32]) -> Result<(), (usize, Fault)> {
     for (index, &kind) in kinds.iter().enumerate() {
         let mut bytes = Vec::new();
         if kind == kind::PAGE_DATA {
@@ -148,6 +151,61 @@ fn is_embedded_stream(kinds: &[u32]) -> bool {
     kinds.last() == Some(&kind::END) && middle.iter().all(|kind| matches!(*kind, kind::PAGE_DATA | kind::CHECKPOINT))
 }
 
+/// What a stream of a Xen domain of version 3 may be, said as a whole rather than step by step.
+fn is_xen_stream(domain: DomainKind, stream_use: StreamUse, kinds: &[u32]) -> bool {
+    use kind::*;
+    let is_vcpu = |kind: &u32| VcpuPart::of_kind(*kind).is_some();
+    let (static_kinds, guest_kinds, machine): (&[u32], &[u32], u32) = match domain {
+        DomainKind::X86Pv => (
+            &[X86_PV_INFO, X86_CPUID_POLICY, X86_MSR_POLICY],
+            &[PAGE_DATA, X86_TSC_INFO, X86_PV_P2M_FRAMES, SHARED_INFO, X86_PV_VCPU_BASIC, X86_PV_VCPU_MSRS],
+            X86_PV_VCPU_BASIC,
+        ),
+        _ => (&[X86_CPUID_POLICY, X86_MSR_POLICY], &[PAGE_DATA, X86_TSC_INFO, HVM_PARAMS, HVM_CONTEXT], HVM_CONTEXT),
+    };
+    let Some(static_end) = kinds.iter().position(|kind| *kind == STATIC_DATA_END) else { return false };
+    let (before, [_, rest @ ..]) = kinds.split_at(static_end) else { return false };
+    let [guest @ .., END] = rest else { return false };
+    let first = |wanted: u32| guest.iter().position(|kind| *kind == wanted);
+    let comes_after =
+        |at: Option<usize>, wanted: u32| at.is_none() || first(wanted).is_some_and(|first| Some(first) < at);
+
+    let infos = before.iter().filter(|kind| **kind == X86_PV_INFO).count();
+    let pv = domain != DomainKind::X86Pv
+        || infos == 1
+            && comes_after(first(PAGE_DATA), X86_PV_P2M_FRAMES)
+            && comes_after(guest.iter().position(is_vcpu), PAGE_DATA);
+    let states: Vec<&[u32]> = guest.split(|kind| *kind == CHECKPOINT).collect();
+    // What comes behind the last checkpoint need not be whole.
+    let whole = &states[..states.len().saturating_sub(1).max(1)];
+    let verifies = guest.iter().filter(|kind| **kind == VERIFY).count();
+    let use_fits = match stream_use {
+        StreamUse::Plain => states.len() == 1 && verifies <= 1 && comes_after(first(VERIFY), PAGE_DATA),
+        StreamUse::Checkpointed => verifies == 0,
+    };
+    before.iter().all(|kind| static_kinds.contains(kind))
+        && guest.iter().all(|kind| guest_kinds.contains(kind) || matches!(*kind, CHECKPOINT | VERIFY))
+        && pv
+        && use_fits
+        && whole.iter().all(|state| state.contains(&machine))
+}
+
+/// A good stream, and records to spoil it with.
+fn xen_streams() -> impl Strategy<Value = (DomainKind, Vec<u32>, Vec<u32>)> {
+    let checkpointed = |kinds: &[u32], static_end: usize| {
+        let (before, guest) = kinds.split_at(static_end);
+        let state = [&guest[..guest.len() - 1], &[kind::CHECKPOINT]].concat();
+        [before, &state, &state, &[kind::END]].concat()
+    };
+    let others = vec![kind::VERIFY, kind::CHECKPOINT, kind::X86_PV_INFO, kind::HVM_CONTEXT, kind::END];
+    prop::sample::select(vec![
+        (DomainKind::X86Pv, PV.to_vec(), others.clone()),
+        (DomainKind::X86Pv, checkpointed(PV, 3), others.clone()),
+        (DomainKind::X86Hvm, HVM.to_vec(), others.clone()),
+        (DomainKind::X86Hvm, checkpointed(HVM, 2), others),
+    ])
+}
+
 proptest! {
     #[test]
     fn embedded_streams_by_a_model(
@@ -165,5 +223,32 @@ proptest! {
         }
         let result = check(&headers(DomainKind::Embedded, Version::V3), StreamUse::Checkpointed, &kinds);
         prop_assert_eq!(result.is_ok(), is_embedded_stream(&kinds), "{:?}: {:?}", kinds, result);
+    }
+
+    #[test]
+    fn xen_streams_by_a_model(
+        (domain, mut kinds, others) in xen_streams(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..4), 0..4),
+        checkpointed: bool,
+    ) {
+        for (at, other, change) in changes {
+            let (at, from) = (at.index(kinds.len()), other.index(kinds.len()));
+            match change {
+                0 => kinds.swap(at, from),
+                1 => kinds.insert(at, kinds[from]),
+                2 => kinds.insert(at, others[other.index(others.len())]),
+                _ if kinds.len() > 1 => drop(kinds.remove(at)),
+                _ => {}
+            }
+        }
+        let headers = headers(domain, Version::V3);
+        let stream_use = if checkpointed { StreamUse::Checkpointed } else { StreamUse::Plain };
+        let result = check(&headers, stream_use, &kinds);
+        prop_assert_eq!(result.is_ok(), is_xen_stream(domain, stream_use, &kinds), "{:?}: {:?}", kinds, result);
+
+        // Where the use is not known, what fits one of them fits.
+        let either = run(OrderChecker::for_any_use(&headers), &kinds);
+        let expected = [StreamUse::Plain, StreamUse::Checkpointed].iter().any(|used| is_xen_stream(domain, *used, &kinds));
+        prop_assert_eq!(either.is_ok(), expected, "{:?}: {:?}", kinds, either);
     }
 }
