@@ -36,7 +36,7 @@ fn facts(xen: Xen, info: &DomainInfo, name: &str) -> Result<Vec<(&'static str, V
     let store = XenStore::open(xen)?;
     let (major, minor) = control.version()?;
     let gfns = control.nr_gpfns(info.domid)?;
-    let mib = |pages: u64| pages * PAGE_SIZE as u64 >> 20;
+    let mib = |pages: u64| (pages * PAGE_SIZE as u64) >> 20;
     let devices = |kind: &str| {
         let path = format!("/local/domain/{}/device/{kind}", info.domid.0);
         store.directory(&path).map(|found| found.map_or(0, |found| found.len()))

@@ -5,7 +5,6 @@ use crate::output::print_json;
 use anyhow::Result;
 use colo_core::ids::{DomId, PAGE_SIZE};
 use colo_core::xen::control::DomainInfo;
-use colo_core::xen::domain::GuestType;
 use colo_core::xen::{Control, Xen, XenStore};
 use serde_json::json;
 use std::io::{self, Write};
@@ -21,7 +20,7 @@ pub(crate) fn run(as_json: bool) -> Result<ExitCode> {
     }
     for info in control.domains()? {
         let name = name(&store, info.domid)?;
-        let mib = info.total_pages * PAGE_SIZE as u64 >> 20;
+        let mib = (info.total_pages * PAGE_SIZE as u64) >> 20;
         let seconds = info.cpu_time_ns as f64 / 1e9;
         if as_json {
             print_json(&json!({
@@ -43,7 +42,7 @@ fn line(out: &mut impl Write, [name, id, kind, mib, vcpus, state, seconds]: [&st
 
 /// dom0 is a machine of its own kind, whatever the hypervisor makes of it.
 pub(super) fn type_name(info: &DomainInfo) -> &'static str {
-    if info.domid == DomId(0) { "dom0" } else { GuestType::of(info).name() }
+    if info.domid == DomId(0) { "dom0" } else { info.guest_type().name() }
 }
 
 /// One word.

@@ -12,7 +12,7 @@ use colo_core::xen::Xen;
 use colo_core::xen::domain::XenDomain;
 use colo_core::xen::guard::Guard;
 use colo_core::xen::image::{SaveImageOptions, save_image};
-use colo_core::xen::toolstack::{Xl, config};
+use colo_core::xen::toolstack::Xl;
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
@@ -31,10 +31,10 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     let stop = signals::stop_signals()?;
 
     let mut domain = XenDomain::open(xen, domid, limit)?;
-    let config = config::current(&xl, domid, &domain)?;
+    let config = domain.config(&xl)?.to_json();
     let options = SaveImageOptions { live: args.live, leave_running: args.leave_running };
     let bar = progress_bar(json);
-    let saved = save_image(&mut domain, config.as_bytes(), &mut image, options, &mut |copy| {
+    let saved = save_image(&mut domain, &config, &mut image, options, &mut |copy| {
         bar.set_message(format!("round {}", copy.round + 1));
         bar.set_length(copy.round_pages * PAGE_SIZE as u64);
         bar.set_position(copy.sent_pages * PAGE_SIZE as u64);

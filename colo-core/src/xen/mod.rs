@@ -36,18 +36,20 @@
 
 pub mod control;
 pub mod device_model;
+pub mod domain;
 mod error;
 pub mod evtchn;
 pub mod foreign;
-pub mod guard;
-mod log;
-pub mod pv;
-pub mod qmp;
-pub mod toolstack;
 pub mod gnttab;
+pub mod guard;
+pub mod image;
 mod log;
 mod mapping;
 mod poll;
+pub mod pv;
+pub mod qmp;
+pub mod suspend;
+pub mod toolstack;
 pub mod xenstore;
 
 pub use control::{Control, DomainInfo, ShutdownReason};

@@ -3,6 +3,7 @@
 use super::{Control, check};
 use crate::ids::{DomId, Mfn};
 use crate::xen::XenError;
+use crate::xen::toolstack::GuestType;
 use std::fmt;
 use xen_sys::ctrl;
 
@@ -49,6 +50,17 @@ pub struct DomainInfo {
 }
 
 impl DomainInfo {
+    /// What kind of machine it has. dom0 counts as what it is built like.
+    pub fn guest_type(&self) -> GuestType {
+        /// `XEN_X86_EMU_LAPIC`: a PVH domain has a local APIC, and no other emulated device.
+        const LAPIC_ONLY: u32 = 1;
+        match (self.hvm, self.emulation_flags) {
+            (false, _) => GuestType::Pv,
+            (true, LAPIC_ONLY) => GuestType::Pvh,
+            (true, _) => GuestType::Hvm,
+        }
+    }
+
     /// Whether it has suspended itself, or was suspended, and nothing else.
     pub fn is_suspended(&self) -> bool {
         self.shutdown == Some(ShutdownReason::SUSPEND)

@@ -1,29 +1,16 @@
-use super::{GuestType, XenDomain};
+use super::XenDomain;
 use crate::domain::{Control, DomainError, DomainSpec, RunState};
-use crate::xen::control::ShutdownReason;
-use crate::xen::suspend;
+use crate::xen::ShutdownReason;
+use crate::xen::suspend::{Suspender, Timeouts};
 use crate::xen::toolstack::Xl;
 use std::time::Instant;
-use xen_sys::ctrl;
 
 impl XenDomain {
-    /// Whether the guest can suspend itself. A PV or PVH guest always can; an HVM guest when it has PV drivers, which it tells by asking
-    /// for a callback.
-    fn can_suspend_itself(&self) -> Result<bool, DomainError> {
-        match self.guest_type {
-            GuestType::Pv | GuestType::Pvh => Ok(true),
-            GuestType::Hvm => Ok(self.control.hvm_param(self.domid, ctrl::HVM_PARAM_CALLBACK_IRQ)? != 0),
+    fn suspender(&mut self) -> Result<&mut Suspender, DomainError> {
+        match &mut self.suspender {
+            Some(suspender) => Ok(suspender),
+            none => Ok(none.insert(Suspender::open(self.xen, self.domid)?)),
         }
-    }
-
-    fn suspend_vcpus(&mut self) -> Result<(), DomainError> {
-        let deadline = Instant::now() + self.suspend_limit;
-        if self.can_suspend_itself()? {
-            suspend::ask(&self.control, &self.store, self.domid, deadline)?;
-        } else {
-            suspend::force(&self.control, &self.store, self.domid, deadline)?;
-        }
-        Ok(())
     }
 }
 
@@ -56,7 +43,9 @@ impl Control for XenDomain {
             return Err(DomainError::Other(format!("{} is paused: unpause it first", self.spec.name)));
         }
         let pages = self.info()?.total_pages;
-        self.suspend_vcpus()?;
+        let timeouts = Timeouts { acknowledge: self.suspend_limit, suspend: self.suspend_limit };
+        let way = self.suspender()?.suspend(timeouts)?;
+        tracing::debug!("{} is suspended: {way}", self.spec.name);
         self.suspended_at = Some(Instant::now());
         self.stop_device_model()?;
         // A guest that has given memory back, or got some, may have other frames under the same numbers.
@@ -74,10 +63,7 @@ impl Control for XenDomain {
             RunState::ShutDown | RunState::Crashed => return Err(DomainError::NotRunning(self.spec.name.clone())),
         }
         self.start_device_model()?;
-        // To a guest that was suspended without its help, the call's result would be a register changed behind its back.
-        self.control.resume(self.domid, self.can_suspend_itself()?)?;
-        // Xenstore has seen the domain shut down, and would not tell of the next time otherwise.
-        self.store.resume_domain(self.domid)?;
+        self.suspender()?.resume()?;
         self.last_pause = self.suspended_at.take().map(|since| since.elapsed());
         Ok(())
     }

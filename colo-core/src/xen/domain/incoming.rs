@@ -1,4 +1,5 @@
 use crate::ids::DomId;
+use crate::xen::control::GrantSeed;
 use crate::xen::toolstack::RestoreRequest;
 use crate::xen::{Control, XenError};
 
@@ -38,6 +39,7 @@ impl Incoming {
 
     /// The grants by which xenstore's and the console's domains map their pages.
     pub(super) fn seed_grants(&self, control: &Control, domid: DomId, is_hvm: bool) -> Result<(), XenError> {
-        control.seed_grants(domid, is_hvm, self.console_gfn, self.store_gfn, self.console_domid, self.store_domid)
+        let (console, store) = ((self.console_gfn, self.console_domid), (self.store_gfn, self.store_domid));
+        control.gnttab_seed(domid, GrantSeed { hvm: is_hvm, console, store })
     }
 }

@@ -31,15 +31,18 @@ mod pv;
 mod pv_state;
 mod state;
 
+pub use crate::xen::toolstack::GuestType;
 pub use emulator::EmulatorState;
 pub use incoming::Incoming;
 
 use crate::domain::{DomainError, DomainSpec};
 use crate::ids::{DomId, Pfn};
 use crate::stream::{DomainHeader, DomainKind};
-use crate::xen::control::DomainInfo;
 use crate::xen::foreign::Access;
-use crate::xen::{Control, ForeignMemory, Xen, XenError, XenStore};
+use crate::xen::qmp::QmpClient;
+use crate::xen::suspend::{SuspendError, Suspender};
+use crate::xen::toolstack::{ConfigError, DomainConfig, DomainUuid, LiveState, Xl};
+use crate::xen::{Control, DomainInfo, ForeignMemory, Xen, XenError, XenStore};
 use log::DirtyLogState;
 use memory::GuestMemory;
 use page_set::PageSet;
@@ -47,44 +50,8 @@ use pv::Pv;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-/// What kind of machine a domain is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum GuestType {
-    /// Paravirtual: the guest knows machine frames, and its page tables hold them.
-    Pv,
-    /// Hardware-virtualised, with no device model.
-    Pvh,
-    /// Hardware-virtualised, with a device model.
-    Hvm,
-}
-
-impl GuestType {
-    /// As Xen's configuration files have it: "pv", "pvh", "hvm".
-    pub fn name(self) -> &'static str {
-        match self {
-            GuestType::Pv => "pv",
-            GuestType::Pvh => "pvh",
-            GuestType::Hvm => "hvm",
-        }
-    }
-
-    /// By what the hypervisor knows.
-    pub fn of(info: &DomainInfo) -> GuestType {
-        /// `XEN_X86_EMU_LAPIC`: a PVH domain has a local APIC and no other emulated device.
-        const LAPIC_ONLY: u32 = 1;
-        match (info.hvm, info.emulation_flags) {
-            (false, _) => GuestType::Pv,
-            (true, LAPIC_ONLY) => GuestType::Pvh,
-            (true, _) => GuestType::Hvm,
-        }
-    }
-}
-
-impl std::fmt::Display for GuestType {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
+/// How long another toolstack may keep us from a domain's configuration: it does not hold the lock while it waits for anything.
+const CONFIG_LIMIT: Duration = Duration::from_secs(10);
 
 /// A domain of Xen.
 ///
@@ -94,8 +61,9 @@ pub struct XenDomain {
     control: Control,
     foreign: ForeignMemory,
     store: XenStore,
+    xen: Xen,
     domid: DomId,
-    uuid: [u8; 16],
+    uuid: DomainUuid,
     spec: DomainSpec,
     guest_type: GuestType,
     header: DomainHeader,
@@ -110,6 +78,8 @@ pub struct XenDomain {
     pv: Option<Box<Pv>>,
     /// Pages that have got memory, of a translated guest that is being restored.
     populated: PageSet,
+    /// By whom the guest is suspended, once it has been.
+    suspender: Option<Suspender>,
     /// How long the guest has to suspend itself.
     suspend_limit: Duration,
     suspended_at: Option<Instant>,
@@ -145,7 +115,7 @@ impl XenDomain {
         let store = XenStore::open(xen)?;
         let info = control.domain_info(domid)?.ok_or_else(|| DomainError::NotRunning(domid.0.to_string()))?;
         let name = store.read(&format!("/local/domain/{}/name", domid.0))?.unwrap_or_default();
-        let guest_type = GuestType::of(&info);
+        let guest_type = info.guest_type();
         // A domain in the making has no memory yet by which to know its end.
         let pfn_limit = if incoming.is_some() { DomainSpec::MAX_PFN_LIMIT } else { control.nr_gpfns(domid)? };
         let (xen_major, xen_minor) = control.version()?;
@@ -168,12 +138,14 @@ impl XenDomain {
                 config: Vec::new(),
             },
             header: DomainHeader { kind, page_shift: DomainHeader::PAGE_SHIFT, xen_major, xen_minor },
-            uuid: info.uuid,
+            uuid: DomainUuid(info.uuid),
+            xen,
             control,
             store,
             domid,
             guest_type,
             log: DirtyLogState::Off,
+            suspender: None,
             suspend_limit,
             suspended_at: None,
             last_pause: None,
@@ -188,13 +160,23 @@ impl XenDomain {
     }
 
     /// Its identity.
-    pub fn uuid(&self) -> [u8; 16] {
+    pub fn uuid(&self) -> DomainUuid {
         self.uuid
     }
 
     /// What kind of machine it is.
     pub fn guest_type(&self) -> GuestType {
         self.guest_type
+    }
+
+    /// The configuration that it has now, as an image has it in front.
+    ///
+    /// # Errors
+    /// When the toolstack's files and xenstore do not tell, or the device model does not answer.
+    pub fn config(&self, xl: &Xl) -> Result<DomainConfig, ConfigError> {
+        let device_model_cpus = self.with_device_model(QmpClient::query_cpus)?;
+        let live = LiveState { uuid: self.uuid, device_model_cpus, scheduler: None };
+        DomainConfig::current(self.domid, &live, &self.store, xl, Instant::now() + CONFIG_LIMIT)
     }
 
     /// How long the guest stood still, the last time that it was suspended and resumed.
@@ -222,6 +204,12 @@ impl XenDomain {
 
     fn info(&self) -> Result<DomainInfo, DomainError> {
         self.control.domain_info(self.domid)?.ok_or_else(|| DomainError::NotRunning(self.spec.name.clone()))
+    }
+}
+
+impl From<SuspendError> for DomainError {
+    fn from(error: SuspendError) -> Self {
+        DomainError::Hypervisor(Box::new(error))
     }
 }
 

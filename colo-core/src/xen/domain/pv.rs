@@ -2,7 +2,7 @@ use super::XenDomain;
 use crate::domain::{DirtyBitmap, DomainError, StateRecord};
 use crate::ids::{DomId, Mfn, PAGE_SIZE, Page, Pfn};
 use crate::stream::{PageData, PageType, PvInfo, kind};
-use crate::xen::control::MachToPfn;
+use crate::xen::control::MachToPhys;
 use crate::xen::foreign::Access;
 use crate::xen::pv::page_table::{Normalised, TableFormat, localise, normalise, unpopulated};
 use crate::xen::pv::{
@@ -26,23 +26,23 @@ pub(super) enum Frames {
     /// Not read yet.
     Unknown,
     /// As a guest that is saved has them itself.
-    Saved { p2m: P2m, m2p: MachToPfn },
+    Saved { p2m: P2m, m2p: MachToPhys },
     /// As a guest that is restored gets them.
     Restored(RestoredP2m),
 }
 
-impl MachineToPfn for MachToPfn {
+impl MachineToPfn for MachToPhys {
     fn entry(&self, frame: Mfn) -> Option<u64> {
-        self.get(frame.0)
+        self.get(frame.0).map(|pfn| pfn.0)
     }
 }
 
 impl Pv {
     pub(super) fn open(control: &Control, domid: DomId, restores: bool) -> Result<Self, DomainError> {
-        let width = match control.address_size(domid)? {
-            64 => GuestWidth::Bits64,
-            32 => GuestWidth::Bits32Pae,
-            bits => return Err(DomainError::Other(format!("a PV guest of {bits} bits"))),
+        let width = match control.guest_width(domid)? {
+            8 => GuestWidth::Bits64,
+            4 => GuestWidth::Bits32Pae,
+            bytes => return Err(DomainError::Other(format!("a PV guest of {bytes} bytes a word"))),
         };
         let frames = if restores {
             Frames::Restored(RestoredP2m::new(width, P2mLimits::default().entries))
@@ -109,7 +109,7 @@ impl XenDomain {
     pub(super) fn load_pv_info(&mut self, body: &[u8]) -> Result<(), DomainError> {
         let width = GuestWidth::from_info(body).map_err(bad_state)?;
         if width != self.pv()?.width {
-            self.control.set_address_size(self.domid, width.word_bytes() as u32 * 8)?;
+            self.control.set_guest_width(self.domid, width.word_bytes() as u32)?;
             self.pv = Some(Box::new(Pv::open(&self.control, self.domid, true)?));
         }
         if width == self.pv()?.width { Ok(()) } else { Err(bad_state("the domain does not take the guest's width")) }
@@ -121,7 +121,7 @@ impl XenDomain {
         let Some(pv) = self.pv.as_deref_mut() else {
             return Ok(());
         };
-        let read = |m2p: &MachToPfn, refresh: Option<&mut P2m>| {
+        let read = |m2p: &MachToPhys, refresh: Option<&mut P2m>| {
             let mut reader = P2mReader {
                 width: pv.width,
                 shared_info: info.shared_info_frame,
@@ -137,7 +137,7 @@ impl XenDomain {
         let unreadable = |error| DomainError::Other(format!("{}: {error}", self.spec.name));
         match &mut pv.frames {
             Frames::Unknown => {
-                let m2p = self.control.mach_to_pfn(&self.foreign)?;
+                let m2p = self.control.mach_to_phys(&self.foreign)?;
                 if let (Some(p2m), _) = read(&m2p, None).map_err(unreadable)? {
                     pv.frames = Frames::Saved { p2m, m2p };
                 }

@@ -4,14 +4,11 @@ use crate::domain::{DomainError, StateRecord};
 use crate::ids::{Mfn, PAGE_SIZE, Page};
 use crate::stream::pv::shared_info as parse_shared_info;
 use crate::stream::{PvInfo, TscInfo, VcpuBlob, VcpuPart, kind};
-use crate::xen::control::Pin;
+use crate::xen::control::MmuextOp;
 use crate::xen::foreign::Access;
 use crate::xen::pv::start_info::{self, HostPart};
 use crate::xen::pv::{GuestWidth, PfnToFrame, Physmap, RestoredP2m, shared_info, vcpu};
 use std::collections::BTreeMap;
-
-/// Page tables pinned by one hypercall.
-const PIN_BATCH: usize = 1024;
 
 /// The registers of one vCPU, by parts.
 #[derive(Default)]
@@ -76,16 +73,15 @@ impl XenDomain {
         };
         let physmap = Physmap::new(p2m, m2p);
         for vcpu in 0..=info.max_vcpu_id.unwrap_or(0) {
-            if !self.control.vcpu_is_online(self.domid, vcpu)? {
+            if !self.control.vcpu_info(self.domid, vcpu)?.online {
                 continue;
             }
-            let mut basic = self.control.vcpu_context(self.domid, vcpu)?;
-            basic.truncate(vcpu::blob_bytes(pv.width));
+            let mut basic = self.control.vcpu_context(self.domid, vcpu, pv.width.word_bytes() as u32)?;
             vcpu::normalise(pv.width, vcpu, &mut basic, &physmap)
                 .map_err(|error| DomainError::Other(format!("{}: {error}", self.spec.name)))?;
             let parts = [
                 (VcpuPart::Basic, basic),
-                (VcpuPart::Extended, self.control.ext_vcpu_context(self.domid, vcpu)?),
+                (VcpuPart::Extended, self.control.vcpu_ext_context(self.domid, vcpu)?),
                 (VcpuPart::Xsave, self.control.vcpu_xsave(self.domid, vcpu)?),
                 (VcpuPart::Msrs, self.control.vcpu_msrs(self.domid, vcpu)?),
             ];
@@ -113,7 +109,7 @@ impl XenDomain {
             start_info = vcpu::localise(width, id, &mut basic, p2m).map_err(bad_state)?.or(start_info);
             self.control.set_vcpu_context(self.domid, id, Some(&basic))?;
             if let Some(extended) = vcpu.extended {
-                self.control.set_ext_vcpu_context(self.domid, id, extended)?;
+                self.control.set_vcpu_ext_context(self.domid, id, extended)?;
             }
             if let Some(xsave) = vcpu.xsave {
                 self.control.set_vcpu_xsave(self.domid, id, xsave)?;
@@ -134,12 +130,17 @@ impl XenDomain {
     }
 
     fn pin_tables(&self, p2m: &RestoredP2m) -> Result<(), DomainError> {
-        let mut pins = Vec::new();
-        for (pfn, level) in p2m.pinned() {
+        let pins = p2m.pinned().map(|(pfn, level)| {
             let frame = p2m.frame_of(pfn).ok_or_else(|| bad_state(format!("the pinned {pfn} has no frame")))?;
-            pins.push(Pin::Table { level, frame: frame.0 });
-        }
-        pins.chunks(PIN_BATCH).try_for_each(|batch| Ok(self.control.mmuext(self.domid, batch)?))
+            Ok(match level {
+                1 => MmuextOp::PinL1(frame),
+                2 => MmuextOp::PinL2(frame),
+                3 => MmuextOp::PinL3(frame),
+                _ => MmuextOp::PinL4(frame),
+            })
+        });
+        let pins: Vec<MmuextOp> = pins.collect::<Result<_, DomainError>>()?;
+        Ok(self.control.mmuext(self.domid, &pins)?)
     }
 
     /// Returns the frames of the rings to xenstore and to the console.

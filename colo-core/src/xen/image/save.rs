@@ -2,7 +2,7 @@ use super::SaveImageError;
 use crate::domain::{Control, DirtyLog, RunState};
 use crate::ids::Epoch;
 use crate::save::{CopyStats, PlainSave, SaveConfig, SaveLoop, Step, StreamSink};
-use crate::stream::libxl::{Emulator, LibxlHeader, LibxlRecord, XenstoreData};
+use crate::stream::libxl::{Emulator, LibxlHeader, LibxlRecord, XenstoreData, encode_xenstore_data};
 use crate::stream::xl::XlHeader;
 use crate::xen::domain::XenDomain;
 use std::io::{self, IoSlice};
@@ -84,8 +84,11 @@ fn write_image(
 
     let mut tail = Vec::new();
     if let Some(emulator) = domain.take_emulator_state() {
-        let xenstore = XenstoreData::parse(&emulator.xenstore)?;
-        LibxlRecord::EmulatorXenstoreData(Emulator::QEMU, xenstore).encode(&mut tail)?;
+        if !emulator.xenstore.is_empty() {
+            let entries = emulator.xenstore.iter().map(|(key, value)| (key.as_str(), value.as_bytes()));
+            let data = encode_xenstore_data(entries)?;
+            LibxlRecord::EmulatorXenstoreData(Emulator::QEMU, XenstoreData::parse(&data)?).encode(&mut tail)?;
+        }
         LibxlRecord::EmulatorContext(Emulator::QEMU, &emulator.context).encode(&mut tail)?;
     }
     LibxlRecord::End.encode(&mut tail)?;

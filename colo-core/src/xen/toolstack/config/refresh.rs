@@ -1,5 +1,6 @@
 use super::{ConfigError, DomainConfig, GuestType};
 use crate::ids::DomId;
+use crate::xen::XenStore;
 use crate::xen::toolstack::userdata::DomainUuid;
 use serde_json::{Value, json};
 use std::io;
@@ -22,6 +23,16 @@ pub trait XenstoreView {
     /// # Errors
     /// When xenstore cannot be asked.
     fn list(&self, path: &str) -> io::Result<Vec<String>>;
+}
+
+impl XenstoreView for XenStore {
+    fn read(&self, path: &str) -> io::Result<Option<String>> {
+        self.read_text(path).map_err(|error| error.source)
+    }
+
+    fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        self.directory(path).map(Option::unwrap_or_default).map_err(|error| error.source)
+    }
 }
 
 /// What of a domain's configuration neither libxl's file nor xenstore knows.
