@@ -191,7 +191,7 @@ impl DomainConfig {
         }
     }
 
-    /// Reads what `xl list -l` prints of one domain.
+    /// Reads what `xl list -l` prints of one domain, but for its number, which `xl save` leaves out, too.
     ///
     /// # Errors
     /// As [`Self::parse`].
@@ -202,7 +202,9 @@ impl DomainConfig {
         let mut list: Value = serde_json::from_slice(bytes)?;
         let entry = if list.is_array() { list.get_mut(0) } else { Some(&mut list) };
         let config = entry.and_then(|entry| entry.get_mut("config")).ok_or(ConfigError::Lacks("config"))?;
-        Self::from_value(config.take())
+        let mut config = Self::from_value(config.take())?;
+        config.forget_number();
+        Ok(config)
     }
 
     /// The JSON, without a NUL.
@@ -271,6 +273,13 @@ impl DomainConfig {
             read_write: disk["readwrite"].as_u64().is_some_and(|flag| flag != 0),
         };
         self.devices("disks").map(disk).collect()
+    }
+
+    /// The number of this domain, which another need not have.
+    fn forget_number(&mut self) {
+        if let Some(creation) = self.json["c_info"].as_object_mut() {
+            creation.remove("domid");
+        }
     }
 
     fn devices(&self, list: &str) -> impl Iterator<Item = &Value> {

@@ -110,7 +110,7 @@ impl Xl {
         Xl { program: program.into() }
     }
 
-    /// Runs a command and returns what it prints on both outputs.
+    /// Runs a command and returns what it prints on its standard output.
     ///
     /// # Errors
     /// [`XlError`].
@@ -121,7 +121,7 @@ impl Xl {
     ) -> Result<String, XlError> {
         let mut running = Running::start(self.command(arguments))?;
         running.wait(Instant::now() + limit, limit)?;
-        Ok(running.output())
+        Ok(running.stdout.text())
     }
 
     /// All domains. One that is being built has no name yet, or its own.
@@ -180,8 +180,16 @@ pub(super) struct Running {
     child: Child,
     ended: OwnedFd,
     status: Option<ExitStatus>,
-    output: File,
-    /// What has been given to the log.
+    stdout: Captured,
+    /// Warnings and errors, and at some commands everything.
+    stderr: Captured,
+}
+
+/// What goes into one output.
+#[derive(Debug)]
+struct Captured {
+    file: File,
+    /// How much of it has been given to the log, in bytes.
     logged: usize,
 }
 
@@ -190,9 +198,9 @@ impl Running {
         let words = std::iter::once(OsString::from("xl")).chain(command.get_args().map(OsStr::to_owned));
         let name = words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
         let not_started = |source| XlError::NotStarted { command: name.clone(), source };
-        let output = memfd_create("xl", MemfdFlags::CLOEXEC).map_err(|errno| not_started(errno.into()))?;
-        let output = File::from(output);
-        command.stdout(output.try_clone().map_err(not_started)?).stderr(output.try_clone().map_err(not_started)?);
+        let (stdout, for_stdout) = Captured::new().map_err(not_started)?;
+        let (stderr, for_stderr) = Captured::new().map_err(not_started)?;
+        command.stdout(for_stdout).stderr(for_stderr);
         let mut child = command.spawn().map_err(not_started)?;
         let ended = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
             Ok(ended) => ended,
@@ -202,7 +210,7 @@ impl Running {
                 return Err(XlError::Io { command: name, call: "pidfd_open", errno });
             }
         };
-        Ok(Running { name, child, ended, status: None, output, logged: 0 })
+        Ok(Running { name, child, ended, status: None, stdout, stderr })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -246,38 +254,51 @@ impl Running {
         }
     }
 
-    /// All that was printed so far.
-    pub(super) fn output(&self) -> String {
-        let mut bytes = vec![0; self.output.metadata().map_or(0, |file| file.len() as usize).min(MAX_OUTPUT_BYTES)];
-        let mut got = 0;
-        while got < bytes.len() {
-            match self.output.read_at(&mut bytes[got..], got as u64) {
-                Ok(0) | Err(_) => break,
-                Ok(more) => got += more,
-            }
-        }
-        String::from_utf8_lossy(&bytes[..got]).into_owned()
-    }
-
     /// Gives what is new to the log.
     pub(super) fn log(&mut self) {
-        let output = self.output();
-        for line in lines(output.get(self.logged..).unwrap_or_default()) {
-            tracing::debug!(target: "colo::xl", command = self.name, "{line}");
+        for output in [&mut self.stdout, &mut self.stderr] {
+            let text = output.text();
+            for line in lines(text.get(output.logged..).unwrap_or_default()) {
+                tracing::debug!(target: "colo::xl", command = self.name, "{line}");
+            }
+            output.logged = text.len();
         }
-        self.logged = output.len();
     }
 
+    /// The first line that speaks of an error, or else the last one.
     pub(super) fn telling_line(&self) -> String {
-        let output = self.output();
-        match lines(&output).find(|line| line.contains("error:") || line.contains("cannot execute")) {
+        let errors = self.stderr.text();
+        match lines(&errors).find(|line| line.contains("error:") || line.contains("cannot execute")) {
             Some(line) => line.to_owned(),
             None => self.last_line(),
         }
     }
 
     fn last_line(&self) -> String {
-        lines(&self.output()).last().unwrap_or("(nothing)").to_owned()
+        let (errors, text) = (self.stderr.text(), self.stdout.text());
+        lines(&text).chain(lines(&errors)).last().unwrap_or("(nothing)").to_owned()
+    }
+}
+
+impl Captured {
+    /// It, and the same to write into.
+    fn new() -> io::Result<(Captured, File)> {
+        let file = File::from(memfd_create("xl", MemfdFlags::CLOEXEC)?);
+        let for_writing = file.try_clone()?;
+        Ok((Captured { file, logged: 0 }, for_writing))
+    }
+
+    /// All that was printed so far.
+    fn text(&self) -> String {
+        let mut bytes = vec![0; self.file.metadata().map_or(0, |file| file.len() as usize).min(MAX_OUTPUT_BYTES)];
+        let mut got = 0;
+        while got < bytes.len() {
+            match self.file.read_at(&mut bytes[got..], got as u64) {
+                Ok(0) | Err(_) => break,
+                Ok(more) => got += more,
+            }
+        }
+        String::from_utf8_lossy(&bytes[..got]).into_owned()
     }
 }
 
@@ -307,14 +328,14 @@ mod tests {
     #[test]
     fn what_is_printed_and_how_it_ends() {
         let limit = Duration::from_secs(20);
-        assert_eq!(sh("echo a; echo b >&2", limit).unwrap(), "a\nb\n");
+        assert_eq!(sh("echo a; echo b >&2; echo c", limit).unwrap(), "a\nc\n", "warnings are not in it");
         let failed = |script| match sh(script, limit) {
             Err(XlError::Failed { line, status, .. }) => (line, status.code()),
             other => panic!("{other:?}"),
         };
         let many = "echo x; echo 'libxl: error: cause' >&2; echo 'libxl: error: more' >&2; echo y; exit 3";
         assert_eq!(failed(many), ("libxl: error: cause".into(), Some(3)));
-        assert_eq!(failed("printf 'Frames 1\\rFrames 2\\r'; exit 1"), ("Frames 2".into(), Some(1)));
+        assert_eq!(failed("echo x; printf 'Frames 1\\rFrames 2\\r' >&2; exit 1"), ("Frames 2".into(), Some(1)));
         assert_eq!(failed("exit 1"), ("(nothing)".into(), Some(1)));
         // More than any pipe would take.
         assert_eq!(sh("head -c 1000000 /dev/zero", limit).unwrap().len(), 1_000_000);

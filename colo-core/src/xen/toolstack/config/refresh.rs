@@ -76,12 +76,9 @@ impl DomainConfig {
             _ => store.online_vcpus(self.vcpus())?,
         };
         let memory = self.memory(&store)?;
-        if let Some(creation) = self.json["c_info"].as_object_mut() {
-            creation.insert("name".into(), name.into());
-            creation.insert("uuid".into(), live.uuid.to_string().into());
-            // That of this domain, which another need not have.
-            creation.remove("domid");
-        }
+        self.set_name(&name);
+        self.json["c_info"]["uuid"] = live.uuid.to_string().into();
+        self.forget_number();
         let build = &mut self.json["b_info"];
         build["avail_vcpus"] = online.into();
         (build["target_memkb"], build["max_memkb"]) = (memory.0.into(), memory.1.into());
