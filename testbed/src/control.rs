@@ -63,6 +63,8 @@ pub(crate) struct Running<'a> {
     deadline: Instant,
     events: Receiver<Event>,
     pid: u32,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
 }
 
 impl Control {
@@ -99,7 +101,17 @@ impl Control {
         };
         self.ask(&Request::Run { id, timeout_ms: limit.as_millis() as u64, command: command.to_owned() })?;
         let deadline = Instant::now() + limit + GRACE;
-        let mut running = Running { control: self, id, command: command.to_owned(), limit, deadline, events, pid: 0 };
+        let mut running = Running {
+            control: self,
+            id,
+            command: command.to_owned(),
+            limit,
+            deadline,
+            events,
+            pid: 0,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        };
         match running.next()? {
             Event::Started(pid) => running.pid = pid,
             Event::Exit(outcome, _) => bail!("{command}: {outcome:?}"),
@@ -129,24 +141,38 @@ impl Running<'_> {
         self.control.ask(&Request::Signal { id: self.id, signal })
     }
 
-    /// Waits for its end, however that is.
-    pub(crate) fn wait(self) -> Result<Done> {
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        loop {
-            match self.next()? {
-                Event::Started(_) => (),
-                Event::Output(Stream::Stdout, bytes) => stdout.extend_from_slice(&bytes),
-                Event::Output(Stream::Stderr, bytes) => stderr.extend_from_slice(&bytes),
-                Event::Exit(outcome, elapsed) => {
-                    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-                    let done = Done { outcome, stdout: text(stdout), stderr: text(stderr), elapsed };
-                    if done.outcome == Outcome::TimedOut {
-                        bail!("{} was killed after {} s: {}", self.command, self.limit.as_secs(), done.stderr);
-                    }
-                    return Ok(done);
-                }
+    /// Waits until it has written this to its standard error.
+    pub(crate) fn wait_said(&mut self, text: &str) -> Result<()> {
+        while !String::from_utf8_lossy(&self.stderr).contains(text) {
+            if let Some((outcome, _)) = self.step()? {
+                bail!("{}: {outcome:?} before it said {text:?}", self.command);
             }
         }
+        Ok(())
+    }
+
+    /// Waits for its end, however that is.
+    pub(crate) fn wait(mut self) -> Result<Done> {
+        loop {
+            let Some((outcome, elapsed)) = self.step()? else { continue };
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let done = Done { outcome, stdout: text(&self.stdout), stderr: text(&self.stderr), elapsed };
+            if done.outcome == Outcome::TimedOut {
+                bail!("{} was killed after {} s: {}", self.command, self.limit.as_secs(), done.stderr);
+            }
+            return Ok(done);
+        }
+    }
+
+    /// The next thing that happens: its end, perhaps.
+    fn step(&mut self) -> Result<Option<(Outcome, Duration)>> {
+        match self.next()? {
+            Event::Started(_) => (),
+            Event::Output(Stream::Stdout, bytes) => self.stdout.extend_from_slice(&bytes),
+            Event::Output(Stream::Stderr, bytes) => self.stderr.extend_from_slice(&bytes),
+            Event::Exit(outcome, elapsed) => return Ok(Some((outcome, elapsed))),
+        }
+        Ok(None)
     }
 
     fn next(&self) -> Result<Event> {
@@ -225,9 +251,10 @@ mod tests {
             say(port, &Report::Exit { id, outcome, elapsed_us: 1500 });
         });
         assert_eq!(control.wait_ready(LONG).unwrap(), Duration::from_secs(5));
-        let running = control.start("it", LONG).unwrap();
+        let mut running = control.start("it", LONG).unwrap();
         assert_eq!(running.pid(), 77);
         running.signal(9).unwrap();
+        running.wait_said("b").unwrap();
         let done = running.wait().unwrap();
         assert!(done.is_good());
         assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("ac", "b"));
@@ -241,7 +268,8 @@ mod tests {
             let Request::Run { id, .. } = hear(port) else { panic!("no command") };
             say(port, &Report::Started { id, pid: 77 });
         });
-        let running = control.start("it", LONG).unwrap();
+        let mut running = control.start("it", LONG).unwrap();
+        assert_eq!(running.wait_said("x").unwrap_err().to_string(), "it: the host is gone");
         assert_eq!(running.wait().unwrap_err().to_string(), "it: the host is gone");
         assert!(control.wait_ready(LONG).unwrap_err().to_string().contains("gone"));
         assert!(control.start("more", LONG).err().unwrap().to_string().contains("gone"));

@@ -5,6 +5,7 @@ use crate::image::{GUEST, VMLINUX, VMLINUZ};
 use anyhow::{Context, Result, bail, ensure};
 use colo_testbed_inside::memory::{FIXED_PAGES, Memory};
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// How long a guest may take until it is ready. An HVM guest takes half a minute on a machine that does nothing else: its kernel is
@@ -112,9 +113,9 @@ impl Host {
     pub(crate) fn guest(&self, config: &GuestConfig) -> Result<(Guest<'_>, GuestTimes)> {
         let kernels = [VMLINUX, VMLINUZ, GUEST].map(|file| format!("/images/{file}")).join(" ");
         self.sh(&format!("[ -d {KERNELS} ] || (mkdir {KERNELS} && cp {kernels} {KERNELS})"))?;
-        let file = format!("/tmp/{}.cfg", config.name);
+        let file = self.give(&format!("{}.cfg", config.name), config.text().as_bytes())?;
         let begun = std::time::Instant::now();
-        let created = self.sh(&format!("cat > {file} <<'END'\n{}END\nxl create {file}", config.text()))?;
+        let created = self.sh(&format!("xl create {file}"))?;
         let guest = Guest::found(self, &config.name, config.number);
         guest.wait(BOOT_LIMIT, "it did not become ready", |console| console.is_ready().then_some(()))?;
         guest.wait_counted(1)?;
@@ -146,6 +147,11 @@ impl<'a> Guest<'a> {
         &self.name
     }
 
+    /// Its address on the bridge.
+    pub(crate) fn address(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 9, 0, self.number)
+    }
+
     /// What it has counted to.
     pub(crate) fn counter(&self) -> Result<u64> {
         self.wait(COUNT_LIMIT, "it does not count", |console| console.tick())
@@ -174,13 +180,13 @@ impl<'a> Guest<'a> {
     pub(crate) fn echo(&self, text: &str) -> Result<String> {
         let text = text.replace('\'', r"'\''");
         // socat goes on reading until the other end has closed, too.
-        let socat = format!("socat -t 20 - TCP:10.9.0.{}:7,connect-timeout=20", self.number);
+        let socat = format!("socat -t 20 - TCP:{}:7,connect-timeout=20", self.address());
         Ok(self.host.sh(&format!("printf %s '{text}' | {socat}"))?.stdout)
     }
 
     /// Lets it look at all of its memory, and returns the sum; an error if a page is wrong.
     pub(crate) fn memory_checksum(&self) -> Result<u64> {
-        let socat = format!("socat -u -T 60 TCP:10.9.0.{}:9,connect-timeout=20 -", self.number);
+        let socat = format!("socat -u -T 60 TCP:{}:9,connect-timeout=20 -", self.address());
         let answer = self.host.sh(&socat)?.stdout;
         match answer.split_whitespace().collect::<Vec<_>>()[..] {
             ["ok", sum] => Ok(u64::from_str_radix(sum, 16)?),
@@ -225,11 +231,13 @@ impl<'a> Guest<'a> {
 
 /// Looks whether nothing is left of a domain: no domain of this name or number, no nodes in xenstore, no device model.
 pub(crate) fn ensure_gone(host: &Host, name: &str, id: u32) -> Result<()> {
+    // The brackets keep the pattern from being found in this very command.
     let left = host.sh(&format!(
         "xl domid {name} 2>/dev/null && echo domain {name}; \
          xenstore-exists /local/domain/{id} && echo node {id}; \
-         for kind in vif console vbd qdisk; do xenstore-exists /local/domain/0/backend/$kind/{id} && echo $kind; done; \
-         for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q -- '^/usr/libexec/xen-qemu.*-xen-domid {id} ' && echo $p; done; \
+         for kind in vif console vbd qdisk; do \
+           xenstore-exists /local/domain/0/backend/$kind/{id} && echo backend $kind {id}; done; \
+         pgrep -fl '[x]en-qemu-system-i386.* -xen-domid {id} '; \
          true"
     ))?;
     ensure!(left.stdout.is_empty(), "of domain {id} ({name}) is left: {}", left.stdout.trim().replace('\n', ", "));

@@ -6,6 +6,7 @@ use crate::logs::Logs;
 use crate::process::{Process, last_lines, wait_readable};
 use crate::qemu::{Card, Machine, command};
 use anyhow::{Context as _, Result, anyhow, bail};
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -33,7 +34,7 @@ pub(crate) struct HostConfig {
     /// Its cards, eth0 and eth1. The second is the link to the other host.
     pub(crate) cards: Vec<Card>,
     /// What QEMU is run with: `ip netns exec NAME`.
-    pub(crate) within: Vec<String>,
+    pub(crate) within: Vec<OsString>,
     /// A shell on this terminal.
     pub(crate) has_shell: bool,
 }
@@ -119,10 +120,16 @@ impl Host {
         Ok(SmallDisk { host: self, path })
     }
 
+    /// Gives dom0 a file, and says where it is there.
+    pub(crate) fn give(&self, name: &str, bytes: &[u8]) -> Result<String> {
+        fs::write(self.folder.join("host").join(name), bytes)?;
+        Ok(format!("/host/{name}"))
+    }
+
     /// Brings a file from dom0 to this machine.
     pub(crate) fn fetch(&self, path: &str) -> Result<PathBuf> {
         let name = path.rsplit('/').next().filter(|name| !name.is_empty()).context("a path without a name")?;
-        self.sh(&format!("cp {path} /host/{name} && sync"))?;
+        self.sh(&format!("dd if={path} of=/host/{name} bs=1M"))?;
         Ok(self.folder.join("host").join(name))
     }
 

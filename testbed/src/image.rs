@@ -44,9 +44,11 @@ const XEN_PROGRAMS: [&str; 9] = [
 ];
 const XENSTORE_TOOLS: [&str; 8] = ["chmod", "exists", "list", "ls", "read", "rm", "watch", "write"];
 /// Firmware and option ROMs of HVM guests.
-const FIRMWARE: [&str; 6] = [
+const FIRMWARE: [&str; 7] = [
     "/usr/lib/xen-4.17/boot/hvmloader",
     "/usr/share/seabios/bios-256k.bin",
+    // It wants a keyboard, though there is no screen.
+    "/usr/share/qemu/keymaps/en-us",
     "/usr/share/qemu/kvmvapic.bin",
     "/usr/share/qemu/linuxboot.bin",
     "/usr/share/qemu/linuxboot_dma.bin",

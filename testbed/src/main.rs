@@ -11,6 +11,7 @@ mod image;
 mod kernel;
 mod logs;
 mod modules;
+mod net;
 mod packages;
 mod process;
 mod programs;

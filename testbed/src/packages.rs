@@ -3,6 +3,7 @@
 use crate::elf::Elf;
 use crate::process::{Stopper, tied};
 use anyhow::{Context, Result, bail};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -133,7 +134,7 @@ impl Packages {
         Ok(Packages { root })
     }
 
-    /// Packages that are there already, wherever that is.
+    /// The folder with all of them.
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
@@ -179,11 +180,18 @@ impl Packages {
         Ok(())
     }
 
-    /// One of their programs, to be run on this machine, with their libraries and not with this machine's.
-    pub(crate) fn command(&self, program: &str) -> Result<Command> {
+    /// How one of their programs is run on this machine: with their libraries, and not with this machine's.
+    pub(crate) fn words(&self, program: &str) -> Result<Vec<OsString>> {
         let folders = LIBRARY_FOLDERS.map(|folder| self.root.join(folder).display().to_string());
-        let mut command = tied(self.library("ld-linux-x86-64.so.2")?);
-        command.arg("--library-path").arg(folders.join(":")).arg(self.path(program)?);
+        let loader = self.library("ld-linux-x86-64.so.2")?.into_os_string();
+        Ok(vec![loader, "--library-path".into(), folders.join(":").into(), self.path(program)?.into_os_string()])
+    }
+
+    /// One of their programs, to be run on this machine.
+    pub(crate) fn command(&self, program: &str) -> Result<Command> {
+        let words = self.words(program)?;
+        let mut command = tied(&words[0]);
+        command.args(&words[1..]);
         Ok(command)
     }
 }

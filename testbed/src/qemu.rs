@@ -4,6 +4,7 @@ use crate::image;
 use crate::process::tied;
 use anyhow::{Context, Result};
 use colo_testbed_inside::protocol::PORT_NAME;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -61,8 +62,8 @@ pub(crate) enum CardEnd {
     },
 }
 
-/// The arguments of a program, to be put before those of QEMU: `ip netns exec NAME`, or nothing.
-pub(crate) fn command(machine: &Machine<'_>, within: &[String]) -> Result<Command> {
+/// QEMU, after these words: `ip netns exec NAME`, or none.
+pub(crate) fn command(machine: &Machine<'_>, within: &[OsString]) -> Result<Command> {
     let mut words = within.to_vec();
     words.push("qemu-system-x86_64".into());
     let mut command = tied(&words[0]);

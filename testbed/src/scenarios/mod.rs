@@ -2,6 +2,7 @@
 
 mod boot;
 mod guests;
+mod two_hosts;
 mod xl_save_restore;
 
 use crate::context::Context;
@@ -23,4 +24,5 @@ pub(crate) struct Scenario {
 }
 
 /// All, in the order in which `all` runs them: what others build on comes first.
-pub(crate) const SCENARIOS: &[Scenario] = &[boot::SCENARIO, guests::SCENARIO, xl_save_restore::SCENARIO];
+pub(crate) const SCENARIOS: &[Scenario] =
+    &[boot::SCENARIO, guests::SCENARIO, xl_save_restore::SCENARIO, two_hosts::SCENARIO];

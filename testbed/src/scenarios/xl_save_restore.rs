@@ -4,7 +4,7 @@ use super::Scenario;
 use crate::context::Context;
 use crate::guest::GuestConfig;
 use crate::host::{Host, HostConfig};
-use crate::transfer::{cross, crossed, save_to_full_disk};
+use crate::transfer::{cross, save_to_full_disk};
 use anyhow::Result;
 use std::time::Duration;
 
@@ -21,8 +21,11 @@ fn run(context: &Context) -> Result<()> {
     let host = Host::boot(context, HostConfig::alone())?;
     for kind in context.guest_types() {
         context.say(&format!("a {} guest", kind.name()));
-        let config = GuestConfig::new(kind);
-        let crossing = crossed(context, &host, &config, saver, restorer)?;
+        let (guest, _) = host.guest(&GuestConfig::new(kind))?;
+        guest.check(0)?;
+        save_to_full_disk(&host, &guest, saver)?;
+        let crossing = cross(context, &host, &guest, saver, restorer)?;
+        guest.destroy()?;
         context.figure(&format!("{}: {} save", kind.name(), saver.name()), crossing.save);
         context.figure(&format!("{}: {} restore", kind.name(), restorer.name()), crossing.restore);
         context.figure_of(&format!("{}: image", kind.name()), crossing.image_bytes >> 20, "MiB");

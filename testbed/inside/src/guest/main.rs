@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const TICK: Duration = Duration::from_millis(200);
-/// How much is checked with each tick: all of it about every five seconds, at a few per cent of a slow machine's time.
-const CHECKED_PAGES: usize = (FIXED_PAGES + CHANGING_PAGES) / 24;
+/// How much is checked with each tick: all of it about every four seconds, for a tenth of a slow machine's time.
+const CHECKED_PAGES: usize = (FIXED_PAGES + CHANGING_PAGES) / 16;
 const ECHO_PORT: u16 = 7;
 const MEMORY_PORT: u16 = 9;
 
