@@ -1,6 +1,7 @@
 use super::{GuestType, XenDomain};
 use crate::domain::{Control as _, DirtyBitmap, DirtyLog, DomainError, MAX_BATCH_PAGES, Pages, RunState};
 use crate::ids::{PAGE_SIZE, Pfn};
+use crate::stream::PageType;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// How dirty pages are found.
@@ -11,9 +12,10 @@ pub(super) enum DirtyLogState {
         /// Room for its bitmap.
         words: Vec<u64>,
     },
-    /// By comparing every page with what it was: for PV guests on a hypervisor without shadow paging, which has no log for them.
+    /// By comparing every page with what was last captured of it: for PV guests on a hypervisor without shadow paging, which has no
+    /// log for them.
     Comparing {
-        /// Of each page: 0 where there is none.
+        /// Of each page as it was captured, or [`NOT_CAPTURED`].
         hashes: Vec<u128>,
     },
 }
@@ -43,35 +45,46 @@ impl XenDomain {
         }
     }
 
-    /// Adds to `into` every page whose content or type is not what it was.
-    fn compare(&mut self, hashes: &mut [u128], into: &mut DirtyBitmap) -> Result<(), DomainError> {
+    /// Adds to `into` every page that is not what was last captured.
+    fn compare(&mut self, hashes: &[u128], into: &mut DirtyBitmap) -> Result<(), DomainError> {
         let mut pages = DirtyBitmap::new(self.spec.pfn_limit);
         self.populated(&mut pages)?;
-        let mut seen = DirtyBitmap::new(self.spec.pfn_limit);
+        // A page that is gone has no content: it is not what it was either.
+        for (pfn, _) in hashes.iter().enumerate().filter(|(_, hash)| **hash != NOT_CAPTURED) {
+            pages.set(Pfn(pfn as u64));
+        }
         let mut pfns = pages.iter().peekable();
         let mut types = Vec::new();
         let mut data = vec![0; MAX_BATCH_PAGES * PAGE_SIZE];
         while pfns.peek().is_some() {
             let batch: Vec<Pfn> = pfns.by_ref().take(MAX_BATCH_PAGES).collect();
             self.capture_raw(&batch, &mut types, &mut data)?;
-            let mut rest = data.chunks(PAGE_SIZE);
-            for (&pfn, page_type) in batch.iter().zip(&types) {
-                let page = if page_type.has_data() { rest.next().unwrap_or_default() } else { &[] };
-                // Never 0, which stands for no page.
-                let hash = xxh3_128_with_seed(page, *page_type as u64) | 1;
-                seen.set(pfn);
-                if std::mem::replace(&mut hashes[pfn.0 as usize], hash) != hash {
+            for_each_hash(&batch, &types, &data, |pfn, hash| {
+                if hashes[pfn.0 as usize] != hash {
                     into.set(pfn);
                 }
-            }
-        }
-        for (pfn, hash) in
-            hashes.iter_mut().enumerate().filter(|(pfn, hash)| **hash != 0 && !seen.contains(Pfn(*pfn as u64)))
-        {
-            *hash = 0;
-            into.set(Pfn(pfn as u64));
+            });
         }
         Ok(())
+    }
+
+    /// Notes what has been captured, as it was in the guest, where it will be compared with what comes after.
+    pub(super) fn note_captured(&mut self, pfns: &[Pfn], types: &[PageType], data: &[u8]) {
+        if let DirtyLogState::Comparing { hashes } = &mut self.log {
+            for_each_hash(pfns, types, data, |pfn, hash| hashes[pfn.0 as usize] = hash);
+        }
+    }
+}
+
+/// The hash of no page.
+const NOT_CAPTURED: u128 = 0;
+
+/// Calls with the hash of each page: of its type, and of its content where it has any.
+fn for_each_hash(pfns: &[Pfn], types: &[PageType], data: &[u8], mut with: impl FnMut(Pfn, u128)) {
+    let mut rest = data.chunks_exact(PAGE_SIZE);
+    for (&pfn, &page_type) in pfns.iter().zip(types) {
+        let page = if page_type.has_data() { rest.next().unwrap_or_default() } else { &[] };
+        with(pfn, xxh3_128_with_seed(page, page_type as u64) | 1);
     }
 }
 
@@ -99,9 +112,7 @@ impl DirtyLog for XenDomain {
             "this hypervisor has no shadow paging: dirty pages of {} are found by comparing",
             self.spec.name
         );
-        let mut hashes = vec![0; self.spec.pfn_limit as usize];
-        self.compare(&mut hashes, &mut DirtyBitmap::new(self.spec.pfn_limit))?;
-        self.log = DirtyLogState::Comparing { hashes };
+        self.log = DirtyLogState::Comparing { hashes: vec![NOT_CAPTURED; self.spec.pfn_limit as usize] };
         Ok(())
     }
 
@@ -114,8 +125,8 @@ impl DirtyLog for XenDomain {
                 self.log = DirtyLogState::Hypervisor { words };
                 taken?;
             }
-            DirtyLogState::Comparing { mut hashes } => {
-                let compared = self.compare(&mut hashes, into);
+            DirtyLogState::Comparing { hashes } => {
+                let compared = self.compare(&hashes, into);
                 self.log = DirtyLogState::Comparing { hashes };
                 compared?;
             }

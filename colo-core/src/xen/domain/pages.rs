@@ -97,6 +97,7 @@ impl Pages for XenDomain {
 
     fn capture_pages(&mut self, pfns: &[Pfn], types: &mut Vec<PageType>, out: &mut [u8]) -> Result<usize, DomainError> {
         let pages = self.capture_raw(pfns, types, out)?;
+        self.note_captured(pfns, types, &out[..pages * PAGE_SIZE]);
         match self.guest_type {
             GuestType::Pv => self.normalise_pv(pfns, types, &mut out[..pages * PAGE_SIZE]),
             GuestType::Pvh | GuestType::Hvm => Ok(pages),
