@@ -37,6 +37,7 @@ pub mod gnttab;
 mod log;
 mod mapping;
 mod poll;
+pub mod suspend;
 pub mod xenstore;
 
 pub use control::{Control, DomainInfo, ShutdownReason};
@@ -45,6 +46,7 @@ pub use error::XenError;
 pub use evtchn::EventChannels;
 pub use foreign::{Access, ForeignMemory, Mapping};
 pub use gnttab::GrantTable;
+pub use suspend::Suspender;
 pub use xen_sys::{LoadError as XenOpenError, Version};
 pub use xenstore::XenStore;
 

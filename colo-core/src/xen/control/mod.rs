@@ -52,7 +52,7 @@ use xen_sys::ctrl;
 ///
 /// All methods take `&self`. For which of them a domain must be paused or suspended, their descriptions say.
 pub struct Control {
-    xen: &'static xen_sys::Xen,
+    pub(super) xen: &'static xen_sys::Xen,
     handle: NonNull<ctrl::xc_interface>,
     /// Frames in, types out.
     types: RefCell<KeptBuffer>,
@@ -157,7 +157,7 @@ impl Control {
         Ok(parameters.virt_start)
     }
 
-    fn handle(&self) -> *mut ctrl::xc_interface {
+    pub(super) fn handle(&self) -> *mut ctrl::xc_interface {
         self.handle.as_ptr()
     }
 
