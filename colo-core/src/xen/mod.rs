@@ -58,6 +58,7 @@ pub use error::XenError;
 pub use evtchn::EventChannels;
 pub use foreign::{Access, ForeignMemory, Mapping};
 pub use gnttab::GrantTable;
+pub use suspend::Suspender;
 pub use xen_sys::{LoadError as XenOpenError, Version};
 pub use xenstore::XenStore;
 

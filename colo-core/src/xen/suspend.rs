@@ -22,6 +22,7 @@
 
 use super::evtchn::{EventChannels, EventPort};
 use super::poll::wait_readable;
+use super::toolstack::GuestType;
 use super::{Control, ShutdownReason, Xen, XenError, XenStore};
 use crate::ids::DomId;
 use std::fmt;
@@ -29,9 +30,6 @@ use std::os::fd::AsFd;
 use std::os::raw::c_int;
 use std::time::{Duration, Instant};
 use xen_sys::ctrl;
-
-/// The emulated devices of a PVH domain: the local APIC, and no other.
-const XEN_X86_EMU_LAPIC: u32 = 1;
 
 /// How a guest was suspended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -180,13 +178,13 @@ impl Suspender {
     /// xenstored, too, so that the next suspension is an event again.
     ///
     /// # Errors
-    /// [`XenError`]; `EINVAL`: it is not suspended.
+    /// [`SuspendError`]; `EINVAL`: it is not suspended.
     ///
     /// ```no_run
     /// # use colo_core::{ids::DomId, xen::{Xen, suspend::{Suspender, Timeouts}}};
     /// # let mut suspender = Suspender::open(Xen::open()?, DomId(3))?;
-    /// let way = suspender.suspend(Timeouts::default())?;
-    /// suspender.resume(way)?;
+    /// suspender.suspend(Timeouts::default())?;
+    /// suspender.resume()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn resume(&mut self) -> Result<(), SuspendError> {
@@ -205,7 +203,7 @@ impl Suspender {
             let asleep = self.control.hvm_param(self.domid, ctrl::HVM_PARAM_ACPI_S_STATE)? != 0;
             let has_drivers = self.control.hvm_param(self.domid, ctrl::HVM_PARAM_CALLBACK_IRQ)? != 0;
             // A PVH guest has nothing but PV drivers.
-            let is_pvh = info.emulation_flags == XEN_X86_EMU_LAPIC;
+            let is_pvh = info.guest_type() == GuestType::Pvh;
             if asleep || !(has_drivers || is_pvh) {
                 return Ok(SuspendWay::Forced);
             }
