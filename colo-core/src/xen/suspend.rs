@@ -100,6 +100,8 @@ pub struct Suspender {
     request_path: String,
     store: XenStore,
     channel: Option<SuspendChannel>,
+    /// How the guest was suspended, if it was by this handle.
+    suspended_by: Option<SuspendWay>,
     control: Control,
 }
 
@@ -128,7 +130,7 @@ impl Suspender {
                 .inspect_err(|error| tracing::warn!(%error, "the suspend event channel cannot be used"))
                 .ok()
         });
-        Ok(Suspender { domid, request_path, store, channel, control })
+        Ok(Suspender { domid, request_path, store, channel, suspended_by: None, control })
     }
 
     /// Suspends the guest by its own way.
@@ -146,11 +148,13 @@ impl Suspender {
         if self.is_suspended()? {
             return Ok(SuspendWay::Already);
         }
-        match self.way()? {
+        let way = match self.way()? {
             SuspendWay::Channel => self.by_channel(timeouts),
             SuspendWay::Store => self.by_store(timeouts),
-            SuspendWay::Forced | SuspendWay::Already => self.force(timeouts.suspend),
-        }
+            SuspendWay::Forced | SuspendWay::Already => return self.force(timeouts.suspend),
+        }?;
+        self.suspended_by = Some(way);
+        Ok(way)
     }
 
     /// Makes the hypervisor suspend the guest, which knows nothing of it.
@@ -171,10 +175,12 @@ impl Suspender {
         }
         self.control.shutdown(self.domid, ShutdownReason::SUSPEND)?;
         self.wait_suspended(Instant::now() + timeout)?;
+        self.suspended_by = Some(SuspendWay::Forced);
         Ok(SuspendWay::Forced)
     }
 
-    /// Lets the suspended guest go on where it is: it learns that its suspension was cancelled, if it knows of it at all. Tells
+    /// Lets the suspended guest go on where it is: it learns that its suspension was cancelled, if it knows of it at all. A guest that
+    /// another suspended is taken to have been suspended as this handle would have done it. Tells
     /// xenstored, too, so that the next suspension is an event again.
     ///
     /// # Errors
@@ -188,7 +194,11 @@ impl Suspender {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn resume(&mut self) -> Result<(), SuspendError> {
-        match self.way()? {
+        let way = match self.suspended_by.take() {
+            Some(way) => way,
+            None => self.way()?,
+        };
+        match way {
             // To a guest that did not ask for it, "cancelled" would be a register changed under its feet.
             SuspendWay::Forced => self.control.resume_as_it_is(self.domid)?,
             SuspendWay::Channel | SuspendWay::Store | SuspendWay::Already => self.control.resume(self.domid, true)?,
