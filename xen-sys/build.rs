@@ -32,7 +32,8 @@ mod generate {
             .generate_comments(false)
             .rust_edition(bindgen::RustEdition::Edition2024)
             .rust_target(bindgen::RustTarget::stable(85, 0).map_err(|error| error.to_string())?)
-            .disable_header_comment();
+            .disable_header_comment()
+            .raw_line("// Made by regenerate.sh: do not edit.");
         for line in list.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let (verb, argument) = line.split_once(' ').ok_or_else(|| format!("no argument in \"{line}\""))?;
             builder = match verb {

@@ -4,6 +4,17 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Whether SIGINT or SIGTERM has come since, for work that looks up now and then.
+pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, flag.clone()).context("signals")?;
+    }
+    Ok(flag)
+}
 
 /// SIGINT and SIGTERM from here on, in the order in which they come.
 pub(crate) fn stop_signals() -> Result<Receiver<i32>> {

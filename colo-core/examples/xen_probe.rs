@@ -1,8 +1,8 @@
 //! Tries every handle of `colo_core::xen` on a real host: `xen_probe` lists domains, `xen_probe DOMID...` looks into them, suspends
 //! and resumes them. The guests go on as if nothing had been.
 
-use colo_core::ids::{DomId, Mfn, PAGE_SIZE};
-use colo_core::xen::control::MachToPhys;
+use colo_core::ids::{DomId, Mfn, PAGE_SIZE, Pfn};
+use colo_core::xen::control::{MachToPhys, MmuextOp};
 use colo_core::xen::evtchn::EventPort;
 use colo_core::xen::foreign::Resource;
 use colo_core::xen::suspend::{SuspendWay, Timeouts};
@@ -13,6 +13,7 @@ use colo_core::xen::{
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::{Duration, Instant};
+use xen_sys::ctrl::{arch_shared_info_x86_64, shared_info_x86_64};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
@@ -144,16 +145,15 @@ fn look_into(handles: &Handles, domid: DomId) -> Result {
             state(handles, &info)?;
         }
         timed("resume", || suspender.resume())?;
-        // It must have run before it can be asked again: wait until it has used some time.
-        let before = control.domain_info(domid)?.map_or(0, |info| info.cpu_time_ns);
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while control.domain_info(domid)?.map_or(0, |info| info.cpu_time_ns) < before + 20_000_000 {
-            assert!(Instant::now() < deadline, "it does not run");
-            std::thread::yield_now();
-        }
+        // It must have run before it can be asked again.
+        let_run(control, domid)?;
     }
     let way = timed("forced suspend", || suspender.force(Duration::from_secs(10)))?;
     assert_eq!(way, SuspendWay::Forced);
+    if info.hvm {
+        // Whoever was halted would sleep on: an interrupt, the vector of Linux's event channels.
+        handles.model.inject_msi(domid, 0xfee0_0000, 0xf3)?;
+    }
     timed("resume", || suspender.resume())?;
     // Paused, it cannot answer: the request is taken back.
     control.pause(domid)?;
@@ -169,13 +169,22 @@ fn look_into(handles: &Handles, domid: DomId) -> Result {
     Ok(())
 }
 
+/// Returns when the domain has run for 50 ms.
+fn let_run(control: &Control, domid: DomId) -> Result {
+    let used = || control.domain_info(domid).map(|info| info.map_or(0, |info| info.cpu_time_ns));
+    let (before, deadline) = (used()?, Instant::now() + Duration::from_secs(20));
+    while used()? < before + 50_000_000 {
+        if Instant::now() > deadline {
+            return Err("it does not run".into());
+        }
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
 fn memory(handles: &Handles, info: &DomainInfo) -> Result {
     let (control, domid) = (&handles.control, info.domid);
-    // PV domains know their pages by machine frames: those that the table says are theirs, which may be another's.
-    let frames: Vec<u64> = match info.hvm {
-        true => (0..control.nr_gpfns(domid)?).collect(),
-        false => (0..handles.table.len()).collect(),
-    };
+    let frames = frames(handles, info)?;
     let mut types = vec![0; frames.len()];
     timed("page types", || control.page_types(domid, &frames, &mut types))?;
     let mut summary = BTreeMap::new();
@@ -186,8 +195,8 @@ fn memory(handles: &Handles, info: &DomainInfo) -> Result {
     let present: Vec<u64> =
         frames.iter().zip(&types).filter(|(_, kind)| **kind >> 28 != 0xf).map(|(frame, _)| *frame).take(8192).collect();
     if !info.hvm {
-        let known = present.iter().filter(|frame| handles.table.get(**frame).is_some()).count();
-        println!("  {known} of {} in the machine-to-physical table", present.len());
+        let agree = frames.iter().zip(0..).filter(|(frame, pfn)| handles.table.get(**frame) == Some(Pfn(*pfn))).count();
+        println!("  {agree} of {} agree with the machine-to-physical table", frames.len());
     }
     let mapping = timed("map", || handles.memory.map_partial(domid, Access::Read, &present))?;
     let bad = (0..mapping.len()).filter(|page| mapping.page_error(*page).is_some()).count();
@@ -207,6 +216,7 @@ fn memory(handles: &Handles, info: &DomainInfo) -> Result {
         handles.memory.map(domid, Access::Read, &[1 << 40]).err().ok_or("mapped")?
     );
 
+    change_memory(handles, info)?;
     let grants = handles.memory.map_resource(domid, Resource::GrantTable, 0, 1, Access::Read)?;
     let mut entry = [0; 8];
     let mut used = Vec::new();
@@ -231,6 +241,69 @@ fn memory(handles: &Handles, info: &DomainInfo) -> Result {
     Ok(())
 }
 
+/// A page more, written, cleared and taken away again.
+fn change_memory(handles: &Handles, info: &DomainInfo) -> Result {
+    let (control, domid) = (&handles.control, info.domid);
+    let gfn = if info.hvm { 0xfe000 } else { control.nr_gpfns(domid)? + 10 };
+    let mut frames = [gfn];
+    control.populate_physmap_exact(domid, 0, 0, &mut frames)?;
+    println!("  gfn {gfn:#x} is frame {:#x} now", frames[0]);
+    let mut types = [u32::MAX];
+    control.page_types(domid, &frames, &mut types)?;
+    assert_eq!(types, [0]);
+    let mut mapping = handles.memory.map(domid, Access::ReadWrite, &frames)?;
+    mapping.write_page(0, &[7; PAGE_SIZE]);
+    mapping.write_bytes(0, 100, &[8, 9]);
+    let mut bytes = [0; 4];
+    mapping.read_bytes(0, 99, &mut bytes);
+    assert_eq!(bytes, [7, 8, 9, 7]);
+    control.clear_pages(domid, frames[0], 1)?;
+    mapping.read_bytes(0, 99, &mut bytes);
+    assert_eq!(bytes, [0; 4]);
+    mapping.write_page(0, &[7; PAGE_SIZE]);
+    mapping.zero_page(0);
+    mapping.read_bytes(0, 99, &mut bytes);
+    assert_eq!(bytes, [0; 4]);
+    drop(mapping);
+    assert_eq!(control.decrease_reservation(domid, 0, &frames)?, 1);
+    assert!(handles.memory.map(domid, Access::Read, &frames).is_err());
+    // Only as much as it may have.
+    let mut many: Vec<u64> = (0..1000).map(|index| gfn + index).collect();
+    let done = control.populate_physmap(domid, 0, 0, &mut many)?;
+    println!(
+        "  {done} of 1000 more pages; exactly: {}",
+        control.populate_physmap_exact(domid, 0, 0, &mut many[done..]).unwrap_err()
+    );
+    assert_eq!(control.decrease_reservation(domid, 0, &many[..done])?, done);
+    let port = control.evtchn_alloc_unbound(domid, DomId(0))?;
+    println!("  {port}: {:?}", control.evtchn_status(domid, port)?);
+    Ok(())
+}
+
+/// The frames of a domain's pages, in their order: guest frames for HVM and PVH; for PV the machine frames of the guest's own table, which
+/// its shared page leads to in three steps.
+fn frames(handles: &Handles, info: &DomainInfo) -> Result<Vec<u64>> {
+    let limit = handles.control.nr_gpfns(info.domid)?;
+    if info.hvm {
+        return Ok((0..limit).collect());
+    }
+    let words = |frames: &[u64]| -> Result<Vec<u64>> {
+        let mapping = handles.memory.map(info.domid, Access::Read, frames)?;
+        let mut bytes = vec![0; frames.len() * PAGE_SIZE];
+        mapping.read_pages(0, &mut bytes);
+        Ok(bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes"))).collect())
+    };
+    let arch = std::mem::offset_of!(shared_info_x86_64, arch);
+    let list = arch + std::mem::offset_of!(arch_shared_info_x86_64, pfn_to_mfn_frame_list_list);
+    let top = words(&[info.shared_info_frame.0])?[list / 8];
+    let middle = words(&[top])?;
+    let leaves = limit.div_ceil(512) as usize;
+    let list = words(&middle[..leaves.div_ceil(512)])?;
+    let mut frames = words(&list[..leaves])?;
+    frames.truncate(limit as usize);
+    Ok(frames)
+}
+
 fn log_dirty(handles: &Handles, info: &DomainInfo) -> Result {
     let (control, domid) = (&handles.control, info.domid);
     if let Err(error) = timed("enable log-dirty", || control.enable_log_dirty(domid)) {
@@ -241,7 +314,7 @@ fn log_dirty(handles: &Handles, info: &DomainInfo) -> Result {
     let pages = control.nr_gpfns(domid)?;
     let mut words = vec![0; pages.div_ceil(64) as usize];
     for _ in 0..3 {
-        std::thread::sleep(Duration::from_millis(200));
+        let_run(control, domid)?;
         let peeked = control.peek_log_dirty(domid, pages, &mut words)?;
         let set: u32 = words.iter().map(|word| word.count_ones()).sum();
         let stats = timed("clean", || control.clean_log_dirty(domid, pages, &mut words, false))?;
@@ -294,16 +367,14 @@ fn state(handles: &Handles, info: &DomainInfo) -> Result {
             control.set_vcpu_context(domid, vcpu, Some(&context))?;
             println!("  the same again: {}", control.vcpu_context(domid, vcpu, width)? == context);
             control.set_vcpu_ext_context(domid, vcpu, &extended)?;
-            assert_eq!(control.vcpu_ext_context(domid, vcpu)?, extended);
+            // The hypervisor makes selectors those of a guest's privilege.
+            println!("  extended the same again: {}", control.vcpu_ext_context(domid, vcpu)? == extended);
             if !xsave.is_empty() {
                 control.set_vcpu_xsave(domid, vcpu, &xsave)?;
             }
             if !msrs.is_empty() {
                 control.set_vcpu_msrs(domid, vcpu, &msrs)?;
             }
-            // CR3 is a pinned table of level 4 (64 bits): unpin and pin it, and say again which page it is.
-            let offset = 8 * (context.len() == 5168) as usize; // the place of ctrlreg[3] differs; found by looking for a known frame
-            let _ = offset;
         }
         let shared = handles.memory.map(domid, Access::Read, &[info.shared_info_frame.0])?;
         println!("  shared info mapped, {} page", shared.len());
@@ -311,7 +382,7 @@ fn state(handles: &Handles, info: &DomainInfo) -> Result {
             "  width {width}; again: {:?}",
             control.set_guest_width(domid, width).map_err(|error| error.to_string())
         );
-        page_tables(handles, domid)?;
+        page_tables(handles, info)?;
     }
     control.set_tsc_info(domid, tsc)?;
     println!("  tsc set: {:?}", control.tsc_info(domid)?);
@@ -319,10 +390,9 @@ fn state(handles: &Handles, info: &DomainInfo) -> Result {
 }
 
 /// Every pinned table of level 4 is unpinned and pinned again; every page's entry in the machine-to-physical table is set to what it is.
-fn page_tables(handles: &Handles, domid: DomId) -> Result {
-    use colo_core::xen::control::MmuextOp;
-    let control = &handles.control;
-    let frames: Vec<u64> = (0..handles.table.len()).collect();
+fn page_tables(handles: &Handles, info: &DomainInfo) -> Result {
+    let (control, domid) = (&handles.control, info.domid);
+    let frames = frames(handles, info)?;
     let mut types = vec![0; frames.len()];
     control.page_types(domid, &frames, &mut types)?;
     let pinned: Vec<u64> =

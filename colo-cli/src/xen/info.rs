@@ -1,22 +1,21 @@
 //! `colo info`.
 
-use super::find;
 use super::list::{state, type_name};
+use super::{Found, find};
 use crate::args::InfoArgs;
 use crate::output::print_json;
 use anyhow::Result;
 use colo_core::ids::PAGE_SIZE;
+use colo_core::xen::Xen;
 use colo_core::xen::control::DomainInfo;
 use colo_core::xen::toolstack::DomainUuid;
-use colo_core::xen::{Control, Xen, XenStore};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 pub(crate) fn run(args: &InfoArgs, as_json: bool) -> Result<ExitCode> {
     let xen = Xen::open()?;
-    let (info, name) = find(xen, &args.domain)?;
-    let facts = facts(xen, &info, &name)?;
+    let facts = facts(&find(xen, &args.domain)?)?;
     if as_json {
         print_json(&Value::Object(facts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()));
         return Ok(ExitCode::SUCCESS);
@@ -31,9 +30,8 @@ pub(crate) fn run(args: &InfoArgs, as_json: bool) -> Result<ExitCode> {
 }
 
 /// In the order in which a person asks.
-fn facts(xen: Xen, info: &DomainInfo, name: &str) -> Result<Vec<(&'static str, Value)>> {
-    let control = Control::open(xen)?;
-    let store = XenStore::open(xen)?;
+fn facts(found: &Found) -> Result<Vec<(&'static str, Value)>> {
+    let Found { control, store, info, name } = found;
     let (major, minor) = control.version()?;
     let gfns = control.nr_gpfns(info.domid)?;
     let mib = |pages: u64| (pages * PAGE_SIZE as u64) >> 20;
@@ -53,21 +51,14 @@ fn facts(xen: Xen, info: &DomainInfo, name: &str) -> Result<Vec<(&'static str, V
         ("memory_limit_mib", json!(mib(info.max_pages))),
         ("pages", json!(info.total_pages)),
         ("frame_numbers", json!(gfns)),
-        ("dirty_pages_by", json!(dirty_pages_by(&control, info)?)),
+        ("dirty_pages_by", json!(dirty_pages_by(info))),
         ("network_cards", json!(devices("vif")?)),
         ("disks", json!(devices("vbd")?)),
         ("xen_version", json!(format!("{major}.{minor}"))),
     ])
 }
 
-/// How the domain's dirty pages will be found.
-fn dirty_pages_by(control: &Control, info: &DomainInfo) -> Result<&'static str> {
-    if info.hvm {
-        return Ok("log-dirty");
-    }
-    // Without a log to look at this fails either way; how, tells whether there could be one.
-    match control.peek_log_dirty(info.domid, 64, &mut [0]) {
-        Err(error) if error.is_unsupported() => Ok("comparing (this hypervisor has no shadow paging)"),
-        _ => Ok("log-dirty"),
-    }
+/// How the domain's dirty pages will be found. Whether a hypervisor has a log for PV domains it says only when it is switched on.
+fn dirty_pages_by(info: &DomainInfo) -> &'static str {
+    if info.hvm { "log-dirty" } else { "log-dirty where the hypervisor has shadow paging, else comparing" }
 }

@@ -17,8 +17,16 @@ use colo_core::xen::{Control, Xen, XenStore};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 
+/// A domain, and the handles by which it was found.
+struct Found {
+    control: Control,
+    store: XenStore,
+    info: DomainInfo,
+    name: String,
+}
+
 /// The domain that is meant by a name or a number.
-fn find(xen: Xen, domain: &str) -> Result<(DomainInfo, String)> {
+fn find(xen: Xen, domain: &str) -> Result<Found> {
     let control = Control::open(xen)?;
     let store = XenStore::open(xen)?;
     let number = domain.parse().ok().map(DomId);
@@ -29,7 +37,7 @@ fn find(xen: Xen, domain: &str) -> Result<(DomainInfo, String)> {
             if info.domid == DomId(0) {
                 bail!("{name} is this host's own domain");
             }
-            return Ok((info, name));
+            return Ok(Found { control, store, info, name });
         }
     }
     bail!("there is no domain {domain} (`colo list` shows those that there are)")

@@ -12,6 +12,7 @@ use serde_json::json;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 pub(crate) fn run(args: &RestoreArgs, json: bool) -> Result<ExitCode> {
@@ -24,13 +25,13 @@ pub(crate) fn run(args: &RestoreArgs, json: bool) -> Result<ExitCode> {
     }
     let xen = Xen::open()?;
     let xl = Xl::find()?;
-    let stop = signals::stop_signals()?;
+    let stop = signals::stop_flag()?;
     let options = RestoreImageOptions { paused: args.paused, name: args.name.clone(), helper: None };
     let bar = progress_bar(json);
     bar.set_length(found.len());
     let restored = restore_image(xen, &xl, source, &options, &mut |bytes| {
         bar.set_position(bytes);
-        if stop.is_empty() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        if stop.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish_and_clear();
     let restored = restored.with_context(|| path.to_string())?;

@@ -1,6 +1,6 @@
 //! `colo save`.
 
-use super::{find, progress_bar};
+use super::{Found, find, progress_bar};
 use crate::args::SaveArgs;
 use crate::output::print_json;
 use crate::signals;
@@ -16,21 +16,23 @@ use colo_core::xen::toolstack::Xl;
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     let begun = Instant::now();
+    let limit = Duration::from_secs(args.suspend_timeout);
+    // Before there is a second thread, and while there is little to copy.
+    let mut guard = Guard::start(|domid| let_go(DomId(domid), limit)).context("a process to watch over this one")?;
+    let stop = signals::stop_flag()?;
     let xen = Xen::open()?;
-    let (info, name) = find(xen, &args.domain)?;
-    let (domid, limit) = (info.domid, Duration::from_secs(args.suspend_timeout));
+    let Found { control, store, info, name } = find(xen, &args.domain)?;
+    let domid = info.domid;
     // What ends the domain must be there before anything is done to it.
     let xl = Xl::find()?;
     let mut image = ImageFile::create(&args.file).with_context(|| args.file.display().to_string())?;
-    // Before there is a second thread.
-    let guard = Guard::start(|| let_go(xen, domid, limit)).context("a process to watch over this one")?;
-    let stop = signals::stop_signals()?;
-
-    let mut domain = XenDomain::open(xen, domid, limit)?;
+    let mut domain = XenDomain::with_handles(xen, control, store, &info, limit)?;
+    guard.watch(domid.0).context("the process that watches over this one")?;
     let config = domain.config(&xl)?.to_json();
     let options = SaveImageOptions { live: args.live, leave_running: args.leave_running };
     let bar = progress_bar(json);
@@ -38,7 +40,7 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
         bar.set_message(format!("round {}", copy.round + 1));
         bar.set_length(copy.round_pages * PAGE_SIZE as u64);
         bar.set_position(copy.sent_pages * PAGE_SIZE as u64);
-        if stop.is_empty() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        if stop.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish_and_clear();
     let saved = saved.with_context(|| format!("{name} is not saved, and runs on"))?;
@@ -71,11 +73,13 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
 }
 
 /// The saver was killed: its domain shall run.
-fn let_go(xen: Xen, domid: DomId, limit: Duration) {
-    if let Ok(mut domain) = XenDomain::open(xen, domid, limit) {
-        let _ = domain.disable_dirty_log();
-        if domain.run_state() == RunState::Suspended {
-            let _ = domain.resume();
-        }
+fn let_go(domid: DomId, limit: Duration) {
+    let Ok(mut domain) = Xen::open().map_err(drop).and_then(|xen| XenDomain::open(xen, domid, limit).map_err(drop))
+    else {
+        return;
+    };
+    let _ = domain.disable_dirty_log();
+    if domain.run_state() == RunState::Suspended {
+        let _ = domain.resume();
     }
 }

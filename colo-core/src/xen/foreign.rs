@@ -29,6 +29,10 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 use xen_sys::foreignmemory as c;
 
+/// The highest frame that a page table's entry has room for (52 bits of address). Of a higher one the kernel would map another frame,
+/// with no error; there is no machine that has this one.
+const MAX_FRAME: u64 = (1 << 40) - 1;
+
 /// Which of a domain's resources is mapped by [`ForeignMemory::map_resource`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -112,6 +116,13 @@ impl ForeignMemory {
         if frames.is_empty() {
             return Err(XenError::invalid(call, domid, "no frames".into()));
         }
+        let clamped: Vec<u64>;
+        let frames = if frames.iter().any(|frame| *frame > MAX_FRAME) {
+            clamped = frames.iter().map(|frame| (*frame).min(MAX_FRAME)).collect();
+            &clamped
+        } else {
+            frames
+        };
         let (pointer, protection) = (self.handle.pointer.as_ptr(), access.protection());
         // SAFETY: the handle is open, and the arrays have as many elements as told.
         let memory = unsafe {

@@ -6,7 +6,8 @@
 //! ```
 //! use colo_core::xen::guard::Guard;
 //!
-//! let guard = Guard::start(|| { /* resume the domain */ })?;
+//! let mut guard = Guard::start(|domid| { /* resume that domain */ })?;
+//! guard.watch(3);
 //! // ... the work that must not stay half done ...
 //! guard.dismiss();
 //! # Ok::<(), std::io::Error>(())
@@ -19,19 +20,21 @@ use std::os::unix::net::UnixStream;
 /// While it lives, the guard watches over this process. Dropping it counts as having died.
 #[must_use]
 pub struct Guard {
-    /// The guard reads the other end: a byte means that all is well, its end without one that this process has gone.
+    /// The guard reads the other end: what to watch over, and that all is well; or its end, as this process has gone.
     alive: Option<UnixStream>,
     child: libc::pid_t,
 }
 
 impl Guard {
-    /// Starts a guard that calls `on_death` when this process ends, in whatever way, without having dismissed it. It runs
-    /// in a process of its own with a copy of this one's memory and without its other threads: it must take no lock that
-    /// another thread may hold, so start the guard before there are other threads.
+    /// Starts a guard that calls `on_death` with what it was last told to [watch](Guard::watch), if anything, when this process
+    /// ends, in whatever way, without having dismissed it.
+    ///
+    /// It runs in a process of its own with a copy of this one's memory and without its other threads: it must take no lock that
+    /// another thread may hold. Start it early: before there are other threads, and before there is much to copy.
     ///
     /// # Errors
     /// When there can be no more processes.
-    pub fn start(on_death: impl FnOnce()) -> io::Result<Guard> {
+    pub fn start(on_death: impl FnOnce(u32)) -> io::Result<Guard> {
         let (watched, alive) = UnixStream::pair()?;
         // SAFETY: the child runs on the same code and a copy of the same memory, and only this thread; it never returns from
         // `watch`, so nothing of the caller's is run or dropped twice.
@@ -45,11 +48,22 @@ impl Guard {
         }
     }
 
+    /// From here on `what` (a domain's number, say) must not be left as it is.
+    ///
+    /// # Errors
+    /// When the guard has been killed: nobody watches.
+    pub fn watch(&mut self, what: u32) -> io::Result<()> {
+        match &mut self.alive {
+            Some(alive) => alive.write_all(&what.to_le_bytes()),
+            None => Ok(()),
+        }
+    }
+
     /// All is well: the guard ends.
     pub fn dismiss(mut self) {
         if let Some(mut alive) = self.alive.take() {
             // A guard that has been killed needs no word.
-            let _ = alive.write_all(&[1]);
+            let _ = alive.write_all(&DISMISSED.to_le_bytes());
         }
     }
 }
@@ -65,14 +79,20 @@ impl Drop for Guard {
     }
 }
 
+/// What no domain has for its number.
+const DISMISSED: u32 = u32::MAX;
+
 /// What the guard does for a living.
-fn watch(mut watched: UnixStream, on_death: impl FnOnce()) -> ! {
+fn watch(mut watched: UnixStream, on_death: impl FnOnce(u32)) -> ! {
     // What ends the other process from a terminal must not end this one: it has a session of its own.
     let _ = rustix::process::setsid();
-    let mut word = [0];
-    if !matches!(watched.read(&mut word), Ok(1)) {
+    let (mut watches, mut word) = (DISMISSED, [0; 4]);
+    while watched.read_exact(&mut word).is_ok() {
+        watches = u32::from_le_bytes(word);
+    }
+    if watches != DISMISSED {
         // A panic would unwind into the copy of the caller.
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(on_death));
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| on_death(watches)));
     }
     // SAFETY: ends this process at once; nothing of the copied one shall run at its exit.
     unsafe { libc::_exit(0) }
@@ -88,18 +108,24 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_that_is_dismissed_does_nothing_and_one_that_is_not_acts() {
-        for (name, dismissed) in [("dismissed", true), ("dropped", false)] {
+    fn a_guard_acts_unless_it_is_dismissed_or_has_nothing_to_watch() {
+        for (name, watches, dismissed) in [("dismissed", true, true), ("dropped", true, false), ("idle", false, false)]
+        {
             let path = trace(name);
-            let guard = Guard::start(|| drop(std::fs::write(&path, "acted"))).unwrap();
+            let mut guard = Guard::start(|what| drop(std::fs::write(&path, what.to_string()))).unwrap();
+            if watches {
+                guard.watch(6).unwrap();
+                guard.watch(7).unwrap();
+            }
             // Either way the guard has ended on return.
             if dismissed {
                 guard.dismiss();
             } else {
                 drop(guard);
             }
-            assert_eq!(path.exists(), !dismissed, "{name}");
+            let acted = std::fs::read_to_string(&path).ok();
             let _ = std::fs::remove_file(&path);
+            assert_eq!(acted.as_deref(), (watches && !dismissed).then_some("7"), "{name}");
         }
     }
 
@@ -111,8 +137,9 @@ mod tests {
         let process = unsafe { libc::fork() };
         if process == 0 {
             drop(told);
-            let guard = Guard::start(|| drop(std::fs::write(&path, "acted")));
-            let _ = tell.write_all(&[u8::from(guard.is_ok())]);
+            let mut guard = Guard::start(|_| drop(std::fs::write(&path, "acted")));
+            let watched = guard.as_mut().is_ok_and(|guard| guard.watch(1).is_ok());
+            let _ = tell.write_all(&[u8::from(watched)]);
             loop {
                 std::hint::black_box(&guard);
                 std::thread::park();

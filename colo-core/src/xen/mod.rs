@@ -89,6 +89,25 @@ impl Xen {
     }
 }
 
+/// No handle is shared by threads: this must not compile.
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<colo_core::xen::Control>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<colo_core::xen::ForeignMemory>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<colo_core::xen::XenStore>();
+/// ```
+#[cfg(doctest)]
+pub struct NotShared;
+
 /// Whether this machine runs on Xen, as dom0 or as a guest. Loads nothing.
 ///
 /// ```

@@ -51,3 +51,16 @@ fn without_a_hypervisor_no_handle_opens() {
     let error = XenStore::open(xen).err().expect("there is no xenstored");
     assert_eq!(error.call, "xs_open");
 }
+
+#[test]
+fn handles_may_move_to_another_thread() {
+    fn may_move<T: Send>() {}
+    may_move::<Control>();
+    may_move::<ForeignMemory>();
+    may_move::<EventChannels>();
+    may_move::<GrantTable>();
+    may_move::<DeviceModel>();
+    may_move::<XenStore>();
+    may_move::<Suspender>();
+    may_move::<Mapping>();
+}

@@ -56,8 +56,8 @@ impl Control {
     /// then be missing from a later call.
     ///
     /// # Errors
-    /// `ESRCH`: no such domain. `EINVAL`: the log is off. `InvalidData`: the domain has fewer pages than asked for (the log has been
-    /// cleaned all the same).
+    /// `ESRCH`: no such domain. `EINVAL`: the log was never on; one that was turned off answers with nothing of use. `InvalidData`: the
+    /// domain has fewer pages than asked for (the log has been cleaned all the same).
     ///
     /// # Panics
     /// When `words` does not hold exactly the words that `pages` bits take.

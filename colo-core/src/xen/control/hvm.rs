@@ -32,9 +32,9 @@ impl Control {
             return Err(XenError::bad_answer(call, domid, format!("{size} bytes")));
         }
         into.resize(size, 0);
+        let library = &self.xen.ctrl;
         // SAFETY: the handle is open, and the buffer has `size` bytes, which fit a u32.
-        let used =
-            unsafe { self.xen.ctrl.xc_domain_hvm_getcontext(self.handle(), domid.0, into.as_mut_ptr(), size as u32) };
+        let used = unsafe { library.xc_domain_hvm_getcontext(self.handle(), domid.0, into.as_mut_ptr(), size as u32) };
         // What it tells beforehand is what it may take at most.
         into.truncate(check(call, domid, used)? as usize);
         Ok(())

@@ -147,9 +147,9 @@ impl Control {
     fn info_list(&self, first: DomId, limit: usize) -> Result<Vec<DomainInfo>, XenError> {
         let call = "xc_domain_getinfolist";
         let mut infos: Vec<ctrl::xc_domaininfo_t> = Vec::with_capacity(limit);
+        let library = &self.xen.ctrl;
         // SAFETY: the handle is open, and there is room for `limit` structures, which is at most 256.
-        let count =
-            unsafe { self.xen.ctrl.xc_domain_getinfolist(self.handle(), first.0, limit as u32, infos.as_mut_ptr()) };
+        let count = unsafe { library.xc_domain_getinfolist(self.handle(), first.0, limit as u32, infos.as_mut_ptr()) };
         let count = check(call, first, count)? as usize;
         if count > limit {
             return Err(XenError::bad_answer(call, first, format!("{count} domains for {limit}")));

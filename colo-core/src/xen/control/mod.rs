@@ -45,7 +45,7 @@ use page_tables::Hypercalls;
 use std::cell::{OnceCell, RefCell};
 use std::ffi::CStr;
 use std::os::raw::c_int;
-use std::ptr::NonNull;
+use std::ptr::{NonNull, null_mut};
 use xen_sys::ctrl;
 
 /// A handle of `libxenctrl`. It may move between threads, but is not shared by them: what it keeps between calls is not locked.
@@ -106,9 +106,9 @@ impl Control {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn version(&self) -> Result<(u32, u32), XenError> {
+        let library = &self.xen.ctrl;
         // SAFETY: the handle is open; this query takes no argument.
-        let version =
-            unsafe { self.xen.ctrl.xc_version(self.handle(), ctrl::XENVER_version as c_int, std::ptr::null_mut()) };
+        let version = unsafe { library.xc_version(self.handle(), ctrl::XENVER_version as c_int, null_mut()) };
         // Never negative after this.
         let version = check("xc_version", None, version)? as u32;
         Ok((version >> 16, version & 0xffff))

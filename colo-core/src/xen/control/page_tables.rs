@@ -138,9 +138,10 @@ impl Control {
         let extent_start = ctrl::__guest_handle_xen_pfn_t { p: buffer.as_ptr() };
         let mut list = ctrl::xen_machphys_mfn_list { max_extents: 1, extent_start, nr_extents: 0 };
         let command = ctrl::XENMEM_machphys_compat_mfn_list;
+        let library = &self.xen.ctrl;
+        let (argument, size) = ((&raw mut list).cast(), size_of_val(&list));
         // SAFETY: the handle is open, the structure is this command's, and the buffer has room for one frame.
-        let result =
-            unsafe { self.xen.ctrl.xc_memory_op(self.handle(), command, (&raw mut list).cast(), size_of_val(&list)) };
+        let result = unsafe { library.xc_memory_op(self.handle(), command, argument, size) };
         match (result, list.nr_extents) {
             // SAFETY: the hypervisor has written it, and is done.
             (0, 1) => Ok(Mfn(unsafe { buffer.read() })),

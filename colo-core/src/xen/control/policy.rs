@@ -48,7 +48,8 @@ impl Control {
         Ok(info)
     }
 
-    /// Sets the domain's time stamp counter (`xc_domain_set_tsc_info`). The domain must not run.
+    /// Sets the domain's time stamp counter (`xc_domain_set_tsc_info`). The domain must not run. The hypervisor counts one incarnation more
+    /// than it is given.
     ///
     /// # Errors
     /// `ESRCH`: no such domain. `EINVAL`: no such mode.
@@ -62,9 +63,9 @@ impl Control {
     /// ```
     pub fn set_tsc_info(&self, domid: DomId, info: TscInfo) -> Result<(), XenError> {
         let TscInfo { mode, khz, nsec, incarnation } = info;
+        let library = &self.xen.ctrl;
         // SAFETY: the handle is open.
-        let result =
-            unsafe { self.xen.ctrl.xc_domain_set_tsc_info(self.handle(), domid.0, mode, nsec, khz, incarnation) };
+        let result = unsafe { library.xc_domain_set_tsc_info(self.handle(), domid.0, mode, nsec, khz, incarnation) };
         check("xc_domain_set_tsc_info", domid, result).map(drop)
     }
 

@@ -181,7 +181,8 @@ impl Control {
         Ok(bytes)
     }
 
-    /// Sets what [`Control::vcpu_ext_context`] gives, for this vCPU whatever the bytes say (`XEN_DOMCTL_set_ext_vcpucontext`).
+    /// Sets what [`Control::vcpu_ext_context`] gives, for this vCPU whatever the bytes say (`XEN_DOMCTL_set_ext_vcpucontext`). The
+    /// hypervisor changes selectors to a guest's privilege: what it gives afterwards may differ in that.
     ///
     /// # Errors
     /// `ESRCH`: no such domain or vCPU. `EINVAL`: the hypervisor does not take them. `InvalidInput`: fewer bytes than 8, or more than

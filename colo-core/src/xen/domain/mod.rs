@@ -94,7 +94,23 @@ impl XenDomain {
     /// # Errors
     /// When there is no such domain, or Xen refuses.
     pub fn open(xen: Xen, domid: DomId, suspend_limit: Duration) -> Result<XenDomain, DomainError> {
-        Self::with(xen, domid, suspend_limit, None)
+        let control = Control::open(xen)?;
+        let info = control.domain_info(domid)?.ok_or_else(|| DomainError::NotRunning(domid.0.to_string()))?;
+        Self::with_handles(xen, control, XenStore::open(xen)?, &info, suspend_limit)
+    }
+
+    /// As [`XenDomain::open`], with handles that are open already.
+    ///
+    /// # Errors
+    /// When Xen refuses.
+    pub fn with_handles(
+        xen: Xen,
+        control: Control,
+        store: XenStore,
+        info: &DomainInfo,
+        suspend_limit: Duration,
+    ) -> Result<XenDomain, DomainError> {
+        Self::with(xen, control, store, info, suspend_limit, None)
     }
 
     /// Opens a domain that the toolstack has just made, to put a guest into it.
@@ -102,18 +118,20 @@ impl XenDomain {
     /// # Errors
     /// As for [`XenDomain::open`].
     pub fn receive(xen: Xen, domid: DomId, incoming: Incoming) -> Result<XenDomain, DomainError> {
-        Self::with(xen, domid, Duration::ZERO, Some(incoming))
+        let control = Control::open(xen)?;
+        let info = control.domain_info(domid)?.ok_or_else(|| DomainError::NotRunning(domid.0.to_string()))?;
+        Self::with(xen, control, XenStore::open(xen)?, &info, Duration::ZERO, Some(incoming))
     }
 
     fn with(
         xen: Xen,
-        domid: DomId,
+        control: Control,
+        store: XenStore,
+        info: &DomainInfo,
         suspend_limit: Duration,
         incoming: Option<Incoming>,
     ) -> Result<XenDomain, DomainError> {
-        let control = Control::open(xen)?;
-        let store = XenStore::open(xen)?;
-        let info = control.domain_info(domid)?.ok_or_else(|| DomainError::NotRunning(domid.0.to_string()))?;
+        let domid = info.domid;
         let name = store.read(&format!("/local/domain/{}/name", domid.0))?.unwrap_or_default();
         let guest_type = info.guest_type();
         // A domain in the making has no memory yet by which to know its end.

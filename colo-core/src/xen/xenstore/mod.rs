@@ -197,9 +197,9 @@ impl XenStore {
     pub fn permissions(&self, path: &str) -> Result<Option<Vec<Permission>>, XenError> {
         let call = "xs_get_permissions";
         let (name, mut count) = (c_path(call, path)?, 0);
+        let (library, name) = (&self.xen.store, name.as_c_str());
         // SAFETY: the handle is open, the path is a C string, and the number is ours.
-        let array =
-            unsafe { self.xen.store.xs_get_permissions(self.handle(), XBT_NULL, name.as_ptr(), &raw mut count) };
+        let array = unsafe { library.xs_get_permissions(self.handle(), XBT_NULL, name.as_ptr(), &raw mut count) };
         let Some(array) = self.answer(call, path, array.cast())? else { return Ok(None) };
         // SAFETY: the array that was just received has so many elements, and lives until `array` is dropped.
         let raw = unsafe { std::slice::from_raw_parts(array.0.as_ptr().cast::<c::xs_permissions>(), count as usize) };
