@@ -30,10 +30,16 @@ pub(crate) struct Options {
     /// A folder with `colo`, `dom0-agent` and `guest-init`, instead of building them
     #[arg(long, value_name = "FOLDER")]
     pub(crate) programs: Option<PathBuf>,
+    /// End a scenario after so many seconds, instead of after what is usual for it
+    #[arg(long = "limit", value_name = "SECONDS")]
+    pub(crate) limit_s: Option<u64>,
     /// Keep what the run leaves behind (logs, consoles, the folder shared with dom0), though it succeeds
     #[arg(long)]
     pub(crate) keep: bool,
 }
+
+/// How folders of sockets are called.
+const SOCKETS: &str = "colo-testbed-run-";
 
 /// A run of one scenario.
 pub(crate) struct Context {
@@ -71,7 +77,10 @@ impl Context {
         let images = cache.join("images");
         image::make(&images, &packages, &programs.join(programs::GUEST_INIT), stopper)?;
         let runs = cache.join("runs");
-        remove_ended(&runs)?;
+        fs::create_dir_all(&runs)?;
+        // So the last failure can be looked at until the next run.
+        remove_ended(&runs, "")?;
+        remove_ended(&std::env::temp_dir(), SOCKETS)?;
         let run_folder = runs.join(format!("{scenario}-{}", std::process::id()));
         let own_images = run_folder.join("images");
         fs::create_dir_all(&own_images)?;
@@ -81,7 +90,7 @@ impl Context {
         for program in [programs::COLO, programs::AGENT] {
             fs::copy(programs.join(program), own_images.join(program)).with_context(|| program.to_owned())?;
         }
-        let sockets = std::env::temp_dir().join(format!("colo-testbed-{}-{scenario}", std::process::id()));
+        let sockets = std::env::temp_dir().join(format!("{SOCKETS}{scenario}-{}", std::process::id()));
         fs::create_dir(&sockets).with_context(|| sockets.display().to_string())?;
         Ok(Context {
             options: options.clone(),
@@ -134,6 +143,11 @@ impl Context {
         eprintln!("testbed: {:6.1} s  {what}", self.begun.elapsed().as_secs_f64());
     }
 
+    /// How long the run has gone on.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
     /// Prints a figure.
     pub(crate) fn figure(&self, name: &str, value: Duration) {
         println!("{name:<48} {:8.2} s", value.as_secs_f64());
@@ -144,10 +158,9 @@ impl Context {
         println!("{name:<48} {value:8} {unit}");
     }
 
-    /// The scenario has succeeded.
+    /// The run has succeeded.
     pub(crate) fn set_good(&mut self) {
         self.is_good = true;
-        self.figure("in all", self.begun.elapsed());
     }
 }
 
@@ -164,15 +177,16 @@ impl Drop for Context {
     }
 }
 
-/// Removes what runs have left behind whose process is gone. So the last failure can be looked at until the next run.
-fn remove_ended(runs: &Path) -> Result<()> {
-    fs::create_dir_all(runs)?;
-    for run in fs::read_dir(runs)? {
-        let run = run?;
-        let name = run.file_name();
-        let pid = name.to_str().and_then(|name| name.rsplit_once('-')).map(|(_, pid)| pid);
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            fs::remove_dir_all(run.path())?;
+/// Removes what runs have left behind whose process is gone.
+fn remove_ended(folder: &Path, prefix: &str) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_str().and_then(|name| name.strip_prefix(prefix)?.rsplit_once('-'));
+        let pid: Option<u32> = name.and_then(|(_, pid)| pid.parse().ok());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            // It may belong to another user, or be gone by now.
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
     Ok(())

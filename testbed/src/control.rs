@@ -141,9 +141,9 @@ impl Running<'_> {
         self.control.ask(&Request::Signal { id: self.id, signal })
     }
 
-    /// Waits until it has written this to its standard error.
+    /// Waits until it has written this, to its standard output or error.
     pub(crate) fn wait_said(&mut self, text: &str) -> Result<()> {
-        while !String::from_utf8_lossy(&self.stderr).contains(text) {
+        while ![&self.stdout, &self.stderr].into_iter().any(|said| String::from_utf8_lossy(said).contains(text)) {
             if let Some((outcome, _)) = self.step()? {
                 bail!("{}: {outcome:?} before it said {text:?}", self.command);
             }

@@ -68,6 +68,12 @@ impl GuestConfig {
         GuestConfig { kind, name: kind.name().into(), number, dirty_pages: 20, words, lines }
     }
 
+    /// The same guest, deaf to its host's requests: asked to suspend, it just runs on. Its kernel does not set up what hears them.
+    pub(crate) fn deaf(mut self) -> GuestConfig {
+        self.words.push_str("initcall_blacklist=xen_setup_shutdown_event ");
+        self
+    }
+
     /// The configuration, as `xl create` reads it.
     fn text(&self) -> String {
         let GuestConfig { kind, name, number, dirty_pages, words, .. } = self;
@@ -114,9 +120,11 @@ impl Host {
         let kernels = [VMLINUX, VMLINUZ, GUEST].map(|file| format!("/images/{file}")).join(" ");
         self.sh(&format!("[ -d {KERNELS} ] || (mkdir {KERNELS} && cp {kernels} {KERNELS})"))?;
         let file = self.give(&format!("{}.cfg", config.name), config.text().as_bytes())?;
+        let guest = Guest::found(self, &config.name, config.number);
+        // There may have been another one of this name.
+        self.logs().forget(&guest.console);
         let begun = std::time::Instant::now();
         let created = self.sh(&format!("xl create {file}"))?;
-        let guest = Guest::found(self, &config.name, config.number);
         guest.wait(BOOT_LIMIT, "it did not become ready", |console| console.is_ready().then_some(()))?;
         guest.wait_counted(1)?;
         Ok((guest, GuestTimes { created: created.elapsed, ready: begun.elapsed() }))
@@ -251,14 +259,20 @@ mod tests {
     #[test]
     fn what_xl_reads() {
         let mut config = GuestConfig::new(GuestType::Pvh);
-        config.lines = "vcpus = 2\n".into();
+        config.lines = "nestedhvm = 0\n".into();
         let text = config.text();
         assert!(text.starts_with("name = 'pvh'\ntype = 'pvh'\nmemory = 128\n"));
         assert!(text.contains("\nkernel = '/tmp/kernels/vmlinux'\n"));
         assert!(text.contains("\ncmdline = 'console=hvc0 quiet u.name=pvh u.ip=10.9.0.12/24 u.dirty=20'\n"));
         assert!(text.contains("\nvif = ['mac=00:16:3e:00:00:0c,bridge=xenbr0,type=vif']\n"));
         assert!(text.contains("\ntsc_mode = 'native'\n"));
-        assert!(text.ends_with("\nvcpus = 2\n"));
+        assert!(text.ends_with("\nnestedhvm = 0\n"));
+    }
+
+    #[test]
+    fn a_deaf_guest() {
+        let text = GuestConfig::new(GuestType::Pv).deaf().text();
+        assert!(text.contains(" u.dirty=20 initcall_blacklist=xen_setup_shutdown_event'\n"));
     }
 
     #[test]

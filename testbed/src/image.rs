@@ -140,10 +140,9 @@ pub(crate) fn make(folder: &Path, packages: &Packages, guest_init: &Path, stoppe
 /// A text that is another one if the images would be others: this program makes them, out of the packages and the guests' init.
 fn key(packages: &Packages, guest_init: &[u8]) -> Result<String> {
     let program = fs::metadata(std::env::current_exe()?)?;
-    let packages = fs::metadata(packages.root())?;
     let mut hasher = DefaultHasher::new();
     guest_init.hash(&mut hasher);
-    Ok(format!("{:?} {} {:?} {:x}", program.modified()?, program.len(), packages.modified()?, hasher.finish()))
+    Ok(format!("{:?} {} {:?} {:x}", program.modified()?, program.len(), packages.unpacked()?, hasher.finish()))
 }
 
 fn dom0_tree(packages: &Packages) -> Result<Tree> {

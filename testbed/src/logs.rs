@@ -41,6 +41,11 @@ impl Logs {
         Ok(())
     }
 
+    /// What speaks in this log from now on is another guest.
+    pub(crate) fn forget(&self, name: &str) {
+        self.state.lock().expect("no thread panics with the lock").consoles.remove(name);
+    }
+
     /// Nothing is added from now on.
     pub(crate) fn close(&self) {
         self.state.lock().expect("no thread panics with the lock").is_closed = true;
@@ -101,6 +106,9 @@ mod tests {
         assert_eq!(late.unwrap_err().to_string(), "not seen within 0 s; guest-g.log ends with\nTICK g 1\nTICK g 2");
         logs.add("guest-g.log", b"SUM g BAD\n").unwrap();
         assert!(logs.wait("guest-g.log", long, |_| Some(())).unwrap_err().to_string().contains("memory wrong"));
+        logs.forget("guest-g.log");
+        logs.add("guest-g.log", b"TICK g 1\n").unwrap();
+        assert_eq!(logs.wait("guest-g.log", long, Console::tick).unwrap(), 1);
         logs.close();
         assert_eq!(logs.wait("x.log", long, |_| None::<()>).unwrap_err().to_string(), "the host is gone");
         assert!(logs.add("../x.log", b"").is_err());

@@ -20,11 +20,11 @@ mod scenarios;
 mod transfer;
 mod verify;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use context::{Context, Options};
 use host::{Host, HostConfig};
-use process::Stopper;
+use process::{Reason, Stopper};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use scenarios::{SCENARIOS, Scenario};
 use std::process::ExitCode;
@@ -32,7 +32,7 @@ use std::time::Duration;
 
 /// Boots real Xen hosts in QEMU and tries colo on them
 #[derive(Parser)]
-#[command(name = "testbed/run")]
+#[command(bin_name = "testbed/run")]
 struct Cli {
     /// Scenarios by their names; or `list`, which shows them; or `all`; or `shell`, which is one host with a shell in its dom0 on
     /// this terminal
@@ -86,47 +86,43 @@ fn run_all(scenarios: &[&Scenario], options: &Options) -> Result<()> {
     let mut failed = Vec::new();
     for scenario in scenarios {
         println!("== {}", scenario.name);
-        if let Err(error) = run(scenario, options) {
+        let stopper = Stopper::default();
+        if let Err(error) = run(scenario, options, &stopper) {
             eprintln!("testbed: {}: {error:#}", scenario.name);
             failed.push(scenario.name);
-            if error.is::<Interrupted>() {
-                break;
-            }
+        }
+        if matches!(stopper.reason(), Some(Reason::Signal(_))) {
+            bail!("interrupted");
         }
     }
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
 }
 
-/// Somebody wants an end.
-#[derive(Debug)]
-struct Interrupted(String);
-
-impl std::fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-fn run(scenario: &Scenario, options: &Options) -> Result<()> {
+fn run(scenario: &Scenario, options: &Options, stopper: &Stopper) -> Result<()> {
     if scenario.needs_root && !rustix::process::geteuid().is_root() {
         bail!("two hosts need a network between them, which only root can make");
     }
-    within(scenario.name, options, Some(scenario.limit), |context| (scenario.run)(context))
+    let limit = options.limit_s.map_or(scenario.limit, Duration::from_secs);
+    within(scenario.name, options, stopper, Some(limit), |context| {
+        (scenario.run)(context)?;
+        context.figure("in all", context.elapsed());
+        Ok(())
+    })
 }
 
 /// Prepares a run, and bounds it.
 fn within(
     name: &str,
     options: &Options,
+    stopper: &Stopper,
     limit: Option<Duration>,
     run: impl FnOnce(&Context) -> Result<()>,
 ) -> Result<()> {
-    let stopper = Stopper::default();
     let attempt = || {
         // Downloads and builds have limits of their own.
         let watchdog = stopper.watch(None)?;
-        let mut context = Context::prepare(name, options, &stopper)?;
+        let mut context = Context::prepare(name, options, stopper)?;
         drop(watchdog);
         let _watchdog = stopper.watch(limit)?;
         run(&context)?;
@@ -134,15 +130,18 @@ fn within(
         Ok(())
     };
     let result = attempt();
-    match (stopper.reason(), result) {
-        (Some(reason), Err(error)) => Err(anyhow!("{error:#}").context(Interrupted(reason))),
-        (_, result) => result,
+    match stopper.reason() {
+        // What fails then is but what was stopped.
+        Some(reason @ Reason::Signal(_)) => bail!("{reason}"),
+        Some(reason) => result.context(reason),
+        None => result,
     }
 }
 
 fn shell(command: Option<&str>, options: &Options) -> Result<()> {
+    let stopper = Stopper::default();
     if let Some(command) = command {
-        return within("shell", options, None, |context| {
+        return within("shell", options, &stopper, None, |context| {
             let host = Host::boot(context, HostConfig::alone())?;
             let done = host.try_sh(command, SHELL_LIMIT)?;
             print!("{}", done.stdout);
@@ -154,7 +153,7 @@ fn shell(command: Option<&str>, options: &Options) -> Result<()> {
     }
     let terminal = tcgetattr(std::io::stdin()).context("a shell needs a terminal; see --command")?;
     let _restored = RestoredTerminal(terminal);
-    within("shell", options, None, |context| {
+    within("shell", options, &stopper, None, |context| {
         let config = HostConfig { has_shell: true, ..HostConfig::alone() };
         let mut host = Host::boot(context, config)?;
         host.wait_end(SHELL_LIMIT)

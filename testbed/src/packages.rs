@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Xen itself, dom0's programs, and what of it runs on this machine (xz, Python for Xen's own verifier of streams).
 const PROGRAMS: [&str; 15] = [
@@ -102,6 +102,8 @@ const LIBRARY_FOLDERS: [&str; 3] =
 /// The packages, unpacked.
 pub(crate) struct Packages {
     root: PathBuf,
+    /// The list of them, written when all were unpacked.
+    stamp: PathBuf,
 }
 
 impl Packages {
@@ -112,7 +114,7 @@ impl Packages {
         let stamp = cache.join("sysroot.packages");
         let wanted = [&PROGRAMS[..], &LIBRARIES[..], &[KERNEL]].concat().join("\n");
         if fs::read_to_string(&stamp).is_ok_and(|there| there == wanted) {
-            return Ok(Packages { root });
+            return Ok(Packages { root, stamp });
         }
         eprintln!("testbed: fetching Debian's packages ...");
         let _ = fs::remove_file(&stamp);
@@ -130,13 +132,18 @@ impl Packages {
             stopper.run(unpack, "dpkg", UNPACK_LIMIT)?;
         }
         fs::remove_dir_all(&debs)?;
-        fs::write(stamp, wanted)?;
-        Ok(Packages { root })
+        fs::write(&stamp, wanted)?;
+        Ok(Packages { root, stamp })
     }
 
     /// The folder with all of them.
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// When they were unpacked.
+    pub(crate) fn unpacked(&self) -> Result<SystemTime> {
+        Ok(fs::metadata(&self.stamp)?.modified()?)
     }
 
     /// What lies under this path, with all links followed within the packages.
@@ -243,7 +250,7 @@ mod tests {
         link("libx.so.1.2", "usr/lib/x86_64-linux-gnu/libx.so.1");
         link("/usr/lib/x86_64-linux-gnu/libx.so.1", "usr/libx.so");
         link("circle", "usr/circle");
-        let packages = Packages { root: root.clone() };
+        let packages = Packages { root: root.clone(), stamp: root.join("stamp") };
         assert_eq!(packages.read("/usr/libx.so").unwrap(), b"x");
         assert!(packages.library("libx.so.1").unwrap().ends_with("libx.so.1.2"));
         assert!(packages.library("liby.so.1").unwrap_err().to_string().contains("liby.so.1"));

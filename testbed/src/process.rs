@@ -9,6 +9,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::ffi::OsStr;
+use std::fmt;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,9 +22,27 @@ pub(crate) struct Stopper(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    reason: Option<String>,
+    reason: Option<Reason>,
     /// Processes, by handles and not by numbers: a number may belong to another process by now.
     running: Vec<(u32, OwnedFd)>,
+}
+
+/// Why everything was stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reason {
+    /// Somebody wanted it, by this signal.
+    Signal(i32),
+    /// It took longer than this.
+    Late(Duration),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Signal(signal) => write!(f, "interrupted by signal {signal}"),
+            Reason::Late(limit) => write!(f, "not done after {} s", limit.as_secs()),
+        }
+    }
 }
 
 /// While it lives, a [`Stopper`] listens to signals and looks at the clock.
@@ -48,8 +67,8 @@ impl Stopper {
         std::thread::spawn(move || {
             let late = limit.map_or_else(never, after);
             select! {
-                recv(received) -> signal => stopper.stop(&format!("interrupted by signal {}", signal.unwrap_or(0))),
-                recv(late) -> _ => stopper.stop(&format!("not done after {} s", limit.unwrap_or_default().as_secs())),
+                recv(received) -> signal => stopper.stop(Reason::Signal(signal.unwrap_or(SIGTERM))),
+                recv(late) -> _ => stopper.stop(Reason::Late(limit.unwrap_or_default())),
                 recv(dropped) -> _ => (),
             }
             handle.close();
@@ -58,24 +77,24 @@ impl Stopper {
     }
 
     /// Kills all processes. None can be started afterwards.
-    pub(crate) fn stop(&self, reason: &str) {
+    pub(crate) fn stop(&self, reason: Reason) {
         let mut state = self.0.lock().expect("no thread panics with the lock");
-        state.reason.get_or_insert_with(|| reason.to_owned());
+        state.reason.get_or_insert(reason);
         for (_, process) in &state.running {
             let _ = pidfd_send_signal(process, Signal::KILL);
         }
     }
 
     /// Why it stopped, if it has.
-    pub(crate) fn reason(&self) -> Option<String> {
-        self.0.lock().expect("no thread panics with the lock").reason.clone()
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        self.0.lock().expect("no thread panics with the lock").reason
     }
 
     /// Starts a process, which must be a [`tied`] one.
     pub(crate) fn start(&self, mut command: Command, name: &str) -> Result<Process> {
         // The lock is held until the process is known: a stop in between would miss it.
         let mut state = self.0.lock().expect("no thread panics with the lock");
-        if let Some(reason) = &state.reason {
+        if let Some(reason) = state.reason {
             bail!("{name} is not started: {reason}");
         }
         let child = command.spawn().with_context(|| format!("{name} cannot be started"))?;
@@ -213,12 +232,12 @@ mod tests {
         let stopper = Stopper::default();
         let mut process = stopper.start(shell("sleep 100"), "it").unwrap();
         assert!(process.wait(Duration::ZERO).unwrap().is_none());
-        stopper.stop("enough");
-        stopper.stop("again");
+        stopper.stop(Reason::Signal(2));
+        stopper.stop(Reason::Signal(15));
         assert!(!process.wait(SOON).unwrap().expect("it was killed").success());
-        assert_eq!(stopper.reason().as_deref(), Some("enough"));
+        assert_eq!(stopper.reason(), Some(Reason::Signal(2)));
         let error = stopper.start(shell("true"), "more").err().unwrap();
-        assert_eq!(error.to_string(), "more is not started: enough");
+        assert_eq!(error.to_string(), "more is not started: interrupted by signal 2");
     }
 
     #[test]
@@ -227,7 +246,7 @@ mod tests {
         let mut process = stopper.start(shell("sleep 100"), "it").unwrap();
         let _watchdog = stopper.watch(Some(Duration::ZERO)).unwrap();
         assert!(process.wait(SOON).unwrap().is_some());
-        assert_eq!(stopper.reason().as_deref(), Some("not done after 0 s"));
+        assert_eq!(stopper.reason().unwrap().to_string(), "not done after 0 s");
     }
 
     #[test]

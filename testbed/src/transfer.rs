@@ -5,7 +5,11 @@ use crate::guest::{Guest, ensure_gone};
 use crate::host::{COMMAND_LIMIT, Host};
 use crate::verify::verify_stream;
 use anyhow::{Context as _, Result, ensure};
+use colo_testbed_inside::protocol::Outcome;
 use std::time::Duration;
+
+/// SIGKILL.
+const KILL: u8 = 9;
 
 /// What saves and restores guests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -89,5 +93,28 @@ pub(crate) fn save_to_full_disk(host: &Host, guest: &Guest<'_>, saver: Tool) -> 
     if saver == Tool::Colo {
         host.sh(&format!("[ ! -e {file} ]")).with_context(|| format!("{what}: a file is left"))?;
     }
+    Ok(())
+}
+
+/// A save that is killed while it waits for the guest to suspend leaves the guest running. The guest must be a deaf one: so there is
+/// time to kill it.
+pub(crate) fn save_killed(host: &Host, guest: &Guest<'_>, saver: Tool) -> Result<()> {
+    let what = format!("{}, killed while it saves {}", saver.name(), guest.name());
+    let before = guest.counter()?;
+    let request = format!("/local/domain/{}/control/shutdown", guest.domain_id()?);
+    let file = format!("/tmp/{}.image", guest.name());
+    // A watch is heard of when it is set, and then at each change.
+    let mut watch = host.spawn(&format!("xenstore-watch -n 2 {request}"), COMMAND_LIMIT)?;
+    watch.wait_said(&request)?;
+    let save = host.spawn(&saver.save(guest.name(), &file), COMMAND_LIMIT)?;
+    watch.wait().with_context(|| format!("{what}: the guest is not asked to suspend"))?;
+    save.signal(KILL)?;
+    let done = save.wait()?;
+    ensure!(done.outcome == Outcome::Signal(KILL), "{what}: {done:?}");
+    guest.check(before).with_context(|| what.clone())?;
+    if saver == Tool::Colo {
+        host.sh(&format!("[ ! -e {file} ]")).with_context(|| format!("{what}: a file is left"))?;
+    }
+    host.sh(&format!("rm -f {file}"))?;
     Ok(())
 }

@@ -2,9 +2,9 @@
 
 use super::Scenario;
 use crate::context::Context;
-use crate::guest::GuestConfig;
+use crate::guest::{GuestConfig, GuestType};
 use crate::host::{Host, HostConfig};
-use crate::transfer::{cross, save_to_full_disk};
+use crate::transfer::{cross, save_killed, save_to_full_disk};
 use anyhow::Result;
 use std::time::Duration;
 
@@ -26,6 +26,12 @@ fn run(context: &Context) -> Result<()> {
         save_to_full_disk(&host, &guest, saver)?;
         let crossing = cross(context, &host, &guest, saver, restorer)?;
         guest.destroy()?;
+        // An HVM guest takes half a minute to boot, and would tell no more than a PVH guest.
+        if kind != GuestType::Hvm {
+            let (deaf, _) = host.guest(&GuestConfig::new(kind).deaf())?;
+            save_killed(&host, &deaf, saver)?;
+            deaf.destroy()?;
+        }
         context.figure(&format!("{}: {} save", kind.name(), saver.name()), crossing.save);
         context.figure(&format!("{}: {} restore", kind.name(), restorer.name()), crossing.restore);
         context.figure_of(&format!("{}: image", kind.name()), crossing.image_bytes >> 20, "MiB");
