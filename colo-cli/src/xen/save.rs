@@ -50,9 +50,6 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     }
     // From here on the image is what counts.
     guard.dismiss();
-    if !args.leave_running {
-        xl.destroy(domid).with_context(|| format!("{name} is saved, but is still here, suspended"))?;
-    }
     let took = begun.elapsed();
     if json {
         print_json(&json!({
@@ -67,9 +64,13 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
         let megabytes = saved.image_bytes as f64 / 1e6;
         eprintln!("colo: saved {name}: {megabytes:.1} MB in {:.2} s{pause}", took.as_secs_f64());
     }
-    // The process ends: its mappings go all at once, which is cheaper than one by one.
-    std::mem::forget(domain);
-    Ok(ExitCode::SUCCESS)
+    if args.leave_running {
+        // The process ends: its mappings go all at once, which is cheaper than one by one.
+        std::mem::forget(domain);
+        return Ok(ExitCode::SUCCESS);
+    }
+    // What comes next replaces this process, and its exit code is this one's.
+    Err(xl.become_destroy(domid)).with_context(|| format!("{name} is saved, but is still here, suspended"))
 }
 
 /// The saver was killed: its domain shall run.

@@ -68,7 +68,9 @@ pub fn restore_image_with(
             return Err(error);
         }
     };
-    toolstack.finish(&tail)?;
+    let mut domain = Some(domain);
+    toolstack.finish(&tail, || domain = None)?;
+    let domain = domain.ok_or(RestoreImageError::NoDomain)?;
     Ok(Restored { domid, name: begin.name, domain })
 }
 
