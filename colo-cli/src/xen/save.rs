@@ -12,7 +12,7 @@ use colo_core::xen::Xen;
 use colo_core::xen::domain::XenDomain;
 use colo_core::xen::guard::Guard;
 use colo_core::xen::image::{SaveImageOptions, save_image};
-use colo_core::xen::toolstack::Xl;
+use colo_core::xen::toolstack::{Libxl, Xl};
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
@@ -28,8 +28,9 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     let xen = Xen::open()?;
     let Found { control, store, info, name } = find(xen, &args.domain)?;
     let domid = info.domid;
-    // What ends the domain must be there before anything is done to it.
     let xl = Xl::find()?;
+    // What ends the domain must be there before anything is done to it.
+    let libxl = if args.leave_running { None } else { Some(Libxl::open(xen)?) };
     let mut image = ImageFile::create(&args.file).with_context(|| args.file.display().to_string())?;
     let mut domain = XenDomain::with_handles(xen, control, store, &info, limit)?;
     guard.watch(domid.0).context("the process that watches over this one")?;
@@ -50,6 +51,9 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     }
     // From here on the image is what counts.
     guard.dismiss();
+    if let Some(libxl) = libxl {
+        libxl.destroy(domid).with_context(|| format!("{name} is saved, but is still here, suspended"))?;
+    }
     let took = begun.elapsed();
     if json {
         print_json(&json!({
@@ -64,13 +68,9 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
         let megabytes = saved.image_bytes as f64 / 1e6;
         eprintln!("colo: saved {name}: {megabytes:.1} MB in {:.2} s{pause}", took.as_secs_f64());
     }
-    if args.leave_running {
-        // The process ends: its mappings go all at once, which is cheaper than one by one.
-        std::mem::forget(domain);
-        return Ok(ExitCode::SUCCESS);
-    }
-    // What comes next replaces this process, and its exit code is this one's.
-    Err(xl.become_destroy(domid)).with_context(|| format!("{name} is saved, but is still here, suspended"))
+    // The process ends: its mappings go all at once, which is cheaper than one by one.
+    std::mem::forget(domain);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The saver was killed: its domain shall run.

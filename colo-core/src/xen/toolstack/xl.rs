@@ -10,7 +10,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -139,13 +138,6 @@ impl Xl {
     /// [`XlError`].
     pub fn destroy(&self, domain: DomId) -> Result<(), XlError> {
         self.run(["destroy", &domain.0.to_string()], Self::COMMAND_LIMIT).map(drop)
-    }
-
-    /// Becomes `xl destroy`: for a process whose last act this is. All that it has mapped of the domain is given up by that, so that the
-    /// domain's memory is free when this ends, and at the least cost. Returns only when it could not.
-    pub fn become_destroy(&self, domain: DomId) -> XlError {
-        let domid = domain.0.to_string();
-        XlError::NotStarted { command: format!("xl destroy {domid}"), source: self.command(["destroy", &domid]).exec() }
     }
 
     /// The stored configuration of a domain as libxl gives it out, brought up to date: `xl list -l`.
