@@ -5,7 +5,7 @@ use crate::args::SaveArgs;
 use crate::output::print_json;
 use crate::signals;
 use anyhow::{Context, Result};
-use colo_core::domain::{Control, DirtyLog, RunState};
+use colo_core::domain::Control;
 use colo_core::ids::{DomId, PAGE_SIZE};
 use colo_core::save::ImageFile;
 use colo_core::xen::Xen;
@@ -16,6 +16,7 @@ use colo_core::xen::toolstack::{Libxl, Xl};
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,8 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     let begun = Instant::now();
     let limit = Duration::from_secs(args.suspend_timeout);
     // Before there is a second thread, and while there is little to copy.
-    let mut guard = Guard::start(|domid| let_go(DomId(domid), limit)).context("a process to watch over this one")?;
+    let guard = Guard::start(|word| let_go(word, args.live, limit)).context("a process to watch over this one")?;
+    let guard = Arc::new(guard);
     let stop = signals::stop_flag()?;
     let xen = Xen::open()?;
     let Found { control, store, info, name } = find(xen, &args.domain)?;
@@ -34,6 +36,11 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     let mut image = ImageFile::create(&args.file).with_context(|| args.file.display().to_string())?;
     let mut domain = XenDomain::with_handles(xen, control, store, &info, limit)?;
     guard.watch(domid.0).context("the process that watches over this one")?;
+    let told = guard.clone();
+    domain.on_suspend(move |begins| {
+        // Without a guard the save is as good as with one, unless it is killed.
+        let _ = told.watch(if begins { domid.0 | SUSPENDING } else { domid.0 });
+    });
     let config = domain.config(&xl)?.to_json();
     let options = SaveImageOptions { live: args.live, leave_running: args.leave_running };
     let bar = progress_bar(json);
@@ -73,14 +80,14 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The saver was killed: its domain shall run.
-fn let_go(domid: DomId, limit: Duration) {
-    let Ok(mut domain) = Xen::open().map_err(drop).and_then(|xen| XenDomain::open(xen, domid, limit).map_err(drop))
-    else {
-        return;
-    };
-    let _ = domain.disable_dirty_log();
-    if domain.run_state() == RunState::Suspended {
-        let _ = domain.resume();
+/// What the guard is told, beside the domain's number, when the guest is about to be suspended.
+const SUSPENDING: u32 = 1 << 31;
+
+/// The saver was killed, or has failed: its domain shall run.
+fn let_go(word: u32, live: bool, limit: Duration) {
+    let (domid, is_asked) = (DomId(word & !SUSPENDING), word & SUSPENDING != 0);
+    // Nobody is left to be told.
+    if let Ok(xen) = Xen::open() {
+        let _ = XenDomain::open(xen, domid, limit).and_then(|mut domain| domain.let_go(live, is_asked));
     }
 }

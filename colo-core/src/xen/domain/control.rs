@@ -1,11 +1,37 @@
 use super::XenDomain;
 use crate::domain::{Control, DomainError, DomainSpec, RunState};
 use crate::xen::ShutdownReason;
-use crate::xen::suspend::{Suspender, Timeouts};
+use crate::xen::suspend::{SuspendError, Suspender, Timeouts};
 use crate::xen::toolstack::Xl;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a guest takes, at most, from hearing that it shall suspend itself until it has.
+const HEARD_LIMIT: Duration = Duration::from_secs(10);
 
 impl XenDomain {
+    /// Lets the guest run that another was about to save, and does not save any more: with `is_logged`, it had the guest's writes
+    /// logged; with `is_asked`, it had perhaps asked the guest to suspend itself.
+    ///
+    /// # Errors
+    /// When Xen refuses. Whatever can be done is done.
+    pub fn let_go(&mut self, is_logged: bool, is_asked: bool) -> Result<(), DomainError> {
+        let unlogged = if is_logged { self.disable_left_log() } else { Ok(()) };
+        if is_asked {
+            let limit = HEARD_LIMIT.min(self.suspend_limit);
+            self.suspender()?.take_back_of_another(limit)?;
+        }
+        if self.run_state() == RunState::Suspended {
+            self.resume()?;
+        }
+        unlogged
+    }
+
+    fn tell_suspend(&mut self, begins: bool) {
+        if let Some(hook) = &mut self.suspend_hook {
+            hook(begins);
+        }
+    }
+
     fn suspender(&mut self) -> Result<&mut Suspender, DomainError> {
         match &mut self.suspender {
             Some(suspender) => Ok(suspender),
@@ -44,7 +70,12 @@ impl Control for XenDomain {
         }
         let pages = self.info()?.total_pages;
         let timeouts = Timeouts { acknowledge: self.suspend_limit, suspend: self.suspend_limit };
-        let way = self.suspender()?.suspend(timeouts)?;
+        self.tell_suspend(true);
+        let suspended = self.suspender()?.suspend(timeouts);
+        if let Err(SuspendError::NotAcknowledged(_)) = suspended {
+            self.tell_suspend(false);
+        }
+        let way = suspended?;
         tracing::debug!("{} is suspended: {way}", self.spec.name);
         self.suspended_at = Some(Instant::now());
         self.stop_device_model()?;
@@ -64,6 +95,7 @@ impl Control for XenDomain {
         }
         self.start_device_model()?;
         self.suspender()?.resume()?;
+        self.tell_suspend(false);
         self.last_pause = self.suspended_at.take().map(|since| since.elapsed());
         Ok(())
     }

@@ -45,6 +45,18 @@ impl XenDomain {
         }
     }
 
+    /// Switches off the log that another has left on, who is gone.
+    pub(super) fn disable_left_log(&mut self) -> Result<(), DomainError> {
+        let by_device_model = self.set_device_model_log(false);
+        if let Err(error) = self.control.disable_log_dirty(self.domid) {
+            // Where there is none, none was left on.
+            if !error.is_unsupported() {
+                return Err(error.into());
+            }
+        }
+        by_device_model
+    }
+
     /// Adds to `into` every page that is not what was last captured.
     fn compare(&mut self, hashes: &[u128], into: &mut DirtyBitmap) -> Result<(), DomainError> {
         let mut pages = DirtyBitmap::new(self.spec.pfn_limit);

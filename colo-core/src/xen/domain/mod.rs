@@ -82,11 +82,16 @@ pub struct XenDomain {
     suspender: Option<Suspender>,
     /// How long the guest has to suspend itself.
     suspend_limit: Duration,
+    /// Who is told that the guest is about to be suspended (true), and that it runs again (false).
+    suspend_hook: Option<SuspendHook>,
     suspended_at: Option<Instant>,
     last_pause: Option<Duration>,
     emulator: Option<EmulatorState>,
     incoming: Option<Incoming>,
 }
+
+/// See [`XenDomain::on_suspend`].
+type SuspendHook = Box<dyn FnMut(bool) + Send>;
 
 impl XenDomain {
     /// Opens a domain that runs. `suspend_limit` is how long the guest may take to suspend itself when it is asked.
@@ -165,6 +170,7 @@ impl XenDomain {
             log: DirtyLogState::Off,
             suspender: None,
             suspend_limit,
+            suspend_hook: None,
             suspended_at: None,
             last_pause: None,
             emulator: None,
@@ -195,6 +201,11 @@ impl XenDomain {
         let device_model_cpus = self.with_device_model(QmpClient::query_cpus)?;
         let live = LiveState { uuid: self.uuid, device_model_cpus, scheduler: None };
         DomainConfig::current(self.domid, &live, &self.store, xl, Instant::now() + CONFIG_LIMIT)
+    }
+
+    /// From here on `hook` is told when the guest is about to be suspended (true), and when it has been resumed (false).
+    pub fn on_suspend(&mut self, hook: impl FnMut(bool) + Send + 'static) {
+        self.suspend_hook = Some(Box::new(hook));
     }
 
     /// How long the guest stood still, the last time that it was suspended and resumed.
