@@ -314,7 +314,8 @@ impl Target {
             let _ = std::fs::remove_file(format!("{LIBXL_FOLDER}/qemu-resume.{domid}"));
         }
         for domain in ours {
-            tracing::warn!(domid = domain.domid.0, "destroying the domain that a failed restore has left");
+            // Of no interest to who only wants to know why it has failed.
+            tracing::info!(domid = domain.domid.0, "destroying the domain that a failed restore has left");
             let domid = domain.domid.0;
             xl.destroy(domain.domid).map_err(|error| RestoreToolstackError::LeftBehind { domid, error })?;
         }
