@@ -220,16 +220,24 @@ impl XlRestore {
     /// # Errors
     /// [`RestoreToolstackError`]; no domain is left then.
     pub fn finish(mut self, tail: &[u8]) -> Result<DomId, RestoreToolstackError> {
-        match self.finish_inner(tail) {
-            Ok(()) => {
-                self.channel = None;
-                Ok(self.request.domid)
-            }
+        match self.complete(tail) {
+            Ok(domid) => Ok(domid),
             Err(error) => {
                 self.clean_up(Errno::IO)?;
                 Err(error)
             }
         }
+    }
+
+    /// As [`XlRestore::finish`] for who still has the domain's memory mapped: after an error the caller gives that up, and then
+    /// [aborts](XlRestore::abort).
+    ///
+    /// # Errors
+    /// [`RestoreToolstackError`]; the domain may be there still.
+    pub(crate) fn complete(&mut self, tail: &[u8]) -> Result<DomId, RestoreToolstackError> {
+        self.finish_inner(tail)?;
+        self.channel = None;
+        Ok(self.request.domid)
     }
 
     fn finish_inner(&mut self, tail: &[u8]) -> Result<(), RestoreToolstackError> {
