@@ -26,7 +26,12 @@ pub(super) enum Frames {
     /// Not read yet.
     Unknown,
     /// As a guest that is saved has them itself.
-    Saved { p2m: P2m, m2p: MachToPhys },
+    Saved {
+        p2m: P2m,
+        m2p: MachToPhys,
+        /// By which the tables of a 32-bit guest that hold the hypervisor's entries are known.
+        compat_m2p: Option<Mfn>,
+    },
     /// As a guest that is restored gets them.
     Restored(RestoredP2m),
 }
@@ -138,11 +143,15 @@ impl XenDomain {
         match &mut pv.frames {
             Frames::Unknown => {
                 let m2p = self.control.mach_to_phys(&self.foreign)?;
+                let compat_m2p = match pv.width {
+                    GuestWidth::Bits32Pae => Some(self.control.compat_machphys_frame()?),
+                    GuestWidth::Bits64 => None,
+                };
                 if let (Some(p2m), _) = read(&m2p, None).map_err(unreadable)? {
-                    pv.frames = Frames::Saved { p2m, m2p };
+                    pv.frames = Frames::Saved { p2m, m2p, compat_m2p };
                 }
             }
-            Frames::Saved { p2m, m2p } => {
+            Frames::Saved { p2m, m2p, .. } => {
                 let (_, change) = read(m2p, Some(p2m)).map_err(unreadable)?;
                 if let Some(change) = change {
                     if !change.record_holds() {
@@ -234,11 +243,11 @@ impl XenDomain {
         let state = if self.suspended_at.is_some() { GuestState::Suspended } else { GuestState::Running };
         let name = &self.spec.name;
         let pv = self.pv.as_deref_mut().ok_or_else(not_pv)?;
-        let Frames::Saved { p2m, m2p } = &pv.frames else {
+        let Frames::Saved { p2m, m2p, compat_m2p } = &pv.frames else {
             return Err(not_pv());
         };
         let physmap = Physmap::new(p2m, m2p);
-        let format = TableFormat { width: pv.width, compat_m2p: None };
+        let format = TableFormat { width: pv.width, compat_m2p: *compat_m2p };
         let (mut from, mut to) = (0, 0);
         for (&pfn, page_type) in pfns.iter().zip(types) {
             if !page_type.has_data() {
