@@ -36,6 +36,9 @@ impl XenDomain {
                 slot = pages.next();
             }
         }
+        if self.suspended_at.is_some() {
+            self.check_left_out(pfns, types)?;
+        }
         Ok(types.iter().filter(|page_type| page_type.has_data()).count())
     }
 

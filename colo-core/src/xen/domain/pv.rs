@@ -212,7 +212,7 @@ impl XenDomain {
             let known = known.map_err(|fault| DomainError::Other(format!("{}: {fault}", self.spec.name)))?;
             types.push(if *frame == u64::MAX { PageType::Invalid } else { known });
         }
-        let memory = self.memory.get_mut();
+        let (memory, stands_still) = (self.memory.get_mut(), self.suspended_at.is_some());
         let with_data = pfns.iter().zip(&frames).zip(types.iter()).filter(|(_, page_type)| page_type.has_data());
         memory.map(&self.foreign, self.access, with_data.map(|((pfn, frame), _)| (*pfn, *frame)))?;
 
@@ -222,7 +222,10 @@ impl XenDomain {
                 let page = (&mut out[count * PAGE_SIZE..][..PAGE_SIZE]).try_into();
                 if page.is_ok_and(|page: &mut Page| memory.read(pfn, page)) {
                     count += 1;
+                } else if stands_still {
+                    return Err(unmapped(pfn, &self.spec.name));
                 } else {
+                    // Given back since its type was asked for.
                     *page_type = PageType::Invalid;
                 }
             }
@@ -331,6 +334,11 @@ impl XenDomain {
 
 pub(super) fn bad_state(error: impl std::fmt::Display) -> DomainError {
     DomainError::BadState(error.to_string())
+}
+
+/// A page that the hypervisor has and does not let be mapped: without it the image would not be the guest.
+pub(super) fn unmapped(pfn: Pfn, name: &str) -> DomainError {
+    DomainError::Other(format!("{pfn} of {name} is there, but cannot be mapped"))
 }
 
 fn not_pv() -> DomainError {
