@@ -12,6 +12,16 @@ impl XenDomain {
             none => Ok(none.insert(Suspender::open(self.xen, self.domid)?)),
         }
     }
+
+    /// Forgets the mappings if the guest has got memory since they were made: it may have other frames under the same numbers. (A page
+    /// that it gives back while that is mapped is still counted, so a page in its place is one more.)
+    pub(super) fn follow_memory(&mut self) -> Result<(), DomainError> {
+        if self.info()?.total_pages != self.mapped_total {
+            self.memory.get_mut().forget();
+            self.mapped_total = self.info()?.total_pages;
+        }
+        Ok(())
+    }
 }
 
 impl Control for XenDomain {
@@ -35,24 +45,24 @@ impl Control for XenDomain {
 
     fn suspend(&mut self) -> Result<(), DomainError> {
         match self.run_state() {
-            RunState::Suspended => return Ok(()),
+            RunState::Suspended if self.incoming.is_some() || self.suspended_at.is_some() => return Ok(()),
+            // By somebody else, who may not have thought of all that belongs to it.
+            RunState::Suspended => {}
+            RunState::Running if self.info()?.paused => {
+                return Err(DomainError::Other(format!("{} is paused: unpause it first", self.spec.name)));
+            }
             RunState::Running => {}
             RunState::ShutDown | RunState::Crashed => return Err(DomainError::NotRunning(self.spec.name.clone())),
         }
-        if self.info()?.paused {
-            return Err(DomainError::Other(format!("{} is paused: unpause it first", self.spec.name)));
-        }
-        let pages = self.info()?.total_pages;
         let timeouts = Timeouts { acknowledge: self.suspend_limit, suspend: self.suspend_limit };
         let way = self.suspender()?.suspend(timeouts)?;
         tracing::debug!("{} is suspended: {way}", self.spec.name);
         self.suspended_at = Some(Instant::now());
         self.stop_device_model()?;
-        // A guest that has given memory back, or got some, may have other frames under the same numbers.
-        if self.log.is_off() || pages != self.mapped_total {
+        if self.log.is_off() {
             self.memory.get_mut().forget();
         }
-        self.mapped_total = self.info()?.total_pages;
+        self.follow_memory()?;
         self.read_p2m()
     }
 
