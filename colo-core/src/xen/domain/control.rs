@@ -13,6 +13,26 @@ impl XenDomain {
         }
     }
 
+    /// Sets right what a saver of this domain has left that died: the dirty logs are switched off, and the domain runs. With `asked`
+    /// the guest may have been asked to suspend itself, and may not have come to it yet.
+    ///
+    /// # Errors
+    /// When it cannot be resumed, or does not suspend in time after it has said that it will. The logs are off, if they can be.
+    pub fn rescue(&mut self, asked: bool) -> Result<(), DomainError> {
+        let resumed = self.let_go_on(asked);
+        // Off already, where they were never on.
+        let _ = self.stop_logging();
+        resumed
+    }
+
+    fn let_go_on(&mut self, asked: bool) -> Result<(), DomainError> {
+        let limit = self.suspend_limit;
+        if asked && self.run_state() == RunState::Running {
+            self.suspender()?.call_off(limit)?;
+        }
+        if self.run_state() == RunState::Suspended { self.resume() } else { Ok(()) }
+    }
+
     /// Forgets the mappings if the guest has got memory since they were made: it may have other frames under the same numbers. (A page
     /// that it gives back while that is mapped is still counted, so a page in its place is one more.)
     pub(super) fn follow_memory(&mut self) -> Result<(), DomainError> {

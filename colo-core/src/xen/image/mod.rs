@@ -4,7 +4,7 @@ mod restore;
 mod save;
 
 pub use restore::{RestoreImageOptions, Restored, restore_image, restore_image_with};
-pub use save::{SaveImageOptions, Saved, save_image};
+pub use save::{SaveImageOptions, SaveProgress, Saved, save_image};
 
 use crate::domain::DomainError;
 use crate::restore::RestoreError;
