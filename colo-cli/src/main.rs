@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         Command::Embedded(EmbeddedCommand::Switch(args)) => embedded::switch(args),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("colo: {error:#}");
+        eprintln!("colo: {}", output::one_line(&error));
         ExitCode::from(output::FAILED)
     })
 }

@@ -71,6 +71,18 @@ fn copy_bar() -> ProgressBar {
     ProgressBar::new(0).with_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
+/// An error and its causes, on one line; a cause that the error before it has told already is not told again.
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !line.ends_with(&cause) {
+            line += if line.is_empty() { "" } else { ": " };
+            line += &cause;
+        }
+    }
+    line.replace('\n', "; ")
+}
+
 /// Prints one object on a line of its own. Nobody who does not listen any more is bothered.
 pub(crate) fn print_json(value: &Value) {
     let mut out = std::io::stdout().lock();
@@ -124,5 +136,20 @@ fn outcome_name(outcome: &Outcome) -> &'static str {
         Outcome::StoodDown => "stood-down",
         Outcome::Ended(_) => "ended",
         Outcome::Failed(_) => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let full = std::io::Error::other("no room");
+        let told = anyhow::Error::new(colo_core::save::SaveError::Sink(full)).context("web is not saved");
+        assert_eq!(one_line(&told), "web is not saved: writing the stream: no room");
+        let plain: anyhow::Result<()> = Err(std::io::Error::other("two\nlines")).context("image");
+        assert_eq!(one_line(&plain.unwrap_err()), "image: two; lines");
     }
 }

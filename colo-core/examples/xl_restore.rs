@@ -86,7 +86,7 @@ fn run() -> Result<String, Box<dyn Error>> {
     if fail == "tail" {
         return Ok(restore.abort(Errno::IO).map(|()| "given up after the completion".to_owned())?);
     }
-    Ok(format!("{} restored", restore.finish(&image.tail)?))
+    Ok(format!("{} restored", restore.finish(&image.tail, || ())?))
 }
 
 /// Lets Xen's helper fill the domain. The exit code.

@@ -97,7 +97,7 @@ fn a_domain_is_restored() {
     restore.channel().static_data_done(MISSING_CPUID).unwrap();
     assert!(restore.channel().is_wanted());
     restore.channel().results(0xfeffc, 0xfefff).unwrap();
-    assert_eq!(restore.finish(TAIL).unwrap(), DomId(9));
+    assert_eq!(restore.finish(TAIL, || ()).unwrap(), DomId(9));
     assert_eq!(host.new_domains(), [9]);
     let said = fs::read_to_string(host.folder.join("said")).unwrap();
     let expected =
@@ -162,11 +162,11 @@ fn xl_that_fails_at_the_end() {
     let host = Host::new("late");
     let mut restore = host.start(|_| ()).unwrap();
     restore.channel().results(1, 2).unwrap();
-    let error = restore.finish(TAIL).unwrap_err();
+    let error = restore.finish(TAIL, || ()).unwrap_err();
     assert!(error.to_string().contains("libxl: error: device model did not start"), "{error}");
     assert_eq!(host.new_domains(), [0_u32; 0]);
     // Without results nothing can be completed.
-    let error = host.start(|_| ()).unwrap().finish(TAIL).unwrap_err();
+    let error = host.start(|_| ()).unwrap().finish(TAIL, || ()).unwrap_err();
     assert!(matches!(error, RestoreToolstackError::Channel { error: ChannelError::OutOfOrder { .. }, .. }), "{error}");
     assert_eq!(host.new_domains(), [0_u32; 0]);
 }

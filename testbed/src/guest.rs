@@ -13,7 +13,7 @@ use std::time::Duration;
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// How long a guest may take to count on.
 const COUNT_LIMIT: Duration = Duration::from_secs(60);
-/// Debian's kernel needs 64 MiB before it begins; the guest's own memory for tests is 48 MiB.
+/// Debian's kernel needs 64 MiB before it begins; the guest's own memory for tests is 36 MiB.
 const MEMORY_MIB: u32 = 128;
 /// Where dom0 keeps kernels for Xen to read: the folder that it shares with this machine is slow.
 const KERNELS: &str = "/tmp/kernels";

@@ -20,7 +20,7 @@ pub mod consts;
 mod load;
 pub mod sys;
 
-pub use load::{LoadError, NEWEST, OLDEST, VERSION_VARIABLE, Version, Xen, load, load_version};
+pub use load::{LoadError, NEWEST, OLDEST, VERSION_VARIABLE, Version, Xen, load, load_light, load_version};
 
 /// The bindings of one library: checked in, or made just now.
 macro_rules! bindings {
@@ -43,6 +43,10 @@ macro_rules! bindings {
 bindings!(
     /// `libxentoollog`: where the libraries' messages go.
     toollog, uses
+);
+bindings!(
+    /// `libxenlight`: the toolstack. Its name changes with every release of Xen. Of it only what ends a domain.
+    light, uses super::toollog::xentoollog_logger
 );
 bindings!(
     /// `libxencall`: bare hypercalls.
@@ -94,7 +98,7 @@ mod generated {
         )*};
     }
 
-    same!(call ctrl devicemodel evtchn foreignmemory gnttab guest store toollog);
+    same!(call ctrl devicemodel evtchn foreignmemory gnttab guest light store toollog);
 }
 
 /// The README's example is kept working.

@@ -1,6 +1,6 @@
 //! Which libraries, and in what order.
 
-use crate::{call, ctrl, devicemodel, evtchn, foreignmemory, gnttab, guest, store, toollog};
+use crate::{call, ctrl, devicemodel, evtchn, foreignmemory, gnttab, guest, light, store, toollog};
 use libloading::Library;
 use std::fmt;
 use std::io;
@@ -141,6 +141,20 @@ pub fn load() -> Result<&'static Xen, LoadError> {
     Ok(LOADED.get_or_init(|| xen))
 }
 
+/// The toolstack's library of the same release, which is large and which only a few need: loaded when it is first asked for, and kept
+/// for the life of the process.
+///
+/// # Errors
+/// [`LoadError::Library`], [`LoadError::Symbol`]. A later call tries again.
+pub fn load_light(xen: &Xen) -> Result<&'static light::XenLight, LoadError> {
+    static LOADED: OnceLock<&light::XenLight> = OnceLock::new();
+    if let Some(light) = LOADED.get() {
+        return Ok(light);
+    }
+    let light = bind(xen.version, format!("libxenlight.so.{}", xen.version), light_functions)?;
+    Ok(LOADED.get_or_init(|| Box::leak(Box::new(light))))
+}
+
 /// The libraries of this release, whatever hypervisor runs: for tests. Each call loads them, for the life of the process.
 ///
 /// # Errors
@@ -221,6 +235,7 @@ functions! {
     devicemodel_functions => devicemodel::XenDeviceModel,
     store_functions => store::XenStore,
     toollog_functions => toollog::XenToollog,
+    light_functions => light::XenLight,
 }
 
 #[cfg(test)]

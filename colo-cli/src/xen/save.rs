@@ -12,7 +12,7 @@ use colo_core::xen::Xen;
 use colo_core::xen::domain::XenDomain;
 use colo_core::xen::guard::Guard;
 use colo_core::xen::image::{SaveImageOptions, SaveProgress, save_image};
-use colo_core::xen::toolstack::Xl;
+use colo_core::xen::toolstack::{Libxl, Xl};
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
@@ -28,8 +28,9 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     let xen = Xen::open()?;
     let Found { control, store, info, name } = find(xen, &args.domain)?;
     let domid = info.domid;
-    // What ends the domain must be there before anything is done to it.
     let xl = Xl::find()?;
+    // What ends the domain must be there before anything is done to it.
+    let libxl = if args.leave_running { None } else { Some(Libxl::open(xen)?) };
     let mut image = ImageFile::create(&args.file).with_context(|| args.file.display().to_string())?;
     let mut domain = XenDomain::with_handles(xen, control, store, &info, limit)?;
     guard.watch(domid.0).context("the process that watches over this one")?;
@@ -65,8 +66,8 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     }
     // From here on the image is what counts.
     guard.dismiss();
-    if !args.leave_running {
-        xl.destroy(domid).with_context(|| format!("{name} is saved, but is still here, suspended"))?;
+    if let Some(libxl) = libxl {
+        libxl.destroy(domid).with_context(|| format!("{name} is saved, but is still here, suspended"))?;
     }
     let took = begun.elapsed();
     if json {

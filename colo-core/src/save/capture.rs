@@ -10,6 +10,7 @@ use std::io::IoSlice;
 /// copy itself.
 pub(super) struct Capture {
     limit_bytes: usize,
+    batch_pages: usize,
     chunks: Vec<Vec<u8>>,
     batches: Vec<Batch>,
     prefix: Vec<u8>,
@@ -23,18 +24,28 @@ struct Batch {
 }
 
 impl Capture {
-    pub(super) fn new(limit_bytes: usize) -> Self {
-        Capture { limit_bytes, chunks: Vec::new(), batches: Vec::new(), prefix: Vec::new(), types: Vec::new() }
+    /// # Panics
+    /// Unless a batch has 1 to [`MAX_BATCH_PAGES`] pages.
+    pub(super) fn new(limit_bytes: usize, batch_pages: usize) -> Self {
+        assert!((1..=MAX_BATCH_PAGES).contains(&batch_pages), "batches of {batch_pages} pages");
+        Capture {
+            limit_bytes,
+            batch_pages,
+            chunks: Vec::new(),
+            batches: Vec::new(),
+            prefix: Vec::new(),
+            types: Vec::new(),
+        }
     }
 
     /// Makes the memory ready for so many pages, within the limit, while nobody waits.
     pub(super) fn prepare(&mut self, pages: u64) {
         let pages = (pages as usize).min(self.limit_bytes / PAGE_SIZE);
-        let chunks = pages.div_ceil(MAX_BATCH_PAGES).max(self.chunks.len());
+        let chunks = pages.div_ceil(self.batch_pages).max(self.chunks.len());
         self.chunks.resize_with(chunks, Vec::new);
         for chunk in &mut self.chunks {
             // Anything but zeroes, which may come as memory that is mapped only when it is written.
-            chunk.resize(chunk.len().max(pages.min(MAX_BATCH_PAGES) * PAGE_SIZE), 1);
+            chunk.resize(chunk.len().max(pages.min(self.batch_pages) * PAGE_SIZE), 1);
         }
     }
 
@@ -48,12 +59,12 @@ impl Capture {
         let mut written = 0;
         let mut pfns = pfns.peekable();
         while pfns.peek().is_some() {
-            if (self.batches.len() + 1) * MAX_BATCH_PAGES * PAGE_SIZE
-                > self.limit_bytes.max(MAX_BATCH_PAGES * PAGE_SIZE)
+            if (self.batches.len() + 1) * self.batch_pages * PAGE_SIZE
+                > self.limit_bytes.max(self.batch_pages * PAGE_SIZE)
             {
                 written += self.write(sink)?;
             }
-            let batch: Vec<Pfn> = pfns.by_ref().take(MAX_BATCH_PAGES).collect();
+            let batch: Vec<Pfn> = pfns.by_ref().take(self.batch_pages).collect();
             let bytes = batch.len() * PAGE_SIZE;
             if self.chunks.len() == self.batches.len() {
                 self.chunks.push(Vec::new());

@@ -16,6 +16,8 @@ pub struct SaveConfig {
     pub precopy_dirty_pages: u64,
     /// ... or after so many rounds: a guest that writes faster than pages can be sent would never get there.
     pub precopy_rounds: u32,
+    /// How many pages make one record: 1 to [`MAX_BATCH_PAGES`]. A batch takes a buffer of as many pages.
+    pub batch_pages: usize,
     /// How much memory may hold captured pages so that the guest can go on before they are sent. What does not fit is sent while
     /// it waits. It is taken before the first checkpoint, but never more than the guest has: taking it when it is needed would
     /// cost the waiting guest several times what the copy does.
@@ -23,9 +25,15 @@ pub struct SaveConfig {
 }
 
 impl Default for SaveConfig {
-    /// Live, 1,024 pages, 5 rounds, 64 MiB.
+    /// Live, 1,024 pages, 5 rounds, full batches, 64 MiB.
     fn default() -> Self {
-        SaveConfig { live: true, precopy_dirty_pages: 1024, precopy_rounds: 5, capture_limit_bytes: 64 << 20 }
+        SaveConfig {
+            live: true,
+            precopy_dirty_pages: 1024,
+            precopy_rounds: 5,
+            batch_pages: MAX_BATCH_PAGES,
+            capture_limit_bytes: 64 << 20,
+        }
     }
 }
 
@@ -96,7 +104,7 @@ enum State {
 impl SaveLoop {
     /// A save that has not begun.
     pub fn new(config: SaveConfig) -> Self {
-        let capture = Capture::new(config.capture_limit_bytes);
+        let capture = Capture::new(config.capture_limit_bytes, config.batch_pages);
         SaveLoop {
             config,
             state: State::Start,
@@ -164,7 +172,7 @@ impl SaveLoop {
 
     /// Sends one batch of the round, or ends the round.
     fn precopy(&mut self, next: Pfn, domain: &mut dyn Domain, sink: &mut dyn StreamSink) -> Result<Step, SaveError> {
-        let batch: Vec<Pfn> = self.dirty.iter_from(next).take(MAX_BATCH_PAGES).collect();
+        let batch: Vec<Pfn> = self.dirty.iter_from(next).take(self.config.batch_pages).collect();
         let Some(&last) = batch.last() else {
             return self.end_round(domain);
         };

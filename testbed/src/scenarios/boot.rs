@@ -36,7 +36,7 @@ fn run(context: &Context) -> Result<()> {
     let done = host.try_sh("echo out; echo err >&2; kill -9 $$", COMMAND_LIMIT)?;
     ensure!(done.outcome == Outcome::Signal(9) && done.stdout == "out\n" && done.stderr == "err\n", "{done:?}");
     let running = host.spawn("sleep 1000", COMMAND_LIMIT)?;
-    host.sh(&format!("grep -q sleep /proc/{}/cmdline", running.pid()))?;
+    host.sh(&format!("kill -0 {}", running.pid()))?;
     running.signal(TERMINATE)?;
     ensure!(running.wait()?.outcome == Outcome::Signal(TERMINATE), "a command outlived its end");
     let late = host.try_sh("sleep 1000", Duration::from_millis(100));

@@ -42,23 +42,28 @@ impl XenDomain {
         Ok(types.iter().filter(|page_type| page_type.has_data()).count())
     }
 
-    /// Gives a translated guest the memory for those of `gfns` that have none, in pieces as large as the hardware likes them.
-    fn populate_gfns(&mut self, gfns: &[u64]) -> Result<(), DomainError> {
-        let mut rest = gfns;
+    /// Gives the guest memory for `pfns`, which ascend and have none, in pieces as large as the hardware likes them; `got` is told each
+    /// page's machine frame (for a translated guest, its own number).
+    pub(super) fn populate_pfns(&self, pfns: &[u64], mut got: impl FnMut(u64, u64)) -> Result<(), DomainError> {
+        let mut rest = pfns;
         let mut single = Vec::new();
         while let Some(&first) = rest.first() {
-            let extent = EXTENT_PAGES as usize;
+            let mut frame = [first];
             let whole = first % EXTENT_PAGES == 0
-                && rest.get(extent - 1) == Some(&(first + EXTENT_PAGES - 1))
-                && self.control.populate_physmap(self.domid, EXTENT_ORDER, 0, &mut [first])? == 1;
-            let pages = if whole { extent } else { 1 };
-            if !whole {
+                && rest.get(EXTENT_PAGES as usize - 1) == Some(&(first + EXTENT_PAGES - 1))
+                && self.control.populate_physmap(self.domid, EXTENT_ORDER, 0, &mut frame)? == 1;
+            let pages = if whole { EXTENT_PAGES } else { 1 };
+            if whole {
+                (0..pages).for_each(|page| got(first + page, frame[0] + page));
+            } else {
                 single.push(first);
             }
-            rest = &rest[pages..];
+            rest = &rest[pages as usize..];
         }
         if !single.is_empty() {
-            self.control.populate_physmap_exact(self.domid, 0, 0, &mut single)?;
+            let mut frames = single.clone();
+            self.control.populate_physmap_exact(self.domid, 0, 0, &mut frames)?;
+            single.into_iter().zip(frames).for_each(|(pfn, frame)| got(pfn, frame));
         }
         Ok(())
     }
@@ -118,7 +123,8 @@ impl Pages for XenDomain {
                 gfns.push(page.pfn.0);
             }
         }
-        self.populate_gfns(&gfns)?;
+        gfns.sort_unstable();
+        self.populate_pfns(&gfns, |_, _| ())?;
         let with_data = pages.pages().filter(|page| page.data.is_some()).map(|page| (page.pfn, page.pfn.0));
         Ok(self.memory.get_mut().map(&self.foreign, self.access, with_data)?)
     }

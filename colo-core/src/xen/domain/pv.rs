@@ -1,9 +1,10 @@
 use super::XenDomain;
-use crate::domain::{DirtyBitmap, DomainError, StateRecord};
+use crate::domain::{DirtyBitmap, DomainError, MAX_BATCH_PAGES, StateRecord};
 use crate::ids::{DomId, Mfn, PAGE_SIZE, Page, Pfn};
 use crate::stream::{PageData, PageType, PvInfo, kind};
 use crate::xen::control::MachToPhys;
 use crate::xen::foreign::Access;
+use crate::xen::pv::p2m::P2mPage;
 use crate::xen::pv::page_table::{Normalised, TableFormat, localise, normalise, unpopulated};
 use crate::xen::pv::{
     GuestState, GuestWidth, MachineToPfn, P2m, P2mEntry, P2mLimits, P2mReader, PfnToFrame, Physmap, ReadFrames,
@@ -286,27 +287,22 @@ impl XenDomain {
                 missing.push(page.pfn);
             }
         }
-        self.populate_pfns(missing)?;
+        self.populate_frames(missing)?;
         let p2m = self.pv.as_deref_mut().ok_or_else(not_pv)?.restored()?;
         let plain = pages.pages().filter(|page| page.data.is_some() && page.page_type.table_level().is_none());
         let frames = plain.filter_map(|page| Some((page.pfn, p2m.frame_of(page.pfn)?.0)));
         Ok(self.memory.get_mut().map(&self.foreign, self.access, frames)?)
     }
 
-    fn populate_pfns(&mut self, mut pfns: Vec<Pfn>) -> Result<(), DomainError> {
+    fn populate_frames(&mut self, pfns: Vec<Pfn>) -> Result<(), DomainError> {
+        let mut pfns: Vec<u64> = pfns.into_iter().map(|pfn| pfn.0).collect();
         // A page may stand twice in a record.
         pfns.sort_unstable();
         pfns.dedup();
-        if pfns.is_empty() {
-            return Ok(());
-        }
-        let mut frames: Vec<u64> = pfns.iter().map(|pfn| pfn.0).collect();
-        self.control.populate_physmap_exact(self.domid, 0, 0, &mut frames)?;
+        let mut frames = Vec::with_capacity(pfns.len());
+        self.populate_pfns(&pfns, |pfn, frame| frames.push((Pfn(pfn), Mfn(frame))))?;
         let p2m = self.pv_mut()?.restored()?;
-        for (pfn, frame) in pfns.into_iter().zip(frames) {
-            p2m.set_frame(pfn, Mfn(frame)).map_err(bad_state)?;
-        }
-        Ok(())
+        frames.into_iter().try_for_each(|(pfn, frame)| p2m.set_frame(pfn, frame).map_err(bad_state))
     }
 
     pub(super) fn localise_pv(&mut self, page_type: PageType, page: &mut Page) -> Result<(), DomainError> {
@@ -315,7 +311,7 @@ impl XenDomain {
         };
         let mut missing = Vec::new();
         unpopulated(level, page, self.pv_mut()?.restored()?, &mut missing).map_err(bad_state)?;
-        self.populate_pfns(missing)?;
+        self.populate_frames(missing)?;
         localise(level, page, self.pv_mut()?.restored()?).map_err(bad_state)
     }
 
@@ -324,9 +320,13 @@ impl XenDomain {
         let Frames::Restored(p2m) = &self.pv()?.frames else {
             return Err(not_restored());
         };
-        for page in p2m.table_pages().map_err(bad_state)? {
-            let mut mapping = self.foreign.map(self.domid, Access::ReadWrite, &[page.frame.0])?;
-            mapping.write_bytes(0, 0, page.bytes());
+        let pages: Vec<P2mPage> = p2m.table_pages().map_err(bad_state)?.collect();
+        for pages in pages.chunks(MAX_BATCH_PAGES) {
+            let frames: Vec<u64> = pages.iter().map(|page| page.frame.0).collect();
+            let mut mapping = self.foreign.map(self.domid, Access::ReadWrite, &frames)?;
+            for (index, page) in pages.iter().enumerate() {
+                mapping.write_bytes(index, 0, page.bytes());
+            }
         }
         Ok(())
     }

@@ -71,11 +71,9 @@ pub fn restore_image_with(
             return Err(error);
         }
     };
-    if let Err(error) = toolstack.complete(&tail) {
-        drop(domain);
-        toolstack.abort(Errno::IO)?;
-        return Err(error.into());
-    }
+    let mut domain = Some(domain);
+    toolstack.finish(&tail, || domain = None)?;
+    let domain = domain.ok_or(RestoreImageError::NoDomain)?;
     Ok(Restored { domid, name: begin.name, domain })
 }
 

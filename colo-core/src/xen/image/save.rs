@@ -122,8 +122,14 @@ fn write_image(
 fn config_of(options: SaveImageOptions) -> SaveConfig {
     let config = SaveConfig::default();
     let hurry = options.live && options.leave_running;
-    SaveConfig { live: options.live, capture_limit_bytes: if hurry { config.capture_limit_bytes } else { 0 }, ..config }
+    let (batch_pages, capture_limit_bytes) =
+        if hurry { (config.batch_pages, config.capture_limit_bytes) } else { (SMALL_BATCH_PAGES, 0) };
+    SaveConfig { live: options.live, batch_pages, capture_limit_bytes, ..config }
 }
+
+/// Pages that go through one buffer when nobody waits for them but the writer: 1 MiB. A larger buffer would first have to be made,
+/// page fault by page fault, and would not stay in a cache.
+const SMALL_BATCH_PAGES: usize = 256;
 
 /// The caller, who may want no more of it.
 struct Told<'a> {

@@ -18,6 +18,7 @@
 //! * [`messages`]: what a save helper and libxl say to each other. [`LibxlChannel`] says it, with a deadline for each word.
 //! * [`HelperRole`] is the helper, [`Handover`] its other end.
 //! * [`XlRestore`]: all of it, from the start of `xl` to a domain that runs, or to none. [`Xl`]: other commands of `xl`.
+//! * [`Libxl`]: the library itself, to end a domain.
 //! * [`DomainConfig`]: what a domain is built after, and what it is like by now.
 //! * [`emulator`]: what of an HVM domain's state the device model has.
 //! * [`DomainLock`]: libxl's locks, so that we and `xl` do not get in each other's way.
@@ -28,6 +29,7 @@ mod channel;
 mod config;
 pub mod emulator;
 mod handover;
+mod light;
 pub mod messages;
 mod restore;
 #[cfg(test)]
@@ -41,6 +43,7 @@ pub use config::{
     ConfigError, Disk, DomainConfig, GuestType, LiveState, MAX_CONFIG_BYTES, Nic, Scheduler, XenstoreView,
 };
 pub use handover::{HANDOVER_VARIABLE, Handover, HandoverError, HelperRole, RestoreRequest};
+pub use light::{Libxl, LibxlError};
 pub use restore::{RestoreOptions, RestoreToolstackError, XlRestore};
 pub use userdata::{DomainLock, DomainUuid, LockError, LockKind};
 pub use xl::{ListedDomain, Xl, XlError};

@@ -105,7 +105,7 @@ pub enum RestoreToolstackError {
 /// restore.channel().static_data_done(0)?;
 /// let (store_gfn, console_gfn) = fill(restore.request().domid)?;
 /// restore.channel().results(store_gfn, console_gfn)?;
-/// println!("{} is restored", restore.finish(&tail)?);
+/// println!("{} is restored", restore.finish(&tail, || ())?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -217,27 +217,22 @@ impl XlRestore {
     /// model's records, if there are any, and END. On return the domain is built, and runs unless it is to be paused; an `xl` in
     /// the background looks after it as after every domain.
     ///
+    /// Should it fail, `let_go` is called before the domain is destroyed: whoever maps its memory gives that up there.
+    ///
     /// # Errors
     /// [`RestoreToolstackError`]; no domain is left then.
-    pub fn finish(mut self, tail: &[u8]) -> Result<DomId, RestoreToolstackError> {
-        match self.complete(tail) {
-            Ok(domid) => Ok(domid),
+    pub fn finish(mut self, tail: &[u8], let_go: impl FnOnce()) -> Result<DomId, RestoreToolstackError> {
+        match self.finish_inner(tail) {
+            Ok(()) => {
+                self.channel = None;
+                Ok(self.request.domid)
+            }
             Err(error) => {
+                let_go();
                 self.clean_up(Errno::IO)?;
                 Err(error)
             }
         }
-    }
-
-    /// As [`XlRestore::finish`] for who still has the domain's memory mapped: after an error the caller gives that up, and then
-    /// [aborts](XlRestore::abort).
-    ///
-    /// # Errors
-    /// [`RestoreToolstackError`]; the domain may be there still.
-    pub(crate) fn complete(&mut self, tail: &[u8]) -> Result<DomId, RestoreToolstackError> {
-        self.finish_inner(tail)?;
-        self.channel = None;
-        Ok(self.request.domid)
     }
 
     fn finish_inner(&mut self, tail: &[u8]) -> Result<(), RestoreToolstackError> {

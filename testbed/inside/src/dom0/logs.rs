@@ -76,3 +76,41 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use colo_testbed_inside::protocol::read_frame;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn what_is_added_is_told_also_after_a_rotation() {
+        let folder = std::env::temp_dir().join(format!("colo-testbed-follower-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("early.log"), "early").unwrap();
+        let (mut port, other) = UnixStream::pair().unwrap();
+        let mut follower = Follower::new(&folder).unwrap();
+        let reports = Reports::to(other);
+        // It ends when the port is closed, and something more is to be told.
+        let thread = std::thread::spawn(move || follower.run(&reports));
+        let mut hear = || match Report::decode(&read_frame(&mut port).unwrap().unwrap()).unwrap() {
+            Report::Log { name, bytes } => (name, String::from_utf8(bytes).unwrap()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(hear(), ("early.log".into(), "early".into()));
+        let mut log = File::create(folder.join("g.log")).unwrap();
+        log.write_all(b"one").unwrap();
+        assert_eq!(hear(), ("g.log".into(), "one".into()));
+        log.write_all(b"two").unwrap();
+        assert_eq!(hear(), ("g.log".into(), "two".into()));
+        fs::write(folder.join("g.txt"), "not a log").unwrap();
+        fs::rename(folder.join("g.log"), folder.join("g.log.1")).unwrap();
+        fs::write(folder.join("g.log"), "three").unwrap();
+        assert_eq!(hear(), ("g.log".into(), "three".into()));
+        drop(port);
+        fs::write(folder.join("g.log.2.log"), "more").unwrap();
+        assert!(thread.join().unwrap().is_err());
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

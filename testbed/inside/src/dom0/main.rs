@@ -51,6 +51,12 @@ fn serve() -> Result<(), ProtocolError> {
 struct Reports(Arc<Mutex<File>>);
 
 impl Reports {
+    /// Reports that go to one end of a pair of sockets.
+    #[cfg(test)]
+    fn to(stream: std::os::unix::net::UnixStream) -> Reports {
+        Reports(Arc::new(Mutex::new(File::from(std::os::fd::OwnedFd::from(stream)))))
+    }
+
     fn say(&self, report: &Report) -> Result<(), ProtocolError> {
         let frame = report.encode()?;
         let mut port = self.0.lock().expect("no thread panics while it writes");

@@ -27,7 +27,7 @@ impl Commands {
         let begun = Instant::now();
         let child = Command::new("/bin/bash")
             .args(["-c", command])
-            .current_dir("/root")
+            .current_dir("/tmp")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -166,4 +166,86 @@ fn outcome(status: ExitStatus) -> Outcome {
 
 fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX), tv_nsec: duration.subsec_nanos().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use colo_testbed_inside::protocol::read_frame;
+    use std::os::unix::net::UnixStream;
+
+    const LONG_MS: u64 = 60_000;
+
+    struct Testbed {
+        port: UnixStream,
+        commands: Commands,
+        reports: Reports,
+    }
+
+    impl Testbed {
+        fn new() -> Testbed {
+            let (port, other) = UnixStream::pair().unwrap();
+            Testbed { port, commands: Commands::default(), reports: Reports::to(other) }
+        }
+
+        fn hear(&mut self) -> Report {
+            Report::decode(&read_frame(&mut self.port).unwrap().unwrap()).unwrap()
+        }
+
+        /// What a command writes to its standard output and error, and how it ends.
+        fn rest(&mut self) -> (String, String, Outcome) {
+            let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+            loop {
+                match self.hear() {
+                    Report::Output { stream: Stream::Stdout, bytes, .. } => stdout.extend(bytes),
+                    Report::Output { stream: Stream::Stderr, bytes, .. } => stderr.extend(bytes),
+                    Report::Exit { outcome, .. } => {
+                        let text = |bytes| String::from_utf8(bytes).unwrap();
+                        return (text(stdout), text(stderr), outcome);
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+
+        fn run(&mut self, timeout_ms: u64, command: &str) -> (String, String, Outcome) {
+            self.commands.run(1, timeout_ms, command, &self.reports);
+            assert!(matches!(self.hear(), Report::Started { id: 1, .. }));
+            self.rest()
+        }
+    }
+
+    #[test]
+    fn output_and_code() {
+        let done = Testbed::new().run(LONG_MS, "echo out; echo err >&2; exit 3");
+        assert_eq!(done, ("out\n".into(), "err\n".into(), Outcome::Code(3)));
+        let (stdout, _, outcome) = Testbed::new().run(LONG_MS, "head -c 1000000 /dev/zero");
+        assert_eq!((stdout.len(), outcome), (1_000_000, Outcome::Code(0)));
+    }
+
+    #[test]
+    fn its_end_counts_and_not_that_of_what_it_left_behind() {
+        let mut testbed = Testbed::new();
+        let (stdout, _, outcome) = testbed.run(LONG_MS, "sleep 1000 & echo $!");
+        assert_eq!(outcome, Outcome::Code(0));
+        let left: i32 = stdout.trim().parse().unwrap();
+        rustix::process::kill_process(Pid::from_raw(left).unwrap(), Signal::KILL).unwrap();
+    }
+
+    #[test]
+    fn too_late() {
+        assert_eq!(Testbed::new().run(50, "sleep 1000").2, Outcome::TimedOut);
+    }
+
+    #[test]
+    fn a_signal_reaches_the_whole_group() {
+        let mut testbed = Testbed::new();
+        testbed.commands.run(1, LONG_MS, "sleep 1000; true", &testbed.reports);
+        assert!(matches!(testbed.hear(), Report::Started { id: 1, .. }));
+        // Of another command: nothing happens.
+        testbed.commands.signal(2, 9);
+        testbed.commands.signal(1, 9);
+        assert_eq!(testbed.rest().2, Outcome::Signal(9));
+        testbed.commands.signal(1, 9);
+    }
 }

@@ -52,6 +52,9 @@ fn run() -> io::Result<()> {
         let shared = memory.clone();
         std::thread::spawn(move || serve_memory(&about_memory, &shared));
     }
+    // For whoever makes it smaller: with none left, Linux panics.
+    let memory_left = fs::read_to_string("/proc/meminfo")?.lines().take(3).collect::<Vec<_>>().join(", ");
+    println!("{memory_left}");
     println!("GUEST-READY {name}");
     let mut rounds = 0_u64;
     let mut wrong_pages = 0;
