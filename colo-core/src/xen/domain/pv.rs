@@ -50,11 +50,8 @@ impl Pv {
             4 => GuestWidth::Bits32Pae,
             bytes => return Err(DomainError::Other(format!("a PV guest of {bytes} bytes a word"))),
         };
-        let frames = if restores {
-            Frames::Restored(RestoredP2m::new(width, P2mLimits::default().entries))
-        } else {
-            Frames::Unknown
-        };
+        let frames =
+            if restores { Frames::Restored(RestoredP2m::new(width, limits().entries)) } else { Frames::Unknown };
         Ok(Pv { width, frames, deferred: Vec::new() })
     }
 
@@ -79,6 +76,22 @@ impl Pv {
             GuestWidth::Bits64 => PvInfo::Bits64,
         }
     }
+}
+
+/// What this process takes for each page of a PV guest: 8 bytes for its entry in the table, as many for a later reading of that, and 16
+/// for where it is mapped.
+const BYTES_A_PAGE: u64 = 32;
+
+/// How long a guest's table may be: the guest, or the image, says what it likes, and this host has to have the memory for it.
+pub(super) fn limits() -> P2mLimits {
+    // SAFETY: it reads a number.
+    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+    limits_with(u64::try_from(pages).unwrap_or(0) * PAGE_SIZE as u64)
+}
+
+/// At most half of that much memory.
+fn limits_with(memory_bytes: u64) -> P2mLimits {
+    P2mLimits { entries: P2mLimits::default().entries.min(memory_bytes / 2 / BYTES_A_PAGE) }
 }
 
 /// Reads a guest's frames, each time by a mapping of its own.
@@ -131,7 +144,7 @@ impl XenDomain {
             let mut reader = P2mReader {
                 width: pv.width,
                 shared_info: info.shared_info_frame,
-                limits: P2mLimits::default(),
+                limits: limits(),
                 memory: &mut Reader { foreign: &self.foreign, domid: self.domid },
                 m2p,
             };
@@ -156,10 +169,7 @@ impl XenDomain {
                 let (_, change) = read(m2p, Some(p2m)).map_err(unreadable)?;
                 if let Some(change) = change {
                     if !change.record_holds() {
-                        let name = &self.spec.name;
-                        return Err(DomainError::Other(format!(
-                            "the memory of {name} grew while it was saved: try again"
-                        )));
+                        return Err(grown(&self.spec.name));
                     }
                     pv.deferred.extend(change.changed.iter());
                 }
@@ -172,6 +182,8 @@ impl XenDomain {
     pub(super) fn p2m_frames(&mut self) -> Result<StateRecord, DomainError> {
         self.read_p2m()?;
         match &self.pv()?.frames {
+            // There would be no place for the pages beyond.
+            Frames::Saved { p2m, .. } if p2m.pfn_limit() > self.spec.pfn_limit => Err(grown(&self.spec.name)),
             Frames::Saved { p2m, .. } => Ok(StateRecord { kind: kind::X86_PV_P2M_FRAMES, body: p2m.frames_record() }),
             Frames::Unknown | Frames::Restored(_) => Err(not_pv()),
         }
@@ -341,10 +353,27 @@ pub(super) fn unmapped(pfn: Pfn, name: &str) -> DomainError {
     DomainError::Other(format!("{pfn} of {name} is there, but cannot be mapped"))
 }
 
+fn grown(name: &str) -> DomainError {
+    DomainError::Other(format!("the memory of {name} grew while it was saved: try again"))
+}
+
 fn not_pv() -> DomainError {
     DomainError::BadState("this is no PV domain".into())
 }
 
 fn not_restored() -> DomainError {
     DomainError::BadState("this domain is not being restored".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_takes_no_more_than_half_of_the_memory() {
+        // A guest of 64 GiB takes 512 MiB.
+        assert_eq!(limits_with(1 << 30).entries, 64 << 30 >> 12);
+        assert_eq!(limits_with(1 << 50).entries, P2mLimits::default().entries);
+        assert!(limits().entries > 0);
+    }
 }
