@@ -5,13 +5,13 @@ use crate::args::SaveArgs;
 use crate::output::print_json;
 use crate::signals;
 use anyhow::{Context, Result};
-use colo_core::domain::{Control, DirtyLog, RunState};
+use colo_core::domain::{Control, RunState};
 use colo_core::ids::{DomId, PAGE_SIZE};
 use colo_core::save::ImageFile;
 use colo_core::xen::Xen;
 use colo_core::xen::domain::XenDomain;
 use colo_core::xen::guard::Guard;
-use colo_core::xen::image::{SaveImageOptions, save_image};
+use colo_core::xen::image::{SaveImageOptions, SaveProgress, save_image};
 use colo_core::xen::toolstack::{Libxl, Xl};
 use serde_json::json;
 use std::ops::ControlFlow;
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     let begun = Instant::now();
     let limit = Duration::from_secs(args.suspend_timeout);
     // Before there is a second thread, and while there is little to copy.
-    let mut guard = Guard::start(|domid| let_go(DomId(domid), limit)).context("a process to watch over this one")?;
+    let mut guard = Guard::start(|watched| rescue(watched, limit)).context("a process to watch over this one")?;
     let stop = signals::stop_flag()?;
     let xen = Xen::open()?;
     let Found { control, store, info, name } = find(xen, &args.domain)?;
@@ -37,17 +37,32 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     let config = domain.config(&xl)?.to_json();
     let options = SaveImageOptions { live: args.live, leave_running: args.leave_running };
     let bar = progress_bar(json);
-    let saved = save_image(&mut domain, &config, &mut image, options, &mut |copy| {
-        bar.set_message(format!("round {}", copy.round + 1));
-        bar.set_length(copy.round_pages * PAGE_SIZE as u64);
-        bar.set_position(copy.sent_pages * PAGE_SIZE as u64);
+    let saved = save_image(&mut domain, &config, &mut image, options, &mut |progress| {
+        match progress {
+            SaveProgress::Copying(copy) => {
+                bar.set_message(format!("round {}", copy.round + 1));
+                bar.set_length(copy.round_pages * PAGE_SIZE as u64);
+                bar.set_position(copy.sent_pages * PAGE_SIZE as u64);
+            }
+            SaveProgress::Suspending => {
+                // Without a guard a guest could stand still for ever.
+                if guard.watch(domid.0 | ASKED).is_err() {
+                    return ControlFlow::Break(());
+                }
+                bar.set_message("suspended");
+                bar.set_length(info.total_pages * PAGE_SIZE as u64);
+            }
+            SaveProgress::Writing { image_bytes } => bar.set_position(image_bytes),
+            SaveProgress::Running => drop(guard.watch(domid.0)),
+        }
         if stop.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish_and_clear();
-    let saved = saved.with_context(|| format!("{name} is not saved, and runs on"))?;
+    let saved = saved.with_context(|| not_saved(&name, &domain))?;
     if let Err(error) = image.commit() {
-        domain.resume()?;
-        return Err(error).with_context(|| format!("{name} is not saved, and runs on: {}", args.file.display()));
+        // What cannot go on is told by its state.
+        let _ = domain.resume();
+        return Err(error).with_context(|| args.file.display().to_string()).context(not_saved(&name, &domain));
     }
     // From here on the image is what counts.
     guard.dismiss();
@@ -73,14 +88,24 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The saver was killed: its domain shall run.
-fn let_go(domid: DomId, limit: Duration) {
-    let Ok(mut domain) = Xen::open().map_err(drop).and_then(|xen| XenDomain::open(xen, domid, limit).map_err(drop))
-    else {
-        return;
+/// What has become of a domain that was not saved.
+fn not_saved(name: &str, domain: &XenDomain) -> String {
+    let state = match domain.run_state() {
+        RunState::Running => "runs on",
+        RunState::Suspended => "is suspended still",
+        RunState::ShutDown => "has shut down",
+        RunState::Crashed => "has crashed",
     };
-    let _ = domain.disable_dirty_log();
-    if domain.run_state() == RunState::Suspended {
-        let _ = domain.resume();
+    format!("{name} is not saved, and {state}")
+}
+
+/// Beside a domain's number, for the guard: the guest may have been asked to suspend itself.
+const ASKED: u32 = 1 << 16;
+
+/// The saver was killed, or has failed: its domain shall run.
+fn rescue(watched: u32, limit: Duration) {
+    let domid = DomId(watched & !ASKED);
+    if let Ok(mut domain) = Xen::open().map_err(drop).and_then(|xen| XenDomain::open(xen, domid, limit).map_err(drop)) {
+        let _ = domain.rescue(watched & ASKED != 0);
     }
 }

@@ -81,10 +81,11 @@ impl ImageFile {
     /// Gives the whole image its name, once its bytes are on the disk.
     ///
     /// # Errors
-    /// When they cannot be; the name is then as it was before.
+    /// When they cannot be; the name is then as it was before, unless it is the folder that cannot be made safe.
     pub fn commit(mut self) -> io::Result<()> {
         match std::mem::replace(&mut self.kind, Kind::Stream) {
-            Kind::Stream => return self.file.flush(),
+            // A disk keeps what it is given when it is told to; a pipe has nothing to keep.
+            Kind::Stream => return unless_not_possible(self.file.sync_all()),
             Kind::Unnamed => {
                 self.finish()?;
                 let hidden = hidden_name(&self.path)?;
@@ -102,7 +103,7 @@ impl ImageFile {
             std::fs::rename(hidden, &self.path)?;
             self.kind = Kind::Stream;
         }
-        File::open(folder(&self.path))?.sync_all()
+        unless_not_possible(File::open(folder(&self.path)).and_then(|folder| folder.sync_all()))
     }
 
     /// A hole at the end is part of the file only when its length says so.
@@ -186,6 +187,14 @@ impl Drop for ImageFile {
         if let Kind::Hidden(hidden) = &self.kind {
             let _ = std::fs::remove_file(hidden);
         }
+    }
+}
+
+/// Not everything can be made safe: of what cannot, the system says that the argument is invalid.
+fn unless_not_possible(synced: io::Result<()>) -> io::Result<()> {
+    match synced {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        synced => synced,
     }
 }
 

@@ -206,6 +206,29 @@ impl Suspender {
         Ok(self.store.resume_domain(self.domid)?)
     }
 
+    /// Ends a suspension that another process has begun and did not see through: the request is taken back, or, if the guest has seen
+    /// it, it is waited for the guest to have suspended. Whether it has.
+    ///
+    /// # Errors
+    /// [`SuspendError`].
+    ///
+    /// ```no_run
+    /// # use colo_core::{ids::DomId, xen::{Xen, suspend::Suspender}};
+    /// # use std::time::Duration;
+    /// let mut suspender = Suspender::open(Xen::open()?, DomId(3))?;
+    /// if suspender.call_off(Duration::from_secs(60))? {
+    ///     suspender.resume()?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn call_off(&mut self, limit: Duration) -> Result<bool, SuspendError> {
+        if !self.is_suspended()? && self.way()? == SuspendWay::Store && self.take_back()? {
+            return Ok(false);
+        }
+        self.wait_suspended(Instant::now() + limit)?;
+        Ok(true)
+    }
+
     /// The way that fits what the guest has now; drivers come and go.
     fn way(&self) -> Result<SuspendWay, SuspendError> {
         let info = self.control.domain_info(self.domid)?.ok_or(SuspendError::Gone(self.domid))?;

@@ -136,7 +136,17 @@ impl XenDomain {
         let name = store.read(&format!("/local/domain/{}/name", domid.0))?.unwrap_or_default();
         let guest_type = info.guest_type();
         // A domain in the making has no memory yet by which to know its end.
-        let pfn_limit = if incoming.is_some() { DomainSpec::MAX_PFN_LIMIT } else { control.nr_gpfns(domid)? };
+        let pfn_limit = match (&incoming, guest_type) {
+            (Some(_), _) => DomainSpec::MAX_PFN_LIMIT,
+            // What a PV guest claims may be much more than its table has; that is looked at when it is read.
+            (None, GuestType::Pv) => control.nr_gpfns(domid)?.min(pv::limits().entries),
+            (None, GuestType::Pvh | GuestType::Hvm) => control.nr_gpfns(domid)?,
+        };
+        if pfn_limit > DomainSpec::MAX_PFN_LIMIT {
+            // A guest may put a page where it likes: each number below would be looked at, and take memory here.
+            let why = format!("it has a page at number {}; the limit is {}", pfn_limit - 1, DomainSpec::MAX_PFN_LIMIT);
+            return Err(DomainError::Other(why));
+        }
         let (xen_major, xen_minor) = control.version()?;
         let kind = if guest_type == GuestType::Pv { DomainKind::X86Pv } else { DomainKind::X86Hvm };
         Ok(XenDomain {

@@ -37,6 +37,9 @@ impl XenDomain {
                 slot = pages.next();
             }
         }
+        if self.suspended_at.is_some() {
+            self.check_left_out(pfns, types)?;
+        }
         Ok(types.iter().filter(|page_type| page_type.has_data()).count())
     }
 
@@ -123,6 +126,7 @@ impl Pages for XenDomain {
             let pointers: Vec<_> = pfns.iter().map(|pfn| memory.pointer(*pfn)).collect();
             types.clear();
             types.extend(pointers.iter().map(|page| if page.is_some() { PageType::Normal } else { PageType::Invalid }));
+            self.check_left_out(pfns, types)?;
             pointers.into_iter().flatten().map(Place::Guest).collect()
         };
         // SAFETY: each is a page of a mapping in `memory`, which is borrowed, so that nothing is unmapped, while they are lent.
