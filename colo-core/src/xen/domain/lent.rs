@@ -71,9 +71,9 @@ impl LentPages for Lent<'_> {
             let mut done = 0;
             while done < count * PAGE_SIZE {
                 let rest = count * PAGE_SIZE - done;
+                let (fd, at) = (file.as_raw_fd(), offset as libc::off_t);
                 // SAFETY: so many bytes are mapped from there on; the kernel copies what it finds.
-                let written =
-                    unsafe { libc::pwrite(file.as_raw_fd(), begin.add(done).cast(), rest, offset as libc::off_t) };
+                let written = unsafe { libc::pwrite(fd, begin.add(done).cast(), rest, at) };
                 match usize::try_from(written) {
                     Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                     Ok(written) => {
