@@ -7,6 +7,7 @@ pub(crate) struct Console {
     begun: Vec<u8>,
     lines: Vec<String>,
     ready: bool,
+    first_tick: Option<u64>,
     tick: Option<u64>,
     /// A number, and a smaller one that came after it.
     step_back: Option<(u64, u64)>,
@@ -41,6 +42,11 @@ impl Console {
     /// The last number that it has counted to.
     pub(crate) fn tick(&self) -> Option<u64> {
         self.tick
+    }
+
+    /// The first number that it has counted to here.
+    pub(crate) fn first_tick(&self) -> Option<u64> {
+        self.first_tick
     }
 
     /// How often it has found its memory right, by its own count.
@@ -85,6 +91,7 @@ impl Console {
         if let Some(last) = self.tick.filter(|last| number < *last) {
             self.step_back.get_or_insert((last, number));
         }
+        self.first_tick.get_or_insert(number);
         self.tick = Some(number);
     }
 }
@@ -107,6 +114,7 @@ mod tests {
         );
         assert!(console.is_ready());
         assert_eq!((console.tick(), console.rounds(), console.fault()), (Some(3), 1, None));
+        assert_eq!(console.first_tick(), Some(1));
         assert_eq!(console.last_lines(2), ["SUM g ok 1", "TICK g 3"]);
     }
 

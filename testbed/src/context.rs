@@ -5,6 +5,7 @@ use crate::image;
 use crate::packages::Packages;
 use crate::process::Stopper;
 use crate::programs;
+use crate::random::Random;
 use crate::transfer::Tool;
 use anyhow::{Context as _, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -33,6 +34,9 @@ pub(crate) struct Options {
     /// End a scenario after so many seconds, instead of after what is usual for it
     #[arg(long = "limit", value_name = "SECONDS")]
     pub(crate) limit_s: Option<u64>,
+    /// The seed of all that a scenario leaves to chance, as a run has printed it [default: another one each time]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
     /// Keep what the run leaves behind (logs, consoles, the folder shared with dom0), though it succeeds
     #[arg(long)]
     pub(crate) keep: bool,
@@ -113,6 +117,18 @@ impl Context {
         if self.options.types.is_empty() { GuestType::ALL.to_vec() } else { self.options.types.clone() }
     }
 
+    /// Chance; its seed is printed, so that it can be had again.
+    pub(crate) fn random(&self) -> Random {
+        let seed = self.options.seed.unwrap_or_else(Random::any_seed);
+        println!("{:<48} {seed:8}", "seed");
+        Random::new(seed)
+    }
+
+    /// The `colo` of this run, for this machine.
+    pub(crate) fn colo(&self) -> PathBuf {
+        self.images().join(programs::COLO)
+    }
+
     /// What ends the run's processes.
     pub(crate) fn stopper(&self) -> &Stopper {
         &self.stopper
@@ -151,6 +167,12 @@ impl Context {
     /// Prints a figure.
     pub(crate) fn figure(&self, name: &str, value: Duration) {
         println!("{name:<48} {:8.2} s", value.as_secs_f64());
+    }
+
+    /// Prints figures of one thing.
+    pub(crate) fn figures(&self, name: &str, values: &[(&str, Duration)]) {
+        let values = values.iter().map(|(what, value)| format!("{what} {:6.2} s", value.as_secs_f64()));
+        println!("{name:<64} {}", values.collect::<Vec<_>>().join("  "));
     }
 
     /// Prints a figure that is no time.

@@ -150,6 +150,16 @@ impl<'a> Guest<'a> {
         Guest { console: format!("guest-{domain}.log"), ..self }
     }
 
+    /// The same, restored under another name.
+    pub(crate) fn renamed(&self, name: &str) -> Guest<'a> {
+        Guest::found(self.host, name, self.number)
+    }
+
+    /// What it says from now on is not to be measured by what it has said: it starts from another place.
+    pub(crate) fn forget_console(&self) {
+        self.host.logs().forget(&self.console);
+    }
+
     /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.name
@@ -163,6 +173,11 @@ impl<'a> Guest<'a> {
     /// What it has counted to.
     pub(crate) fn counter(&self) -> Result<u64> {
         self.wait(COUNT_LIMIT, "it does not count", |console| console.tick())
+    }
+
+    /// What it counted first, since its console was forgotten.
+    pub(crate) fn first_count(&self) -> Result<u64> {
+        self.wait(COUNT_LIMIT, "it does not count", |console| console.first_tick())
     }
 
     /// Waits until it has counted so far on.
@@ -217,6 +232,19 @@ impl<'a> Guest<'a> {
     /// Its number as a domain.
     pub(crate) fn domain_id(&self) -> Result<u32> {
         Ok(self.host.sh(&format!("xl domid {}", self.name))?.stdout.trim().parse()?)
+    }
+
+    /// Its identity.
+    pub(crate) fn uuid(&self) -> Result<String> {
+        let line = self.host.sh(&format!("xl vm-list | grep ' {} *$'", self.name))?.stdout;
+        Ok(line.split_whitespace().next().context("no UUID")?.to_owned())
+    }
+
+    /// Whether it stands still because it was paused.
+    pub(crate) fn is_paused(&self) -> Result<bool> {
+        let list = self.host.sh(&format!("xl list {}", self.name))?.stdout;
+        let state = list.lines().nth(1).and_then(|line| line.split_whitespace().nth(4));
+        Ok(state.context("xl list says nothing of it")?.contains('p'))
     }
 
     /// Destroys it, and looks whether it is gone.

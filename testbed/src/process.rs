@@ -1,7 +1,7 @@
 //! Processes of this machine, none of which outlives the testbed: not when a run takes too long, not when it is interrupted, not when
 //! the testbed itself is killed.
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -104,7 +104,14 @@ impl Stopper {
     }
 
     /// Runs a program to its end, which must be a good one, and returns what it wrote to its standard output.
-    pub(crate) fn run(&self, mut command: Command, name: &str, limit: Duration) -> Result<String> {
+    pub(crate) fn run(&self, command: Command, name: &str, limit: Duration) -> Result<String> {
+        let Ended { status, stdout, stderr } = self.try_run(command, name, limit)?;
+        ensure!(status.success(), "{name} failed ({status}): {}", last_lines(&stderr, 20));
+        Ok(stdout)
+    }
+
+    /// Runs a program to its end, however it ends.
+    pub(crate) fn try_run(&self, mut command: Command, name: &str, limit: Duration) -> Result<Ended> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = self.start(command, name)?;
         let stdout = collect(process.child.stdout.take());
@@ -114,12 +121,21 @@ impl Stopper {
         let text =
             |collected: Receiver<Vec<u8>>| String::from_utf8_lossy(&collected.recv().unwrap_or_default()).into_owned();
         let (stdout, stderr) = (text(stdout), text(stderr));
-        match status {
-            Some(status) if status.success() => Ok(stdout),
-            Some(status) => Err(anyhow!("{name} failed ({status}): {}", last_lines(&stderr, 20))),
-            None => Err(anyhow!("{name} did not end within {} s", limit.as_secs())),
-        }
+        let status = status
+            .ok_or_else(|| anyhow!("{name} did not end within {} s: {}", limit.as_secs(), last_lines(&stderr, 5)));
+        Ok(Ended { status: status?, stdout, stderr })
     }
+}
+
+/// A program that has ended, and what it wrote.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// How it ended.
+    pub(crate) status: ExitStatus,
+    /// To its standard output.
+    pub(crate) stdout: String,
+    /// To its standard error.
+    pub(crate) stderr: String,
 }
 
 /// A command that dies with the testbed, even if that is killed.
@@ -223,7 +239,7 @@ mod tests {
         let error = stopper.run(shell("echo why >&2; exit 3"), "it", SOON).unwrap_err();
         assert_eq!(error.to_string(), "it failed (exit status: 3): why");
         let error = stopper.run(shell("sleep 100"), "it", Duration::ZERO).unwrap_err();
-        assert_eq!(error.to_string(), "it did not end within 0 s");
+        assert_eq!(error.to_string(), "it did not end within 0 s: ");
         assert!(stopper.0.lock().unwrap().running.is_empty());
     }
 

@@ -2,6 +2,10 @@
 
 mod boot;
 mod guests;
+mod inspect_agrees;
+mod restore_fails;
+mod save_fails;
+mod save_restore;
 mod two_hosts;
 mod xl_save_restore;
 
@@ -24,5 +28,13 @@ pub(crate) struct Scenario {
 }
 
 /// All, in the order in which `all` runs them: what others build on comes first.
-pub(crate) const SCENARIOS: &[Scenario] =
-    &[boot::SCENARIO, guests::SCENARIO, xl_save_restore::SCENARIO, two_hosts::SCENARIO];
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    boot::SCENARIO,
+    guests::SCENARIO,
+    xl_save_restore::SCENARIO,
+    save_restore::SCENARIO,
+    inspect_agrees::SCENARIO,
+    save_fails::SCENARIO,
+    restore_fails::SCENARIO,
+    two_hosts::SCENARIO,
+];

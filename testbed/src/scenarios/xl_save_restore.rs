@@ -4,7 +4,7 @@ use super::Scenario;
 use crate::context::Context;
 use crate::guest::{GuestConfig, GuestType};
 use crate::host::{Host, HostConfig};
-use crate::transfer::{cross, save_killed, save_to_full_disk};
+use crate::transfer::{Way, cross, save_killed, save_to_full_disk};
 use anyhow::Result;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn run(context: &Context) -> Result<()> {
         let (guest, _) = host.guest(&GuestConfig::new(kind))?;
         guest.check(0)?;
         save_to_full_disk(&host, &guest, saver)?;
-        let crossing = cross(context, &host, &guest, saver, restorer)?;
+        let crossing = cross(context, &host, &guest, &Way::plain(saver, restorer))?;
         guest.destroy()?;
         // An HVM guest takes half a minute to boot, and would tell no more than a PVH guest.
         if kind != GuestType::Hvm {

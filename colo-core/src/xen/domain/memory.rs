@@ -90,6 +90,12 @@ impl GuestMemory {
         }
     }
 
+    /// Where a page is, if it is mapped: for as long as nothing is forgotten.
+    pub(super) fn pointer(&self, pfn: Pfn) -> Option<*const u8> {
+        let slot = self.slot(pfn);
+        Some(self.mappings.get(slot.mapping as usize)?.page_ptr(slot.page as usize))
+    }
+
     /// A page that is mapped for writing. The guest must not run.
     pub(super) fn page_mut(&mut self, pfn: Pfn) -> Option<&mut Page> {
         let slot = self.slot(pfn);

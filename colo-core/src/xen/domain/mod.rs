@@ -22,6 +22,7 @@ mod control;
 mod emulator;
 mod hvm;
 mod incoming;
+mod lent;
 mod log;
 mod memory;
 mod page_set;

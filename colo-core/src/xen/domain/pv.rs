@@ -1,4 +1,5 @@
 use super::XenDomain;
+use super::lent::Place;
 use crate::domain::{DirtyBitmap, DomainError, MAX_BATCH_PAGES, StateRecord};
 use crate::ids::{DomId, Mfn, PAGE_SIZE, Page, Pfn};
 use crate::stream::{PageData, PageType, PvInfo, kind};
@@ -210,24 +211,53 @@ impl XenDomain {
         }
     }
 
+    /// Finds out what pages are, and maps those that have content.
+    fn map_pv(&mut self, pfns: &[Pfn], types: &mut Vec<PageType>) -> Result<(), DomainError> {
+        let pv = self.pv.as_deref_mut().ok_or_else(not_pv)?;
+        let frames: Vec<u64> = pfns.iter().map(|pfn| pv.frame_of(*pfn).map_or(u64::MAX, |frame| frame.0)).collect();
+        let mut words = vec![0; frames.len()];
+        self.control.page_types(self.domid, &frames, &mut words)?;
+        types.clear();
+        for (word, frame) in words.iter().zip(&frames) {
+            let known = PageType::from_number((word >> ctrl::XEN_DOMCTL_PFINFO_LTAB_SHIFT) as u8);
+            let known = known.map_err(|fault| DomainError::Other(format!("{}: {fault}", self.spec.name)))?;
+            types.push(if *frame == u64::MAX { PageType::Invalid } else { known });
+        }
+        let with_data = pfns.iter().zip(&frames).zip(types.iter()).filter(|(_, page_type)| page_type.has_data());
+        let pages = with_data.map(|((pfn, frame), _)| (*pfn, *frame));
+        Ok(self.memory.get_mut().map(&self.foreign, self.access, pages)?)
+    }
+
+    /// Where the pages of a guest that stands still are, the page tables among them as copies in terms of its own numbers.
+    pub(super) fn places_pv(&mut self, pfns: &[Pfn], types: &mut Vec<PageType>) -> Result<Vec<Place>, DomainError> {
+        self.map_pv(pfns, types)?;
+        let mut places = Vec::with_capacity(pfns.len());
+        for (pfn, page_type) in pfns.iter().zip(types.iter_mut()) {
+            if !page_type.has_data() {
+                continue;
+            }
+            let pointer = self.memory.get_mut().pointer(*pfn).ok_or_else(|| unmapped(*pfn, &self.spec.name))?;
+            let mut place = Place::Guest(pointer);
+            if page_type.table_level().is_some() {
+                let mut page = Box::new([0; PAGE_SIZE]);
+                self.memory.get_mut().read(*pfn, &mut page);
+                self.normalise_pv(&[*pfn], std::slice::from_mut(page_type), &mut page[..])?;
+                place = Place::Own(page);
+            }
+            places.push(place);
+        }
+        Ok(places)
+    }
+
     pub(super) fn capture_pv(
         &mut self,
         pfns: &[Pfn],
         types: &mut Vec<PageType>,
         out: &mut [u8],
     ) -> Result<usize, DomainError> {
+        self.map_pv(pfns, types)?;
         let pv = self.pv.as_deref_mut().ok_or_else(not_pv)?;
-        let frames: Vec<u64> = pfns.iter().map(|pfn| pv.frame_of(*pfn).map_or(u64::MAX, |frame| frame.0)).collect();
-        let mut words = vec![0; frames.len()];
-        self.control.page_types(self.domid, &frames, &mut words)?;
-        for (word, frame) in words.iter().zip(&frames) {
-            let known = PageType::from_number((word >> ctrl::XEN_DOMCTL_PFINFO_LTAB_SHIFT) as u8);
-            let known = known.map_err(|fault| DomainError::Other(format!("{}: {fault}", self.spec.name)))?;
-            types.push(if *frame == u64::MAX { PageType::Invalid } else { known });
-        }
         let (memory, stands_still) = (self.memory.get_mut(), self.suspended_at.is_some());
-        let with_data = pfns.iter().zip(&frames).zip(types.iter()).filter(|(_, page_type)| page_type.has_data());
-        memory.map(&self.foreign, self.access, with_data.map(|((pfn, frame), _)| (*pfn, *frame)))?;
 
         let mut count = 0;
         for (&pfn, page_type) in pfns.iter().zip(types.iter_mut()) {

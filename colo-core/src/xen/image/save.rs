@@ -1,6 +1,6 @@
 use super::SaveImageError;
-use crate::domain::{Control, DirtyLog, Domain, DomainError, RunState, StateRecord};
-use crate::ids::Epoch;
+use crate::domain::{Control, DirtyLog, Domain, DomainError, LentPages, RunState, StateRecord};
+use crate::ids::{Epoch, PAGE_SIZE};
 use crate::save::{
     CallbackError, CopyStats, PlainSave, Ready, SaveCallbacks, SaveConfig, SaveLoop, Step, StreamSink, Trigger,
 };
@@ -127,9 +127,9 @@ fn config_of(options: SaveImageOptions) -> SaveConfig {
     SaveConfig { live: options.live, batch_pages, capture_limit_bytes, ..config }
 }
 
-/// Pages that go through one buffer when nobody waits for them but the writer: 1 MiB. A larger buffer would first have to be made,
-/// page fault by page fault, and would not stay in a cache.
-const SMALL_BATCH_PAGES: usize = 256;
+/// Pages in a record when nobody waits for them but the writer: 2 MiB, for which a reader needs no large buffer, and which it can put
+/// into one extent of memory.
+const SMALL_BATCH_PAGES: usize = 512;
 
 /// The caller, who may want no more of it.
 struct Told<'a> {
@@ -211,13 +211,25 @@ struct Counted<'a, 'b> {
     told: &'a Told<'b>,
 }
 
-impl StreamSink for Counted<'_, '_> {
-    fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<()> {
-        self.bytes += parts.iter().map(|part| part.len() as u64).sum::<u64>();
+impl Counted<'_, '_> {
+    fn count(&mut self, bytes: usize) -> io::Result<()> {
+        self.bytes += bytes as u64;
         if self.told.suspended.get() {
             self.told.tell(SaveProgress::Writing { image_bytes: self.bytes })?;
         }
+        Ok(())
+    }
+}
+
+impl StreamSink for Counted<'_, '_> {
+    fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        self.count(parts.iter().map(|part| part.len()).sum())?;
         self.inner.write(parts)
+    }
+
+    fn write_lent(&mut self, front: &[u8], pages: &dyn LentPages) -> io::Result<()> {
+        self.count(front.len() + pages.count() * PAGE_SIZE)?;
+        self.inner.write_lent(front, pages)
     }
 
     fn end_epoch(&mut self, epoch: Epoch) -> io::Result<()> {

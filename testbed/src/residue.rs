@@ -1,0 +1,34 @@
+//! What is left of a domain that is gone, or that never came to be.
+
+use crate::host::Host;
+use anyhow::{Result, ensure};
+use std::collections::BTreeSet;
+
+/// All in a dom0 that comes and goes with domains: the domains, nodes in xenstore, files of the toolstack's and ours, network
+/// interfaces, the toolstack's, the device models' and our processes.
+#[derive(Debug)]
+pub(crate) struct Residue(BTreeSet<String>);
+
+// A line each. libxl's history of numbers is there for all domains that were. The brackets keep the pattern from being found in this very command.
+const LOOK: &str = "xl vm-list | sed 's/^/domain /'; \
+    xenstore-ls -f / | sed 's/ = .*//; s/^/node /'; \
+    find /run /var/lib/xen ! -name domid-history | sed 's/^/file /'; \
+    ls /sys/class/net | sed 's/^/network /'; \
+    pgrep -l '^([x]l|[c]olo|[e]xe|[x]en-qemu.*)$' | sed 's/^/process /'; true";
+
+impl Residue {
+    /// What there is now.
+    pub(crate) fn of(host: &Host) -> Result<Residue> {
+        Ok(Residue(host.sh(LOOK)?.stdout.lines().map(str::to_owned).collect()))
+    }
+
+    /// Whether it is the same again.
+    pub(crate) fn ensure_same(&self, host: &Host) -> Result<()> {
+        let now = Residue::of(host)?;
+        let left: Vec<&str> = now.0.difference(&self.0).map(String::as_str).collect();
+        let gone: Vec<&str> = self.0.difference(&now.0).map(String::as_str).collect();
+        ensure!(left.is_empty(), "left behind: {}", left.join(", "));
+        ensure!(gone.is_empty(), "gone: {}", gone.join(", "));
+        Ok(())
+    }
+}

@@ -1,0 +1,211 @@
+//! Saves that fail, in every way that they can: the guest runs on, and no file is left that could be taken for an image.
+
+use super::Scenario;
+use super::save_restore::DIRTY_PAGES;
+use crate::context::Context;
+use crate::control::Done;
+use crate::guest::{Guest, GuestConfig, GuestType};
+use crate::host::{COMMAND_LIMIT, Host, HostConfig};
+use crate::interrupt::{Interruption, interrupt};
+use crate::random::Random;
+use crate::transfer::{Tool, Way};
+use anyhow::{Context as _, Result, bail, ensure};
+use colo_testbed_inside::protocol::Outcome;
+use std::time::Duration;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "save-fails",
+    about: "one host: saves that find no room, are killed, or whose guest does not suspend, leave the guest running",
+    limit: Duration::from_secs(1500),
+    needs_root: false,
+    run,
+};
+
+/// Where images are, and nothing else.
+const FOLDER: &str = "/tmp/saves";
+
+fn run(context: &Context) -> Result<()> {
+    let mut random = context.random();
+    let host = Host::boot(context, HostConfig::alone())?;
+    for kind in context.guest_types() {
+        context.say(&format!("a {} guest", kind.name()));
+        let (guest, _) = host.guest(&GuestConfig { dirty_pages: DIRTY_PAGES, ..GuestConfig::new(kind) })?;
+        let victim = Victim::new(&host, &guest)?;
+        for live in [false, true] {
+            victim.full_disks(context, live)?;
+        }
+        victim.paused()?;
+        let kills = if kind == GuestType::Hvm { 2 } else { 8 };
+        let mut tally = Tally::default();
+        victim.interrupted(Interruption::Kill, kills, &mut random, &mut tally)?;
+        for by in [Interruption::KillAll, Interruption::Terminate, Interruption::Interrupt] {
+            victim.interrupted(by, 2, &mut random, &mut tally)?;
+        }
+        tally.show(context, &guest);
+        ensure!(tally.unsaved > 0, "no save was interrupted before its end");
+        guest.wait_rounds(1)?;
+        guest.destroy()?;
+        // An HVM guest takes half a minute to boot, and would tell no more than a PVH guest.
+        if kind != GuestType::Hvm {
+            let (deaf, _) = host.guest(&GuestConfig::new(kind).deaf())?;
+            let victim = Victim::new(&host, &deaf)?;
+            for live in [false, true] {
+                victim.deaf(context, live)?;
+            }
+            deaf.destroy()?;
+        }
+    }
+    Ok(())
+}
+
+/// How interrupted saves have ended.
+#[derive(Default)]
+pub(super) struct Tally {
+    /// The guest ran on, and there was no image.
+    pub(super) unsaved: u64,
+    /// The image was whole by then.
+    pub(super) saved: u64,
+}
+
+impl Tally {
+    pub(super) fn show(&self, context: &Context, guest: &Guest<'_>) {
+        context.figure_of(&format!("{}: saves interrupted before their end", guest.name()), self.unsaved, "");
+        context.figure_of(&format!("{}: saves whole by then", guest.name()), self.saved, "");
+    }
+}
+
+/// A guest, on which saves are tried that fail.
+pub(super) struct Victim<'a> {
+    host: &'a Host,
+    guest: &'a Guest<'a>,
+}
+
+impl<'a> Victim<'a> {
+    pub(super) fn new(host: &'a Host, guest: &'a Guest<'a>) -> Result<Victim<'a>> {
+        host.sh(&format!("mkdir -p {FOLDER}"))?;
+        Ok(Victim { host, guest })
+    }
+
+    /// With no room at all, with room for a half, with room for nearly all.
+    fn full_disks(&self, context: &Context, live: bool) -> Result<()> {
+        let way = Way { live, ..Way::plain(Tool::Colo, Tool::Colo) };
+        let file = format!("{FOLDER}/image");
+        let options = if live { "--live --leave-running" } else { "--leave-running" };
+        self.host.sh(&format!("colo save {options} {} {file}", self.guest.name()))?;
+        // Less than its length: pages of zeroes take no room.
+        let taken = self.host.sh(&format!("set -- $(du -k {file}); echo $1; rm {file}"))?.stdout;
+        let taken_kib: u64 = taken.trim().parse()?;
+        context.figure_of(&format!("{}: room that an image takes", self.guest.name()), taken_kib / 1024, "MiB");
+        for (what, size) in [("no", 4096), ("half the", taken_kib << 9), ("nearly enough", (taken_kib - 4096) << 10)] {
+            self.full_disk(&way, size).with_context(|| format!("{}: {what} room, live: {live}", self.guest.name()))?;
+        }
+        Ok(())
+    }
+
+    /// A disk of this size.
+    pub(super) fn full_disk(&self, way: &Way<'_>, size: u64) -> Result<()> {
+        let before = self.guest.counter()?;
+        let disk = self.host.small_disk("small", size)?;
+        let done = self.host.try_sh(&way.save(self.guest.name(), &format!("{}/image", disk.path())), COMMAND_LIMIT)?;
+        ensure_one_line(&done)?;
+        ensure!(done.stderr.contains("No space left"), "it says {:?}", done.stderr);
+        self.unharmed(before, disk.path())
+    }
+
+    fn paused(&self) -> Result<()> {
+        let (name, before) = (self.guest.name(), self.guest.counter()?);
+        self.host.sh(&format!("xl pause {name}"))?;
+        let done = self.host.try_sh(&format!("colo save {name} {FOLDER}/image"), COMMAND_LIMIT)?;
+        let is_paused = self.guest.is_paused()?;
+        self.host.sh(&format!("xl unpause {name}"))?;
+        ensure_one_line(&done).with_context(|| format!("a save of {name}, which is paused"))?;
+        ensure!(is_paused && done.stderr.contains("paused"), "{name} paused: {is_paused}; colo said {:?}", done.stderr);
+        self.unharmed(before, FOLDER)
+    }
+
+    /// It has three seconds, and does not.
+    fn deaf(&self, context: &Context, live: bool) -> Result<()> {
+        let (name, before) = (self.guest.name(), self.guest.counter()?);
+        let options = if live { "--live " } else { "" };
+        let save = format!("colo save {options}--suspend-timeout 3 {name} {FOLDER}/image");
+        let done = self.host.try_sh(&save, COMMAND_LIMIT)?;
+        ensure_one_line(&done).with_context(|| save.clone())?;
+        ensure!(done.stderr.contains("suspend"), "{save}: it says {:?}", done.stderr);
+        context.figure(&format!("{name}, deaf: colo save {options}--suspend-timeout 3"), done.elapsed);
+        self.unharmed(before, FOLDER).with_context(|| save)
+    }
+
+    /// At moments from a save's beginning to its end; every other save is a live one.
+    pub(super) fn interrupted(
+        &self,
+        by: Interruption,
+        count: u32,
+        random: &mut Random,
+        tally: &mut Tally,
+    ) -> Result<()> {
+        for live in [false, true] {
+            let way = Way { live, ..Way::plain(Tool::Colo, Tool::Xl) };
+            let options = if live { "--live --leave-running" } else { "--leave-running" };
+            let whole = self.host.sh(&format!("colo save {options} {} {FOLDER}/image", self.guest.name()))?.elapsed;
+            self.host.sh(&format!("rm {FOLDER}/image"))?;
+            for moment in random.moments(count.div_ceil(2), whole) {
+                let what = || format!("{} to {} after {moment:.3?} of {whole:.3?}", by.name(), way);
+                self.interrupted_at(&way, by, moment, tally).with_context(what)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn interrupted_at(&self, way: &Way<'_>, by: Interruption, moment: Duration, tally: &mut Tally) -> Result<()> {
+        let file = format!("{FOLDER}/image");
+        let (name, before) = (self.guest.name(), self.guest.counter()?);
+        let done = interrupt(self.host, &way.save(name, &file), moment, by)?;
+        let has_file = self.host.try_sh(&format!("[ -e {file} ]"), COMMAND_LIMIT)?.is_good();
+        if !has_file {
+            if done.outcome != by.death() {
+                // Neither did it end by the signal before it could listen to it.
+                ensure_one_line(&done)?;
+            }
+            tally.unsaved += 1;
+            return self.unharmed(before, FOLDER);
+        }
+        tally.saved += 1;
+        // The image is what counts from then on; what is left of the domain, if it was not yet gone, must not have run: it would
+        // be seen to count back.
+        self.host.sh(&format!("colo inspect {file}"))?;
+        let counted = self.guest.counter()?;
+        self.host.sh(&format!("if xl domid {name}; then xl destroy {name}; fi"))?;
+        self.host.sh(&way.restore(&file))?;
+        self.guest.check(counted).with_context(|| format!("its image was whole ({done:?})"))?;
+        self.host.sh(&format!("rm {file}"))?;
+        self.unharmed(before, FOLDER)
+    }
+
+    /// The guest runs, nobody logs its writes any more, and no file is there.
+    fn unharmed(&self, before: u64, folder: &str) -> Result<()> {
+        self.guest.check(before)?;
+        let files = self.host.sh(&format!("ls -A {folder}"))?.stdout;
+        ensure!(files.is_empty(), "left behind: {}", files.trim().replace('\n', ", "));
+        ensure_log_is_off(self.host, self.guest)
+    }
+}
+
+/// Whether a command has failed as commands do: with exit code 1 and one line.
+pub(super) fn ensure_one_line(done: &Done) -> Result<()> {
+    ensure!(done.outcome == Outcome::Code(1), "it does not fail: {done:?}");
+    ensure!(done.stderr.lines().count() == 1 && done.stderr.starts_with("colo: "), "it says {:?}", done.stderr);
+    ensure!(done.stdout.is_empty(), "it says {:?}", done.stdout);
+    Ok(())
+}
+
+/// Whether the hypervisor does not log what the guest writes, as it says itself.
+fn ensure_log_is_off(host: &Host, guest: &Guest<'_>) -> Result<()> {
+    let id = guest.domain_id()?;
+    let said = host.sh("xl dmesg -c >/dev/null; xl debug-keys q; xl dmesg")?.stdout;
+    let begin = format!("General information for domain {id}:");
+    let Some((_, of_domain)) = said.split_once(&begin) else { bail!("Xen says nothing of domain {id}: {said}") };
+    let of_domain = of_domain.split("General information for domain").next().unwrap_or_default();
+    ensure!(!of_domain.contains("log_dirty"), "the writes of {} are still logged", guest.name());
+    ensure!(of_domain.contains("nr_pages"), "Xen says less than it did of domain {id}: {of_domain}");
+    Ok(())
+}
