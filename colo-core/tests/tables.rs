@@ -6,9 +6,9 @@ use colo_core::domain::{
     Control, DirtyBitmap, DirtyLog, Domain, DomainError, DomainSpec, Pages, RunState, State, StateRecord,
 };
 use colo_core::ids::{PAGE_SIZE, Page, Pfn};
-use colo_core::restore::{ColoRestore, PlainRestore, RemusRestore, RestoreCallbacks, Restorer};
+use colo_core::restore::{ColoRestore, PlainRestore, RemusRestore, RestoreCallbacks, RestoreError, Restorer};
 use colo_core::save::{PlainSave, SaveConfig, SaveLoop, Step};
-use colo_core::stream::{DomainHeader, PageData, PageType, StreamUse};
+use colo_core::stream::{DomainHeader, Headers, PageData, PageType, StreamUse, kind, page_data_prefix, write_record};
 use proptest::prelude::*;
 use std::time::Instant;
 
@@ -249,4 +249,52 @@ fn a_save_that_is_not_live_copies_only_what_stands_still() {
         machine.calls,
         ["save_static", "save_layout", "enable_dirty_log", "capture_pages", "suspend", "save_state"]
     );
+}
+
+/// A version 3 stream without its END: one table and one page of plain memory, `rounds` times, from the second time on to be verified.
+fn verified(rounds: &[(u8, u64)]) -> Vec<u8> {
+    let mut stream = Vec::new();
+    Headers::new(DomainHeader::embedded()).encode(&mut stream);
+    write_record(&mut stream, kind::STATIC_DATA_END, &[]).unwrap();
+    for (round, (fill, named)) in rounds.iter().enumerate() {
+        if round == 1 {
+            write_record(&mut stream, kind::VERIFY, &[]).unwrap();
+        }
+        page_data_prefix([(Pfn(FIRST_TABLE), PageType::L1Pinned), (Pfn(2), PageType::Normal)], &mut stream);
+        let mut table = [0; PAGE_SIZE];
+        table[8..16].copy_from_slice(&named.to_le_bytes());
+        stream.extend(table);
+        stream.extend([*fill; PAGE_SIZE]);
+    }
+    stream
+}
+
+#[test]
+fn pages_that_come_again_to_be_verified_are_compared() {
+    let verify = |rounds: &[(u8, u64)]| {
+        let mut copy = TableMachine::new(1000);
+        let mut restorer = Restorer::new(copy.spec(), StreamUse::Plain);
+        restorer.handle_stream(&verified(rounds), &mut copy, &mut PlainRestore::default())
+    };
+    assert!(verify(&[(1, 5)]).is_ok());
+    assert!(verify(&[(1, 5), (1, 5)]).is_ok());
+    for (again, wrong) in [((2, 5), Pfn(2)), ((1, 6), Pfn(FIRST_TABLE))] {
+        assert!(matches!(verify(&[(1, 5), again]), Err(RestoreError::NotTheSame { pfn }) if pfn == wrong));
+    }
+}
+
+#[test]
+fn an_optional_record_does_not_end_the_static_data() {
+    let mut stream = Vec::new();
+    Headers::new(DomainHeader::embedded()).encode(&mut stream);
+    write_record(&mut stream, 0x8000_0123, b"of a later version").unwrap();
+    let mut copy = TableMachine::new(1);
+    let mut restorer = Restorer::new(copy.spec(), StreamUse::Plain);
+    let mut callbacks = PlainRestore::default();
+    restorer.handle_stream(&stream, &mut copy, &mut callbacks).unwrap();
+    assert!(copy.calls.is_empty());
+    let mut end = Vec::new();
+    write_record(&mut end, kind::STATIC_DATA_END, &[]).unwrap();
+    restorer.handle_stream(&end, &mut copy, &mut callbacks).unwrap();
+    assert_eq!(copy.calls, ["load_static"]);
 }

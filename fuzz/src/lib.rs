@@ -13,7 +13,9 @@ pub mod image;
 mod mutate;
 pub mod packets;
 pub mod peer;
+pub mod pv;
 pub mod stream;
+pub mod toolstack;
 
 /// One thing that reads bytes from outside.
 pub struct Target {
@@ -31,6 +33,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "image", fuzz: image::fuzz, seeds: image::seeds },
     Target { name: "peer", fuzz: peer::fuzz, seeds: peer::seeds },
     Target { name: "packets", fuzz: packets::fuzz, seeds: packets::seeds },
+    Target { name: "pv", fuzz: pv::fuzz, seeds: pv::seeds },
+    Target { name: "toolstack", fuzz: toolstack::fuzz, seeds: toolstack::seeds },
 ];
 
 /// Feeds the target with its seeds, and then with `runs` inputs made from them.

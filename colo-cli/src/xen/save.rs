@@ -5,18 +5,17 @@ use crate::args::SaveArgs;
 use crate::output::print_json;
 use crate::signals;
 use anyhow::{Context, Result};
-use colo_core::domain::Control;
+use colo_core::domain::{Control, RunState};
 use colo_core::ids::{DomId, PAGE_SIZE};
 use colo_core::save::ImageFile;
 use colo_core::xen::Xen;
 use colo_core::xen::domain::XenDomain;
 use colo_core::xen::guard::Guard;
-use colo_core::xen::image::{SaveImageOptions, save_image};
+use colo_core::xen::image::{SaveImageOptions, SaveProgress, save_image};
 use colo_core::xen::toolstack::{Libxl, Xl};
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -24,8 +23,7 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     let begun = Instant::now();
     let limit = Duration::from_secs(args.suspend_timeout);
     // Before there is a second thread, and while there is little to copy.
-    let guard = Guard::start(|word| let_go(word, args.live, limit)).context("a process to watch over this one")?;
-    let guard = Arc::new(guard);
+    let mut guard = Guard::start(|watched| rescue(watched, limit)).context("a process to watch over this one")?;
     let stop = signals::stop_flag()?;
     let xen = Xen::open()?;
     let Found { control, store, info, name } = find(xen, &args.domain)?;
@@ -36,25 +34,35 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     let mut image = ImageFile::create(&args.file).with_context(|| args.file.display().to_string())?;
     let mut domain = XenDomain::with_handles(xen, control, store, &info, limit)?;
     guard.watch(domid.0).context("the process that watches over this one")?;
-    let told = guard.clone();
-    domain.on_suspend(move |begins| {
-        // Without a guard the save is as good as with one, unless it is killed.
-        let _ = told.watch(if begins { domid.0 | SUSPENDING } else { domid.0 });
-    });
     let config = domain.config(&xl)?.to_json();
     let options = SaveImageOptions { live: args.live, leave_running: args.leave_running };
     let bar = progress_bar(json);
-    let saved = save_image(&mut domain, &config, &mut image, options, &mut |copy| {
-        bar.set_message(format!("round {}", copy.round + 1));
-        bar.set_length(copy.round_pages * PAGE_SIZE as u64);
-        bar.set_position(copy.sent_pages * PAGE_SIZE as u64);
+    let saved = save_image(&mut domain, &config, &mut image, options, &mut |progress| {
+        match progress {
+            SaveProgress::Copying(copy) => {
+                bar.set_message(format!("round {}", copy.round + 1));
+                bar.set_length(copy.round_pages * PAGE_SIZE as u64);
+                bar.set_position(copy.sent_pages * PAGE_SIZE as u64);
+            }
+            SaveProgress::Suspending => {
+                // Without a guard a guest could stand still for ever.
+                if guard.watch(domid.0 | ASKED).is_err() {
+                    return ControlFlow::Break(());
+                }
+                bar.set_message("suspended");
+                bar.set_length(info.total_pages * PAGE_SIZE as u64);
+            }
+            SaveProgress::Writing { image_bytes } => bar.set_position(image_bytes),
+            SaveProgress::Running => drop(guard.watch(domid.0)),
+        }
         if stop.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish_and_clear();
-    let saved = saved.with_context(|| format!("{name} is not saved, and runs on"))?;
+    let saved = saved.with_context(|| not_saved(&name, &domain))?;
     if let Err(error) = image.commit() {
-        domain.resume()?;
-        return Err(error).with_context(|| format!("{name} is not saved, and runs on: {}", args.file.display()));
+        // What cannot go on is told by its state.
+        let _ = domain.resume();
+        return Err(error).with_context(|| args.file.display().to_string()).context(not_saved(&name, &domain));
     }
     // From here on the image is what counts.
     guard.dismiss();
@@ -80,14 +88,24 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the guard is told, beside the domain's number, when the guest is about to be suspended.
-const SUSPENDING: u32 = 1 << 31;
+/// What has become of a domain that was not saved.
+fn not_saved(name: &str, domain: &XenDomain) -> String {
+    let state = match domain.run_state() {
+        RunState::Running => "runs on",
+        RunState::Suspended => "is suspended still",
+        RunState::ShutDown => "has shut down",
+        RunState::Crashed => "has crashed",
+    };
+    format!("{name} is not saved, and {state}")
+}
+
+/// Beside a domain's number, for the guard: the guest may have been asked to suspend itself.
+const ASKED: u32 = 1 << 16;
 
 /// The saver was killed, or has failed: its domain shall run.
-fn let_go(word: u32, live: bool, limit: Duration) {
-    let (domid, is_asked) = (DomId(word & !SUSPENDING), word & SUSPENDING != 0);
-    // Nobody is left to be told.
-    if let Ok(xen) = Xen::open() {
-        let _ = XenDomain::open(xen, domid, limit).and_then(|mut domain| domain.let_go(live, is_asked));
+fn rescue(watched: u32, limit: Duration) {
+    let domid = DomId(watched & !ASKED);
+    if let Ok(mut domain) = Xen::open().map_err(drop).and_then(|xen| XenDomain::open(xen, domid, limit).map_err(drop)) {
+        let _ = domain.rescue(watched & ASKED != 0);
     }
 }

@@ -33,6 +33,9 @@ pub use spec::{DomainSpec, MacAddr, NicSpec};
 use crate::ids::{PAGE_SIZE, Page, Pfn};
 use crate::net::Port;
 use crate::stream::{DomainHeader, PageData, PageType};
+use std::io;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
 
 /// The most pages in one call of [`Pages`]: a batch is one record of the stream, and 4 MiB keep a cache warm.
 pub const MAX_BATCH_PAGES: usize = 1024;
@@ -134,6 +137,20 @@ pub trait Pages {
         Ok(pfns.len())
     }
 
+    /// As [`Pages::capture_pages`], but the pages are lent where they are, with no copy on the way. The domain must not run. `None` where
+    /// that cannot be.
+    ///
+    /// # Errors
+    /// As for [`Pages::capture_pages`].
+    fn lend_pages(
+        &mut self,
+        pfns: &[Pfn],
+        types: &mut Vec<PageType>,
+    ) -> Result<Option<Box<dyn LentPages + '_>>, DomainError> {
+        let _ = (pfns, types);
+        Ok(None)
+    }
+
     /// These pages of a stream are about to be put into the domain: makes memory for those that have none. What the guest can see
     /// of its memory does not change.
     ///
@@ -168,6 +185,34 @@ pub trait Pages {
     fn update_p2m(&mut self) -> Result<(), DomainError> {
         Ok(())
     }
+}
+
+/// Pages that lie one after the other in a stream, and anywhere in memory. Others may still write to them (a network backend that
+/// does not know yet that its guest stands still), so there is no reference to what is in them.
+pub trait LentPages {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// Whether there is nothing but zeroes in a page.
+    ///
+    /// # Panics
+    /// When there is no such page.
+    fn is_zero(&self, index: usize) -> bool;
+
+    /// Copies a page.
+    ///
+    /// # Panics
+    /// When there is no such page.
+    fn copy(&self, index: usize, into: &mut Page);
+
+    /// Writes pages into a file, from byte `offset` on.
+    ///
+    /// # Errors
+    /// The file's.
+    ///
+    /// # Panics
+    /// When there are no such pages.
+    fn write_at(&self, pages: Range<usize>, file: BorrowedFd<'_>, offset: u64) -> io::Result<()>;
 }
 
 /// A piece of a domain's state that is not memory: a vCPU's registers, a device. What is in it only the hypervisor knows; the

@@ -4,7 +4,7 @@ use super::{
     Control, DirtyBitmap, DirtyLog, DomainError, DomainSpec, MAX_BATCH_PAGES, MacAddr, NicSpec, Pages, RunState, State,
     StateRecord,
 };
-use crate::ids::{PAGE_SIZE, Pfn};
+use crate::ids::{PAGE_SIZE, Page, Pfn};
 use crate::stream::DomainHeader;
 use std::net::Ipv4Addr;
 
@@ -19,6 +19,8 @@ pub struct ModelDomain {
     dirty: Option<DirtyBitmap>,
     /// What stands for the vCPU: any bytes.
     pub registers: Vec<u8>,
+    /// Pages that count as mapped in the host.
+    pub(crate) mapped: Vec<Pfn>,
 }
 
 impl ModelDomain {
@@ -37,7 +39,14 @@ impl ModelDomain {
     /// A suspended domain to that specification, all zero.
     pub fn from_spec(spec: DomainSpec) -> Self {
         let ram = vec![0; spec.ram_bytes() as usize];
-        ModelDomain { spec, run_state: RunState::Suspended, ram, dirty: None, registers: Vec::new() }
+        ModelDomain {
+            spec,
+            run_state: RunState::Suspended,
+            ram,
+            dirty: None,
+            registers: Vec::new(),
+            mapped: Vec::new(),
+        }
     }
 
     /// Its whole memory.
@@ -157,6 +166,11 @@ impl Pages for ModelDomain {
             self.ram[range].copy_from_slice(page);
         }
         Ok(())
+    }
+
+    fn page_mut(&mut self, pfn: Pfn) -> Option<&mut Page> {
+        let range = self.mapped.contains(&pfn).then(|| self.range(pfn).ok()).flatten()?;
+        (&mut self.ram[range]).try_into().ok()
     }
 }
 

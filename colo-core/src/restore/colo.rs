@@ -58,6 +58,10 @@ impl RestoreCallbacks for ColoRestore {
         Ok(page_mut(&mut self.cache, pfn.byte_offset() as usize))
     }
 
+    fn verify(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        Ok(self.write_received(domain)?)
+    }
+
     fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
         let received_pages = self.received.count();
         domain.suspend()?;

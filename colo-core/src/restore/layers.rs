@@ -33,6 +33,10 @@ impl<C: RestoreCallbacks + ?Sized> RestoreCallbacks for Box<C> {
         (**self).record(kind, body)
     }
 
+    fn verify(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        (**self).verify(domain)
+    }
+
     fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
         (**self).flush_memory(domain)
     }
@@ -74,6 +78,10 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Timed<C> {
         self.inner.record(kind, body)
     }
 
+    fn verify(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        self.timings.time("verify", || self.inner.verify(domain))
+    }
+
     fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
         self.flush_began = Some(Instant::now());
         self.timings.time("flush_memory", || self.inner.flush_memory(domain))
@@ -108,6 +116,11 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Traced<C> {
     fn record(&mut self, kind: u32, body: &[u8]) -> Result<(), CallbackError> {
         tracing::trace!("record {kind:#x}, {} bytes", body.len());
         self.0.record(kind, body)
+    }
+
+    fn verify(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        tracing::trace!("verify");
+        self.0.verify(domain)
     }
 
     fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
@@ -156,6 +169,10 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Verified<C> {
             self.expected = Some(MemoryHash::parse(body)?);
         }
         self.inner.record(kind, body)
+    }
+
+    fn verify(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        self.inner.verify(domain)
     }
 
     fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
@@ -209,6 +226,11 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Faulty<C> {
     fn record(&mut self, kind: u32, body: &[u8]) -> Result<(), CallbackError> {
         self.faults.reach("record")?;
         self.inner.record(kind, body)
+    }
+
+    fn verify(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        self.faults.reach("verify")?;
+        self.inner.verify(domain)
     }
 
     fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {

@@ -84,6 +84,16 @@ pub trait RestoreCallbacks {
         Ok(())
     }
 
+    /// What has been received is to be compared with what comes again: it must be in the guest. Only in a plain stream, before its
+    /// end.
+    ///
+    /// # Errors
+    /// Any error ends the restore.
+    fn verify(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        let _ = domain;
+        Ok(())
+    }
+
     /// The checkpoint is whole and verified: brings guest memory to its state.
     ///
     /// # Errors
@@ -138,6 +148,12 @@ pub enum RestoreError {
         callback: &'static str,
         /// What it said.
         source: CallbackError,
+    },
+    /// The stream was made to be verified, and a page that came again is another.
+    #[error("{pfn} came twice, with different contents")]
+    NotTheSame {
+        /// The page.
+        pfn: Pfn,
     },
     /// A checkpoint with more than pages than makes sense.
     #[error("a checkpoint with more than {limit_bytes} bytes beside its pages")]

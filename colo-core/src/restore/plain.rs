@@ -30,6 +30,10 @@ impl RestoreCallbacks for PlainRestore {
         Ok(self.batch.slot(domain, pfn)?)
     }
 
+    fn verify(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        Ok(self.batch.write(domain)?)
+    }
+
     fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
         self.batch.write(domain)?;
         let pages = std::mem::take(&mut self.received_pages);

@@ -30,6 +30,10 @@ impl RestoreCallbacks for RemusRestore {
         Ok(self.first.slot(domain, pfn)?)
     }
 
+    fn verify(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        Ok(self.first.write(domain)?)
+    }
+
     fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
         let mut pages = std::mem::take(&mut self.first_pages);
         self.first.write(domain)?;

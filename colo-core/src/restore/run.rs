@@ -1,6 +1,6 @@
 use super::{Flushed, RestoreCallbacks, RestoreError};
 use crate::domain::{Domain, DomainSpec, StateRecord};
-use crate::ids::Page;
+use crate::ids::{PAGE_SIZE, Page, Pfn};
 use crate::save::CallbackError;
 use crate::stream::{Headers, Limits, OrderChecker, PageData, RecordRef, StreamUse, kind};
 
@@ -25,6 +25,8 @@ pub struct Restorer {
     staged: bool,
     static_data: Vec<StateRecord>,
     static_data_ended: bool,
+    /// Whether pages are not put any more, but compared with what was put.
+    verifies: bool,
     state: Vec<StateRecord>,
     records: Vec<StateRecord>,
     record_bytes: usize,
@@ -44,6 +46,7 @@ impl Restorer {
             staged: false,
             static_data: Vec::new(),
             static_data_ended: false,
+            verifies: false,
             state: Vec::new(),
             records: Vec::new(),
             record_bytes: 0,
@@ -146,13 +149,19 @@ impl Restorer {
         if self.staged {
             return Err(RestoreError::NotApplied);
         }
-        // Whatever is not static data ends it: version 2 has no record that says so.
+        // Whatever is not static data ends it: version 2 has no record that says so. But an optional record may stand anywhere.
         let is_static = matches!(record.kind(), kind::X86_PV_INFO | kind::X86_CPUID_POLICY | kind::X86_MSR_POLICY);
-        if !is_static && !std::mem::replace(&mut self.static_data_ended, true) {
+        let is_optional = matches!(record, RecordRef::Own { .. } | RecordRef::Skipped { .. });
+        if !is_static && !is_optional && !std::mem::replace(&mut self.static_data_ended, true) {
             domain.load_static(&std::mem::take(&mut self.static_data))?;
         }
         match record {
+            RecordRef::PageData(pages) if self.verifies => verify_pages(pages, domain)?,
             RecordRef::PageData(pages) => put_pages(pages, domain, callbacks)?,
+            RecordRef::Verify => {
+                callbacks.verify(domain).map_err(staging("verify"))?;
+                self.verifies = true;
+            }
             RecordRef::State { kind, body } | RecordRef::Own { kind, body } => {
                 self.record_bytes += body.len();
                 if self.record_bytes > MAX_RECORDS_BYTES {
@@ -199,6 +208,24 @@ fn put_pages(
             callbacks.get_page(domain, entry.pfn).map_err(staging("get_page"))?.copy_from_slice(&table);
         } else {
             callbacks.get_page(domain, entry.pfn).map_err(staging("get_page"))?.copy_from_slice(data);
+        }
+    }
+    Ok(())
+}
+
+/// Compares the pages with the guest's.
+fn verify_pages(pages: &PageData<'_>, domain: &mut dyn Domain) -> Result<(), RestoreError> {
+    let pfns: Vec<Pfn> = pages.pages().filter(|entry| entry.data.is_some()).map(|entry| entry.pfn).collect();
+    let mut there = vec![0; pfns.len() * PAGE_SIZE];
+    domain.read_pages(&pfns, &mut there)?;
+    let with_data = pages.pages().filter_map(|entry| Some((entry, entry.data?)));
+    for ((entry, data), there) in with_data.zip(there.chunks_exact(PAGE_SIZE)) {
+        let mut page: Page = *data;
+        if entry.page_type.table_level().is_some() {
+            domain.localise(entry.page_type, &mut page)?;
+        }
+        if there != page.as_slice() {
+            return Err(RestoreError::NotTheSame { pfn: entry.pfn });
         }
     }
     Ok(())

@@ -1,10 +1,12 @@
 use super::StreamSink;
+use crate::domain::LentPages;
 use crate::ids::{Epoch, PAGE_SIZE};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
-use std::os::fd::AsRawFd;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -48,7 +50,7 @@ enum Kind {
 }
 
 /// Runs of zeroes shorter than this are written: two pages always hold a whole block of the file system's.
-const MIN_HOLE_BYTES: usize = 2 * PAGE_SIZE;
+const MIN_HOLE_PAGES: usize = 2;
 
 /// Only the owner: what is in an image was in a guest's memory.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -79,10 +81,11 @@ impl ImageFile {
     /// Gives the whole image its name, once its bytes are on the disk.
     ///
     /// # Errors
-    /// When they cannot be; the name is then as it was before.
+    /// When they cannot be; the name is then as it was before, unless it is the folder that cannot be made safe.
     pub fn commit(mut self) -> io::Result<()> {
         match std::mem::replace(&mut self.kind, Kind::Stream) {
-            Kind::Stream => return self.file.flush(),
+            // A disk keeps what it is given when it is told to; a pipe has nothing to keep.
+            Kind::Stream => return unless_not_possible(self.file.sync_all()),
             Kind::Unnamed => {
                 self.finish()?;
                 let hidden = hidden_name(&self.path)?;
@@ -100,7 +103,7 @@ impl ImageFile {
             std::fs::rename(hidden, &self.path)?;
             self.kind = Kind::Stream;
         }
-        File::open(folder(&self.path))?.sync_all()
+        unless_not_possible(File::open(folder(&self.path)).and_then(|folder| folder.sync_all()))
     }
 
     /// A hole at the end is part of the file only when its length says so.
@@ -109,28 +112,41 @@ impl ImageFile {
         self.file.sync_all()
     }
 
+    /// Writes bytes, but for long runs of whole pages of zeroes.
     fn write_sparse(&mut self, part: &[u8]) -> io::Result<()> {
-        let mut rest = part;
-        while !rest.is_empty() {
-            let zeroes = leading_pages(rest, true);
-            if zeroes >= MIN_HOLE_BYTES {
-                self.bytes += zeroes as u64;
-                rest = &rest[zeroes..];
+        let (pages, rest) = part.split_at(part.len() - part.len() % PAGE_SIZE);
+        let bytes = |run: Range<usize>| &pages[run.start * PAGE_SIZE..run.end * PAGE_SIZE];
+        let write = |file: &File, run, offset| file.write_all_at(bytes(run), offset);
+        self.write_pages(pages.len() / PAGE_SIZE, |index| is_zero(bytes(index..index + 1)), write)?;
+        self.file.write_all_at(rest, self.bytes)?;
+        self.bytes += rest.len() as u64;
+        Ok(())
+    }
+
+    fn write_pages(
+        &mut self,
+        count: usize,
+        is_zero: impl Fn(usize) -> bool,
+        write: impl Fn(&File, Range<usize>, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        // Of what is not written yet: where it begins, and how many zeroes are at its end.
+        let (mut begin, mut zeroes) = (0, 0);
+        for index in 0..=count {
+            if index < count && is_zero(index) {
+                zeroes += 1;
                 continue;
             }
-            // Up to the next run that is worth a hole.
-            let mut data = zeroes;
-            while data < rest.len() {
-                data += leading_pages(&rest[data..], false);
-                let zeroes = leading_pages(&rest[data..], true);
-                if zeroes >= MIN_HOLE_BYTES {
-                    break;
+            // A run of zeroes has ended, and with the last page everything.
+            let hole = if zeroes >= MIN_HOLE_PAGES { zeroes } else { 0 };
+            if hole > 0 || index == count {
+                let data = begin..index - hole;
+                if !data.is_empty() {
+                    write(&self.file, data.clone(), self.bytes)?;
                 }
-                data += zeroes;
+                self.bytes += ((data.len() + hole) * PAGE_SIZE) as u64;
+                begin = index;
             }
-            self.file.write_all_at(&rest[..data], self.bytes)?;
-            self.bytes += data as u64;
-            rest = &rest[data..];
+            zeroes = 0;
         }
         Ok(())
     }
@@ -150,6 +166,17 @@ impl StreamSink for ImageFile {
         Ok(())
     }
 
+    fn write_lent(&mut self, front: &[u8], pages: &dyn LentPages) -> io::Result<()> {
+        if let Kind::Stream = self.kind {
+            let mut data = vec![[0; PAGE_SIZE]; pages.count()];
+            data.iter_mut().enumerate().for_each(|(index, page)| pages.copy(index, page));
+            return self.write(&[IoSlice::new(front), IoSlice::new(data.as_flattened())]);
+        }
+        self.write(&[IoSlice::new(front)])?;
+        let write = |file: &File, run, offset| pages.write_at(run, file.as_fd(), offset);
+        self.write_pages(pages.count(), |index| pages.is_zero(index), write)
+    }
+
     fn end_epoch(&mut self, _epoch: Epoch) -> io::Result<()> {
         Ok(())
     }
@@ -160,6 +187,14 @@ impl Drop for ImageFile {
         if let Kind::Hidden(hidden) = &self.kind {
             let _ = std::fs::remove_file(hidden);
         }
+    }
+}
+
+/// Not everything can be made safe: of what cannot, the system says that the argument is invalid.
+fn unless_not_possible(synced: io::Result<()>) -> io::Result<()> {
+    match synced {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        synced => synced,
     }
 }
 
@@ -192,16 +227,9 @@ fn hidden_name(path: &Path) -> io::Result<PathBuf> {
     Ok(path.with_file_name(hidden))
 }
 
-/// How many bytes of whole pages at the front are zeroes (or are not). A part of a page at the end is not.
-fn leading_pages(bytes: &[u8], zeroes: bool) -> usize {
-    let pages = bytes.chunks(PAGE_SIZE).take_while(|page| (page.len() == PAGE_SIZE && is_zero(page)) == zeroes);
-    pages.map(<[u8]>::len).sum()
-}
-
-/// `page` is a multiple of 8 bytes.
 fn is_zero(page: &[u8]) -> bool {
     // Most pages that are not zero show it at once. The rest in one go, which the compiler makes wide.
-    let (front, rest) = page.split_at(page.len().min(64));
+    let (front, rest) = page.split_at(64);
     let any = |bytes: &[u8]| {
         let words = bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default()));
         words.fold(0, |any, word| any | word)

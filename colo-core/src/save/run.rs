@@ -19,7 +19,7 @@ pub struct SaveConfig {
     /// How many pages make one record: 1 to [`MAX_BATCH_PAGES`]. A batch takes a buffer of as many pages.
     pub batch_pages: usize,
     /// How much memory may hold captured pages so that the guest can go on before they are sent. What does not fit is sent while
-    /// it waits. It is taken before the first checkpoint, but never more than the guest has: taking it when it is needed would
+    /// it waits; 0 where nobody waits for it, and pages are best sent from where they are. It is taken before the first checkpoint, but never more than the guest has: taking it when it is needed would
     /// cost the waiting guest several times what the copy does.
     pub capture_limit_bytes: usize,
 }
@@ -243,7 +243,11 @@ impl SaveLoop {
         } else {
             domain.populated(&mut self.dirty)?;
         }
-        let written = self.capture.take(domain, self.dirty.iter(), sink)?;
+        let written = if self.config.capture_limit_bytes == 0 {
+            self.capture.pass(domain, self.dirty.iter(), sink)?
+        } else {
+            self.capture.take(domain, self.dirty.iter(), sink)?
+        };
         let mut records = domain.save_state()?;
         records.extend(callbacks.capture(domain, self.epoch).map_err(SaveError::callback("capture"))?);
         callbacks.postcopy(domain, self.epoch).map_err(SaveError::callback("postcopy"))?;

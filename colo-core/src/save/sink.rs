@@ -1,4 +1,5 @@
-use crate::ids::Epoch;
+use crate::domain::LentPages;
+use crate::ids::{Epoch, PAGE_SIZE};
 use std::io::{self, IoSlice, Write};
 
 /// Where a stream goes.
@@ -9,6 +10,16 @@ pub trait StreamSink {
     /// # Errors
     /// When the other side is gone, or did not take it in time.
     fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<()>;
+
+    /// As [`StreamSink::write`], of a PAGE_DATA record whose pages are lent.
+    ///
+    /// # Errors
+    /// As for [`StreamSink::write`].
+    fn write_lent(&mut self, front: &[u8], pages: &dyn LentPages) -> io::Result<()> {
+        let mut data = vec![[0; PAGE_SIZE]; pages.count()];
+        data.iter_mut().enumerate().for_each(|(index, page)| pages.copy(index, page));
+        self.write(&[IoSlice::new(front), IoSlice::new(data.as_flattened())])
+    }
 
     /// Everything of this checkpoint has been written.
     ///

@@ -6,8 +6,8 @@
 //! ```
 //! use colo_core::xen::guard::Guard;
 //!
-//! let guard = Guard::start(|domid| { /* resume that domain */ })?;
-//! guard.watch(3)?;
+//! let mut guard = Guard::start(|domid| { /* resume that domain */ })?;
+//! guard.watch(3);
 //! // ... the work that must not stay half done ...
 //! guard.dismiss();
 //! # Ok::<(), std::io::Error>(())
@@ -20,8 +20,7 @@ use std::os::unix::net::UnixStream;
 /// While it lives, the guard watches over this process. Dropping it counts as having died.
 #[must_use]
 pub struct Guard {
-    /// The guard reads the other end: what to watch over, and that all is well; or its end, as this process has gone. `None` when
-    /// this is dropped.
+    /// The guard reads the other end: what to watch over, and that all is well; or its end, as this process has gone.
     alive: Option<UnixStream>,
     child: libc::pid_t,
 }
@@ -53,14 +52,19 @@ impl Guard {
     ///
     /// # Errors
     /// When the guard has been killed: nobody watches.
-    pub fn watch(&self, what: u32) -> io::Result<()> {
-        self.alive.as_ref().map_or(Ok(()), |mut alive| alive.write_all(&what.to_le_bytes()))
+    pub fn watch(&mut self, what: u32) -> io::Result<()> {
+        match &mut self.alive {
+            Some(alive) => alive.write_all(&what.to_le_bytes()),
+            None => Ok(()),
+        }
     }
 
-    /// All is well: from here on the guard does nothing. It ends with this process, or when this is dropped.
-    pub fn dismiss(&self) {
-        // A guard that has been killed needs no word.
-        let _ = self.watch(DISMISSED);
+    /// All is well: the guard ends.
+    pub fn dismiss(mut self) {
+        if let Some(mut alive) = self.alive.take() {
+            // A guard that has been killed needs no word.
+            let _ = alive.write_all(&DISMISSED.to_le_bytes());
+        }
     }
 }
 
@@ -108,16 +112,17 @@ mod tests {
         for (name, watches, dismissed) in [("dismissed", true, true), ("dropped", true, false), ("idle", false, false)]
         {
             let path = trace(name);
-            let guard = Guard::start(|what| drop(std::fs::write(&path, what.to_string()))).unwrap();
+            let mut guard = Guard::start(|what| drop(std::fs::write(&path, what.to_string()))).unwrap();
             if watches {
                 guard.watch(6).unwrap();
                 guard.watch(7).unwrap();
             }
+            // Either way the guard has ended on return.
             if dismissed {
                 guard.dismiss();
+            } else {
+                drop(guard);
             }
-            // It has ended on return.
-            drop(guard);
             let acted = std::fs::read_to_string(&path).ok();
             let _ = std::fs::remove_file(&path);
             assert_eq!(acted.as_deref(), (watches && !dismissed).then_some("7"), "{name}");
@@ -132,8 +137,8 @@ mod tests {
         let process = unsafe { libc::fork() };
         if process == 0 {
             drop(told);
-            let guard = Guard::start(|_| drop(std::fs::write(&path, "acted")));
-            let watched = guard.as_ref().is_ok_and(|guard| guard.watch(1).is_ok());
+            let mut guard = Guard::start(|_| drop(std::fs::write(&path, "acted")));
+            let watched = guard.as_mut().is_ok_and(|guard| guard.watch(1).is_ok());
             let _ = tell.write_all(&[u8::from(watched)]);
             loop {
                 std::hint::black_box(&guard);

@@ -179,29 +179,6 @@ impl Suspender {
         Ok(SuspendWay::Forced)
     }
 
-    /// Takes back what another has asked the guest, who is gone. A guest that has seen the request already may take so long until it
-    /// has suspended itself: then it must be [resumed](Suspender::resume).
-    ///
-    /// # Errors
-    /// [`SuspendError`]; not that it is not suspended in time.
-    ///
-    /// ```no_run
-    /// # use colo_core::{ids::DomId, xen::{Xen, suspend::Suspender}};
-    /// # use std::time::Duration;
-    /// # let mut suspender = Suspender::open(Xen::open()?, DomId(3))?;
-    /// suspender.take_back_of_another(Duration::from_secs(5))?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn take_back_of_another(&mut self, timeout: Duration) -> Result<(), SuspendError> {
-        if self.take_back()? {
-            return Ok(());
-        }
-        match self.wait_suspended(Instant::now() + timeout) {
-            Err(SuspendError::TimedOut(_)) => Ok(()),
-            waited => waited,
-        }
-    }
-
     /// Lets the suspended guest go on where it is: it learns that its suspension was cancelled, if it knows of it at all. A guest that
     /// another suspended is taken to have been suspended as this handle would have done it. Tells
     /// xenstored, too, so that the next suspension is an event again.
@@ -227,6 +204,29 @@ impl Suspender {
             SuspendWay::Channel | SuspendWay::Store | SuspendWay::Already => self.control.resume(self.domid, true)?,
         }
         Ok(self.store.resume_domain(self.domid)?)
+    }
+
+    /// Ends a suspension that another process has begun and did not see through: the request is taken back, or, if the guest has seen
+    /// it, it is waited for the guest to have suspended. Whether it has.
+    ///
+    /// # Errors
+    /// [`SuspendError`].
+    ///
+    /// ```no_run
+    /// # use colo_core::{ids::DomId, xen::{Xen, suspend::Suspender}};
+    /// # use std::time::Duration;
+    /// let mut suspender = Suspender::open(Xen::open()?, DomId(3))?;
+    /// if suspender.call_off(Duration::from_secs(60))? {
+    ///     suspender.resume()?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn call_off(&mut self, limit: Duration) -> Result<bool, SuspendError> {
+        if !self.is_suspended()? && self.way()? == SuspendWay::Store && self.take_back()? {
+            return Ok(false);
+        }
+        self.wait_suspended(Instant::now() + limit)?;
+        Ok(true)
     }
 
     /// The way that fits what the guest has now; drivers come and go.

@@ -2009,6 +2009,13 @@ pub struct XenCtrl {
         mem_flags: ::std::os::raw::c_uint,
         extent_start: *mut xen_pfn_t,
     ) -> ::std::os::raw::c_int,
+    pub xc_domain_get_pod_target: unsafe extern "C" fn(
+        xch: *mut xc_interface,
+        domid: u32,
+        tot_pages: *mut u64,
+        pod_cache_pages: *mut u64,
+        pod_entries: *mut u64,
+    ) -> ::std::os::raw::c_int,
     pub xc_clear_domain_pages: unsafe extern "C" fn(
         xch: *mut xc_interface,
         domid: u32,
@@ -2088,6 +2095,7 @@ impl XenCtrl {
             __library.get(b"xc_domain_decrease_reservation_exact\0").map(|sym| *sym)?;
         let xc_domain_populate_physmap = __library.get(b"xc_domain_populate_physmap\0").map(|sym| *sym)?;
         let xc_domain_populate_physmap_exact = __library.get(b"xc_domain_populate_physmap_exact\0").map(|sym| *sym)?;
+        let xc_domain_get_pod_target = __library.get(b"xc_domain_get_pod_target\0").map(|sym| *sym)?;
         let xc_clear_domain_pages = __library.get(b"xc_clear_domain_pages\0").map(|sym| *sym)?;
         let xc_mmuext_op = __library.get(b"xc_mmuext_op\0").map(|sym| *sym)?;
         let xc_maximum_ram_page = __library.get(b"xc_maximum_ram_page\0").map(|sym| *sym)?;
@@ -2130,6 +2138,7 @@ impl XenCtrl {
             xc_domain_decrease_reservation_exact,
             xc_domain_populate_physmap,
             xc_domain_populate_physmap_exact,
+            xc_domain_get_pod_target,
             xc_clear_domain_pages,
             xc_mmuext_op,
             xc_maximum_ram_page,
@@ -2385,6 +2394,16 @@ impl XenCtrl {
         extent_start: *mut xen_pfn_t,
     ) -> ::std::os::raw::c_int {
         (self.xc_domain_populate_physmap_exact)(xch, domid, nr_extents, extent_order, mem_flags, extent_start)
+    }
+    pub unsafe fn xc_domain_get_pod_target(
+        &self,
+        xch: *mut xc_interface,
+        domid: u32,
+        tot_pages: *mut u64,
+        pod_cache_pages: *mut u64,
+        pod_entries: *mut u64,
+    ) -> ::std::os::raw::c_int {
+        (self.xc_domain_get_pod_target)(xch, domid, tot_pages, pod_cache_pages, pod_entries)
     }
     pub unsafe fn xc_clear_domain_pages(
         &self,

@@ -64,6 +64,30 @@ impl Control {
         check(call, domid, result).map(drop)
     }
 
+    /// How many pages of an HVM domain get their memory when they are touched first, from what it was given (*populate on demand*:
+    /// a domain that was built with less memory than it may have, and has not yet given the rest back)
+    /// (`xc_domain_get_pod_target`). To ask for such a page's type, or to map it, touches it.
+    ///
+    /// # Errors
+    /// `ESRCH`: no such domain. `EINVAL`: a PV domain.
+    ///
+    /// ```no_run
+    /// # use colo_core::{ids::DomId, xen::{Control, Xen}};
+    /// # let control = Control::open(Xen::open()?)?;
+    /// let untouched = control.pod_pages(DomId(3))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn pod_pages(&self, domid: DomId) -> Result<u64, XenError> {
+        let (mut total, mut kept, mut untouched) = (0, 0, 0);
+        let library = &self.xen.ctrl;
+        // SAFETY: the handle is open, and the numbers are ours.
+        let result = unsafe {
+            library.xc_domain_get_pod_target(self.handle(), domid.0, &raw mut total, &raw mut kept, &raw mut untouched)
+        };
+        check("xc_domain_get_pod_target", domid, result)?;
+        Ok(untouched)
+    }
+
     /// A parameter, by its number `HVM_PARAM_*` (`xc_hvm_param_get`).
     ///
     /// # Errors

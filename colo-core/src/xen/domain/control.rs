@@ -1,42 +1,46 @@
 use super::XenDomain;
 use crate::domain::{Control, DomainError, DomainSpec, RunState};
 use crate::xen::ShutdownReason;
-use crate::xen::suspend::{SuspendError, Suspender, Timeouts};
+use crate::xen::suspend::{Suspender, Timeouts};
 use crate::xen::toolstack::Xl;
-use std::time::{Duration, Instant};
-
-/// How long a guest takes, at most, from hearing that it shall suspend itself until it has.
-const HEARD_LIMIT: Duration = Duration::from_secs(10);
+use std::time::Instant;
 
 impl XenDomain {
-    /// Lets the guest run that another was about to save, and does not save any more: with `is_logged`, it had the guest's writes
-    /// logged; with `is_asked`, it had perhaps asked the guest to suspend itself.
-    ///
-    /// # Errors
-    /// When Xen refuses. Whatever can be done is done.
-    pub fn let_go(&mut self, is_logged: bool, is_asked: bool) -> Result<(), DomainError> {
-        let unlogged = if is_logged { self.disable_left_log() } else { Ok(()) };
-        if is_asked {
-            let limit = HEARD_LIMIT.min(self.suspend_limit);
-            self.suspender()?.take_back_of_another(limit)?;
-        }
-        if self.run_state() == RunState::Suspended {
-            self.resume()?;
-        }
-        unlogged
-    }
-
-    fn tell_suspend(&mut self, begins: bool) {
-        if let Some(hook) = &mut self.suspend_hook {
-            hook(begins);
-        }
-    }
-
     fn suspender(&mut self) -> Result<&mut Suspender, DomainError> {
         match &mut self.suspender {
             Some(suspender) => Ok(suspender),
             none => Ok(none.insert(Suspender::open(self.xen, self.domid)?)),
         }
+    }
+
+    /// Sets right what a saver of this domain has left that died: the dirty logs are switched off, and the domain runs. With `asked`
+    /// the guest may have been asked to suspend itself, and may not have come to it yet.
+    ///
+    /// # Errors
+    /// When it cannot be resumed, or does not suspend in time after it has said that it will. The logs are off, if they can be.
+    pub fn rescue(&mut self, asked: bool) -> Result<(), DomainError> {
+        let resumed = self.let_go_on(asked);
+        // Off already, where they were never on.
+        let _ = self.stop_logging();
+        resumed
+    }
+
+    fn let_go_on(&mut self, asked: bool) -> Result<(), DomainError> {
+        let limit = self.suspend_limit;
+        if asked && self.run_state() == RunState::Running {
+            self.suspender()?.call_off(limit)?;
+        }
+        if self.run_state() == RunState::Suspended { self.resume() } else { Ok(()) }
+    }
+
+    /// Forgets the mappings if the guest has got memory since they were made: it may have other frames under the same numbers. (A page
+    /// that it gives back while that is mapped is still counted, so a page in its place is one more.)
+    pub(super) fn follow_memory(&mut self) -> Result<(), DomainError> {
+        if self.info()?.total_pages != self.mapped_total {
+            self.memory.get_mut().forget();
+            self.mapped_total = self.info()?.total_pages;
+        }
+        Ok(())
     }
 }
 
@@ -61,29 +65,24 @@ impl Control for XenDomain {
 
     fn suspend(&mut self) -> Result<(), DomainError> {
         match self.run_state() {
-            RunState::Suspended => return Ok(()),
+            RunState::Suspended if self.incoming.is_some() || self.suspended_at.is_some() => return Ok(()),
+            // By somebody else, who may not have thought of all that belongs to it.
+            RunState::Suspended => {}
+            RunState::Running if self.info()?.paused => {
+                return Err(DomainError::Other(format!("{} is paused: unpause it first", self.spec.name)));
+            }
             RunState::Running => {}
             RunState::ShutDown | RunState::Crashed => return Err(DomainError::NotRunning(self.spec.name.clone())),
         }
-        if self.info()?.paused {
-            return Err(DomainError::Other(format!("{} is paused: unpause it first", self.spec.name)));
-        }
-        let pages = self.info()?.total_pages;
         let timeouts = Timeouts { acknowledge: self.suspend_limit, suspend: self.suspend_limit };
-        self.tell_suspend(true);
-        let suspended = self.suspender()?.suspend(timeouts);
-        if let Err(SuspendError::NotAcknowledged(_)) = suspended {
-            self.tell_suspend(false);
-        }
-        let way = suspended?;
+        let way = self.suspender()?.suspend(timeouts)?;
         tracing::debug!("{} is suspended: {way}", self.spec.name);
         self.suspended_at = Some(Instant::now());
         self.stop_device_model()?;
-        // A guest that has given memory back, or got some, may have other frames under the same numbers.
-        if self.log.is_off() || pages != self.mapped_total {
+        if self.log.is_off() {
             self.memory.get_mut().forget();
         }
-        self.mapped_total = self.info()?.total_pages;
+        self.follow_memory()?;
         self.read_p2m()
     }
 
@@ -95,7 +94,6 @@ impl Control for XenDomain {
         }
         self.start_device_model()?;
         self.suspender()?.resume()?;
-        self.tell_suspend(false);
         self.last_pause = self.suspended_at.take().map(|since| since.elapsed());
         Ok(())
     }

@@ -1,9 +1,10 @@
-use super::Incoming;
 use super::populated::find_pages;
+use super::pv::unmapped;
+use super::{Incoming, XenDomain};
 use crate::domain::{DirtyBitmap, DomainError, StateRecord};
-use crate::ids::DomId;
+use crate::ids::{DomId, Pfn};
 use crate::stream::hvm::{HvmContext, HvmParam, HvmParams};
-use crate::stream::{TscInfo, kind};
+use crate::stream::{PageType, TscInfo, kind};
 use crate::xen::{Control, XenError};
 use xen_sys::ctrl;
 
@@ -39,6 +40,9 @@ pub(super) fn populated(
     into: &mut DirtyBitmap,
 ) -> Result<(), DomainError> {
     let owned = control.domain_info(domid)?.map_or(0, |info| info.total_pages);
+    // A page that gets its memory by being looked at may take it from one that was counted before: then the number tells nothing.
+    let tells = control.pod_pages(domid).is_ok_and(|untouched| untouched == 0);
+    let owned = if tells { owned } else { u64::MAX };
     let (mut gfns, mut types) = (Vec::new(), Vec::new());
     let exists = |window: std::ops::Range<u64>| {
         gfns.clear();
@@ -48,6 +52,21 @@ pub(super) fn populated(
         Ok(types.iter().map(|page_type| *page_type != ctrl::XEN_DOMCTL_PFINFO_XTAB).collect())
     };
     find_pages(gfn_limit, owned, exists, into)
+}
+
+impl XenDomain {
+    /// Of a guest that stands still, a page that could not be mapped must be one that is not there.
+    pub(super) fn check_left_out(&self, pfns: &[Pfn], types: &[PageType]) -> Result<(), DomainError> {
+        let left_out = pfns.iter().zip(types).filter(|(_, page_type)| **page_type == PageType::Invalid);
+        let gfns: Vec<u64> = left_out.map(|(pfn, _)| pfn.0).collect();
+        let mut there = vec![0; gfns.len()];
+        self.control.page_types(self.domid, &gfns, &mut there)?;
+        let lost = [ctrl::XEN_DOMCTL_PFINFO_XTAB, ctrl::XEN_DOMCTL_PFINFO_BROKEN];
+        match gfns.iter().zip(there).find(|(_, page_type)| !lost.contains(page_type)) {
+            Some((gfn, _)) => Err(unmapped(Pfn(*gfn), &self.spec.name)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// vCPUs, platform devices, parameters.
@@ -98,7 +117,9 @@ impl<'a> HvmState<'a> {
                 continue;
             };
             if RINGS.contains(&index) {
-                control.clear_pages(domid, param.value, 1)?;
+                // Older hypervisors take the pages of requests out of the guest: there is nothing to clear then.
+                let cleared = control.clear_pages(domid, param.value, 1);
+                let _ = cleared.inspect_err(|error| tracing::debug!("parameter {index}: {error}"));
             }
             // Only ever a message from an older toolstack to itself.
             if index != ctrl::HVM_PARAM_PAE_ENABLED {

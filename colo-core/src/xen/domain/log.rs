@@ -2,6 +2,7 @@ use super::{GuestType, XenDomain};
 use crate::domain::{Control as _, DirtyBitmap, DirtyLog, DomainError, MAX_BATCH_PAGES, Pages, RunState};
 use crate::ids::{PAGE_SIZE, Pfn};
 use crate::stream::PageType;
+use xen_sys::ctrl;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// How dirty pages are found.
@@ -45,16 +46,28 @@ impl XenDomain {
         }
     }
 
-    /// Switches off the log that another has left on, who is gone.
-    pub(super) fn disable_left_log(&mut self) -> Result<(), DomainError> {
-        let by_device_model = self.set_device_model_log(false);
-        if let Err(error) = self.control.disable_log_dirty(self.domid) {
-            // Where there is none, none was left on.
-            if !error.is_unsupported() {
-                return Err(error.into());
-            }
+    /// What has been written since the last time, without what is no page of the guest's own: the page that it shares with the
+    /// hypervisor and its grant table are in its reach, but a restored guest gets others.
+    fn clean_hypervisor_log(&mut self, words: &mut [u64]) -> Result<(), DomainError> {
+        self.control.clean_log_dirty(self.domid, self.spec.pfn_limit, words, false)?;
+        if self.guest_type == GuestType::Pv {
+            return Ok(());
         }
-        by_device_model
+        // After the log has been taken: what is found now at another place than before is in this log or in the next.
+        self.follow_memory()?;
+        let mut types = Vec::new();
+        keep_existing(words, |gfns| {
+            types.resize(gfns.len(), 0);
+            self.control.page_types(self.domid, gfns, &mut types)?;
+            Ok(types.iter().map(|page_type| *page_type != ctrl::XEN_DOMCTL_PFINFO_XTAB).collect())
+        })
+    }
+
+    /// Switches the hypervisor's log off, and the device model's: each, even if the other cannot be.
+    pub(super) fn stop_logging(&mut self) -> Result<(), DomainError> {
+        let device_model = self.set_device_model_log(false);
+        self.control.disable_log_dirty(self.domid)?;
+        device_model
     }
 
     /// Adds to `into` every page that is not what was last captured.
@@ -88,6 +101,31 @@ impl XenDomain {
     }
 }
 
+/// Takes out of a bitmap those pages that `exists` does not know; it is asked for so many at a time as one call can hold.
+fn keep_existing(
+    words: &mut [u64],
+    mut exists: impl FnMut(&[u64]) -> Result<Vec<bool>, DomainError>,
+) -> Result<(), DomainError> {
+    let mut gfns = Vec::with_capacity(MAX_BATCH_PAGES);
+    for first in (0..words.len()).step_by(MAX_BATCH_PAGES / 64) {
+        let end = words.len().min(first + MAX_BATCH_PAGES / 64);
+        gfns.clear();
+        for (index, word) in words[first..end].iter().enumerate().filter(|(_, word)| **word != 0) {
+            let gfn = (first + index) as u64 * 64;
+            gfns.extend((0..64).filter(|bit| word & (1 << bit) != 0).map(|bit| gfn + bit));
+        }
+        if gfns.is_empty() {
+            continue;
+        }
+        for (gfn, exists) in gfns.iter().zip(exists(&gfns)?) {
+            if !exists {
+                words[(gfn / 64) as usize] &= !(1 << (gfn % 64));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The hash of no page.
 const NOT_CAPTURED: u128 = 0;
 
@@ -113,7 +151,10 @@ impl DirtyLog for XenDomain {
         self.log = DirtyLogState::Off;
         if self.enable_hypervisor_log()? {
             // What the device model writes is not the hypervisor's to see.
-            self.set_device_model_log(true)?;
+            if let Err(error) = self.set_device_model_log(true) {
+                let _ = self.stop_logging();
+                return Err(error);
+            }
             self.log = DirtyLogState::Hypervisor { words: vec![0; self.spec.pfn_limit.div_ceil(64) as usize] };
             return Ok(());
         }
@@ -132,7 +173,7 @@ impl DirtyLog for XenDomain {
         match std::mem::replace(&mut self.log, DirtyLogState::Off) {
             DirtyLogState::Off => return Err(DomainError::DirtyLogOff),
             DirtyLogState::Hypervisor { mut words } => {
-                let taken = self.control.clean_log_dirty(self.domid, self.spec.pfn_limit, &mut words, false);
+                let taken = self.clean_hypervisor_log(&mut words);
                 into.union_words(&words);
                 self.log = DirtyLogState::Hypervisor { words };
                 taken?;
@@ -150,9 +191,37 @@ impl DirtyLog for XenDomain {
     fn disable_dirty_log(&mut self) -> Result<(), DomainError> {
         let log = std::mem::replace(&mut self.log, DirtyLogState::Off);
         if matches!(log, DirtyLogState::Hypervisor { .. }) && self.run_state() != RunState::ShutDown {
-            self.set_device_model_log(false)?;
-            self.control.disable_log_dirty(self.domid)?;
+            return self.stop_logging();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn what_does_not_exist_is_taken_out(
+            dirty in prop::collection::btree_set(0_u64..5000, 0..1500),
+            there in prop::collection::btree_set(0_u64..5000, 0..3000),
+        ) {
+            let mut words = vec![0; 5000_usize.div_ceil(64)];
+            dirty.iter().for_each(|gfn| words[(gfn / 64) as usize] |= 1 << (gfn % 64));
+            let mut asked = Vec::new();
+            keep_existing(&mut words, |gfns| {
+                assert!((1..=MAX_BATCH_PAGES).contains(&gfns.len()));
+                asked.extend_from_slice(gfns);
+                Ok(gfns.iter().map(|gfn| there.contains(gfn)).collect())
+            }).unwrap();
+            let mut kept = DirtyBitmap::new(5000);
+            kept.union_words(&words);
+            let kept: BTreeSet<u64> = kept.iter().map(|pfn| pfn.0).collect();
+            prop_assert_eq!(kept, &dirty & &there);
+            prop_assert_eq!(asked, dirty.into_iter().collect::<Vec<_>>());
+        }
     }
 }

@@ -33,6 +33,9 @@ const NOWHERE: Slot = Slot { mapping: u32::MAX, page: 0, frame: u64::MAX };
 /// More dead slots than this, and everything is mapped anew as it is asked for.
 const MAX_STALE: usize = 256 * 1024;
 
+/// As many mappings, and everything is mapped anew: a process may have 65,530 (`vm.max_map_count`), and a large guest is more.
+const MAX_MAPPINGS: usize = 32 * 1024;
+
 impl GuestMemory {
     pub(super) fn new(domid: DomId) -> Self {
         GuestMemory { domid, mappings: Vec::new(), index: Vec::new(), stale: 0 }
@@ -53,7 +56,7 @@ impl GuestMemory {
         access: Access,
         pages: impl Iterator<Item = (Pfn, u64)>,
     ) -> Result<(), XenError> {
-        if self.stale > MAX_STALE {
+        if self.stale > MAX_STALE || self.mappings.len() >= MAX_MAPPINGS {
             self.forget();
         }
         let (mut pfns, mut frames) = (Vec::new(), Vec::new());
@@ -85,6 +88,12 @@ impl GuestMemory {
             }
             None => false,
         }
+    }
+
+    /// Where a page is, if it is mapped: for as long as nothing is forgotten.
+    pub(super) fn pointer(&self, pfn: Pfn) -> Option<*const u8> {
+        let slot = self.slot(pfn);
+        Some(self.mappings.get(slot.mapping as usize)?.page_ptr(slot.page as usize))
     }
 
     /// A page that is mapped for writing. The guest must not run.

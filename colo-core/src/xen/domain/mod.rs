@@ -22,6 +22,7 @@ mod control;
 mod emulator;
 mod hvm;
 mod incoming;
+mod lent;
 mod log;
 mod memory;
 mod page_set;
@@ -82,16 +83,11 @@ pub struct XenDomain {
     suspender: Option<Suspender>,
     /// How long the guest has to suspend itself.
     suspend_limit: Duration,
-    /// Who is told that the guest is about to be suspended (true), and that it runs again (false).
-    suspend_hook: Option<SuspendHook>,
     suspended_at: Option<Instant>,
     last_pause: Option<Duration>,
     emulator: Option<EmulatorState>,
     incoming: Option<Incoming>,
 }
-
-/// See [`XenDomain::on_suspend`].
-type SuspendHook = Box<dyn FnMut(bool) + Send>;
 
 impl XenDomain {
     /// Opens a domain that runs. `suspend_limit` is how long the guest may take to suspend itself when it is asked.
@@ -140,7 +136,17 @@ impl XenDomain {
         let name = store.read(&format!("/local/domain/{}/name", domid.0))?.unwrap_or_default();
         let guest_type = info.guest_type();
         // A domain in the making has no memory yet by which to know its end.
-        let pfn_limit = if incoming.is_some() { DomainSpec::MAX_PFN_LIMIT } else { control.nr_gpfns(domid)? };
+        let pfn_limit = match (&incoming, guest_type) {
+            (Some(_), _) => DomainSpec::MAX_PFN_LIMIT,
+            // What a PV guest claims may be much more than its table has; that is looked at when it is read.
+            (None, GuestType::Pv) => control.nr_gpfns(domid)?.min(pv::limits().entries),
+            (None, GuestType::Pvh | GuestType::Hvm) => control.nr_gpfns(domid)?,
+        };
+        if pfn_limit > DomainSpec::MAX_PFN_LIMIT {
+            // A guest may put a page where it likes: each number below would be looked at, and take memory here.
+            let why = format!("it has a page at number {}; the limit is {}", pfn_limit - 1, DomainSpec::MAX_PFN_LIMIT);
+            return Err(DomainError::Other(why));
+        }
         let (xen_major, xen_minor) = control.version()?;
         let kind = if guest_type == GuestType::Pv { DomainKind::X86Pv } else { DomainKind::X86Hvm };
         Ok(XenDomain {
@@ -170,7 +176,6 @@ impl XenDomain {
             log: DirtyLogState::Off,
             suspender: None,
             suspend_limit,
-            suspend_hook: None,
             suspended_at: None,
             last_pause: None,
             emulator: None,
@@ -201,11 +206,6 @@ impl XenDomain {
         let device_model_cpus = self.with_device_model(QmpClient::query_cpus)?;
         let live = LiveState { uuid: self.uuid, device_model_cpus, scheduler: None };
         DomainConfig::current(self.domid, &live, &self.store, xl, Instant::now() + CONFIG_LIMIT)
-    }
-
-    /// From here on `hook` is told when the guest is about to be suspended (true), and when it has been resumed (false).
-    pub fn on_suspend(&mut self, hook: impl FnMut(bool) + Send + 'static) {
-        self.suspend_hook = Some(Box::new(hook));
     }
 
     /// How long the guest stood still, the last time that it was suspended and resumed.

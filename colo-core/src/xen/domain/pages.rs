@@ -1,5 +1,6 @@
+use super::lent::{Lent, Place};
 use super::{GuestType, XenDomain, hvm};
-use crate::domain::{DirtyBitmap, DomainError, MAX_BATCH_PAGES, Pages};
+use crate::domain::{DirtyBitmap, DomainError, LentPages, MAX_BATCH_PAGES, Pages};
 use crate::ids::{PAGE_SIZE, Page, Pfn};
 use crate::stream::{PageData, PageType};
 use crate::xen::foreign::Access;
@@ -35,6 +36,9 @@ impl XenDomain {
             if there {
                 slot = pages.next();
             }
+        }
+        if self.suspended_at.is_some() {
+            self.check_left_out(pfns, types)?;
         }
         Ok(types.iter().filter(|page_type| page_type.has_data()).count())
     }
@@ -107,6 +111,26 @@ impl Pages for XenDomain {
             GuestType::Pv => self.normalise_pv(pfns, types, &mut out[..pages * PAGE_SIZE]),
             GuestType::Pvh | GuestType::Hvm => Ok(pages),
         }
+    }
+
+    fn lend_pages(
+        &mut self,
+        pfns: &[Pfn],
+        types: &mut Vec<PageType>,
+    ) -> Result<Option<Box<dyn LentPages + '_>>, DomainError> {
+        let places = if self.guest_type == GuestType::Pv {
+            self.places_pv(pfns, types)?
+        } else {
+            let memory = self.memory.get_mut();
+            memory.map(&self.foreign, self.access, pfns.iter().map(|pfn| (*pfn, pfn.0)))?;
+            let pointers: Vec<_> = pfns.iter().map(|pfn| memory.pointer(*pfn)).collect();
+            types.clear();
+            types.extend(pointers.iter().map(|page| if page.is_some() { PageType::Normal } else { PageType::Invalid }));
+            self.check_left_out(pfns, types)?;
+            pointers.into_iter().flatten().map(Place::Guest).collect()
+        };
+        // SAFETY: each is a page of a mapping in `memory`, which is borrowed, so that nothing is unmapped, while they are lent.
+        Ok(Some(Box::new(unsafe { Lent::new(places) })))
     }
 
     fn populate(&mut self, pages: &PageData<'_>) -> Result<(), DomainError> {

@@ -1,4 +1,5 @@
 use super::XenDomain;
+use super::lent::Place;
 use crate::domain::{DirtyBitmap, DomainError, MAX_BATCH_PAGES, StateRecord};
 use crate::ids::{DomId, Mfn, PAGE_SIZE, Page, Pfn};
 use crate::stream::{PageData, PageType, PvInfo, kind};
@@ -27,7 +28,12 @@ pub(super) enum Frames {
     /// Not read yet.
     Unknown,
     /// As a guest that is saved has them itself.
-    Saved { p2m: P2m, m2p: MachToPhys },
+    Saved {
+        p2m: P2m,
+        m2p: MachToPhys,
+        /// By which the tables of a 32-bit guest that hold the hypervisor's entries are known.
+        compat_m2p: Option<Mfn>,
+    },
     /// As a guest that is restored gets them.
     Restored(RestoredP2m),
 }
@@ -45,11 +51,8 @@ impl Pv {
             4 => GuestWidth::Bits32Pae,
             bytes => return Err(DomainError::Other(format!("a PV guest of {bytes} bytes a word"))),
         };
-        let frames = if restores {
-            Frames::Restored(RestoredP2m::new(width, P2mLimits::default().entries))
-        } else {
-            Frames::Unknown
-        };
+        let frames =
+            if restores { Frames::Restored(RestoredP2m::new(width, limits().entries)) } else { Frames::Unknown };
         Ok(Pv { width, frames, deferred: Vec::new() })
     }
 
@@ -74,6 +77,22 @@ impl Pv {
             GuestWidth::Bits64 => PvInfo::Bits64,
         }
     }
+}
+
+/// What this process takes for each page of a PV guest: 8 bytes for its entry in the table, as many for a later reading of that, and 16
+/// for where it is mapped.
+const BYTES_A_PAGE: u64 = 32;
+
+/// How long a guest's table may be: the guest, or the image, says what it likes, and this host has to have the memory for it.
+pub(super) fn limits() -> P2mLimits {
+    // SAFETY: it reads a number.
+    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+    limits_with(u64::try_from(pages).unwrap_or(0) * PAGE_SIZE as u64)
+}
+
+/// At most half of that much memory.
+fn limits_with(memory_bytes: u64) -> P2mLimits {
+    P2mLimits { entries: P2mLimits::default().entries.min(memory_bytes / 2 / BYTES_A_PAGE) }
 }
 
 /// Reads a guest's frames, each time by a mapping of its own.
@@ -126,7 +145,7 @@ impl XenDomain {
             let mut reader = P2mReader {
                 width: pv.width,
                 shared_info: info.shared_info_frame,
-                limits: P2mLimits::default(),
+                limits: limits(),
                 memory: &mut Reader { foreign: &self.foreign, domid: self.domid },
                 m2p,
             };
@@ -139,18 +158,19 @@ impl XenDomain {
         match &mut pv.frames {
             Frames::Unknown => {
                 let m2p = self.control.mach_to_phys(&self.foreign)?;
+                let compat_m2p = match pv.width {
+                    GuestWidth::Bits32Pae => Some(self.control.compat_machphys_frame()?),
+                    GuestWidth::Bits64 => None,
+                };
                 if let (Some(p2m), _) = read(&m2p, None).map_err(unreadable)? {
-                    pv.frames = Frames::Saved { p2m, m2p };
+                    pv.frames = Frames::Saved { p2m, m2p, compat_m2p };
                 }
             }
-            Frames::Saved { p2m, m2p } => {
+            Frames::Saved { p2m, m2p, .. } => {
                 let (_, change) = read(m2p, Some(p2m)).map_err(unreadable)?;
                 if let Some(change) = change {
                     if !change.record_holds() {
-                        let name = &self.spec.name;
-                        return Err(DomainError::Other(format!(
-                            "the memory of {name} grew while it was saved: try again"
-                        )));
+                        return Err(grown(&self.spec.name));
                     }
                     pv.deferred.extend(change.changed.iter());
                 }
@@ -163,6 +183,8 @@ impl XenDomain {
     pub(super) fn p2m_frames(&mut self) -> Result<StateRecord, DomainError> {
         self.read_p2m()?;
         match &self.pv()?.frames {
+            // There would be no place for the pages beyond.
+            Frames::Saved { p2m, .. } if p2m.pfn_limit() > self.spec.pfn_limit => Err(grown(&self.spec.name)),
             Frames::Saved { p2m, .. } => Ok(StateRecord { kind: kind::X86_PV_P2M_FRAMES, body: p2m.frames_record() }),
             Frames::Unknown | Frames::Restored(_) => Err(not_pv()),
         }
@@ -189,24 +211,53 @@ impl XenDomain {
         }
     }
 
+    /// Finds out what pages are, and maps those that have content.
+    fn map_pv(&mut self, pfns: &[Pfn], types: &mut Vec<PageType>) -> Result<(), DomainError> {
+        let pv = self.pv.as_deref_mut().ok_or_else(not_pv)?;
+        let frames: Vec<u64> = pfns.iter().map(|pfn| pv.frame_of(*pfn).map_or(u64::MAX, |frame| frame.0)).collect();
+        let mut words = vec![0; frames.len()];
+        self.control.page_types(self.domid, &frames, &mut words)?;
+        types.clear();
+        for (word, frame) in words.iter().zip(&frames) {
+            let known = PageType::from_number((word >> ctrl::XEN_DOMCTL_PFINFO_LTAB_SHIFT) as u8);
+            let known = known.map_err(|fault| DomainError::Other(format!("{}: {fault}", self.spec.name)))?;
+            types.push(if *frame == u64::MAX { PageType::Invalid } else { known });
+        }
+        let with_data = pfns.iter().zip(&frames).zip(types.iter()).filter(|(_, page_type)| page_type.has_data());
+        let pages = with_data.map(|((pfn, frame), _)| (*pfn, *frame));
+        Ok(self.memory.get_mut().map(&self.foreign, self.access, pages)?)
+    }
+
+    /// Where the pages of a guest that stands still are, the page tables among them as copies in terms of its own numbers.
+    pub(super) fn places_pv(&mut self, pfns: &[Pfn], types: &mut Vec<PageType>) -> Result<Vec<Place>, DomainError> {
+        self.map_pv(pfns, types)?;
+        let mut places = Vec::with_capacity(pfns.len());
+        for (pfn, page_type) in pfns.iter().zip(types.iter_mut()) {
+            if !page_type.has_data() {
+                continue;
+            }
+            let pointer = self.memory.get_mut().pointer(*pfn).ok_or_else(|| unmapped(*pfn, &self.spec.name))?;
+            let mut place = Place::Guest(pointer);
+            if page_type.table_level().is_some() {
+                let mut page = Box::new([0; PAGE_SIZE]);
+                self.memory.get_mut().read(*pfn, &mut page);
+                self.normalise_pv(&[*pfn], std::slice::from_mut(page_type), &mut page[..])?;
+                place = Place::Own(page);
+            }
+            places.push(place);
+        }
+        Ok(places)
+    }
+
     pub(super) fn capture_pv(
         &mut self,
         pfns: &[Pfn],
         types: &mut Vec<PageType>,
         out: &mut [u8],
     ) -> Result<usize, DomainError> {
+        self.map_pv(pfns, types)?;
         let pv = self.pv.as_deref_mut().ok_or_else(not_pv)?;
-        let frames: Vec<u64> = pfns.iter().map(|pfn| pv.frame_of(*pfn).map_or(u64::MAX, |frame| frame.0)).collect();
-        let mut words = vec![0; frames.len()];
-        self.control.page_types(self.domid, &frames, &mut words)?;
-        for (word, frame) in words.iter().zip(&frames) {
-            let known = PageType::from_number((word >> ctrl::XEN_DOMCTL_PFINFO_LTAB_SHIFT) as u8);
-            let known = known.map_err(|fault| DomainError::Other(format!("{}: {fault}", self.spec.name)))?;
-            types.push(if *frame == u64::MAX { PageType::Invalid } else { known });
-        }
-        let memory = self.memory.get_mut();
-        let with_data = pfns.iter().zip(&frames).zip(types.iter()).filter(|(_, page_type)| page_type.has_data());
-        memory.map(&self.foreign, self.access, with_data.map(|((pfn, frame), _)| (*pfn, *frame)))?;
+        let (memory, stands_still) = (self.memory.get_mut(), self.suspended_at.is_some());
 
         let mut count = 0;
         for (&pfn, page_type) in pfns.iter().zip(types.iter_mut()) {
@@ -214,7 +265,10 @@ impl XenDomain {
                 let page = (&mut out[count * PAGE_SIZE..][..PAGE_SIZE]).try_into();
                 if page.is_ok_and(|page: &mut Page| memory.read(pfn, page)) {
                     count += 1;
+                } else if stands_still {
+                    return Err(unmapped(pfn, &self.spec.name));
                 } else {
+                    // Given back since its type was asked for.
                     *page_type = PageType::Invalid;
                 }
             }
@@ -235,11 +289,11 @@ impl XenDomain {
         let state = if self.suspended_at.is_some() { GuestState::Suspended } else { GuestState::Running };
         let name = &self.spec.name;
         let pv = self.pv.as_deref_mut().ok_or_else(not_pv)?;
-        let Frames::Saved { p2m, m2p } = &pv.frames else {
+        let Frames::Saved { p2m, m2p, compat_m2p } = &pv.frames else {
             return Err(not_pv());
         };
         let physmap = Physmap::new(p2m, m2p);
-        let format = TableFormat { width: pv.width, compat_m2p: None };
+        let format = TableFormat { width: pv.width, compat_m2p: *compat_m2p };
         let (mut from, mut to) = (0, 0);
         for (&pfn, page_type) in pfns.iter().zip(types) {
             if !page_type.has_data() {
@@ -324,10 +378,32 @@ pub(super) fn bad_state(error: impl std::fmt::Display) -> DomainError {
     DomainError::BadState(error.to_string())
 }
 
+/// A page that the hypervisor has and does not let be mapped: without it the image would not be the guest.
+pub(super) fn unmapped(pfn: Pfn, name: &str) -> DomainError {
+    DomainError::Other(format!("{pfn} of {name} is there, but cannot be mapped"))
+}
+
+fn grown(name: &str) -> DomainError {
+    DomainError::Other(format!("the memory of {name} grew while it was saved: try again"))
+}
+
 fn not_pv() -> DomainError {
     DomainError::BadState("this is no PV domain".into())
 }
 
 fn not_restored() -> DomainError {
     DomainError::BadState("this domain is not being restored".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_takes_no_more_than_half_of_the_memory() {
+        // A guest of 64 GiB takes 512 MiB.
+        assert_eq!(limits_with(1 << 30).entries, 64 << 30 >> 12);
+        assert_eq!(limits_with(1 << 50).entries, P2mLimits::default().entries);
+        assert!(limits().entries > 0);
+    }
 }

@@ -68,7 +68,7 @@ impl XenDomain {
         records.push(StateRecord { kind: kind::SHARED_INFO, body: page.to_vec() });
 
         let pv = self.pv()?;
-        let Frames::Saved { p2m, m2p } = &pv.frames else {
+        let Frames::Saved { p2m, m2p, .. } = &pv.frames else {
             return Err(bad_state("the guest's table of frames was not read"));
         };
         let physmap = Physmap::new(p2m, m2p);

@@ -4,7 +4,7 @@ mod restore;
 mod save;
 
 pub use restore::{RestoreImageOptions, Restored, restore_image, restore_image_with};
-pub use save::{SaveImageOptions, Saved, save_image};
+pub use save::{SaveImageOptions, SaveProgress, Saved, save_image};
 
 use crate::domain::DomainError;
 use crate::restore::RestoreError;
@@ -59,6 +59,12 @@ pub enum RestoreImageError {
     /// A record of libxl's that cannot be passed on.
     #[error("passing on a record of libxl's: {0}")]
     Libxl(#[from] LibxlFault),
+    /// More records of libxl's than makes sense.
+    #[error("more than {limit_bytes} bytes of the device model's")]
+    TooMuch {
+        /// The limit.
+        limit_bytes: usize,
+    },
     /// There is no domain in the image.
     #[error("the image holds no domain")]
     NoDomain,

@@ -3,7 +3,7 @@ use crate::domain::Control;
 use crate::ids::DomId;
 use crate::restore::{PlainRestore, Progress, RestoreCallbacks, Restorer};
 use crate::stream::image::{ImageEvent, ImageLimits, ImageReader};
-use crate::stream::libxl::{LibxlHeader, LibxlRecord};
+use crate::stream::libxl::{LibxlHeader, LibxlRecord, MAX_LIBXL_BODY_BYTES};
 use crate::stream::xl::XlHeader;
 use crate::stream::{Headers, StreamUse};
 use crate::xen::Xen;
@@ -14,6 +14,9 @@ use serde_json::Value;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+
+/// The most that an image may have for the device model: one record of the longest, and the small ones.
+const MAX_TAIL_BYTES: usize = MAX_LIBXL_BODY_BYTES + (1 << 20);
 
 /// How an image is restored.
 #[derive(Clone, Debug, Default)]
@@ -153,7 +156,7 @@ fn fill<R: Read>(
     let mut domain = XenDomain::receive(xen, request.domid, Incoming::new(request))?;
     let mut restorer = Restorer::new(domain.spec(), StreamUse::Plain);
     restorer.handle_headers(headers, &mut domain, callbacks)?;
-    let mut tail = Vec::new();
+    let mut tail = Tail::default();
     while let Some(item) = reader.next_item()? {
         if progress(item.offset + item.bytes as u64).is_break() {
             return Err(RestoreImageError::Interrupted);
@@ -169,12 +172,45 @@ fn fill<R: Read>(
                     restorer.apply(&mut domain, callbacks)?;
                 }
             }
-            ImageEvent::Libxl(record) => record.encode(&mut tail)?,
+            ImageEvent::Libxl(record) => tail.add(&record)?,
             ImageEvent::XlHeader(_) | ImageEvent::LibxlHeader(_) | ImageEvent::LibxcHeaders(_) => {}
         }
     }
     let (store_gfn, console_gfn) = domain.rings().ok_or(RestoreImageError::NoDomain)?;
     let told = toolstack.channel().results(store_gfn, console_gfn);
     told.map_err(|error| toolstack.channel_error(error))?;
-    Ok((domain, tail))
+    Ok((domain, tail.bytes))
+}
+
+/// What libxl reads behind the guest.
+#[derive(Default)]
+struct Tail {
+    bytes: Vec<u8>,
+}
+
+impl Tail {
+    fn add(&mut self, record: &LibxlRecord<'_>) -> Result<(), RestoreImageError> {
+        record.encode(&mut self.bytes)?;
+        if self.bytes.len() > MAX_TAIL_BYTES {
+            return Err(RestoreImageError::TooMuch { limit_bytes: MAX_TAIL_BYTES });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::libxl::Emulator;
+
+    #[test]
+    fn an_image_cannot_fill_the_memory_with_device_models() {
+        let context = vec![0; MAX_LIBXL_BODY_BYTES / 2];
+        let mut tail = Tail::default();
+        tail.add(&LibxlRecord::EmulatorContext(Emulator::QEMU, &context)).unwrap();
+        tail.add(&LibxlRecord::End).unwrap();
+        tail.add(&LibxlRecord::EmulatorContext(Emulator::QEMU, &context)).unwrap();
+        let more = tail.add(&LibxlRecord::EmulatorContext(Emulator::QEMU, &context));
+        assert!(matches!(more, Err(RestoreImageError::TooMuch { .. })));
+    }
 }

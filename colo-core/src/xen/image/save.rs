@@ -1,10 +1,14 @@
 use super::SaveImageError;
-use crate::domain::{Control, DirtyLog, RunState};
-use crate::ids::Epoch;
-use crate::save::{CopyStats, PlainSave, SaveConfig, SaveLoop, Step, StreamSink};
+use crate::domain::{Control, DirtyLog, Domain, DomainError, LentPages, RunState, StateRecord};
+use crate::ids::{Epoch, PAGE_SIZE};
+use crate::save::{
+    CallbackError, CopyStats, PlainSave, Ready, SaveCallbacks, SaveConfig, SaveLoop, Step, StreamSink, Trigger,
+};
 use crate::stream::libxl::{Emulator, LibxlHeader, LibxlRecord, XenstoreData, encode_xenstore_data};
 use crate::stream::xl::XlHeader;
 use crate::xen::domain::XenDomain;
+use crate::xen::suspend::SuspendError;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -29,8 +33,24 @@ pub struct Saved {
     pub pause: Option<Duration>,
 }
 
+/// How far a save is, and what must not be forgotten meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SaveProgress {
+    /// Memory is copied while the guest runs.
+    Copying(CopyStats),
+    /// The guest is about to be asked to suspend itself. From here on it needs somebody to let it go on.
+    Suspending,
+    /// So much of the image has been written, after the guest had been suspended.
+    Writing {
+        /// Bytes, from the beginning of the image.
+        image_bytes: u64,
+    },
+    /// The guest runs again, or as before: it could not be suspended.
+    Running,
+}
+
 /// Writes an image of the domain as `xl save` does, with its configuration (libxl's JSON) in front, for `xl restore` and
-/// [`restore_image`](super::restore_image). `progress` is asked between any two pieces of the first copies whether to go on.
+/// [`restore_image`](super::restore_image). `progress` is told how far it is, and asked whether to go on.
 ///
 /// On success the domain stands suspended, or runs if the options say so. The image is then whole, but only its writer knows whether
 /// it is safe.
@@ -42,18 +62,19 @@ pub fn save_image(
     config: &[u8],
     sink: &mut dyn StreamSink,
     options: SaveImageOptions,
-    progress: &mut dyn FnMut(CopyStats) -> ControlFlow<()>,
+    progress: &mut dyn FnMut(SaveProgress) -> ControlFlow<()>,
 ) -> Result<Saved, SaveImageError> {
-    let saved = write_image(domain, config, sink, options, progress);
-    if options.live {
-        // A log that is left on costs the guest time, and nothing else.
-        let _ = domain.disable_dirty_log();
-    }
+    let told = Told::new(progress);
+    let saved = write_image(domain, config, sink, options, &told);
     if saved.is_err() && domain.run_state() == RunState::Suspended {
         // The first error is the one to tell; a guest that cannot go on says so in the log.
         let _ = domain.resume().inspect_err(|error| tracing::error!("{error}"));
     }
-    saved
+    if options.live {
+        // A log that is left on costs the guest time, and nothing else.
+        let _ = domain.disable_dirty_log();
+    }
+    saved.map_err(|error| if told.broken.get() { SaveImageError::Interrupted } else { error })
 }
 
 fn write_image(
@@ -61,7 +82,7 @@ fn write_image(
     config: &[u8],
     sink: &mut dyn StreamSink,
     options: SaveImageOptions,
-    progress: &mut dyn FnMut(CopyStats) -> ControlFlow<()>,
+    told: &Told<'_>,
 ) -> Result<Saved, SaveImageError> {
     let mut begin = Vec::new();
     XlHeader::new(config).encode(&mut begin)?;
@@ -69,16 +90,16 @@ fn write_image(
     LibxlRecord::LibxcContext.encode(&mut begin)?;
     sink.write(&[IoSlice::new(&begin)])?;
 
-    let mut sink = Counted { inner: sink, bytes: begin.len() as u64 };
-    let mut callbacks = PlainSave { leave_running: options.leave_running };
+    let mut sink = Counted { inner: sink, bytes: begin.len() as u64, told };
+    let mut callbacks = Watched { inner: PlainSave { leave_running: options.leave_running }, told };
     let mut save = SaveLoop::new(config_of(options));
     let mut last_pages = 0;
     loop {
         match save.step(Instant::now(), domain, &mut callbacks, &mut sink)? {
-            Step::Copying(stats) if progress(stats).is_break() => return Err(SaveImageError::Interrupted),
+            Step::Copying(stats) => told.tell(SaveProgress::Copying(stats)).map_err(|_| SaveImageError::Interrupted)?,
             Step::Written(stats) => last_pages = stats.dirty_pages,
             Step::Done => break,
-            Step::Copying(_) | Step::Working | Step::Waiting(_) => {}
+            Step::Working | Step::Waiting(_) => {}
         }
     }
 
@@ -106,23 +127,174 @@ fn config_of(options: SaveImageOptions) -> SaveConfig {
     SaveConfig { live: options.live, batch_pages, capture_limit_bytes, ..config }
 }
 
-/// Pages that go through one buffer when nobody waits for them but the writer: 1 MiB. A larger buffer would first have to be made,
-/// page fault by page fault, and would not stay in a cache.
-const SMALL_BATCH_PAGES: usize = 256;
+/// Pages in a record when nobody waits for them but the writer: 2 MiB, for which a reader needs no large buffer, and which it can put
+/// into one extent of memory.
+const SMALL_BATCH_PAGES: usize = 512;
 
-/// Counts what goes through.
-struct Counted<'a> {
-    inner: &'a mut dyn StreamSink,
-    bytes: u64,
+/// The caller, who may want no more of it.
+struct Told<'a> {
+    tell: RefCell<&'a mut dyn FnMut(SaveProgress) -> ControlFlow<()>>,
+    broken: Cell<bool>,
+    /// Whether the guest has been suspended.
+    suspended: Cell<bool>,
 }
 
-impl StreamSink for Counted<'_> {
+impl<'a> Told<'a> {
+    fn new(tell: &'a mut dyn FnMut(SaveProgress) -> ControlFlow<()>) -> Self {
+        Told { tell: RefCell::new(tell), broken: Cell::new(false), suspended: Cell::new(false) }
+    }
+
+    /// Fails when the caller wants no more.
+    fn tell(&self, progress: SaveProgress) -> io::Result<()> {
+        let broken = (self.tell.borrow_mut())(progress).is_break();
+        self.broken.set(self.broken.get() || broken);
+        if broken { Err(io::Error::other("interrupted")) } else { Ok(()) }
+    }
+}
+
+/// A plain save that tells when the guest needs somebody to let it go on.
+struct Watched<'a, 'b> {
+    inner: PlainSave,
+    told: &'a Told<'b>,
+}
+
+impl SaveCallbacks for Watched<'_, '_> {
+    fn is_checkpointed(&self) -> bool {
+        self.inner.is_checkpointed()
+    }
+
+    fn wait_checkpoint(&mut self, now: Instant) -> Result<Ready<Trigger>, CallbackError> {
+        self.inner.wait_checkpoint(now)
+    }
+
+    fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        self.told.tell(SaveProgress::Suspending)?;
+        let suspended = self.inner.suspend(domain);
+        match &suspended {
+            Ok(()) => self.told.suspended.set(true),
+            // It may suspend itself still.
+            Err(error) if is_late(error) => {}
+            Err(_) => drop(self.told.tell(SaveProgress::Running)),
+        }
+        suspended
+    }
+
+    fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
+        self.inner.capture(domain, epoch)
+    }
+
+    fn postcopy(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<(), CallbackError> {
+        self.inner.postcopy(domain, epoch)?;
+        if self.inner.leave_running {
+            self.told.tell(SaveProgress::Running)?;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, epoch: Epoch, now: Instant) -> Result<Ready<bool>, CallbackError> {
+        self.inner.checkpoint(epoch, now)
+    }
+}
+
+/// Whether a guest has seen that it shall suspend itself, and has not done so in time.
+fn is_late(error: &CallbackError) -> bool {
+    let Some(DomainError::Hypervisor(error)) = error.downcast_ref() else {
+        return false;
+    };
+    matches!(error.downcast_ref(), Some(SuspendError::TimedOut(_)))
+}
+
+/// Counts what goes through, and tells it where nobody else does: while the guest runs the copy is told by its pages.
+struct Counted<'a, 'b> {
+    inner: &'a mut dyn StreamSink,
+    bytes: u64,
+    told: &'a Told<'b>,
+}
+
+impl Counted<'_, '_> {
+    fn count(&mut self, bytes: usize) -> io::Result<()> {
+        self.bytes += bytes as u64;
+        if self.told.suspended.get() {
+            self.told.tell(SaveProgress::Writing { image_bytes: self.bytes })?;
+        }
+        Ok(())
+    }
+}
+
+impl StreamSink for Counted<'_, '_> {
     fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<()> {
-        self.bytes += parts.iter().map(|part| part.len() as u64).sum::<u64>();
+        self.count(parts.iter().map(|part| part.len()).sum())?;
         self.inner.write(parts)
+    }
+
+    fn write_lent(&mut self, front: &[u8], pages: &dyn LentPages) -> io::Result<()> {
+        self.count(front.len() + pages.count() * PAGE_SIZE)?;
+        self.inner.write_lent(front, pages)
     }
 
     fn end_epoch(&mut self, epoch: Epoch) -> io::Result<()> {
         self.inner.end_epoch(epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::model::ModelDomain;
+    use crate::ids::DomId;
+    use crate::xen::control::ShutdownReason;
+
+    /// Saves a domain and breaks off where the caller says; returns what it was told.
+    fn save(live: bool, leave_running: bool, breaks: impl Fn(SaveProgress) -> bool) -> (Vec<SaveProgress>, bool) {
+        let mut domain = ModelDomain::new("web", 4);
+        domain.store(5000, b"hello");
+        domain.resume().unwrap();
+        let mut seen = Vec::new();
+        let mut progress = |step| {
+            seen.push(step);
+            if breaks(step) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let told = Told::new(&mut progress);
+        let mut image = Vec::new();
+        let mut sink = Counted { inner: &mut image, bytes: 0, told: &told };
+        let mut callbacks = Watched { inner: PlainSave { leave_running }, told: &told };
+        let mut save = SaveLoop::new(config_of(SaveImageOptions { live, leave_running }));
+        let whole = loop {
+            match save.step(Instant::now(), &mut domain, &mut callbacks, &mut sink) {
+                Ok(Step::Done) => break true,
+                Ok(_) => {}
+                Err(_) => break false,
+            }
+        };
+        assert_eq!(told.broken.get(), !whole);
+        (seen, whole)
+    }
+
+    #[test]
+    fn a_caller_knows_when_the_guest_needs_it() {
+        let (seen, whole) = save(false, false, |_| false);
+        assert!(whole && seen.len() >= 3);
+        assert_eq!(seen[0], SaveProgress::Suspending);
+        assert!(seen[1..].iter().all(|step| matches!(step, SaveProgress::Writing { .. })));
+        let (seen, _) = save(true, true, |_| false);
+        let at = |wanted| seen.iter().position(|step| *step == wanted).unwrap();
+        assert!(at(SaveProgress::Suspending) < at(SaveProgress::Running));
+    }
+
+    #[test]
+    fn a_caller_may_break_off_anywhere() {
+        let (seen, whole) = save(false, false, |step| step == SaveProgress::Suspending);
+        assert_eq!((seen, whole), (vec![SaveProgress::Suspending], false));
+        let (seen, whole) = save(false, false, |step| matches!(step, SaveProgress::Writing { .. }));
+        assert_eq!((seen.len(), whole), (2, false));
+    }
+
+    #[test]
+    fn only_a_guest_that_is_late_may_still_suspend_itself() {
+        let error = |error: SuspendError| CallbackError::from(DomainError::from(error));
+        assert!(is_late(&error(SuspendError::TimedOut(DomId(3)))));
+        assert!(!is_late(&error(SuspendError::NotAcknowledged(DomId(3)))));
+        assert!(!is_late(&error(SuspendError::Stopped(DomId(3), ShutdownReason::CRASH))));
+        assert!(!is_late(&"no".into()));
     }
 }

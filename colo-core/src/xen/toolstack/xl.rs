@@ -129,7 +129,7 @@ impl Xl {
     /// # Errors
     /// [`XlError`].
     pub fn domains(&self) -> Result<Vec<ListedDomain>, XlError> {
-        parse_domains(&self.run(["vm-list"], Self::COMMAND_LIMIT)?)
+        ListedDomain::parse_list(&self.run(["vm-list"], Self::COMMAND_LIMIT)?)
     }
 
     /// Destroys a domain with all that libxl made for it.
@@ -159,17 +159,22 @@ fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 
-/// A heading, then lines of UUID, number, name. `xl` may warn of something before.
-fn parse_domains(output: &str) -> Result<Vec<ListedDomain>, XlError> {
-    let domain = |line: &str| {
-        let (uuid, rest) = line.split_once(' ')?;
-        let (domid, name) = rest.trim().split_once(' ')?;
-        let (domid, name) = (DomId(domid.parse().ok()?), name.trim().to_owned());
-        Some(ListedDomain { domid, uuid: DomainUuid::parse(uuid)?, name })
-    };
-    let unreadable = |line: &str| XlError::Unreadable { command: "xl vm-list".into(), line: line.into() };
-    let lines = output.lines().skip_while(|line| !line.starts_with("UUID ")).skip(1);
-    lines.map(|line| domain(line).ok_or_else(|| unreadable(line))).collect()
+impl ListedDomain {
+    /// Reads what `xl vm-list` prints: a heading, then lines of UUID, number, name. `xl` may warn of something before.
+    ///
+    /// # Errors
+    /// [`XlError::Unreadable`].
+    pub fn parse_list(output: &str) -> Result<Vec<ListedDomain>, XlError> {
+        let domain = |line: &str| {
+            let (uuid, rest) = line.split_once(' ')?;
+            let (domid, name) = rest.trim().split_once(' ')?;
+            let (domid, name) = (DomId(domid.parse().ok()?), name.trim().to_owned());
+            Some(ListedDomain { domid, uuid: DomainUuid::parse(uuid)?, name })
+        };
+        let unreadable = |line: &str| XlError::Unreadable { command: "xl vm-list".into(), line: line.into() };
+        let lines = output.lines().skip_while(|line| !line.starts_with("UUID ")).skip(1);
+        lines.map(|line| domain(line).ok_or_else(|| unreadable(line))).collect()
+    }
 }
 
 /// A command at work. What it prints goes into memory, which is never full, so that nobody must read along for it to go on.
@@ -355,13 +360,13 @@ mod tests {
             00000000-0000-0000-0000-000000000000  0    Domain-0                      \n\
             c68e58a4-e8f9-11f1-9b12-2bf4439fb59e  12    a guest                       \n\
             c68e58a4-e8f9-11f1-9b12-2bf4439fb59f  13    (null)                        \n";
-        let domains = parse_domains(list).unwrap();
+        let domains = ListedDomain::parse_list(list).unwrap();
         let short: Vec<(u32, &str)> = domains.iter().map(|domain| (domain.domid.0, &*domain.name)).collect();
         assert_eq!(short, [(0, "Domain-0"), (12, "a guest"), (13, "(null)")]);
         assert_eq!(domains[1].uuid.to_string(), "c68e58a4-e8f9-11f1-9b12-2bf4439fb59e");
-        assert_eq!(parse_domains("").unwrap(), []);
+        assert_eq!(ListedDomain::parse_list("").unwrap(), []);
         for line in ["x", "c68e58a4-e8f9-11f1-9b12-2bf4439fb59e  twelve  x", "c68e58a4-e8f9-11f1-9b12-2bf4439fb59e 1"] {
-            let error = parse_domains(&format!("UUID ID name\n{line}\n")).unwrap_err();
+            let error = ListedDomain::parse_list(&format!("UUID ID name\n{line}\n")).unwrap_err();
             assert!(matches!(error, XlError::Unreadable { .. }), "{line}");
         }
     }
