@@ -2,13 +2,11 @@
 //! running. HVM guests, which take long to boot, have a host of their own, beside the other.
 
 use super::Scenario;
-use super::save_fails::{Tally, Victim};
+use super::save_fails::Victim;
 use super::save_restore::{DIRTY_PAGES, figures};
 use crate::context::Context;
 use crate::guest::{GuestConfig, GuestType};
 use crate::host::{Host, HostConfig, Starting};
-use crate::interrupt::Interruption;
-use crate::random::Random;
 use crate::transfer::{Tool, Way, cross};
 use anyhow::{Context as _, Result, anyhow};
 use std::time::Duration;
@@ -25,7 +23,6 @@ pub(super) const SCENARIO: Scenario = Scenario {
 const SMALL_BYTES: u64 = 16 << 20;
 
 fn run(context: &Context) -> Result<()> {
-    let mut random = context.random();
     let (with_devices, without): (Vec<_>, Vec<_>) =
         context.guest_types().into_iter().partition(|kind| *kind == GuestType::Hvm);
     // One after the other, by this thread: a process is tied to the thread that starts it.
@@ -33,14 +30,14 @@ fn run(context: &Context) -> Result<()> {
     for (name, types) in [("A", without), ("B", with_devices)] {
         if !types.is_empty() {
             let starting = Starting::start(context, HostConfig { name, ..HostConfig::alone() })?;
-            hosts.push((starting, types, random.split()));
+            hosts.push((starting, types));
         }
     }
     std::thread::scope(|scope| {
-        let on_host = |(starting, types, mut random): (Starting, Vec<GuestType>, Random)| {
+        let on_host = |(starting, types): (Starting, Vec<GuestType>)| {
             scope.spawn(move || {
                 let host = starting.wait()?;
-                types.into_iter().try_for_each(|kind| guest(context, &host, kind, &mut random))
+                types.into_iter().try_for_each(|kind| guest(context, &host, kind))
             })
         };
         let running: Vec<_> = hosts.into_iter().map(on_host).collect();
@@ -53,7 +50,7 @@ fn run(context: &Context) -> Result<()> {
     })
 }
 
-fn guest(context: &Context, host: &Host, kind: GuestType, random: &mut Random) -> Result<()> {
+fn guest(context: &Context, host: &Host, kind: GuestType) -> Result<()> {
     let config = GuestConfig { dirty_pages: DIRTY_PAGES, ..GuestConfig::new(kind) };
     let (guest, times) = host.guest(&config)?;
     context.figure(&format!("{}: ready, since xl create's start", kind.name()), times.ready);
@@ -67,8 +64,6 @@ fn guest(context: &Context, host: &Host, kind: GuestType, random: &mut Random) -
     let victim = Victim::new(host, &guest)?;
     let way = Way::plain(Tool::Colo, Tool::Colo);
     victim.full_disk(&way, SMALL_BYTES).with_context(|| format!("{}: a full disk", kind.name()))?;
-    let mut tally = Tally::default();
-    victim.interrupted(Interruption::Kill, 2, random, &mut tally)?;
-    tally.show(context, &guest);
+    victim.killed_when_it_suspends(true, 2)?;
     guest.destroy()
 }

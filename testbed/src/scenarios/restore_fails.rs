@@ -46,7 +46,7 @@ fn run(context: &Context) -> Result<()> {
         let kills = if kind == GuestType::Hvm { 4 } else { 8 };
         let mut tally = Tally::default();
         image.interrupted(Interruption::Kill, kills, whole, &mut random, &clean, &mut tally)?;
-        for by in [Interruption::Terminate, Interruption::Interrupt, Interruption::KillAll] {
+        for by in [Interruption::Terminate, Interruption::Interrupt] {
             image.interrupted(by, kills / 2, whole, &mut random, &clean, &mut tally)?;
         }
         tally.show(context, kind);
@@ -59,15 +59,15 @@ fn run(context: &Context) -> Result<()> {
 
 /// How interrupted restores have ended.
 #[derive(Default)]
-pub(super) struct Tally {
+struct Tally {
     /// Nothing was left.
-    pub(super) nothing: u64,
+    nothing: u64,
     /// The domain was there by then, whole.
-    pub(super) whole: u64,
+    whole: u64,
 }
 
 impl Tally {
-    pub(super) fn show(&self, context: &Context, kind: GuestType) {
+    fn show(&self, context: &Context, kind: GuestType) {
         context.figure_of(&format!("{}: restores interrupted before their end", kind.name()), self.nothing, "");
         context.figure_of(&format!("{}: restores done by then", kind.name()), self.whole, "");
     }

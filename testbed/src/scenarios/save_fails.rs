@@ -37,8 +37,9 @@ fn run(context: &Context) -> Result<()> {
         victim.paused()?;
         let kills = if kind == GuestType::Hvm { 2 } else { 8 };
         let mut tally = Tally::default();
-        victim.killed_when_it_suspends(&mut tally)?;
-        ensure!(tally.saved == 0, "an image was whole before its guest had suspended itself");
+        for (live, times) in [(false, 1), (false, 2), (true, 1), (true, 2)] {
+            victim.killed_when_it_suspends(live, times)?;
+        }
         victim.interrupted(Interruption::Kill, kills, &mut random, &mut tally)?;
         for by in [Interruption::KillAll, Interruption::Terminate, Interruption::Interrupt] {
             victim.interrupted(by, 2, &mut random, &mut tally)?;
@@ -62,15 +63,15 @@ fn run(context: &Context) -> Result<()> {
 
 /// How interrupted saves have ended.
 #[derive(Default)]
-pub(super) struct Tally {
+struct Tally {
     /// The guest ran on, and there was no image.
-    pub(super) unsaved: u64,
+    unsaved: u64,
     /// The image was whole by then.
-    pub(super) saved: u64,
+    saved: u64,
 }
 
 impl Tally {
-    pub(super) fn show(&self, context: &Context, guest: &Guest<'_>) {
+    fn show(&self, context: &Context, guest: &Guest<'_>) {
         context.figure_of(&format!("{}: saves interrupted before their end", guest.name()), self.unsaved, "");
         context.figure_of(&format!("{}: saves whole by then", guest.name()), self.saved, "");
     }
@@ -138,20 +139,14 @@ impl<'a> Victim<'a> {
     }
 
     /// At moments from a save's beginning to its end; every other save is a live one.
-    pub(super) fn interrupted(
-        &self,
-        by: Interruption,
-        count: u32,
-        random: &mut Random,
-        tally: &mut Tally,
-    ) -> Result<()> {
+    fn interrupted(&self, by: Interruption, count: u32, random: &mut Random, tally: &mut Tally) -> Result<()> {
         for live in [false, true] {
             let way = Way { live, ..Way::plain(Tool::Colo, Tool::Xl) };
             let options = if live { "--live --leave-running" } else { "--leave-running" };
             let whole = self.host.sh(&format!("colo save {options} {} {FOLDER}/image", self.guest.name()))?.elapsed;
             self.host.sh(&format!("rm {FOLDER}/image"))?;
             // A save takes a little longer or shorter the next time, and one that is done is not interrupted.
-            for moment in random.moments(count.div_ceil(2), whole.mul_f64(0.8)) {
+            for moment in random.moments(count.div_ceil(2), whole.mul_f64(0.6)) {
                 let what = || format!("{} to {way} after {moment:.3?} of {whole:.3?}", by.name());
                 self.interrupted_when(&way, by, &When::After(moment), tally).with_context(what)?;
             }
@@ -159,17 +154,16 @@ impl<'a> Victim<'a> {
         Ok(())
     }
 
-    /// Killed when the guest has just been asked to suspend itself, and when it has just answered: it will suspend itself in a moment.
-    fn killed_when_it_suspends(&self, tally: &mut Tally) -> Result<()> {
+    /// Killed when the guest has just been asked to suspend itself (1), or when it has just answered (2): it will suspend itself in a
+    /// moment.
+    pub(super) fn killed_when_it_suspends(&self, live: bool, times: u32) -> Result<()> {
         let node = format!("/local/domain/{}/control/shutdown", self.guest.domain_id()?);
-        for live in [false, true] {
-            for times in [1, 2] {
-                let way = Way { live, ..Way::plain(Tool::Colo, Tool::Xl) };
-                let when = When::Written { node: node.clone(), times };
-                let what = || format!("kill -9 to {way} {when}");
-                self.interrupted_when(&way, Interruption::Kill, &when, tally).with_context(what)?;
-            }
-        }
+        let way = Way { live, ..Way::plain(Tool::Colo, Tool::Xl) };
+        let when = When::Written { node, times };
+        let what = || format!("kill -9 to {way} {when}");
+        let mut tally = Tally::default();
+        self.interrupted_when(&way, Interruption::Kill, &when, &mut tally).with_context(what)?;
+        ensure!(tally.saved == 0, "{}: an image was whole before its guest had suspended itself", what());
         Ok(())
     }
 
