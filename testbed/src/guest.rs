@@ -267,13 +267,13 @@ impl<'a> Guest<'a> {
 
 /// Looks whether nothing is left of a domain: no domain of this name or number, no nodes in xenstore, no device model.
 pub(crate) fn ensure_gone(host: &Host, name: &str, id: u32) -> Result<()> {
-    // The brackets keep the pattern from being found in this very command.
     let left = host.sh(&format!(
         "xl domid {name} 2>/dev/null && echo domain {name}; \
          xenstore-exists /local/domain/{id} && echo node {id}; \
          for kind in vif console vbd qdisk; do \
            xenstore-exists /local/domain/0/backend/$kind/{id} && echo backend $kind {id}; done; \
-         pgrep -fl '[x]en-qemu-system-i386.* -xen-domid {id} '; \
+         for process in $(grep -lsx 'xen-qemu-syste.*' /proc/[0-9]*/comm); do \
+           tr '\\0' ' ' < ${{process%comm}}cmdline | grep -e '-xen-domid {id} '; done; \
          true"
     ))?;
     ensure!(left.stdout.is_empty(), "of domain {id} ({name}) is left: {}", left.stdout.trim().replace('\n', ", "));

@@ -87,7 +87,7 @@ pub(crate) fn interrupt(host: &Host, command: &str, when: &When, by: Interruptio
     // Nothing tells of the end of a process that is nobody's child any more: it is looked for.
     let script = format!(
         "set -m; {before}\nexec 3>&2 2>/dev/null; {command} 2>&3 3>&- 4<&- & pid=$!; {wait}; kill -{} {whom}; wait $pid; \
-         code=$?; while kill -0 -- -$pid || pgrep -x colo; do usleep 20000; done >/dev/null; exit $code",
+         code=$?; while kill -0 -- -$pid || grep -qsx colo /proc/[0-9]*/comm; do usleep 20000; done >/dev/null; exit $code",
         by.signal(),
     );
     host.try_sh(&script, COMMAND_LIMIT)

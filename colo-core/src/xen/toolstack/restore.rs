@@ -92,7 +92,8 @@ pub enum RestoreToolstackError {
 /// 3. [`XlRestore::finish`]: libxl gets the rest of its stream, starts the device model and the devices, and the domain runs.
 ///
 /// A restore that fails, or that is dropped, leaves nothing: libxl destroys the domain, and if it cannot any more, `xl destroy`
-/// does. (libxl takes the end of its input for an END record. So `xl` is killed before its pipe is closed too early.) The caller must have given up its mappings of the domain's memory before: with them the domain stays as a zombie.
+/// does. (libxl takes the end of its input for an END record. So `xl` is killed before its pipe is closed too early.) A process that
+/// is killed leaves it to libxl. The caller must have given up its mappings of the domain's memory before: with them the domain stays as a zombie.
 ///
 /// ```no_run
 /// use colo_core::xen::toolstack::{DomainUuid, RestoreOptions, Xl, XlRestore};
@@ -239,6 +240,9 @@ impl XlRestore {
 
     fn finish_inner(&mut self, tail: &[u8]) -> Result<(), RestoreToolstackError> {
         let deadline = Instant::now() + self.finish_limit;
+        // libxl takes the end of its input for an END record. So something of the tail must be there before it looks: were this
+        // process killed in between, libxl would give the domain a device model without its state.
+        let written = self.feed.as_ref().map_or(0, |feed| write_what_fits(feed, tail));
         let channel = self.channel();
         if !channel.is_complete() {
             if let Err(error) = channel.complete_ok() {
@@ -246,7 +250,7 @@ impl XlRestore {
             }
         }
         if let Some(feed) = self.feed.take() {
-            if let Err(error) = write_all(&self.running, &feed, tail, deadline) {
+            if let Err(error) = write_all(&self.running, &feed, &tail[written..], deadline) {
                 self.running.give_up_on(Self::CLOSE_LIMIT);
                 // An xl that ended by itself has said why.
                 self.running.wait(Instant::now() + Self::CLEANUP_LIMIT, Self::CLEANUP_LIMIT)?;
@@ -320,7 +324,8 @@ impl Target {
             let _ = std::fs::remove_file(format!("{LIBXL_FOLDER}/qemu-resume.{domid}"));
         }
         for domain in ours {
-            tracing::warn!(domid = domain.domid.0, "destroying the domain that a failed restore has left");
+            // Of no interest to who only wants to know why it has failed.
+            tracing::info!(domid = domain.domid.0, "destroying the domain that a failed restore has left");
             let domid = domain.domid.0;
             xl.destroy(domain.domid).map_err(|error| RestoreToolstackError::LeftBehind { domid, error })?;
         }
@@ -331,6 +336,19 @@ impl Target {
 fn feed_error(running: &Running, reason: &str) -> RestoreToolstackError {
     let (command, line) = (running.name().to_owned(), running.telling_line());
     RestoreToolstackError::Feed { command, reason: reason.to_owned(), line }
+}
+
+/// Writes as much as nobody must have read before. What goes wrong is seen by whoever writes the rest.
+fn write_what_fits(feed: &OwnedFd, bytes: &[u8]) -> usize {
+    let mut written = 0;
+    while written < bytes.len() {
+        match write(feed, &bytes[written..]) {
+            Ok(more) => written += more,
+            Err(Errno::INTR) => {}
+            Err(_) => break,
+        }
+    }
+    written
 }
 
 /// Writes to `xl` as fast as it reads.
