@@ -4,6 +4,7 @@ use crate::control::Done;
 use crate::host::{COMMAND_LIMIT, Host};
 use anyhow::Result;
 use colo_testbed_inside::protocol::Outcome;
+use std::fmt;
 use std::time::Duration;
 
 /// By what a command is interrupted.
@@ -46,17 +47,47 @@ impl Interruption {
     }
 }
 
-/// Runs a command in dom0 and interrupts it after so long. Waits, too, for the end of all that it started and left behind, `colo`'s own
-/// processes included; the outcome is its own.
-pub(crate) fn interrupt(host: &Host, command: &str, after: Duration, by: Interruption) -> Result<Done> {
+/// When a command is interrupted.
+#[derive(Clone, Debug)]
+pub(crate) enum When {
+    /// So long after its start.
+    After(Duration),
+    /// When this node in xenstore is written to for the so many-th time.
+    Written {
+        /// Its path.
+        node: String,
+        /// From 1 on.
+        times: u32,
+    },
+}
+
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            When::After(time) => write!(f, "after {time:.3?}"),
+            When::Written { node, times } => write!(f, "when {node} is written to for the {times}. time"),
+        }
+    }
+}
+
+/// Runs a command in dom0 and interrupts it. Waits, too, for the end of all that it started and left behind, `colo`'s own processes
+/// included; the outcome is its own.
+pub(crate) fn interrupt(host: &Host, command: &str, when: &When, by: Interruption) -> Result<Done> {
     let group = matches!(by, Interruption::KillAll | Interruption::Interrupt);
     let whom = if group { "-- -$pid" } else { "$pid" };
+    let (before, wait) = match when {
+        When::After(time) => (String::new(), format!("usleep {}", time.as_micros())),
+        // It hears of its watch when that is set, too: only then may the command begin.
+        When::Written { node, times } => (
+            format!("exec 4< <(exec xenstore-watch -n {} {node}); read -u 4", times + 1),
+            format!("for n in $(seq {times}); do read -u 4; done"),
+        ),
+    };
     // -m: it gets a process group of its own, and hears SIGINT. What the shell says of its end is not what it says itself.
     // Nothing tells of the end of a process that is nobody's child any more: it is looked for.
     let script = format!(
-        "set -m; exec 3>&2 2>/dev/null; {command} 2>&3 3>&- & pid=$!; usleep {}; kill -{} {whom}; wait $pid; code=$?; \
-         while kill -0 -- -$pid || pgrep -x colo; do usleep 20000; done >/dev/null; exit $code",
-        after.as_micros(),
+        "set -m; {before}\nexec 3>&2 2>/dev/null; {command} 2>&3 3>&- 4<&- & pid=$!; {wait}; kill -{} {whom}; wait $pid; \
+         code=$?; while kill -0 -- -$pid || pgrep -x colo; do usleep 20000; done >/dev/null; exit $code",
         by.signal(),
     );
     host.try_sh(&script, COMMAND_LIMIT)

@@ -17,6 +17,11 @@ impl Random {
         RandomState::new().build_hasher().finish() % 1_000_000
     }
 
+    /// Chance for somebody else, who takes from it when he will.
+    pub(crate) fn split(&mut self) -> Random {
+        Random(self.next())
+    }
+
     /// The next number.
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

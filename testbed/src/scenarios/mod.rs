@@ -1,11 +1,13 @@
 //! The scenarios, one a file, and the table of them.
 
 mod boot;
+mod ci;
 mod guests;
 mod inspect_agrees;
 mod restore_fails;
 mod save_fails;
 mod save_restore;
+mod speed;
 mod two_hosts;
 mod xl_save_restore;
 
@@ -30,11 +32,13 @@ pub(crate) struct Scenario {
 /// All, in the order in which `all` runs them: what others build on comes first.
 pub(crate) const SCENARIOS: &[Scenario] = &[
     boot::SCENARIO,
+    ci::SCENARIO,
     guests::SCENARIO,
     xl_save_restore::SCENARIO,
     save_restore::SCENARIO,
     inspect_agrees::SCENARIO,
     save_fails::SCENARIO,
     restore_fails::SCENARIO,
+    speed::SCENARIO,
     two_hosts::SCENARIO,
 ];

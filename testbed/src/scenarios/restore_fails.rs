@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::guest::{Guest, GuestConfig, GuestType};
 use crate::host::{COMMAND_LIMIT, Host, HostConfig};
 use crate::image::VMLINUX;
-use crate::interrupt::{Interruption, interrupt};
+use crate::interrupt::{Interruption, When, interrupt};
 use crate::random::Random;
 use crate::records::Records;
 use crate::residue::Residue;
@@ -110,16 +110,18 @@ impl Image<'_> {
         let records = Records::parse(&said)?;
         let pages = records.middle("PAGE_DATA")?;
         let size: u64 = self.host.sh(&format!("stat -c %s {GOOD}"))?.stdout.trim().parse()?;
+        self.host.sh(&format!("cp {GOOD} {BAD}"))?;
         for (what, length) in [
-            ("cut in its head", 100),
+            ("without its last byte", size - 1),
+            ("cut after libxc's END", records.last("libxc", "END")? + 8),
+            ("cut before libxc's END", records.last("libxc", "END")?),
+            ("cut in its tail", records.last("libxc", "END")? - 8),
             ("cut within pages", pages + 5000),
             ("cut between pages", pages),
-            ("cut in its tail", records.last("libxc", "END")? - 8),
-            ("cut before libxc's END", records.last("libxc", "END")?),
-            ("cut after libxc's END", records.last("libxc", "END")? + 8),
-            ("without its last byte", size - 1),
+            ("cut in its head", 100),
         ] {
-            self.host.sh(&format!("head -c {length} {GOOD} > {BAD}"))?;
+            // The longest first: they become shorter.
+            self.host.sh(&format!("truncate -s {length} {BAD}"))?;
             self.refused(BAD, &[], clean).context(what)?;
         }
 
@@ -150,12 +152,12 @@ impl Image<'_> {
 
     /// A configuration that promises another type of guest than the one that follows.
     fn other_type(&self) -> Result<(&'static str, u64, Vec<u8>)> {
-        self.host.sh(&format!("head -c 16384 {GOOD} > /tmp/head"))?;
+        self.host.sh(&format!("dd if={GOOD} of=/tmp/head bs=16k count=1"))?;
         let head = std::fs::read(self.host.fetch("/tmp/head")?)?;
         let (own, other) = match self.kind {
-            GuestType::Pv => (r#""pv""#, r#""??""#),
-            GuestType::Pvh => (r#""pvh""#, r#""pv" "#),
-            GuestType::Hvm => (r#""hvm""#, r#""pv" "#),
+            GuestType::Pv => (r#""type":"pv""#, r#""type":"pw""#),
+            GuestType::Pvh => (r#""type":"pvh""#, r#""type":"pv" "#),
+            GuestType::Hvm => (r#""type":"hvm""#, r#""type":"pv" "#),
         };
         let at = head.windows(own.len()).position(|bytes| bytes == own.as_bytes());
         Ok(("the type of the guest", at.context("the configuration has no type")? as u64, other.into()))
@@ -169,7 +171,7 @@ impl Image<'_> {
         let file = self.host.give("hog.cfg", config.as_bytes())?;
         self.host.sh(&format!("xl create -p {file}"))?;
         let residue = Residue::of(self.host)?;
-        self.refused(GOOD, &[], &residue).context("no memory")?;
+        self.refused(GOOD, &["memory"], &residue).context("no memory")?;
         self.host.sh("xl destroy hog")?;
         clean.ensure_same(self.host)
     }
@@ -187,6 +189,7 @@ impl Image<'_> {
 
     /// It can be restored; says how long that takes.
     fn restored(&self, clean: &Residue) -> Result<Duration> {
+        self.guest.forget_console();
         let whole = self.host.sh(&format!("colo restore {GOOD}"))?.elapsed;
         self.is_whole(clean)?;
         Ok(whole)
@@ -196,7 +199,6 @@ impl Image<'_> {
     fn is_whole(&self, clean: &Residue) -> Result<()> {
         self.guest.check(self.counted)?;
         self.host.sh(&format!("xl destroy {}", self.guest.name()))?;
-        self.guest.forget_console();
         clean.ensure_same(self.host)
     }
 
@@ -210,11 +212,11 @@ impl Image<'_> {
         clean: &Residue,
         tally: &mut Tally,
     ) -> Result<()> {
-        for moment in random.moments(count, whole) {
+        for moment in random.moments(count, whole.mul_f64(0.95)) {
             let what = format!("{} to colo restore after {moment:.3?} of {whole:.3?}", by.name());
             self.context.say(&what);
             self.guest.forget_console();
-            let done = interrupt(self.host, &format!("colo restore {GOOD}"), moment, by)?;
+            let done = interrupt(self.host, &format!("colo restore {GOOD}"), &When::After(moment), by)?;
             let is_there = self.host.try_sh(&format!("xl domid {}", self.guest.name()), COMMAND_LIMIT)?.is_good();
             if is_there {
                 self.is_whole(clean).with_context(|| format!("{what}: the domain is there ({done:?})"))?;

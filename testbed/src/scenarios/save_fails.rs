@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::control::Done;
 use crate::guest::{Guest, GuestConfig, GuestType};
 use crate::host::{COMMAND_LIMIT, Host, HostConfig};
-use crate::interrupt::{Interruption, interrupt};
+use crate::interrupt::{Interruption, When, interrupt};
 use crate::random::Random;
 use crate::transfer::{Tool, Way};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -37,6 +37,8 @@ fn run(context: &Context) -> Result<()> {
         victim.paused()?;
         let kills = if kind == GuestType::Hvm { 2 } else { 8 };
         let mut tally = Tally::default();
+        victim.killed_when_it_suspends(&mut tally)?;
+        ensure!(tally.saved == 0, "an image was whole before its guest had suspended itself");
         victim.interrupted(Interruption::Kill, kills, &mut random, &mut tally)?;
         for by in [Interruption::KillAll, Interruption::Terminate, Interruption::Interrupt] {
             victim.interrupted(by, 2, &mut random, &mut tally)?;
@@ -148,18 +150,33 @@ impl<'a> Victim<'a> {
             let options = if live { "--live --leave-running" } else { "--leave-running" };
             let whole = self.host.sh(&format!("colo save {options} {} {FOLDER}/image", self.guest.name()))?.elapsed;
             self.host.sh(&format!("rm {FOLDER}/image"))?;
-            for moment in random.moments(count.div_ceil(2), whole) {
-                let what = || format!("{} to {} after {moment:.3?} of {whole:.3?}", by.name(), way);
-                self.interrupted_at(&way, by, moment, tally).with_context(what)?;
+            // A save takes a little longer or shorter the next time, and one that is done is not interrupted.
+            for moment in random.moments(count.div_ceil(2), whole.mul_f64(0.8)) {
+                let what = || format!("{} to {way} after {moment:.3?} of {whole:.3?}", by.name());
+                self.interrupted_when(&way, by, &When::After(moment), tally).with_context(what)?;
             }
         }
         Ok(())
     }
 
-    fn interrupted_at(&self, way: &Way<'_>, by: Interruption, moment: Duration, tally: &mut Tally) -> Result<()> {
+    /// Killed when the guest has just been asked to suspend itself, and when it has just answered: it will suspend itself in a moment.
+    fn killed_when_it_suspends(&self, tally: &mut Tally) -> Result<()> {
+        let node = format!("/local/domain/{}/control/shutdown", self.guest.domain_id()?);
+        for live in [false, true] {
+            for times in [1, 2] {
+                let way = Way { live, ..Way::plain(Tool::Colo, Tool::Xl) };
+                let when = When::Written { node: node.clone(), times };
+                let what = || format!("kill -9 to {way} {when}");
+                self.interrupted_when(&way, Interruption::Kill, &when, tally).with_context(what)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn interrupted_when(&self, way: &Way<'_>, by: Interruption, when: &When, tally: &mut Tally) -> Result<()> {
         let file = format!("{FOLDER}/image");
         let (name, before) = (self.guest.name(), self.guest.counter()?);
-        let done = interrupt(self.host, &way.save(name, &file), moment, by)?;
+        let done = interrupt(self.host, &way.save(name, &file), when, by)?;
         let has_file = self.host.try_sh(&format!("[ -e {file} ]"), COMMAND_LIMIT)?.is_good();
         if !has_file {
             if done.outcome != by.death() {
@@ -170,6 +187,12 @@ impl<'a> Victim<'a> {
             return self.unharmed(before, FOLDER);
         }
         tally.saved += 1;
+        let state = self.host.sh(&format!("colo --json list | grep '\"name\":\"{name}\"' || true"))?.stdout;
+        if !state.is_empty() && !state.contains("suspended") {
+            // Killed before it could say that all is well.
+            self.host.sh(&format!("colo inspect {file} && rm {file}"))?;
+            return self.unharmed(before, FOLDER);
+        }
         // The image is what counts from then on; what is left of the domain, if it was not yet gone, must not have run: it would
         // be seen to count back.
         self.host.sh(&format!("colo inspect {file}"))?;

@@ -56,7 +56,8 @@ fn run(context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn figures(context: &Context, guest: &Guest<'_>, way: &Way<'_>, crossing: Crossing) {
+/// Prints them.
+pub(super) fn figures(context: &Context, guest: &Guest<'_>, way: &Way<'_>, crossing: Crossing) {
     let name = format!("{}: {way}", guest.name());
     context.figures(&name, &[("save", crossing.save), ("restore", crossing.restore)]);
 }

@@ -5,7 +5,7 @@ use super::save_restore::DIRTY_PAGES;
 use crate::context::Context;
 use crate::guest::{Guest, GuestConfig, GuestType};
 use crate::host::{Host, HostConfig};
-use crate::transfer::Tool;
+use crate::transfer::{Tool, Way};
 use anyhow::{Context as _, Result, ensure};
 use std::time::Duration;
 
@@ -53,7 +53,8 @@ fn measure(host: &Host, guest: &Guest<'_>) -> Result<[Times; 2]> {
     for round in 0..ROUNDS {
         for (tool, times) in [Tool::Xl, Tool::Colo].into_iter().zip(&mut times) {
             let what = || format!("{}: {}, round {}", guest.name(), tool.name(), round + 1);
-            let (save, restore) = (tool.save(guest.name(), image), tool.restore(image));
+            let way = Way::plain(tool, tool);
+            let (save, restore) = (way.save(guest.name(), image), way.restore(image));
             times.save.push(seconds(host, &save).with_context(what)?);
             let counted = guest.counter()?;
             times.restore.push(seconds(host, &restore).with_context(what)?);

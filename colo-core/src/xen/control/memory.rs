@@ -3,6 +3,8 @@
 use super::{Control, check};
 use crate::ids::DomId;
 use crate::xen::XenError;
+use rustix::io::Errno;
+use std::io;
 use std::os::raw::{c_int, c_ulong};
 use xen_sys::ctrl;
 
@@ -122,7 +124,7 @@ impl Control {
     /// As [`Control::populate_physmap`], all or an error (`xc_domain_populate_physmap_exact`). What was done before the error stays.
     ///
     /// # Errors
-    /// `ESRCH`: no such domain. `EBUSY`: memory is short.
+    /// `ESRCH`: no such domain. Without a number: memory is short.
     ///
     /// ```no_run
     /// # use colo_core::{ids::DomId, xen::{Control, Xen}};
@@ -142,7 +144,12 @@ impl Control {
         let result = unsafe {
             self.xen.ctrl.xc_domain_populate_physmap_exact(self.handle(), domid.0, count, order, flags, array)
         };
-        check("xc_domain_populate_physmap_exact", domid, result).map(drop)
+        let populated = check("xc_domain_populate_physmap_exact", domid, result).map(drop);
+        // By this number the library says that it got less than it asked for, which would tell nobody anything.
+        populated.map_err(|error| match error.errno() == Some(Errno::BUSY.raw_os_error()) {
+            true => XenError::new(error.call, domid, io::Error::other("the host has not enough free memory")),
+            false => error,
+        })
     }
 
     /// Takes memory from the domain (`xc_domain_decrease_reservation`): extents of 2^`order` pages, by guest frames, for PV domains by machine

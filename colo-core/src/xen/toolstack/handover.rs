@@ -2,7 +2,7 @@ use super::channel::LibxlChannel;
 use super::wait::{ready, ready_one};
 use crate::ids::DomId;
 use rustix::event::PollFlags;
-use rustix::fs::{CWD, Mode, mkdirat};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, open};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -14,7 +14,7 @@ use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -82,12 +82,14 @@ pub enum HandoverError {
     },
 }
 
-/// The end that waits for the helper. The socket lies in a folder of its own that only this user may enter, so that nobody else can
-/// connect, nor put another socket in its place; both are gone when this is dropped.
+/// The end that waits for the helper. The socket is made in a folder of its own that only this user may enter, so that nobody else
+/// can connect, nor put another socket in its place. Both are gone again at once: the helper finds the socket through this process's
+/// descriptors, and nothing is left when this process is killed.
 #[derive(Debug)]
 pub struct Handover {
     socket: OwnedFd,
-    folder: PathBuf,
+    /// What the path leads to.
+    _place: OwnedFd,
     path: PathBuf,
 }
 
@@ -118,10 +120,15 @@ impl Handover {
         let socket =
             socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(no_socket)?;
         mkdirat(CWD, &folder, Mode::RWXU).map_err(no_socket)?;
-        let handover = Handover { socket, folder, path };
-        let bound = SocketAddrUnix::new(&handover.path).and_then(|address| bind(&handover.socket, &address));
-        bound.and_then(|()| listen(&handover.socket, 1)).map_err(no_socket)?;
-        Ok(handover)
+        let bound = SocketAddrUnix::new(&path).and_then(|address| bind(&socket, &address));
+        let listens = bound.and_then(|()| listen(&socket, 1));
+        let found = listens.and_then(|()| open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()));
+        // What cannot be removed is an empty folder in a place that the next start of the host empties.
+        let _ = std::fs::remove_file(&path);
+        let _ = std::fs::remove_dir(&folder);
+        let found = found.map_err(no_socket)?;
+        let path = format!("/proc/{}/fd/{}", std::process::id(), found.as_raw_fd()).into();
+        Ok(Handover { socket, _place: found, path })
     }
 
     /// What [`HANDOVER_VARIABLE`] must be for the toolstack that is started.
@@ -152,14 +159,6 @@ impl Handover {
             return Err(HandoverError::TimedOut);
         }
         receive(helper)
-    }
-}
-
-impl Drop for Handover {
-    fn drop(&mut self) {
-        // What cannot be removed is an empty folder in a place that the next start of the host empties.
-        let _ = std::fs::remove_file(&self.path);
-        let _ = std::fs::remove_dir(&self.folder);
     }
 }
 
