@@ -82,6 +82,13 @@ impl LentPages for Lent<'_> {
                     }
                     Err(_) => match io::Error::last_os_error() {
                         error if error.kind() == io::ErrorKind::Interrupted => {}
+                        // Some file systems (9p, FUSE) pass on the pages that they get, and cannot have a guest's.
+                        error if error.raw_os_error() == Some(libc::EFAULT) => {
+                            // SAFETY: as above.
+                            let written = unsafe { write_copy(begin.add(done), rest.min(PAGE_SIZE), file, offset)? };
+                            done += written;
+                            offset += written as u64;
+                        }
                         error => return Err(error),
                     },
                 }
@@ -89,6 +96,21 @@ impl LentPages for Lent<'_> {
             index += count;
         }
         Ok(())
+    }
+}
+
+/// Writes at most a page by way of memory of ours.
+///
+/// # Safety
+/// So many bytes are mapped there.
+unsafe fn write_copy(from: *const u8, bytes: usize, file: BorrowedFd<'_>, offset: u64) -> io::Result<usize> {
+    let mut page = [0; PAGE_SIZE];
+    let copy = &mut page[..bytes];
+    // SAFETY: our caller's promise, and `copy` is ours alone.
+    unsafe { copy.as_mut_ptr().copy_from_nonoverlapping(from, bytes) };
+    match rustix::io::pwrite(file, copy, offset)? {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        written => Ok(written),
     }
 }
 
@@ -121,6 +143,19 @@ mod tests {
         let mut page = [0; PAGE_SIZE];
         lent.copy(3, &mut page);
         assert!(page == memory[5]);
+    }
+
+    #[test]
+    fn a_part_of_a_page_is_written_by_way_of_a_copy() {
+        let mut file = File::from(rustix::fs::memfd_create("copy", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+        let page: Page = std::array::from_fn(|at| at as u8);
+        // SAFETY: it is within the page.
+        let written = unsafe { write_copy(page[4000..].as_ptr(), 96, file.as_fd(), 2) };
+        assert_eq!(written.unwrap(), 96);
+        let mut bytes = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        assert_eq!((&bytes[..2], &bytes[2..]), (&[0, 0][..], &page[4000..]));
     }
 
     #[test]

@@ -136,6 +136,8 @@ impl XlRestore {
     const CLEANUP_LIMIT: Duration = Duration::from_secs(60);
     /// One that has closed its end of the pipe ends by itself within this.
     const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+    /// One that has gone away from the channel says why, if it does, within this.
+    const LAST_WORDS_LIMIT: Duration = Duration::from_secs(5);
 
     /// Starts `xl` and waits until it hands the domain over.
     ///
@@ -266,8 +268,12 @@ impl XlRestore {
         self.clean_up(why)
     }
 
-    /// Wraps an error of the channel with what `xl` has said, which tells more.
+    /// Wraps an error of the channel with what `xl` has said, which tells more. An `xl` that has gone away from the channel may
+    /// be about to say it: it is given a moment.
     pub fn channel_error(&self, error: ChannelError) -> RestoreToolstackError {
+        if matches!(error, ChannelError::Gone { .. } | ChannelError::HelperGone { .. }) {
+            self.running.wait_for_words(Self::LAST_WORDS_LIMIT);
+        }
         let (command, line) = (self.running.name().to_owned(), self.running.telling_line());
         RestoreToolstackError::Channel { error, command, line }
     }

@@ -239,6 +239,12 @@ impl Running {
         }
     }
 
+    /// Lets the command end, if it does within `limit`, so that all is there that it has to say.
+    pub(super) fn wait_for_words(&self, limit: Duration) {
+        // How it ends is for [`Self::wait`] to tell.
+        let _ = ready_one(&self.ended, PollFlags::IN, Instant::now() + limit);
+    }
+
     /// Waits for the end, and kills at the deadline; `limit` is for the error.
     pub(super) fn wait(&mut self, deadline: Instant, limit: Duration) -> Result<(), XlError> {
         let io = |call, errno| XlError::Io { command: self.name.clone(), call, errno };
