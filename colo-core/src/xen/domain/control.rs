@@ -20,8 +20,7 @@ impl XenDomain {
     /// When it cannot be resumed, or does not suspend in time after it has said that it will. The logs are off, if they can be.
     pub fn rescue(&mut self, asked: bool) -> Result<(), DomainError> {
         let resumed = self.let_go_on(asked);
-        // Off already, where they were never on.
-        let _ = self.stop_logging();
+        let _ = self.stop_left_logging();
         resumed
     }
 

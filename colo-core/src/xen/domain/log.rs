@@ -70,6 +70,14 @@ impl XenDomain {
         device_model
     }
 
+    /// Switches the logs off that another may have left on, who is gone.
+    pub(super) fn stop_left_logging(&mut self) -> Result<(), DomainError> {
+        // QEMU's assertions end it when a log is switched off that is not on; to switch it on twice is nothing to it.
+        let device_model = self.set_device_model_log(true).and_then(|()| self.set_device_model_log(false));
+        self.control.disable_log_dirty(self.domid)?;
+        device_model
+    }
+
     /// Adds to `into` every page that is not what was last captured.
     fn compare(&mut self, hashes: &[u128], into: &mut DirtyBitmap) -> Result<(), DomainError> {
         let mut pages = DirtyBitmap::new(self.spec.pfn_limit);
