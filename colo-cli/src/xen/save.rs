@@ -61,7 +61,9 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     let saved = saved.with_context(|| not_saved(&name, &domain))?;
     if let Err(error) = image.commit() {
         // What cannot go on is told by its state.
-        let _ = domain.resume();
+        if domain.resume().is_ok() {
+            let _ = guard.watch(domid.0);
+        }
         return Err(error).with_context(|| args.file.display().to_string()).context(not_saved(&name, &domain));
     }
     // From here on the image is what counts.

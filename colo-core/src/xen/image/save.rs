@@ -70,6 +70,10 @@ pub fn save_image(
         // The first error is the one to tell; a guest that cannot go on says so in the log.
         let _ = domain.resume().inspect_err(|error| tracing::error!("{error}"));
     }
+    if saved.is_err() && told.suspended.get() && domain.run_state() == RunState::Running {
+        // It has been resumed: nothing that it was asked is still to come. Whether to go on is no question any more.
+        let _ = (told.tell.borrow_mut())(SaveProgress::Running);
+    }
     if options.live {
         // A log that is left on costs the guest time, and nothing else.
         let _ = domain.disable_dirty_log();
