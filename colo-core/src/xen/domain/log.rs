@@ -160,7 +160,8 @@ impl DirtyLog for XenDomain {
         if self.enable_hypervisor_log()? {
             // What the device model writes is not the hypervisor's to see.
             if let Err(error) = self.set_device_model_log(true) {
-                let _ = self.stop_logging();
+                // Not the device model's: it has none, and would end for being told to stop it.
+                let _ = self.control.disable_log_dirty(self.domid);
                 return Err(error);
             }
             self.log = DirtyLogState::Hypervisor { words: vec![0; self.spec.pfn_limit.div_ceil(64) as usize] };
