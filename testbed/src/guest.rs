@@ -247,6 +247,13 @@ impl<'a> Guest<'a> {
         Ok(state.context("xl list says nothing of it")?.contains('p'))
     }
 
+    /// Looks whether its device model lives. An HVM guest that needs it for nothing would not miss it until it is saved.
+    pub(crate) fn ensure_device_model(&self) -> Result<()> {
+        let found = self.host.sh(&format!("{}; true", find_device_model(self.domain_id()?)))?.stdout;
+        ensure!(!found.is_empty(), "guest {}: its device model is gone", self.name);
+        Ok(())
+    }
+
     /// Destroys it, and looks whether it is gone.
     pub(crate) fn destroy(self) -> Result<()> {
         let id = self.domain_id()?;
@@ -265,6 +272,14 @@ impl<'a> Guest<'a> {
     }
 }
 
+/// A command that prints the command line of a domain's device model, if there is one. (A name in /proc has 15 letters.)
+fn find_device_model(id: u32) -> String {
+    format!(
+        "for process in $(grep -lsx 'xen-qemu-syste.*' /proc/[0-9]*/comm); do \
+           tr '\\0' ' ' < ${{process%comm}}cmdline | grep -e '-xen-domid {id} '; done"
+    )
+}
+
 /// Looks whether nothing is left of a domain: no domain of this name or number, no nodes in xenstore, no device model.
 pub(crate) fn ensure_gone(host: &Host, name: &str, id: u32) -> Result<()> {
     let left = host.sh(&format!(
@@ -272,9 +287,8 @@ pub(crate) fn ensure_gone(host: &Host, name: &str, id: u32) -> Result<()> {
          xenstore-exists /local/domain/{id} && echo node {id}; \
          for kind in vif console vbd qdisk; do \
            xenstore-exists /local/domain/0/backend/$kind/{id} && echo backend $kind {id}; done; \
-         for process in $(grep -lsx 'xen-qemu-syste.*' /proc/[0-9]*/comm); do \
-           tr '\\0' ' ' < ${{process%comm}}cmdline | grep -e '-xen-domid {id} '; done; \
-         true"
+         {}; true",
+        find_device_model(id)
     ))?;
     ensure!(left.stdout.is_empty(), "of domain {id} ({name}) is left: {}", left.stdout.trim().replace('\n', ", "));
     Ok(())

@@ -61,7 +61,7 @@ fn guest(context: &Context, host: &Host, kind: GuestType) -> Result<()> {
     ] {
         figures(context, &guest, &way, cross(context, host, &guest, &way)?);
     }
-    let victim = Victim::new(host, &guest)?;
+    let victim = Victim::new(host, &guest, kind)?;
     let way = Way::plain(Tool::Colo, Tool::Colo);
     victim.full_disk(&way, SMALL_BYTES).with_context(|| format!("{}: a full disk", kind.name()))?;
     victim.killed_when_it_suspends(true, 2)?;

@@ -198,6 +198,9 @@ impl Image<'_> {
     /// The guest is there, and goes on where it was saved. It is destroyed then.
     fn is_whole(&self, clean: &Residue) -> Result<()> {
         self.guest.check(self.counted)?;
+        if self.kind == GuestType::Hvm {
+            self.guest.ensure_device_model()?;
+        }
         self.host.sh(&format!("xl destroy {}", self.guest.name()))?;
         clean.ensure_same(self.host)
     }

@@ -21,6 +21,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
     run,
 };
 
+/// How long a save may take that fails: less than a guest has to suspend itself, so that one that waits for nothing is found.
+const FAIL_LIMIT: Duration = Duration::from_secs(45);
 /// Where images are, and nothing else.
 const FOLDER: &str = "/tmp/saves";
 
@@ -30,7 +32,7 @@ fn run(context: &Context) -> Result<()> {
     for kind in context.guest_types() {
         context.say(&format!("a {} guest", kind.name()));
         let (guest, _) = host.guest(&GuestConfig { dirty_pages: DIRTY_PAGES, ..GuestConfig::new(kind) })?;
-        let victim = Victim::new(&host, &guest)?;
+        let victim = Victim::new(&host, &guest, kind)?;
         for live in [false, true] {
             victim.full_disks(context, live)?;
         }
@@ -51,7 +53,7 @@ fn run(context: &Context) -> Result<()> {
         // An HVM guest takes half a minute to boot, and would tell no more than a PVH guest.
         if kind != GuestType::Hvm {
             let (deaf, _) = host.guest(&GuestConfig::new(kind).deaf())?;
-            let victim = Victim::new(&host, &deaf)?;
+            let victim = Victim::new(&host, &deaf, kind)?;
             for live in [false, true] {
                 victim.deaf(context, live)?;
             }
@@ -81,12 +83,13 @@ impl Tally {
 pub(super) struct Victim<'a> {
     host: &'a Host,
     guest: &'a Guest<'a>,
+    kind: GuestType,
 }
 
 impl<'a> Victim<'a> {
-    pub(super) fn new(host: &'a Host, guest: &'a Guest<'a>) -> Result<Victim<'a>> {
+    pub(super) fn new(host: &'a Host, guest: &'a Guest<'a>, kind: GuestType) -> Result<Victim<'a>> {
         host.sh(&format!("mkdir -p {FOLDER}"))?;
-        Ok(Victim { host, guest })
+        Ok(Victim { host, guest, kind })
     }
 
     /// With no room at all, with room for a half, with room for nearly all.
@@ -109,7 +112,7 @@ impl<'a> Victim<'a> {
     pub(super) fn full_disk(&self, way: &Way<'_>, size: u64) -> Result<()> {
         let before = self.guest.counter()?;
         let disk = self.host.small_disk("small", size)?;
-        let done = self.host.try_sh(&way.save(self.guest.name(), &format!("{}/image", disk.path())), COMMAND_LIMIT)?;
+        let done = self.host.try_sh(&way.save(self.guest.name(), &format!("{}/image", disk.path())), FAIL_LIMIT)?;
         ensure_one_line(&done)?;
         ensure!(done.stderr.contains("No space left"), "it says {:?}", done.stderr);
         self.unharmed(before, disk.path())
@@ -118,7 +121,7 @@ impl<'a> Victim<'a> {
     fn paused(&self) -> Result<()> {
         let (name, before) = (self.guest.name(), self.guest.counter()?);
         self.host.sh(&format!("xl pause {name}"))?;
-        let done = self.host.try_sh(&format!("colo save {name} {FOLDER}/image"), COMMAND_LIMIT)?;
+        let done = self.host.try_sh(&format!("colo save {name} {FOLDER}/image"), FAIL_LIMIT)?;
         let is_paused = self.guest.is_paused()?;
         self.host.sh(&format!("xl unpause {name}"))?;
         ensure_one_line(&done).with_context(|| format!("a save of {name}, which is paused"))?;
@@ -131,7 +134,7 @@ impl<'a> Victim<'a> {
         let (name, before) = (self.guest.name(), self.guest.counter()?);
         let options = if live { "--live " } else { "" };
         let save = format!("colo save {options}--suspend-timeout 3 {name} {FOLDER}/image");
-        let done = self.host.try_sh(&save, COMMAND_LIMIT)?;
+        let done = self.host.try_sh(&save, FAIL_LIMIT)?;
         ensure_one_line(&done).with_context(|| save.clone())?;
         ensure!(done.stderr.contains("suspend"), "{save}: it says {:?}", done.stderr);
         context.figure(&format!("{name}, deaf: colo save {options}--suspend-timeout 3"), done.elapsed);
@@ -198,9 +201,12 @@ impl<'a> Victim<'a> {
         self.unharmed(before, FOLDER)
     }
 
-    /// The guest runs, nobody logs its writes any more, and no file is there.
+    /// The guest runs, its device model too, nobody logs its writes any more, and no file is there.
     fn unharmed(&self, before: u64, folder: &str) -> Result<()> {
         self.guest.check(before)?;
+        if self.kind == GuestType::Hvm {
+            self.guest.ensure_device_model()?;
+        }
         let files = self.host.sh(&format!("ls -A {folder}"))?.stdout;
         ensure!(files.is_empty(), "left behind: {}", files.trim().replace('\n', ", "));
         ensure_log_is_off(self.host, self.guest)
