@@ -8,7 +8,10 @@ use colo_core::domain::{
 use colo_core::ids::{PAGE_SIZE, Page, Pfn};
 use colo_core::restore::{ColoRestore, PlainRestore, RemusRestore, RestoreCallbacks, RestoreError, Restorer};
 use colo_core::save::{PlainSave, SaveConfig, SaveLoop, Step};
-use colo_core::stream::{DomainHeader, Headers, PageData, PageType, StreamUse, kind, page_data_prefix, write_record};
+use colo_core::stream::image::{ImageReadError, PageRun, PageSource};
+use colo_core::stream::{
+    DomainHeader, Headers, Limits, PageList, PageType, RecordRef, StreamUse, kind, page_data_prefix, write_record,
+};
 use proptest::prelude::*;
 use std::time::Instant;
 
@@ -136,11 +139,15 @@ impl Pages for TableMachine {
         Ok(count)
     }
 
-    fn populate(&mut self, pages: &PageData<'_>) -> Result<(), DomainError> {
-        for page in pages.pages().filter(|page| page.page_type.has_data()) {
-            self.populated.set(page.pfn);
+    fn populate(&mut self, pages: &PageList<'_>) -> Result<(), DomainError> {
+        for (pfn, _) in pages.pages().filter(|(_, page_type)| page_type.has_data()) {
+            self.populated.set(pfn);
         }
         Ok(())
+    }
+
+    fn pages_mut(&mut self, pfns: &[Pfn]) -> Result<Option<&mut [Page]>, DomainError> {
+        self.inner.pages_mut(pfns)
     }
 
     fn localise(&mut self, page_type: PageType, page: &mut Page) -> Result<(), DomainError> {
@@ -204,12 +211,50 @@ fn restore(machine: &mut dyn Domain, callbacks: &mut dyn RestoreCallbacks, image
     restorer.apply(machine, callbacks).unwrap();
 }
 
+/// Pages in memory that says which of them are zeroes.
+struct Sparse<'a>(&'a [u8]);
+
+impl PageSource for Sparse<'_> {
+    fn next_run(&mut self, most: usize) -> Result<PageRun, ImageReadError> {
+        let is_zero = |page: &&[u8]| page.iter().all(|byte| *byte == 0);
+        let zeroes = self.0.chunks(PAGE_SIZE).take(most).take_while(is_zero).count();
+        if zeroes > 0 {
+            self.0 = &self.0[zeroes * PAGE_SIZE..];
+            return Ok(PageRun::Zeroes(zeroes));
+        }
+        Ok(PageRun::Data(self.0.chunks(PAGE_SIZE).take(most).take_while(|page| !is_zero(page)).count()))
+    }
+
+    fn read(&mut self, pages: &mut [Page]) -> Result<(), ImageReadError> {
+        self.0.read(pages)
+    }
+}
+
+/// As [`restore`], with the pages' bytes from a source of their own.
+fn restore_from_source(machine: &mut dyn Domain, callbacks: &mut dyn RestoreCallbacks, image: &[u8]) {
+    let mut restorer = Restorer::new(machine.spec(), StreamUse::Plain);
+    let limits = Limits::new(PAGES);
+    let (headers, mut rest) = Headers::parse(image).unwrap();
+    restorer.handle_headers(&headers, machine, callbacks).unwrap();
+    while !rest.is_empty() {
+        let (record, after) = RecordRef::parse(rest, &limits).unwrap();
+        if let RecordRef::PageData(pages) = record {
+            restorer.handle_pages(&pages.list(), &mut Sparse(pages.data()), machine, callbacks).unwrap();
+        } else {
+            restorer.handle_record(&record, machine, callbacks).unwrap();
+        }
+        rest = after;
+    }
+    restorer.apply(machine, callbacks).unwrap();
+}
+
 proptest! {
     #[test]
     fn frames_are_the_hosts_own_and_numbers_the_guests(
         stores in prop::collection::vec((0..FIRST_TABLE, 0_usize..PAGE_SIZE, any::<u8>()), 0..20),
         entries in prop::collection::vec((FIRST_TABLE..PAGES, 0_usize..512, 1..PAGES), 0..40),
         (here, there) in (1000_u64..1_000_000, 1000_u64..1_000_000),
+        mapped in prop::collection::btree_set(0..FIRST_TABLE, 0..FIRST_TABLE as usize),
         live: bool,
     ) {
         let mut source = TableMachine::new(here);
@@ -225,10 +270,17 @@ proptest! {
         }
         let image = save(&mut source, live);
 
-        let callbacks: [Box<dyn RestoreCallbacks>; 3] =
-            [Box::<PlainRestore>::default(), Box::<RemusRestore>::default(), Box::<ColoRestore>::default()];
-        for mut callbacks in callbacks {
+        let callbacks = || -> [Box<dyn RestoreCallbacks>; 3] {
+            [Box::<PlainRestore>::default(), Box::<RemusRestore>::default(), Box::<ColoRestore>::default()]
+        };
+        let ways = [restore, restore_from_source];
+        for (mut callbacks, restore) in ways.into_iter().flat_map(|way| callbacks().map(|callbacks| (callbacks, way))) {
             let mut copy = TableMachine::new(there);
+            copy.inner.mapped = mapped.iter().copied().map(Pfn).collect();
+            // What was there before must not be there after. Every seventh page does not come.
+            for pfn in (0..PAGES as usize).filter(|pfn| pfn % 7 != 6) {
+                copy.inner.store(pfn * PAGE_SIZE + 100, &[0xEE; 8]);
+            }
             restore(&mut copy, &mut *callbacks, &image);
             prop_assert!(copy.pseudo_physical() == expected);
             prop_assert_eq!(copy.populated.count(), PAGES - PAGES / 7);

@@ -32,7 +32,7 @@ pub use spec::{DomainSpec, MacAddr, NicSpec};
 
 use crate::ids::{PAGE_SIZE, Page, Pfn};
 use crate::net::Port;
-use crate::stream::{DomainHeader, PageData, PageType};
+use crate::stream::{DomainHeader, PageList, PageType};
 use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
@@ -156,7 +156,7 @@ pub trait Pages {
     ///
     /// # Errors
     /// When there is no memory, or no such page.
-    fn populate(&mut self, pages: &PageData<'_>) -> Result<(), DomainError> {
+    fn populate(&mut self, pages: &PageList<'_>) -> Result<(), DomainError> {
         let _ = pages;
         Ok(())
     }
@@ -171,11 +171,23 @@ pub trait Pages {
         Ok(())
     }
 
-    /// The page itself where the host has it mapped, so that it can be filled without a copy on the way. As for
-    /// [`Pages::write_pages`], the domain must not run. `None` where it is not mapped: use [`Pages::write_pages`].
-    fn page_mut(&mut self, pfn: Pfn) -> Option<&mut Page> {
-        let _ = pfn;
-        None
+    /// The first of these pages itself (there is one), and those that follow it as far as they lie side by side in this process's
+    /// memory, to be filled without a copy on the way; the others are likely to be wanted next. As for [`Pages::write_pages`], the domain must not run, and pages that
+    /// [are tables](PageType::table_level) are not to be had. `None` where that cannot be: use [`Pages::write_pages`].
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn pages_mut(&mut self, pfns: &[Pfn]) -> Result<Option<&mut [Page]>, DomainError> {
+        let _ = pfns;
+        Ok(None)
+    }
+
+    /// Fills the pages with zeroes; any number of them. As for [`Pages::write_pages`], the domain must not run.
+    ///
+    /// # Errors
+    /// As for [`Pages::write_pages`].
+    fn clear_pages(&mut self, pfns: &[Pfn]) -> Result<(), DomainError> {
+        write_zeroes(self, pfns)
     }
 
     /// Brings the guest's own table of frames up to date with the memory that it has, for machines that have one (Xen PV).
@@ -185,6 +197,12 @@ pub trait Pages {
     fn update_p2m(&mut self) -> Result<(), DomainError> {
         Ok(())
     }
+}
+
+/// [`Pages::clear_pages`], for whoever has no better way.
+pub(crate) fn write_zeroes<P: Pages + ?Sized>(domain: &mut P, pfns: &[Pfn]) -> Result<(), DomainError> {
+    let zeroes = vec![0; pfns.len().min(MAX_BATCH_PAGES) * PAGE_SIZE];
+    pfns.chunks(MAX_BATCH_PAGES).try_for_each(|pfns| domain.write_pages(pfns, &zeroes[..pfns.len() * PAGE_SIZE]))
 }
 
 /// Pages that lie one after the other in a stream, and anywhere in memory. Others may still write to them (a network backend that

@@ -7,6 +7,7 @@ use super::{
 use crate::ids::{PAGE_SIZE, Page, Pfn};
 use crate::stream::DomainHeader;
 use std::net::Ipv4Addr;
+use zerocopy::FromBytes;
 
 /// The type of the one state record that a [`ModelDomain`] has: its registers.
 pub const MODEL_STATE: u32 = 0x8000_C00F;
@@ -20,7 +21,7 @@ pub struct ModelDomain {
     /// What stands for the vCPU: any bytes.
     pub registers: Vec<u8>,
     /// Pages that count as mapped in the host.
-    pub(crate) mapped: Vec<Pfn>,
+    pub mapped: Vec<Pfn>,
 }
 
 impl ModelDomain {
@@ -168,9 +169,14 @@ impl Pages for ModelDomain {
         Ok(())
     }
 
-    fn page_mut(&mut self, pfn: Pfn) -> Option<&mut Page> {
-        let range = self.mapped.contains(&pfn).then(|| self.range(pfn).ok()).flatten()?;
-        (&mut self.ram[range]).try_into().ok()
+    fn pages_mut(&mut self, pfns: &[Pfn]) -> Result<Option<&mut [Page]>, DomainError> {
+        let follows = |(pfn, at): &(&Pfn, u64)| pfn.0 == pfns[0].0 + at && self.mapped.contains(pfn);
+        let count = pfns.iter().zip(0..).take_while(follows).count();
+        if count == 0 {
+            return Ok(None);
+        }
+        let range = self.range(pfns[0])?.start..self.range(pfns[count - 1])?.end;
+        Ok(<[Page]>::mut_from_bytes(&mut self.ram[range]).ok())
     }
 }
 

@@ -29,6 +29,14 @@ impl<C: RestoreCallbacks + ?Sized> RestoreCallbacks for Box<C> {
         (**self).get_page(domain, pfn)
     }
 
+    fn get_pages<'a>(&'a mut self, domain: &'a mut dyn Domain, pfns: &[Pfn]) -> Result<&'a mut [Page], CallbackError> {
+        (**self).get_pages(domain, pfns)
+    }
+
+    fn clear_pages(&mut self, domain: &mut dyn Domain, pfns: &[Pfn]) -> Result<(), CallbackError> {
+        (**self).clear_pages(domain, pfns)
+    }
+
     fn record(&mut self, kind: u32, body: &[u8]) -> Result<(), CallbackError> {
         (**self).record(kind, body)
     }
@@ -74,6 +82,14 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Timed<C> {
         self.inner.get_page(domain, pfn)
     }
 
+    fn get_pages<'a>(&'a mut self, domain: &'a mut dyn Domain, pfns: &[Pfn]) -> Result<&'a mut [Page], CallbackError> {
+        self.inner.get_pages(domain, pfns)
+    }
+
+    fn clear_pages(&mut self, domain: &mut dyn Domain, pfns: &[Pfn]) -> Result<(), CallbackError> {
+        self.inner.clear_pages(domain, pfns)
+    }
+
     fn record(&mut self, kind: u32, body: &[u8]) -> Result<(), CallbackError> {
         self.inner.record(kind, body)
     }
@@ -100,7 +116,7 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Timed<C> {
     }
 }
 
-/// Writes a line of trace at each callback but `get_page`.
+/// Writes a line of trace at each callback but those for single pages.
 pub struct Traced<C>(pub C);
 
 impl<C: RestoreCallbacks> RestoreCallbacks for Traced<C> {
@@ -111,6 +127,14 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Traced<C> {
 
     fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
         self.0.get_page(domain, pfn)
+    }
+
+    fn get_pages<'a>(&'a mut self, domain: &'a mut dyn Domain, pfns: &[Pfn]) -> Result<&'a mut [Page], CallbackError> {
+        self.0.get_pages(domain, pfns)
+    }
+
+    fn clear_pages(&mut self, domain: &mut dyn Domain, pfns: &[Pfn]) -> Result<(), CallbackError> {
+        self.0.clear_pages(domain, pfns)
     }
 
     fn record(&mut self, kind: u32, body: &[u8]) -> Result<(), CallbackError> {
@@ -162,6 +186,14 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Verified<C> {
 
     fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
         self.inner.get_page(domain, pfn)
+    }
+
+    fn get_pages<'a>(&'a mut self, domain: &'a mut dyn Domain, pfns: &[Pfn]) -> Result<&'a mut [Page], CallbackError> {
+        self.inner.get_pages(domain, pfns)
+    }
+
+    fn clear_pages(&mut self, domain: &mut dyn Domain, pfns: &[Pfn]) -> Result<(), CallbackError> {
+        self.inner.clear_pages(domain, pfns)
     }
 
     fn record(&mut self, kind: u32, body: &[u8]) -> Result<(), CallbackError> {

@@ -48,6 +48,7 @@ pub use run::{Progress, Restorer};
 use crate::domain::{Domain, DomainError, DomainSpec, StateRecord};
 use crate::ids::{Page, Pfn};
 use crate::save::CallbackError;
+use crate::stream::image::ImageReadError;
 use crate::stream::{DomainKind, StreamError};
 
 /// What a flush wrote into the guest.
@@ -74,6 +75,26 @@ pub trait RestoreCallbacks {
     /// # Errors
     /// Any error ends the restore; the guest has not been touched, if it could serve.
     fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError>;
+
+    /// As [`RestoreCallbacks::get_page`], for the first of these pages (there is one), and for as many that follow it as can be put
+    /// side by side: at least one comes back. The others are likely to be asked for next, and may be made ready for that.
+    ///
+    /// # Errors
+    /// As for [`RestoreCallbacks::get_page`].
+    fn get_pages<'a>(&'a mut self, domain: &'a mut dyn Domain, pfns: &[Pfn]) -> Result<&'a mut [Page], CallbackError> {
+        Ok(std::slice::from_mut(self.get_page(domain, pfns[0])?))
+    }
+
+    /// Instead of [`RestoreCallbacks::get_page`] for pages that are known to be nothing but zeroes.
+    ///
+    /// # Errors
+    /// As for [`RestoreCallbacks::get_page`].
+    fn clear_pages(&mut self, domain: &mut dyn Domain, pfns: &[Pfn]) -> Result<(), CallbackError> {
+        for pfn in pfns {
+            self.get_page(domain, *pfn)?.fill(0);
+        }
+        Ok(())
+    }
 
     /// A record of the stream's optional range that is not the domain's own. Unknown ones are ignored.
     ///
@@ -122,6 +143,9 @@ pub enum RestoreError {
     /// The stream is not what it should be.
     #[error("the stream: {0}")]
     Stream(#[from] StreamError),
+    /// The pages' bytes could not be read.
+    #[error(transparent)]
+    Image(#[from] ImageReadError),
     /// The stream is of another machine than the domain.
     #[error("the stream is of a machine of type {theirs:?}, the domain is of type {ours:?}")]
     OtherMachine {

@@ -30,6 +30,17 @@ impl RestoreCallbacks for PlainRestore {
         Ok(self.batch.slot(domain, pfn)?)
     }
 
+    fn get_pages<'a>(&'a mut self, domain: &'a mut dyn Domain, pfns: &[Pfn]) -> Result<&'a mut [Page], CallbackError> {
+        let pages = self.batch.slots(domain, pfns)?;
+        self.received_pages += pages.len() as u64;
+        Ok(pages)
+    }
+
+    fn clear_pages(&mut self, domain: &mut dyn Domain, pfns: &[Pfn]) -> Result<(), CallbackError> {
+        self.received_pages += pfns.len() as u64;
+        Ok(self.batch.clear(domain, pfns)?)
+    }
+
     fn verify(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
         Ok(self.batch.write(domain)?)
     }

@@ -30,6 +30,15 @@ impl RestoreCallbacks for RemusRestore {
         Ok(self.first.slot(domain, pfn)?)
     }
 
+    fn get_pages<'a>(&'a mut self, domain: &'a mut dyn Domain, pfns: &[Pfn]) -> Result<&'a mut [Page], CallbackError> {
+        if self.whole {
+            return Ok(std::slice::from_mut(self.stage.slot(pfns[0])));
+        }
+        let pages = self.first.slots(domain, pfns)?;
+        self.first_pages += pages.len() as u64;
+        Ok(pages)
+    }
+
     fn verify(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
         Ok(self.first.write(domain)?)
     }

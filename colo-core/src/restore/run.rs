@@ -2,7 +2,8 @@ use super::{Flushed, RestoreCallbacks, RestoreError};
 use crate::domain::{Domain, DomainSpec, StateRecord};
 use crate::ids::{PAGE_SIZE, Page, Pfn};
 use crate::save::CallbackError;
-use crate::stream::{Headers, Limits, OrderChecker, PageData, RecordRef, StreamUse, kind};
+use crate::stream::image::{PageRun, PageSource};
+use crate::stream::{Headers, Limits, OrderChecker, PageData, PageList, PageType, RecordRef, StreamUse, kind};
 
 /// What is to be done after a piece of the stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,6 +114,29 @@ impl Restorer {
         self.record(record, domain, callbacks)
     }
 
+    /// Takes the next record, one of pages, whose bytes go from `source` straight to where the callbacks want them.
+    ///
+    /// # Errors
+    /// As for [`Restorer::handle_stream`].
+    ///
+    /// # Panics
+    /// Before [`Restorer::handle_headers`].
+    pub fn handle_pages(
+        &mut self,
+        pages: &PageList<'_>,
+        source: &mut dyn PageSource,
+        domain: &mut dyn Domain,
+        callbacks: &mut dyn RestoreCallbacks,
+    ) -> Result<(), RestoreError> {
+        let record = RecordRef::PageData(PageData::without_bytes(*pages));
+        self.order.as_mut().expect("the headers come first").check(&record)?;
+        self.begin_record(&record, domain)?;
+        if self.verifies {
+            return verify_pages(pages, source, domain);
+        }
+        put_pages(pages, source, domain, callbacks)
+    }
+
     /// Puts the staged checkpoint into the guest.
     ///
     /// # Errors
@@ -140,24 +164,30 @@ impl Restorer {
         std::mem::take(&mut self.records)
     }
 
+    /// Whatever is not static data ends it: version 2 has no record that says so. But an optional record may stand anywhere.
+    fn begin_record(&mut self, record: &RecordRef<'_>, domain: &mut dyn Domain) -> Result<(), RestoreError> {
+        if self.staged {
+            return Err(RestoreError::NotApplied);
+        }
+        let is_optional = matches!(record, RecordRef::Own { .. } | RecordRef::Skipped { .. });
+        if !is_static(record.kind()) && !is_optional && !std::mem::replace(&mut self.static_data_ended, true) {
+            domain.load_static(&std::mem::take(&mut self.static_data))?;
+        }
+        Ok(())
+    }
+
     fn record(
         &mut self,
         record: &RecordRef<'_>,
         domain: &mut dyn Domain,
         callbacks: &mut dyn RestoreCallbacks,
     ) -> Result<Progress, RestoreError> {
-        if self.staged {
-            return Err(RestoreError::NotApplied);
-        }
-        // Whatever is not static data ends it: version 2 has no record that says so. But an optional record may stand anywhere.
-        let is_static = matches!(record.kind(), kind::X86_PV_INFO | kind::X86_CPUID_POLICY | kind::X86_MSR_POLICY);
-        let is_optional = matches!(record, RecordRef::Own { .. } | RecordRef::Skipped { .. });
-        if !is_static && !is_optional && !std::mem::replace(&mut self.static_data_ended, true) {
-            domain.load_static(&std::mem::take(&mut self.static_data))?;
-        }
+        self.begin_record(record, domain)?;
         match record {
-            RecordRef::PageData(pages) if self.verifies => verify_pages(pages, domain)?,
-            RecordRef::PageData(pages) => put_pages(pages, domain, callbacks)?,
+            RecordRef::PageData(pages) if self.verifies => {
+                verify_pages(&pages.list(), &mut pages.data(), domain)?;
+            }
+            RecordRef::PageData(pages) => put_pages(&pages.list(), &mut pages.data(), domain, callbacks)?,
             RecordRef::Verify => {
                 callbacks.verify(domain).map_err(staging("verify"))?;
                 self.verifies = true;
@@ -169,7 +199,7 @@ impl Restorer {
                 }
                 let record = StateRecord { kind: *kind, body: body.to_vec() };
                 match *kind {
-                    _ if is_static => self.static_data.push(record),
+                    kind if is_static(kind) => self.static_data.push(record),
                     kind::X86_PV_P2M_FRAMES => domain.load_layout(&record)?,
                     own if kind::is_own(own) && !kind::is_domain_state(own) => {
                         callbacks.record(own, body).map_err(staging("record"))?;
@@ -192,40 +222,80 @@ impl Restorer {
     }
 }
 
+fn is_static(kind: u32) -> bool {
+    matches!(kind, kind::X86_PV_INFO | kind::X86_CPUID_POLICY | kind::X86_MSR_POLICY)
+}
+
 fn put_pages(
-    pages: &PageData<'_>,
+    pages: &PageList<'_>,
+    source: &mut dyn PageSource,
     domain: &mut dyn Domain,
     callbacks: &mut dyn RestoreCallbacks,
 ) -> Result<(), RestoreError> {
     domain.populate(pages)?;
-    for entry in pages.pages() {
-        let Some(data) = entry.data else {
-            continue;
-        };
-        if entry.page_type.table_level().is_some() {
-            let mut table: Page = *data;
-            domain.localise(entry.page_type, &mut table)?;
-            callbacks.get_page(domain, entry.pfn).map_err(staging("get_page"))?.copy_from_slice(&table);
+    let (pfns, types): (Vec<Pfn>, Vec<PageType>) = pages.pages().filter(|(_, page_type)| page_type.has_data()).unzip();
+    let mut next = 0;
+    while next < pfns.len() {
+        let run = source.next_run(pfns.len() - next)?;
+        let (PageRun::Zeroes(count) | PageRun::Data(count)) = run;
+        let (pfns, types) = (&pfns[next..next + count], &types[next..next + count]);
+        match run {
+            PageRun::Zeroes(_) => callbacks.clear_pages(domain, pfns).map_err(staging("clear_pages"))?,
+            PageRun::Data(_) => put_run(pfns, types, source, domain, callbacks)?,
+        }
+        next += count;
+    }
+    Ok(())
+}
+
+/// Puts pages that follow each other in the stream: the plain ones of them as many at once as there is room for side by side.
+fn put_run(
+    pfns: &[Pfn],
+    types: &[PageType],
+    source: &mut dyn PageSource,
+    domain: &mut dyn Domain,
+    callbacks: &mut dyn RestoreCallbacks,
+) -> Result<(), RestoreError> {
+    let mut next = 0;
+    while next < pfns.len() {
+        let pfn = pfns[next];
+        if types[next].table_level().is_some() {
+            let mut table = [0; PAGE_SIZE];
+            source.read(std::slice::from_mut(&mut table))?;
+            domain.localise(types[next], &mut table)?;
+            callbacks.get_page(domain, pfn).map_err(staging("get_page"))?.copy_from_slice(&table);
+            next += 1;
         } else {
-            callbacks.get_page(domain, entry.pfn).map_err(staging("get_page"))?.copy_from_slice(data);
+            let plain = types[next..].iter().take_while(|page_type| page_type.table_level().is_none()).count();
+            let room = callbacks.get_pages(domain, &pfns[next..]).map_err(staging("get_pages"))?;
+            let count = room.len().min(plain);
+            if count == 0 {
+                return Err(staging("get_pages")("no room".into()));
+            }
+            source.read(&mut room[..count])?;
+            next += count;
         }
     }
     Ok(())
 }
 
 /// Compares the pages with the guest's.
-fn verify_pages(pages: &PageData<'_>, domain: &mut dyn Domain) -> Result<(), RestoreError> {
-    let pfns: Vec<Pfn> = pages.pages().filter(|entry| entry.data.is_some()).map(|entry| entry.pfn).collect();
+fn verify_pages(
+    pages: &PageList<'_>,
+    source: &mut dyn PageSource,
+    domain: &mut dyn Domain,
+) -> Result<(), RestoreError> {
+    let (pfns, types): (Vec<Pfn>, Vec<PageType>) = pages.pages().filter(|(_, page_type)| page_type.has_data()).unzip();
     let mut there = vec![0; pfns.len() * PAGE_SIZE];
     domain.read_pages(&pfns, &mut there)?;
-    let with_data = pages.pages().filter_map(|entry| Some((entry, entry.data?)));
-    for ((entry, data), there) in with_data.zip(there.chunks_exact(PAGE_SIZE)) {
-        let mut page: Page = *data;
-        if entry.page_type.table_level().is_some() {
-            domain.localise(entry.page_type, &mut page)?;
+    for ((&pfn, page_type), there) in pfns.iter().zip(types).zip(there.chunks_exact(PAGE_SIZE)) {
+        let mut page: Page = [0; PAGE_SIZE];
+        source.read(std::slice::from_mut(&mut page))?;
+        if page_type.table_level().is_some() {
+            domain.localise(page_type, &mut page)?;
         }
         if there != page.as_slice() {
-            return Err(RestoreError::NotTheSame { pfn: entry.pfn });
+            return Err(RestoreError::NotTheSame { pfn });
         }
     }
     Ok(())

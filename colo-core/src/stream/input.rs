@@ -15,11 +15,13 @@ pub(super) struct Input<R> {
     filled: usize,
     /// Bytes of the pieces before this one.
     offset: u64,
+    /// Bytes of the piece that was finished last that have been left in the source.
+    ahead: u64,
 }
 
 impl<R> Input<R> {
     pub(super) fn new(source: R) -> Self {
-        Input { source, buffer: Vec::new(), filled: 0, offset: 0 }
+        Input { source, buffer: Vec::new(), filled: 0, offset: 0, ahead: 0 }
     }
 
     /// Where the piece begins that comes after those that were finished.
@@ -42,6 +44,14 @@ impl<R> Input<R> {
         self.offset += self.filled as u64;
     }
 
+    /// Counts the piece as read, although so many of its bytes are in the source still: whoever has what this returns is to take them
+    /// from there, and counts them down. What has come of the piece is lent, too.
+    pub(super) fn finish_ahead(&mut self, ahead: u64) -> (&[u8], &mut R, &mut u64) {
+        self.offset += self.filled as u64 + ahead;
+        self.ahead = ahead;
+        (&self.buffer[..self.filled], &mut self.source, &mut self.ahead)
+    }
+
     pub(super) fn into_source(self) -> R {
         self.source
     }
@@ -53,6 +63,15 @@ impl<R> Input<R> {
 }
 
 impl<R: Read> Input<R> {
+    /// Reads, for nobody, what was left in the source and not taken from there.
+    pub(super) fn pass_over(&mut self) -> io::Result<()> {
+        if self.ahead > 0 {
+            io::copy(&mut self.source.by_ref().take(self.ahead), &mut io::sink())?;
+            self.ahead = 0;
+        }
+        Ok(())
+    }
+
     /// Reads until that many bytes of the piece are there, or the source ends; no byte beyond them. Returns whether they are there.
     pub(super) fn fill_to(&mut self, bytes: usize) -> io::Result<bool> {
         while self.filled < bytes {

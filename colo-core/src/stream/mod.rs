@@ -70,7 +70,7 @@ pub use header::{DomainHeader, DomainKind, Headers, ImageHeader, Version};
 pub use hvm::{HvmContext, HvmContextEntry, HvmParam, HvmParams};
 pub use order::{OrderChecker, StreamUse};
 pub use own::{MemoryHash, NetState};
-pub use pages::{PageData, PageEntry, PageType, page_data_prefix};
+pub use pages::{PageData, PageEntry, PageList, PageType, page_data_prefix};
 pub use policy::{CpuidLeaf, CpuidPolicy, MsrEntry, MsrPolicy, TscInfo};
 pub use pv::{P2mFrames, PvInfo, VcpuBlob, VcpuPart};
 pub use reader::{ReadError, RecordReader};

@@ -85,10 +85,80 @@ struct RawPageData {
     reserved: U32,
 }
 
+/// Which pages a PAGE_DATA record is about, and what each of them is: all of it but their bytes. Everything in it has been checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PageList<'a> {
+    words: &'a [PfnWord],
+    with_data: usize,
+}
+
+impl<'a> PageList<'a> {
+    /// How many pages are named, with data or without: 1 to [`MAX_BATCH_PAGES`].
+    pub fn page_count(&self) -> usize {
+        self.words.len()
+    }
+
+    /// How many of them have data.
+    pub fn data_count(&self) -> usize {
+        self.with_data
+    }
+
+    /// The pages, in the order of the record.
+    pub fn pages(&self) -> impl Iterator<Item = (Pfn, PageType)> + use<'a> {
+        self.words.iter().map(|word| {
+            let (pfn, number) = split(word.get());
+            // `parse` has refused every word that this would not hold for.
+            (pfn, PageType::from_number(number).unwrap_or(PageType::Invalid))
+        })
+    }
+
+    /// How many bytes a record's body begins with before its pages' bytes come, and how many there are of those. `body` is as much of
+    /// it as has come, at least [`PageList::MIN_BYTES`] unless all of it is shorter; `length` is the whole.
+    pub(super) fn split_body(body: &[u8], length: usize) -> Result<usize, Fault> {
+        let bad_length = Fault::BadLength { kind: kind::PAGE_DATA, length };
+        let (raw, _) = RawPageData::ref_from_prefix(body).map_err(|_| bad_length.clone())?;
+        let count = raw.count.get();
+        if count == 0 || count as usize > MAX_BATCH_PAGES {
+            return Err(Fault::PageCount(count));
+        }
+        let front = Self::MIN_BYTES + count as usize * size_of::<PfnWord>();
+        if front <= length { Ok(front) } else { Err(bad_length) }
+    }
+
+    /// The shortest that a record's body can be.
+    pub(super) const MIN_BYTES: usize = size_of::<RawPageData>();
+
+    /// Reads the front of a body that has `length` bytes in all.
+    pub(super) fn parse(front: &'a [u8], length: usize, pfn_limit: u64) -> Result<PageList<'a>, Fault> {
+        let bad_length = Fault::BadLength { kind: kind::PAGE_DATA, length };
+        let end = Self::split_body(front, length)?;
+        let words = front.get(Self::MIN_BYTES..end).and_then(|words| <[PfnWord]>::ref_from_bytes(words).ok());
+        let words = words.ok_or_else(|| bad_length.clone())?;
+        let mut with_data = 0;
+        for word in words {
+            let (pfn, number) = split(word.get());
+            if pfn.0 >= pfn_limit {
+                return Err(Fault::PfnOutOfRange { pfn, pfn_limit });
+            }
+            with_data += usize::from(PageType::from_number(number)?.has_data());
+        }
+        if length - end != with_data * PAGE_SIZE {
+            return Err(bad_length);
+        }
+        Ok(PageList { words, with_data })
+    }
+
+    /// Whether one of the bits between a number and its type is set, which means nothing.
+    pub(super) fn has_reserved_bits(&self) -> bool {
+        let reserved = (1 << TYPE_SHIFT) - (1 << PFN_BITS);
+        self.words.iter().any(|word| word.get() & reserved != 0)
+    }
+}
+
 /// A PAGE_DATA record: some pages, those that have data with it. Everything in it has been checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PageData<'a> {
-    words: &'a [PfnWord],
+    list: PageList<'a>,
     data: &'a [u8],
 }
 
@@ -104,18 +174,20 @@ pub struct PageEntry<'a> {
 }
 
 impl<'a> PageData<'a> {
+    /// The pages without their bytes.
+    pub fn list(&self) -> PageList<'a> {
+        self.list
+    }
+
     /// How many pages are named, with data or without: 1 to [`MAX_BATCH_PAGES`].
     pub fn page_count(&self) -> usize {
-        self.words.len()
+        self.list.page_count()
     }
 
     /// The pages, in the order of the record.
     pub fn pages(&self) -> impl Iterator<Item = PageEntry<'a>> + use<'a> {
         let mut data = self.data;
-        self.words.iter().map(move |word| {
-            let (pfn, number) = split(word.get());
-            // `parse` has refused every word that this would not hold for.
-            let page_type = PageType::from_number(number).unwrap_or(PageType::Invalid);
+        self.list.pages().map(move |(pfn, page_type)| {
             let page = if page_type.has_data() { data.split_first_chunk() } else { None };
             let page = page.map(|(page, rest)| {
                 data = rest;
@@ -130,33 +202,14 @@ impl<'a> PageData<'a> {
         self.data
     }
 
-    /// Whether one of the bits between a number and its type is set, which means nothing.
-    pub(super) fn has_reserved_bits(&self) -> bool {
-        let reserved = (1 << TYPE_SHIFT) - (1 << PFN_BITS);
-        self.words.iter().any(|word| word.get() & reserved != 0)
+    /// The pages as if none had any bytes: for what looks at everything else.
+    pub(crate) fn without_bytes(list: PageList<'a>) -> PageData<'a> {
+        PageData { list, data: &[] }
     }
 
     pub(super) fn parse(body: &'a [u8], pfn_limit: u64) -> Result<PageData<'a>, Fault> {
-        let bad_length = Fault::BadLength { kind: kind::PAGE_DATA, length: body.len() };
-        let (raw, rest) = RawPageData::ref_from_prefix(body).map_err(|_| bad_length.clone())?;
-        let count = raw.count.get();
-        if count == 0 || count as usize > MAX_BATCH_PAGES {
-            return Err(Fault::PageCount(count));
-        }
-        let (words, data) =
-            <[PfnWord]>::ref_from_prefix_with_elems(rest, count as usize).map_err(|_| bad_length.clone())?;
-        let mut pages_with_data = 0;
-        for word in words {
-            let (pfn, number) = split(word.get());
-            if pfn.0 >= pfn_limit {
-                return Err(Fault::PfnOutOfRange { pfn, pfn_limit });
-            }
-            pages_with_data += usize::from(PageType::from_number(number)?.has_data());
-        }
-        if data.len() != pages_with_data * PAGE_SIZE {
-            return Err(bad_length);
-        }
-        Ok(PageData { words, data })
+        let list = PageList::parse(body, body.len(), pfn_limit)?;
+        Ok(PageData { list, data: &body[body.len() - list.with_data * PAGE_SIZE..] })
     }
 }
 

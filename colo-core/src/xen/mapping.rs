@@ -151,13 +151,17 @@ impl Mapping {
         unsafe { &*self.page_ptr(index).cast() }
     }
 
-    /// The page itself, to be written.
+    /// So many pages themselves, from page `first` on, to be written.
+    ///
+    /// # Panics
+    /// Also when there are not so many, or one of them could not be mapped.
     ///
     /// # Safety
-    /// As for [`Mapping::page`], and nobody reads it either.
-    pub unsafe fn page_mut(&mut self, index: usize) -> &mut Page {
-        // SAFETY: it is mapped for as long as `self`, and may be written; the rest is our caller's promise.
-        unsafe { &mut *self.page_mut_ptr(index).cast() }
+    /// As for [`Mapping::page`], and nobody reads them either.
+    pub unsafe fn pages_mut(&mut self, first: usize, count: usize) -> &mut [Page] {
+        (first..first + count).for_each(|index| _ = self.page_ptr(index));
+        // SAFETY: they are mapped for as long as `self`, and may be written; the rest is our caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.page_mut_ptr(first).cast(), count) }
     }
 }
 

@@ -24,6 +24,7 @@ pub const MMUEXT_PIN_L2_TABLE: u32 = 1;
 pub const MMUEXT_PIN_L3_TABLE: u32 = 2;
 pub const MMUEXT_PIN_L4_TABLE: u32 = 3;
 pub const MMUEXT_UNPIN_TABLE: u32 = 4;
+pub const MMUEXT_CLEAR_PAGE: u32 = 16;
 pub const EVTCHNSTAT_closed: u32 = 0;
 pub const EVTCHNSTAT_unbound: u32 = 1;
 pub const EVTCHNSTAT_interdomain: u32 = 2;

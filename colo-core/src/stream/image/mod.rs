@@ -37,6 +37,7 @@
 mod gist;
 mod reader;
 mod reserved;
+mod source;
 mod summary;
 #[doc(hidden)]
 pub mod testing;
@@ -44,11 +45,12 @@ pub mod testing;
 mod tests;
 
 pub use reader::ImageReader;
+pub use source::{Flowing, ImageSource, PageBytes, PageRun, PageSource};
 pub use summary::{ImageSummary, Layer, PageTally, Tally};
 
 use super::libxl::{LibxlFault, LibxlHeader, LibxlRecord, MAX_LIBXL_BODY_BYTES};
 use super::xl::{XlFault, XlHeader};
-use super::{Fault, Headers, Limits, RecordRef, StateRef};
+use super::{Fault, Headers, Limits, PageList, RecordRef, StateRef};
 use std::io;
 
 /// One piece of an image.
@@ -60,6 +62,28 @@ pub struct ImageItem<'a> {
     pub bytes: usize,
     /// What it is.
     pub event: ImageEvent<'a>,
+}
+
+/// One piece of an image, with the bytes of pages left where they are.
+#[derive(Debug)]
+pub enum ImagePart<'a, R> {
+    /// Any piece but pages.
+    Item(ImageItem<'a>),
+    /// A PAGE_DATA record.
+    Pages(PagesPart<'a, R>),
+}
+
+/// A PAGE_DATA record whose pages' bytes have not been read yet.
+#[derive(Debug)]
+pub struct PagesPart<'a, R> {
+    /// Where it begins, in bytes from the beginning of the image.
+    pub offset: u64,
+    /// How long it is, with its header and the pages' bytes.
+    pub bytes: usize,
+    /// Which pages.
+    pub list: PageList<'a>,
+    /// Their bytes: so many pages as there are [with data](PageList::data_count).
+    pub source: PageBytes<'a, R>,
 }
 
 /// What a piece of an image is.

@@ -1,12 +1,15 @@
-use super::{ImageError, ImageEvent, ImageFault, ImageItem, ImageLimits, ImageReadError, reserved};
+use super::{
+    ImageError, ImageEvent, ImageFault, ImageItem, ImageLimits, ImagePart, ImageReadError, ImageSource, PageBytes,
+    PagesPart, reserved,
+};
 use crate::ids::Pfn;
 use crate::stream::input::Input;
 use crate::stream::libxl::{self, LibxlHeader, LibxlOrder, LibxlRecord, is_libxl_after_checkpoint};
 use crate::stream::record::RawRecordHeader;
 use crate::stream::xl::{self, XlHeader};
 use crate::stream::{
-    DomainKind, Fault, Headers, Limits, MemoryHash, NetState, OrderChecker, P2mFrames, RECORD_HEADER_BYTES, RecordRef,
-    StateRef, kind,
+    DomainKind, Fault, Headers, Limits, MemoryHash, NetState, OrderChecker, P2mFrames, PageData, PageList,
+    RECORD_HEADER_BYTES, RecordRef, StateRef, kind,
 };
 use std::io::{self, Read};
 
@@ -38,18 +41,75 @@ impl<R: Read> ImageReader<R> {
     /// # Errors
     /// The image's and the source's. There is nothing to be read on after one.
     pub fn next_item(&mut self) -> Result<Option<ImageItem<'_>>, ImageReadError> {
-        let offset = self.input.offset();
-        self.input.start();
-        let piece = match self.walk.fetch(&mut self.input) {
-            Ok(Some(piece)) => piece,
-            Ok(None) => return Ok(None),
-            Err(Stop::Fault(fault)) => return Err(ImageError { offset, fault }.into()),
-            Err(Stop::Io(error)) => return Err(ImageReadError::Io { offset, error }),
+        match self.fetch(Walk::fetch_whole)? {
+            Some((offset, piece)) => self.item(offset, piece).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`ImageReader::next_item`], but the bytes of pages are left in the source: they are most of an image, and can be read from
+    /// there to where they belong. Those that are not read are passed over.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// ```
+    /// use colo_core::ids::PAGE_SIZE;
+    /// use colo_core::stream::image::{ImageLimits, ImagePart, ImageReader, PageSource, testing::images};
+    ///
+    /// let (_, image) = images().remove(0);
+    /// let mut reader = ImageReader::new(image.as_slice(), ImageLimits::default());
+    /// let mut pages = Vec::new();
+    /// while let Some(part) = reader.next_part()? {
+    ///     if let ImagePart::Pages(mut part) = part {
+    ///         pages = vec![[0; PAGE_SIZE]; part.list.data_count()];
+    ///         part.source.read(&mut pages)?;
+    ///     }
+    /// }
+    /// assert!(!pages.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn next_part(&mut self) -> Result<Option<ImagePart<'_, R>>, ImageReadError>
+    where
+        R: ImageSource,
+    {
+        let Some((offset, piece)) = self.fetch(Walk::fetch_front)? else {
+            return Ok(None);
         };
+        let Piece::Pages { body, bytes } = piece else {
+            return self.item(offset, piece).map(|item| Some(ImagePart::Item(item)));
+        };
+        let ahead = (bytes - self.input.bytes().len()) as u64;
+        let (front, source, ahead) = self.input.finish_ahead(ahead);
+        match self.walk.pages(front, body) {
+            Ok(list) => {
+                let source = PageBytes { source, ahead, offset, bytes };
+                Ok(Some(ImagePart::Pages(PagesPart { offset, bytes, list, source })))
+            }
+            Err(fault) => Err(ImageError { offset, fault }.into()),
+        }
+    }
+
+    fn fetch(
+        &mut self,
+        fetch: fn(&Walk, &mut Input<R>) -> Result<Option<Piece>, Stop>,
+    ) -> Result<Option<(u64, Piece)>, ImageReadError> {
+        let offset = self.input.offset();
+        let passed = self.input.pass_over();
+        self.input.start();
+        match passed.map_err(Stop::Io).and_then(|()| fetch(&self.walk, &mut self.input)) {
+            Ok(piece) => Ok(piece.map(|piece| (offset, piece))),
+            Err(Stop::Fault(fault)) => Err(ImageError { offset, fault }.into()),
+            Err(Stop::Io(error)) => Err(ImageReadError::Io { offset, error }),
+        }
+    }
+
+    /// The piece that has come.
+    fn item(&mut self, offset: u64, piece: Piece) -> Result<ImageItem<'_>, ImageReadError> {
         self.input.finish();
         let bytes = self.input.bytes();
         match self.walk.read(piece, bytes) {
-            Ok(event) => Ok(Some(ImageItem { offset, bytes: bytes.len(), event })),
+            Ok(event) => Ok(ImageItem { offset, bytes: bytes.len(), event }),
             Err((within, fault)) => Err(ImageError { offset: offset + within, fault }.into()),
         }
     }
@@ -94,6 +154,11 @@ enum Piece {
     LibxlRecord,
     LibxcHeaders,
     LibxcRecord,
+    /// A PAGE_DATA record of which the front is there; with the length of its body, and of all of it.
+    Pages {
+        body: usize,
+        bytes: usize,
+    },
 }
 
 /// Where in an image one is, and what has been learnt on the way.
@@ -133,7 +198,17 @@ impl Walk {
     }
 
     /// Reads the next piece whole.
-    fn fetch(&self, input: &mut Input<impl Read>) -> Result<Option<Piece>, Stop> {
+    fn fetch_whole<R: Read>(&self, input: &mut Input<R>) -> Result<Option<Piece>, Stop> {
+        let piece = self.fetch_front(input)?;
+        let Some(Piece::Pages { bytes, .. }) = piece else {
+            return Ok(piece);
+        };
+        fill(input, kind::name(kind::PAGE_DATA), bytes)?;
+        Ok(Some(Piece::LibxcRecord))
+    }
+
+    /// Reads the next piece, of pages only which they are.
+    fn fetch_front<R: Read>(&self, input: &mut Input<R>) -> Result<Option<Piece>, Stop> {
         match self.at {
             At::Start => self.fetch_first(input).map(Some),
             At::LibxlHeader => {
@@ -190,9 +265,15 @@ impl Walk {
 
     fn fetch_libxc(&self, input: &mut Input<impl Read>) -> Result<Piece, Stop> {
         fill(input, "a libxc record", RECORD_HEADER_BYTES)?;
-        let (kind, _, bytes) = RawRecordHeader::parse(input.bytes(), &self.limits.libxc)?;
+        let (kind, body, bytes) = RawRecordHeader::parse(input.bytes(), &self.limits.libxc)?;
         if self.libxl.is_some_and(|order| order.is_between_checkpoints()) && is_libxl_after_checkpoint(kind) {
             return self.fetch_libxl(input);
+        }
+        if kind == kind::PAGE_DATA {
+            fill(input, kind::name(kind), RECORD_HEADER_BYTES + body.min(PageList::MIN_BYTES))?;
+            let front = PageList::split_body(&input.bytes()[RECORD_HEADER_BYTES..], body)?;
+            fill(input, kind::name(kind), RECORD_HEADER_BYTES + front)?;
+            return Ok(Piece::Pages { body, bytes });
         }
         fill(input, kind::name(kind), bytes)?;
         Ok(Piece::LibxcRecord)
@@ -205,7 +286,7 @@ impl Walk {
             Piece::XlHeader => self.xl_header(bytes).map_err(|fault| (0, fault)),
             Piece::LibxlHeader => self.libxl_header(bytes).map_err(|fault| (0, fault)),
             Piece::LibxlRecord => self.libxl_record(bytes).map_err(|fault| (0, fault)),
-            Piece::LibxcRecord => self.libxc_record(bytes).map_err(|fault| (0, fault)),
+            Piece::LibxcRecord | Piece::Pages { .. } => self.libxc_record(bytes).map_err(|fault| (0, fault)),
         }
     }
 
@@ -263,9 +344,26 @@ impl Walk {
         // The headers have come, or this would not have been taken for a record.
         let Some(libxc) = &mut self.libxc else { return Err(ImageFault::NotAnImage) };
         let (record, state) = libxc.read(bytes)?;
+        self.go_on(bytes, &record)?;
+        Ok(ImageEvent::Libxc { record, state })
+    }
+
+    /// Understands a PAGE_DATA record by its front; its body is so long.
+    fn pages<'a>(&mut self, front: &'a [u8], body: usize) -> Result<PageList<'a>, ImageFault> {
+        let Some(libxc) = &mut self.libxc else { return Err(ImageFault::NotAnImage) };
+        let list = PageList::parse(&front[RECORD_HEADER_BYTES..], body, libxc.limits.pfn_limit)?;
+        let record = RecordRef::PageData(PageData::without_bytes(list));
+        libxc.order.check(&record).map_err(|error| error.fault)?;
+        self.go_on(front, &record)?;
+        Ok(list)
+    }
+
+    /// Goes on after a record that is right in itself.
+    fn go_on(&mut self, bytes: &[u8], record: &RecordRef<'_>) -> Result<(), ImageFault> {
         if self.limits.strict {
-            reserved::check_record(bytes, &record)?;
+            reserved::check_record(bytes, record)?;
         }
+        let Some(libxc) = &self.libxc else { return Err(ImageFault::NotAnImage) };
         let device_model = libxc.domain != DomainKind::X86Pv;
         match (record, &mut self.libxl) {
             (RecordRef::End, None) => self.at = At::End,
@@ -280,7 +378,7 @@ impl Walk {
             (_, Some(order)) => order.libxc_goes_on(),
             (_, None) => {}
         }
-        Ok(ImageEvent::Libxc { record, state })
+        Ok(())
     }
 }
 

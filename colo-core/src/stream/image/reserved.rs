@@ -22,7 +22,9 @@ pub(super) fn check_record(bytes: &[u8], record: &RecordRef<'_>) -> Result<(), I
         _ => {}
     }
     let length = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]) as usize;
-    let (body, padding) = bytes[RECORD_HEADER_BYTES..].split_at(length);
+    let after = &bytes[RECORD_HEADER_BYTES..];
+    // The bytes of pages may not have been read yet; they are followed by no padding.
+    let (body, padding) = after.split_at(length.min(after.len()));
     let not_zero = |what| Err(Fault::NotZero { kind, what }.into());
     if !is_zero(padding) {
         return not_zero("the padding");
@@ -38,7 +40,7 @@ pub(super) fn check_record(bytes: &[u8], record: &RecordRef<'_>) -> Result<(), I
         return not_zero("a reserved field");
     }
     match record {
-        RecordRef::PageData(pages) if pages.has_reserved_bits() => not_zero("a reserved bit of a page number"),
+        RecordRef::PageData(pages) if pages.list().has_reserved_bits() => not_zero("a reserved bit of a page number"),
         RecordRef::State { kind: kind::X86_PV_VCPU_MSRS, body }
             if !body[8..].chunks(16).all(|msr| is_zero(&msr[4..8])) =>
         {

@@ -1,6 +1,6 @@
 use super::testing::{ImageBuilder, images};
 use super::*;
-use crate::ids::Pfn;
+use crate::ids::{PAGE_SIZE, Pfn};
 use crate::stream::pv::p2m_frames_record;
 use crate::stream::{DomainKind, PageType, PvInfo, Version, kind};
 use proptest::prelude::*;
@@ -19,6 +19,38 @@ fn read(image: &[u8], limits: ImageLimits) -> (Vec<&'static str>, Option<ImageEr
                 let _ = item.event.to_string();
             }
             Ok(None) => return (names, None),
+            Err(ImageReadError::Image(error)) => return (names, Some(error)),
+            Err(ImageReadError::Io { error, .. }) => panic!("{error}"),
+        }
+    }
+}
+
+/// What comes of an image whose pages' bytes are left in the source, those of every `nth` record to be passed over.
+fn read_parts(image: &[u8], limits: ImageLimits, nth: usize) -> (Vec<&'static str>, Option<ImageError>) {
+    let mut reader = ImageReader::new(image, limits);
+    let mut names = Vec::new();
+    loop {
+        let read = match reader.next_part() {
+            Ok(None) => return (names, None),
+            Ok(Some(ImagePart::Item(item))) => {
+                names.push(item.name());
+                Ok(())
+            }
+            Ok(Some(ImagePart::Pages(mut part))) => {
+                names.push("PAGE_DATA");
+                let mut pages = vec![[0; PAGE_SIZE]; part.list.data_count()];
+                let bytes = &image[part.offset as usize..image.len().min(part.offset as usize + part.bytes)];
+                let read = if names.len() % nth == 0 { Ok(()) } else { part.source.read(&mut pages) };
+                if read.is_ok() && names.len() % nth != 0 {
+                    assert!(bytes.ends_with(pages.as_flattened()));
+                    assert!(part.source.read(&mut [[0; PAGE_SIZE]]).is_err(), "there are no more");
+                }
+                read
+            }
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(()) => {}
             Err(ImageReadError::Image(error)) => return (names, Some(error)),
             Err(ImageReadError::Io { error, .. }) => panic!("{error}"),
         }
@@ -86,6 +118,22 @@ fn an_image_cut_off_anywhere_is_an_error() {
             let cut = matches!(error.fault, ImageFault::Truncated { .. } | ImageFault::NoEnd(_));
             assert!(cut || (length == 0 && error.fault == ImageFault::Empty), "{name} at {length}: {error}");
         }
+    }
+}
+
+#[test]
+fn pages_that_are_left_in_the_source_make_no_difference() {
+    for (name, image) in images() {
+        for length in 0..=image.len() {
+            let limits = ImageLimits::strict();
+            let (names, error) = read(&image[..length], limits);
+            let (parts, part_error) = read_parts(&image[..length], limits, usize::MAX);
+            assert_eq!(part_error, error, "{name} cut at {length}");
+            // Pages that are cut off are seen by whoever reads them.
+            let cut = part_error.is_some() && parts.len() == names.len() + 1 && parts.last() == Some(&"PAGE_DATA");
+            assert!(parts == names || cut, "{name} cut at {length}: {parts:?}, {names:?}");
+        }
+        assert_eq!(read_parts(&image, ImageLimits::strict(), 1), read(&image, ImageLimits::strict()), "{name}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Page tables of PV domains, and the machine-to-physical table.
+//! Page tables of PV domains, the machine-to-physical table, and what else is done to frames.
 
 use super::{Control, check};
 use crate::ids::{DomId, Mfn, Pfn};
@@ -14,7 +14,7 @@ const BATCH_OPERATIONS: usize = 1024;
 /// The machine-to-physical table comes in pieces of 2 MiB.
 const M2P_CHUNK_BYTES: u64 = 2 << 20;
 
-/// What to do with a page table.
+/// What to do with a page table, or another page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MmuextOp {
     /// Check it, and keep it checked, as a table of level 1.
@@ -27,10 +27,12 @@ pub enum MmuextOp {
     PinL4(Mfn),
     /// Take a pin back.
     Unpin(Mfn),
+    /// Fill it with zeroes. Of a translated guest (HVM, PVH) this is the page's own number.
+    Clear(Mfn),
 }
 
 impl Control {
-    /// Pins and unpins page tables (`xc_mmuext_op`), 1,024 at a time. An error means that one could not be done; those before it were.
+    /// Pins and unpins page tables, and clears pages (`xc_mmuext_op`), 1,024 at a time. An error means that one could not be done; those before it were.
     ///
     /// # Errors
     /// `EINVAL`: what is in the frame is no table of that level. `ESRCH`: no such domain.
@@ -221,6 +223,7 @@ fn to_xen(operation: &MmuextOp) -> ctrl::mmuext_op {
         MmuextOp::PinL3(mfn) => (ctrl::MMUEXT_PIN_L3_TABLE, mfn),
         MmuextOp::PinL4(mfn) => (ctrl::MMUEXT_PIN_L4_TABLE, mfn),
         MmuextOp::Unpin(mfn) => (ctrl::MMUEXT_UNPIN_TABLE, mfn),
+        MmuextOp::Clear(mfn) => (ctrl::MMUEXT_CLEAR_PAGE, mfn),
     };
     // SAFETY: numbers, and an address that may be null: these commands do not look at it.
     let mut raw: ctrl::mmuext_op = unsafe { std::mem::zeroed() };

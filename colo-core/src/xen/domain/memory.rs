@@ -49,7 +49,7 @@ impl GuestMemory {
     }
 
     /// Maps those of the pages that are not mapped yet; each comes with its frame (for HVM and PVH, its own number). A page that
-    /// cannot be mapped is left out: [`GuestMemory::read`] and [`GuestMemory::page_mut`] tell.
+    /// cannot be mapped is left out: [`GuestMemory::read`] and [`GuestMemory::pages_mut`] tell.
     pub(super) fn map(
         &mut self,
         foreign: &ForeignMemory,
@@ -96,13 +96,18 @@ impl GuestMemory {
         Some(self.mappings.get(slot.mapping as usize)?.page_ptr(slot.page as usize))
     }
 
-    /// A page that is mapped for writing. The guest must not run.
-    pub(super) fn page_mut(&mut self, pfn: Pfn) -> Option<&mut Page> {
-        let slot = self.slot(pfn);
-        let mapping = self.mappings.get_mut(slot.mapping as usize)?;
+    /// The first of these pages, and those that follow it there where they are mapped for writing. The guest must not run.
+    pub(super) fn pages_mut(&mut self, pfns: &[Pfn]) -> Option<&mut [Page]> {
+        let first = self.slot(*pfns.first()?);
+        let follows = |(pfn, page): &(&Pfn, u32)| {
+            let slot = self.slot(**pfn);
+            slot.mapping == first.mapping && slot.page == *page
+        };
+        let count = pfns.iter().zip(first.page..).take_while(follows).count();
+        let mapping = self.mappings.get_mut(first.mapping as usize)?;
         // SAFETY: the seam has a page written only while its guest stands still, and a guest that is being restored has neither
         // device model nor backends yet.
-        Some(unsafe { mapping.page_mut(slot.page as usize) })
+        Some(unsafe { mapping.pages_mut(first.page as usize, count) })
     }
 
     fn slot(&self, pfn: Pfn) -> Slot {

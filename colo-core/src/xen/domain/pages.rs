@@ -1,8 +1,9 @@
 use super::lent::{Lent, Place};
 use super::{GuestType, XenDomain, hvm};
-use crate::domain::{DirtyBitmap, DomainError, LentPages, MAX_BATCH_PAGES, Pages};
-use crate::ids::{PAGE_SIZE, Page, Pfn};
-use crate::stream::{PageData, PageType};
+use crate::domain::{DirtyBitmap, DomainError, LentPages, MAX_BATCH_PAGES, Pages, write_zeroes};
+use crate::ids::{Mfn, PAGE_SIZE, Page, Pfn};
+use crate::stream::{PageList, PageType};
+use crate::xen::control::MmuextOp;
 use crate::xen::foreign::Access;
 
 /// Pages of a 2 MiB extent: one entry of the second level of the hardware's tables.
@@ -70,6 +71,11 @@ impl XenDomain {
     }
 }
 
+/// Whether a page of a stream is one that the guest has.
+pub(super) fn wants_memory(page_type: PageType) -> bool {
+    !matches!(page_type, PageType::Invalid | PageType::Broken)
+}
+
 impl Pages for XenDomain {
     fn populated(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
         match self.guest_type {
@@ -133,29 +139,44 @@ impl Pages for XenDomain {
         Ok(Some(Box::new(unsafe { Lent::new(places) })))
     }
 
-    fn populate(&mut self, pages: &PageData<'_>) -> Result<(), DomainError> {
+    fn populate(&mut self, pages: &PageList<'_>) -> Result<(), DomainError> {
         if self.guest_type == GuestType::Pv {
             return self.populate_pv(pages);
         }
-        let wants = |page_type: PageType| !matches!(page_type, PageType::Invalid | PageType::Broken);
         let mut gfns = Vec::new();
-        for page in pages.pages().filter(|page| wants(page.page_type)) {
-            if self.populated.insert(page.pfn) {
-                gfns.push(page.pfn.0);
+        for (pfn, _) in pages.pages().filter(|(_, page_type)| wants_memory(*page_type)) {
+            if self.populated.insert(pfn) {
+                gfns.push(pfn.0);
             }
         }
         gfns.sort_unstable();
-        self.populate_pfns(&gfns, |_, _| ())?;
-        let with_data = pages.pages().filter(|page| page.data.is_some()).map(|page| (page.pfn, page.pfn.0));
-        Ok(self.memory.get_mut().map(&self.foreign, self.access, with_data)?)
+        self.populate_pfns(&gfns, |_, _| ())
     }
 
     fn localise(&mut self, page_type: PageType, page: &mut Page) -> Result<(), DomainError> {
         self.localise_pv(page_type, page)
     }
 
-    fn page_mut(&mut self, pfn: Pfn) -> Option<&mut Page> {
-        self.memory.get_mut().page_mut(pfn)
+    fn pages_mut(&mut self, pfns: &[Pfn]) -> Result<Option<&mut [Page]>, DomainError> {
+        if self.plain_frame_of(pfns[0]).is_none() {
+            return Ok(None);
+        }
+        // All at once: a call costs as much as many pages.
+        let frames: Vec<_> = pfns.iter().filter_map(|pfn| Some((*pfn, self.plain_frame_of(*pfn)?))).collect();
+        let memory = self.memory.get_mut();
+        memory.map(&self.foreign, self.access, frames.iter().copied())?;
+        let plain = frames.iter().zip(pfns).take_while(|((pfn, _), wanted)| pfn == *wanted).count();
+        Ok(memory.pages_mut(&pfns[..plain]))
+    }
+
+    fn clear_pages(&mut self, pfns: &[Pfn]) -> Result<(), DomainError> {
+        let frame_of = |pfn: &Pfn| self.frame_of(*pfn).map(|frame| MmuextOp::Clear(Mfn(frame)));
+        let operations: Option<Vec<MmuextOp>> = pfns.iter().map(frame_of).collect();
+        // A dom0 that is itself translated may not ask for it, and a page that is mapped as a table must not be: then as any content.
+        if operations.is_some_and(|operations| self.control.mmuext(self.domid, &operations).is_ok()) {
+            return Ok(());
+        }
+        write_zeroes(self, pfns)
     }
 
     fn update_p2m(&mut self) -> Result<(), DomainError> {

@@ -1,8 +1,9 @@
 use super::XenDomain;
 use super::lent::Place;
+use super::pages::wants_memory;
 use crate::domain::{DirtyBitmap, DomainError, MAX_BATCH_PAGES, StateRecord};
 use crate::ids::{DomId, Mfn, PAGE_SIZE, Page, Pfn};
-use crate::stream::{PageData, PageType, PvInfo, kind};
+use crate::stream::{PageList, PageType, PvInfo, kind};
 use crate::xen::control::MachToPhys;
 use crate::xen::foreign::Access;
 use crate::xen::pv::p2m::P2mPage;
@@ -317,23 +318,26 @@ impl XenDomain {
         Ok(to / PAGE_SIZE)
     }
 
-    /// Makes memory for the pages of a record that have none, notes what they are, and maps those that are no tables: a table must not
-    /// be mapped for writing when it is to become one.
-    pub(super) fn populate_pv(&mut self, pages: &PageData<'_>) -> Result<(), DomainError> {
-        let wants = |page_type: PageType| !matches!(page_type, PageType::Invalid | PageType::Broken);
+    /// Makes memory for the pages of a record that have none, and notes what they are.
+    pub(super) fn populate_pv(&mut self, pages: &PageList<'_>) -> Result<(), DomainError> {
         let p2m = self.pv_mut()?.restored()?;
         let mut missing = Vec::new();
-        for page in pages.pages() {
-            p2m.set_type(page.pfn, page.page_type).map_err(bad_state)?;
-            if wants(page.page_type) && p2m.frame_of(page.pfn).is_none() {
-                missing.push(page.pfn);
+        for (pfn, page_type) in pages.pages() {
+            p2m.set_type(pfn, page_type).map_err(bad_state)?;
+            if wants_memory(page_type) && p2m.frame_of(pfn).is_none() {
+                missing.push(pfn);
             }
         }
-        self.populate_frames(missing)?;
-        let p2m = self.pv.as_deref_mut().ok_or_else(not_pv)?.restored()?;
-        let plain = pages.pages().filter(|page| page.data.is_some() && page.page_type.table_level().is_none());
-        let frames = plain.filter_map(|page| Some((page.pfn, p2m.frame_of(page.pfn)?.0)));
-        Ok(self.memory.get_mut().map(&self.foreign, self.access, frames)?)
+        self.populate_frames(missing)
+    }
+
+    /// The frame of a page that may be mapped for writing: of any but a table, which could not become one then.
+    pub(super) fn plain_frame_of(&self, pfn: Pfn) -> Option<u64> {
+        let is_table = self.pv.as_deref().is_some_and(|pv| match &pv.frames {
+            Frames::Restored(p2m) => p2m.type_of(pfn).table_level().is_some(),
+            Frames::Unknown | Frames::Saved { .. } => false,
+        });
+        if is_table { None } else { self.frame_of(pfn) }
     }
 
     fn populate_frames(&mut self, pfns: Vec<Pfn>) -> Result<(), DomainError> {

@@ -2,7 +2,7 @@ use super::RestoreImageError;
 use crate::domain::Control;
 use crate::ids::DomId;
 use crate::restore::{PlainRestore, Progress, RestoreCallbacks, Restorer};
-use crate::stream::image::{ImageEvent, ImageLimits, ImageReader};
+use crate::stream::image::{ImageEvent, ImageLimits, ImagePart, ImageReader, ImageSource};
 use crate::stream::libxl::{LibxlHeader, LibxlRecord, MAX_LIBXL_BODY_BYTES};
 use crate::stream::xl::XlHeader;
 use crate::stream::{Headers, StreamUse};
@@ -11,7 +11,6 @@ use crate::xen::domain::{Incoming, XenDomain};
 use crate::xen::toolstack::{DomainUuid, RestoreOptions, Xl, XlRestore};
 use rustix::io::Errno;
 use serde_json::Value;
-use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -48,7 +47,7 @@ pub struct Restored {
 pub fn restore_image_with(
     xen: Xen,
     xl: &Xl,
-    source: impl Read,
+    source: impl ImageSource,
     options: &RestoreImageOptions,
     callbacks: &mut dyn RestoreCallbacks,
     progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
@@ -84,7 +83,7 @@ pub fn restore_image_with(
 pub fn restore_image(
     xen: Xen,
     xl: &Xl,
-    source: impl Read,
+    source: impl ImageSource,
     options: &RestoreImageOptions,
     progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<Restored, RestoreImageError> {
@@ -101,7 +100,7 @@ struct Begin {
 }
 
 impl Begin {
-    fn read<R: Read>(reader: &mut ImageReader<R>, name: Option<&str>) -> Result<Begin, RestoreImageError> {
+    fn read<R: ImageSource>(reader: &mut ImageReader<R>, name: Option<&str>) -> Result<Begin, RestoreImageError> {
         let mut config = None;
         loop {
             let item = reader.next_item()?.ok_or(RestoreImageError::NoDomain)?;
@@ -144,7 +143,7 @@ impl Config {
 }
 
 /// Puts the guest into the domain. Returns what the toolstack must read after that, too.
-fn fill<R: Read>(
+fn fill<R: ImageSource>(
     xen: Xen,
     toolstack: &mut XlRestore,
     reader: &mut ImageReader<R>,
@@ -157,10 +156,21 @@ fn fill<R: Read>(
     let mut restorer = Restorer::new(domain.spec(), StreamUse::Plain);
     restorer.handle_headers(headers, &mut domain, callbacks)?;
     let mut tail = Tail::default();
-    while let Some(item) = reader.next_item()? {
-        if progress(item.offset + item.bytes as u64).is_break() {
+    while let Some(part) = reader.next_part()? {
+        let end = match &part {
+            ImagePart::Item(item) => item.offset + item.bytes as u64,
+            ImagePart::Pages(part) => part.offset + part.bytes as u64,
+        };
+        if progress(end).is_break() {
             return Err(RestoreImageError::Interrupted);
         }
+        let item = match part {
+            ImagePart::Item(item) => item,
+            ImagePart::Pages(mut part) => {
+                restorer.handle_pages(&part.list, &mut part.source, &mut domain, callbacks)?;
+                continue;
+            }
+        };
         match item.event {
             ImageEvent::Libxc { record, .. } => {
                 let staged = restorer.handle_record(&record, &mut domain, callbacks)?;
