@@ -13,8 +13,8 @@ use std::time::Duration;
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// How long a guest may take to count on.
 const COUNT_LIMIT: Duration = Duration::from_secs(60);
-/// Debian's kernel needs 64 MiB before it begins; the guest's own memory for tests is 36 MiB.
-const MEMORY_MIB: u32 = 128;
+/// The least that is enough: Debian's kernel needs 64 MiB before it begins; the guest's own memory for tests is 36 MiB.
+pub(crate) const MEMORY_MIB: u32 = 128;
 /// Where dom0 keeps kernels for Xen to read: the folder that it shares with this machine is slow.
 const KERNELS: &str = "/tmp/kernels";
 
@@ -52,6 +52,8 @@ pub(crate) struct GuestConfig {
     pub(crate) name: String,
     /// The last byte of its addresses: 10.9.0.N. Not below 10, for hosts have those, and not 254, which clients have.
     pub(crate) number: u8,
+    /// Its memory.
+    pub(crate) memory_mib: u32,
     /// How many pages it rewrites every 200 ms.
     pub(crate) dirty_pages: u32,
     /// More words for its kernel.
@@ -65,7 +67,7 @@ impl GuestConfig {
     pub(crate) fn new(kind: GuestType) -> GuestConfig {
         let number = 11 + kind as u8;
         let (words, lines) = (String::new(), String::new());
-        GuestConfig { kind, name: kind.name().into(), number, dirty_pages: 20, words, lines }
+        GuestConfig { kind, name: kind.name().into(), number, memory_mib: MEMORY_MIB, dirty_pages: 20, words, lines }
     }
 
     /// The same guest, deaf to its host's requests: asked to suspend, it just runs on. Its kernel does not set up what hears them.
@@ -76,15 +78,15 @@ impl GuestConfig {
 
     /// The configuration, as `xl create` reads it.
     fn text(&self) -> String {
-        let GuestConfig { kind, name, number, dirty_pages, words, .. } = self;
+        let GuestConfig { kind, name, number, memory_mib, dirty_pages, words, .. } = self;
         let mut text = String::new();
         let mut line = |line: std::fmt::Arguments<'_>| {
             let _ = writeln!(text, "{line}");
         };
         line(format_args!("name = '{name}'"));
         line(format_args!("type = '{}'", kind.name()));
-        line(format_args!("memory = {MEMORY_MIB}"));
-        line(format_args!("maxmem = {MEMORY_MIB}"));
+        line(format_args!("memory = {memory_mib}"));
+        line(format_args!("maxmem = {memory_mib}"));
         line(format_args!("vcpus = 1"));
         let kernel = if *kind == GuestType::Hvm { VMLINUZ } else { VMLINUX };
         line(format_args!("kernel = '{KERNELS}/{kernel}'"));

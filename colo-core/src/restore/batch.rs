@@ -83,7 +83,7 @@ mod tests {
         let mut domain = ModelDomain::new("batch", 4);
         let mut batch = PageBatch::default();
         let put = |batch: &mut PageBatch, domain: &mut ModelDomain, pfn, fill| {
-            batch.slot(domain, Pfn(pfn)).unwrap().fill(fill)
+            batch.slot(domain, Pfn(pfn)).unwrap().fill(fill);
         };
         // As a page table, which is not mapped, and then as plain memory, which is.
         put(&mut batch, &mut domain, 1, 1);
