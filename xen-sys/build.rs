@@ -24,7 +24,7 @@ mod generate {
         }
     }
 
-    /// A list is lines of "verb argument": the language that `regenerate.sh` reads.
+    /// A list is lines of "verb argument".
     fn one(list: &str) -> Result<bindgen::Bindings, String> {
         let mut header = String::new();
         let mut builder = bindgen::builder()

@@ -53,6 +53,18 @@ pub(crate) fn build(target: &Path, folder: &Path, stopper: &Stopper) -> Result<(
     Ok(())
 }
 
+/// Builds an example of colo-core's, and returns it.
+pub(crate) fn build_example(name: &str, stopper: &Stopper) -> Result<Vec<u8>> {
+    let target = target_folder(stopper)?;
+    let mut example = tied(cargo());
+    example.args(["build", "-q", "--release", "--locked", "-p", "colo-core", "--example", name]);
+    example.current_dir(workspace());
+    run(example, "the building of an example", stopper)?;
+    let stripped = target.join("testbed").join(name);
+    strip(&target.join("release/examples").join(name), &stripped, stopper)?;
+    Ok(fs::read(stripped)?)
+}
+
 /// The one that runs us, or the one in `PATH`.
 fn cargo() -> std::ffi::OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())

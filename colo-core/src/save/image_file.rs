@@ -4,6 +4,7 @@ use crate::ids::{Epoch, PAGE_SIZE};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::ffi::OsString;
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher};
 use std::io::{self, IoSlice, Write};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
@@ -90,7 +91,6 @@ impl ImageFile {
                 self.finish()?;
                 let hidden = hidden_name(&self.path)?;
                 let this = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-                let _ = std::fs::remove_file(&hidden);
                 rustix::fs::linkat(CWD, this, CWD, &hidden, AtFlags::SYMLINK_FOLLOW)?;
                 self.kind = Kind::Hidden(hidden);
             }
@@ -205,7 +205,8 @@ fn nameless(path: &Path) -> io::Result<(File, Kind)> {
         // What a file system says that cannot, or a kernel that does not know.
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::INVAL) => {
             let hidden = hidden_name(path)?;
-            let file = rustix::fs::open(&hidden, flags | OFlags::CREATE | OFlags::TRUNC, MODE)?;
+            // Nobody else's, and not where a link leads.
+            let file = rustix::fs::open(&hidden, flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW, MODE)?;
             Ok((file.into(), Kind::Hidden(hidden)))
         }
         Err(error) => Err(error.into()),
@@ -223,7 +224,9 @@ fn hidden_name(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut hidden = OsString::from(".");
     hidden.push(name);
-    hidden.push(format!(".{}.partial", std::process::id()));
+    // Another host may write into the same folder.
+    let number = std::hash::RandomState::new().build_hasher().finish();
+    hidden.push(format!(".{number:016x}.partial"));
     Ok(path.with_file_name(hidden))
 }
 

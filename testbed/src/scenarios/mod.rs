@@ -4,6 +4,7 @@ mod boot;
 mod ci;
 mod guests;
 mod inspect_agrees;
+mod probe;
 mod restore_fails;
 mod save_fails;
 mod save_restore;
@@ -35,6 +36,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ci::SCENARIO,
     guests::SCENARIO,
     xl_save_restore::SCENARIO,
+    probe::SCENARIO,
     save_restore::SCENARIO,
     inspect_agrees::SCENARIO,
     save_fails::SCENARIO,

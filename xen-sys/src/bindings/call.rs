@@ -45,10 +45,6 @@ pub struct XenCall {
         arg4: u64,
         arg5: u64,
     ) -> ::std::os::raw::c_int,
-    pub xencall_alloc_buffer_pages:
-        unsafe extern "C" fn(xcall: *mut xencall_handle, nr_pages: usize) -> *mut ::std::os::raw::c_void,
-    pub xencall_free_buffer_pages:
-        unsafe extern "C" fn(xcall: *mut xencall_handle, p: *mut ::std::os::raw::c_void, nr_pages: usize),
 }
 impl XenCall {
     pub unsafe fn new<P>(path: P) -> Result<Self, ::libloading::Error>
@@ -71,20 +67,7 @@ impl XenCall {
         let xencall3 = __library.get(b"xencall3\0").map(|sym| *sym)?;
         let xencall4 = __library.get(b"xencall4\0").map(|sym| *sym)?;
         let xencall5 = __library.get(b"xencall5\0").map(|sym| *sym)?;
-        let xencall_alloc_buffer_pages = __library.get(b"xencall_alloc_buffer_pages\0").map(|sym| *sym)?;
-        let xencall_free_buffer_pages = __library.get(b"xencall_free_buffer_pages\0").map(|sym| *sym)?;
-        Ok(XenCall {
-            __library,
-            xencall_open,
-            xencall_close,
-            xencall1,
-            xencall2,
-            xencall3,
-            xencall4,
-            xencall5,
-            xencall_alloc_buffer_pages,
-            xencall_free_buffer_pages,
-        })
+        Ok(XenCall { __library, xencall_open, xencall_close, xencall1, xencall2, xencall3, xencall4, xencall5 })
     }
     pub unsafe fn xencall_open(
         &self,
@@ -145,20 +128,5 @@ impl XenCall {
         arg5: u64,
     ) -> ::std::os::raw::c_int {
         (self.xencall5)(xcall, op, arg1, arg2, arg3, arg4, arg5)
-    }
-    pub unsafe fn xencall_alloc_buffer_pages(
-        &self,
-        xcall: *mut xencall_handle,
-        nr_pages: usize,
-    ) -> *mut ::std::os::raw::c_void {
-        (self.xencall_alloc_buffer_pages)(xcall, nr_pages)
-    }
-    pub unsafe fn xencall_free_buffer_pages(
-        &self,
-        xcall: *mut xencall_handle,
-        p: *mut ::std::os::raw::c_void,
-        nr_pages: usize,
-    ) {
-        (self.xencall_free_buffer_pages)(xcall, p, nr_pages)
     }
 }

@@ -565,6 +565,34 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct xen_domctl_sched_credit {
+    pub weight: u16,
+    pub cap: u16,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of xen_domctl_sched_credit"][::std::mem::size_of::<xen_domctl_sched_credit>() - 4usize];
+    ["Alignment of xen_domctl_sched_credit"][::std::mem::align_of::<xen_domctl_sched_credit>() - 2usize];
+    ["Offset of field: xen_domctl_sched_credit::weight"]
+        [::std::mem::offset_of!(xen_domctl_sched_credit, weight) - 0usize];
+    ["Offset of field: xen_domctl_sched_credit::cap"][::std::mem::offset_of!(xen_domctl_sched_credit, cap) - 2usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct xen_domctl_sched_credit2 {
+    pub weight: u16,
+    pub cap: u16,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of xen_domctl_sched_credit2"][::std::mem::size_of::<xen_domctl_sched_credit2>() - 4usize];
+    ["Alignment of xen_domctl_sched_credit2"][::std::mem::align_of::<xen_domctl_sched_credit2>() - 2usize];
+    ["Offset of field: xen_domctl_sched_credit2::weight"]
+        [::std::mem::offset_of!(xen_domctl_sched_credit2, weight) - 0usize];
+    ["Offset of field: xen_domctl_sched_credit2::cap"][::std::mem::offset_of!(xen_domctl_sched_credit2, cap) - 2usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct xen_domctl_address_size {
     pub size: u32,
 }
@@ -1947,6 +1975,16 @@ pub struct XenCtrl {
         mode: ::std::os::raw::c_uint,
         stats: *mut xc_shadow_op_stats_t,
     ) -> ::std::os::raw::c_longlong,
+    pub xc_sched_credit_domain_get: unsafe extern "C" fn(
+        xch: *mut xc_interface,
+        domid: u32,
+        sdom: *mut xen_domctl_sched_credit,
+    ) -> ::std::os::raw::c_int,
+    pub xc_sched_credit2_domain_get: unsafe extern "C" fn(
+        xch: *mut xc_interface,
+        domid: u32,
+        sdom: *mut xen_domctl_sched_credit2,
+    ) -> ::std::os::raw::c_int,
     pub xc_evtchn_alloc_unbound:
         unsafe extern "C" fn(xch: *mut xc_interface, dom: u32, remote_dom: u32) -> xc_evtchn_port_or_error_t,
     pub xc_evtchn_reset: unsafe extern "C" fn(xch: *mut xc_interface, dom: u32) -> ::std::os::raw::c_int,
@@ -1981,13 +2019,6 @@ pub struct XenCtrl {
     pub xc_domain_nr_gpfns:
         unsafe extern "C" fn(xch: *mut xc_interface, domid: u32, gpfns: *mut xen_pfn_t) -> ::std::os::raw::c_int,
     pub xc_domain_decrease_reservation: unsafe extern "C" fn(
-        xch: *mut xc_interface,
-        domid: u32,
-        nr_extents: ::std::os::raw::c_ulong,
-        extent_order: ::std::os::raw::c_uint,
-        extent_start: *mut xen_pfn_t,
-    ) -> ::std::os::raw::c_int,
-    pub xc_domain_decrease_reservation_exact: unsafe extern "C" fn(
         xch: *mut xc_interface,
         domid: u32,
         nr_extents: ::std::os::raw::c_ulong,
@@ -2043,8 +2074,6 @@ pub struct XenCtrl {
         cmd: ::std::os::raw::c_int,
         arg: *mut ::std::os::raw::c_void,
     ) -> ::std::os::raw::c_int,
-    pub xc_domain_subscribe_for_suspend:
-        unsafe extern "C" fn(xch: *mut xc_interface, domid: u32, port: evtchn_port_t) -> ::std::os::raw::c_int,
     pub xc_hvm_param_set:
         unsafe extern "C" fn(handle: *mut xc_interface, dom: u32, param: u32, value: u64) -> ::std::os::raw::c_int,
     pub xc_hvm_param_get:
@@ -2081,6 +2110,8 @@ impl XenCtrl {
         let xc_vcpu_getinfo = __library.get(b"xc_vcpu_getinfo\0").map(|sym| *sym)?;
         let xc_shadow_control = __library.get(b"xc_shadow_control\0").map(|sym| *sym)?;
         let xc_logdirty_control = __library.get(b"xc_logdirty_control\0").map(|sym| *sym)?;
+        let xc_sched_credit_domain_get = __library.get(b"xc_sched_credit_domain_get\0").map(|sym| *sym)?;
+        let xc_sched_credit2_domain_get = __library.get(b"xc_sched_credit2_domain_get\0").map(|sym| *sym)?;
         let xc_evtchn_alloc_unbound = __library.get(b"xc_evtchn_alloc_unbound\0").map(|sym| *sym)?;
         let xc_evtchn_reset = __library.get(b"xc_evtchn_reset\0").map(|sym| *sym)?;
         let xc_evtchn_status = __library.get(b"xc_evtchn_status\0").map(|sym| *sym)?;
@@ -2092,8 +2123,6 @@ impl XenCtrl {
         let xc_domain_maximum_gpfn = __library.get(b"xc_domain_maximum_gpfn\0").map(|sym| *sym)?;
         let xc_domain_nr_gpfns = __library.get(b"xc_domain_nr_gpfns\0").map(|sym| *sym)?;
         let xc_domain_decrease_reservation = __library.get(b"xc_domain_decrease_reservation\0").map(|sym| *sym)?;
-        let xc_domain_decrease_reservation_exact =
-            __library.get(b"xc_domain_decrease_reservation_exact\0").map(|sym| *sym)?;
         let xc_domain_populate_physmap = __library.get(b"xc_domain_populate_physmap\0").map(|sym| *sym)?;
         let xc_domain_populate_physmap_exact = __library.get(b"xc_domain_populate_physmap_exact\0").map(|sym| *sym)?;
         let xc_domain_get_pod_target = __library.get(b"xc_domain_get_pod_target\0").map(|sym| *sym)?;
@@ -2103,7 +2132,6 @@ impl XenCtrl {
         let xc_domctl = __library.get(b"xc_domctl\0").map(|sym| *sym)?;
         let xc_memory_op = __library.get(b"xc_memory_op\0").map(|sym| *sym)?;
         let xc_version = __library.get(b"xc_version\0").map(|sym| *sym)?;
-        let xc_domain_subscribe_for_suspend = __library.get(b"xc_domain_subscribe_for_suspend\0").map(|sym| *sym)?;
         let xc_hvm_param_set = __library.get(b"xc_hvm_param_set\0").map(|sym| *sym)?;
         let xc_hvm_param_get = __library.get(b"xc_hvm_param_get\0").map(|sym| *sym)?;
         Ok(XenCtrl {
@@ -2125,6 +2153,8 @@ impl XenCtrl {
             xc_vcpu_getinfo,
             xc_shadow_control,
             xc_logdirty_control,
+            xc_sched_credit_domain_get,
+            xc_sched_credit2_domain_get,
             xc_evtchn_alloc_unbound,
             xc_evtchn_reset,
             xc_evtchn_status,
@@ -2136,7 +2166,6 @@ impl XenCtrl {
             xc_domain_maximum_gpfn,
             xc_domain_nr_gpfns,
             xc_domain_decrease_reservation,
-            xc_domain_decrease_reservation_exact,
             xc_domain_populate_physmap,
             xc_domain_populate_physmap_exact,
             xc_domain_get_pod_target,
@@ -2146,7 +2175,6 @@ impl XenCtrl {
             xc_domctl,
             xc_memory_op,
             xc_version,
-            xc_domain_subscribe_for_suspend,
             xc_hvm_param_set,
             xc_hvm_param_get,
         })
@@ -2279,6 +2307,22 @@ impl XenCtrl {
     ) -> ::std::os::raw::c_longlong {
         (self.xc_logdirty_control)(xch, domid, sop, dirty_bitmap, pages, mode, stats)
     }
+    pub unsafe fn xc_sched_credit_domain_get(
+        &self,
+        xch: *mut xc_interface,
+        domid: u32,
+        sdom: *mut xen_domctl_sched_credit,
+    ) -> ::std::os::raw::c_int {
+        (self.xc_sched_credit_domain_get)(xch, domid, sdom)
+    }
+    pub unsafe fn xc_sched_credit2_domain_get(
+        &self,
+        xch: *mut xc_interface,
+        domid: u32,
+        sdom: *mut xen_domctl_sched_credit2,
+    ) -> ::std::os::raw::c_int {
+        (self.xc_sched_credit2_domain_get)(xch, domid, sdom)
+    }
     pub unsafe fn xc_evtchn_alloc_unbound(
         &self,
         xch: *mut xc_interface,
@@ -2364,16 +2408,6 @@ impl XenCtrl {
     ) -> ::std::os::raw::c_int {
         (self.xc_domain_decrease_reservation)(xch, domid, nr_extents, extent_order, extent_start)
     }
-    pub unsafe fn xc_domain_decrease_reservation_exact(
-        &self,
-        xch: *mut xc_interface,
-        domid: u32,
-        nr_extents: ::std::os::raw::c_ulong,
-        extent_order: ::std::os::raw::c_uint,
-        extent_start: *mut xen_pfn_t,
-    ) -> ::std::os::raw::c_int {
-        (self.xc_domain_decrease_reservation_exact)(xch, domid, nr_extents, extent_order, extent_start)
-    }
     pub unsafe fn xc_domain_populate_physmap(
         &self,
         xch: *mut xc_interface,
@@ -2450,14 +2484,6 @@ impl XenCtrl {
         arg: *mut ::std::os::raw::c_void,
     ) -> ::std::os::raw::c_int {
         (self.xc_version)(xch, cmd, arg)
-    }
-    pub unsafe fn xc_domain_subscribe_for_suspend(
-        &self,
-        xch: *mut xc_interface,
-        domid: u32,
-        port: evtchn_port_t,
-    ) -> ::std::os::raw::c_int {
-        (self.xc_domain_subscribe_for_suspend)(xch, domid, port)
     }
     pub unsafe fn xc_hvm_param_set(
         &self,

@@ -53,13 +53,6 @@ pub struct XenForeignMemory {
         fmem: *mut xenforeignmemory_handle,
         fres: *mut xenforeignmemory_resource_handle,
     ) -> ::std::os::raw::c_int,
-    pub xenforeignmemory_resource_size: unsafe extern "C" fn(
-        fmem: *mut xenforeignmemory_handle,
-        domid: domid_t,
-        type_: ::std::os::raw::c_uint,
-        id: ::std::os::raw::c_uint,
-        size: *mut usize,
-    ) -> ::std::os::raw::c_int,
 }
 impl XenForeignMemory {
     pub unsafe fn new<P>(path: P) -> Result<Self, ::libloading::Error>
@@ -81,7 +74,6 @@ impl XenForeignMemory {
         let xenforeignmemory_unmap = __library.get(b"xenforeignmemory_unmap\0").map(|sym| *sym)?;
         let xenforeignmemory_map_resource = __library.get(b"xenforeignmemory_map_resource\0").map(|sym| *sym)?;
         let xenforeignmemory_unmap_resource = __library.get(b"xenforeignmemory_unmap_resource\0").map(|sym| *sym)?;
-        let xenforeignmemory_resource_size = __library.get(b"xenforeignmemory_resource_size\0").map(|sym| *sym)?;
         Ok(XenForeignMemory {
             __library,
             xenforeignmemory_open,
@@ -90,7 +82,6 @@ impl XenForeignMemory {
             xenforeignmemory_unmap,
             xenforeignmemory_map_resource,
             xenforeignmemory_unmap_resource,
-            xenforeignmemory_resource_size,
         })
     }
     pub unsafe fn xenforeignmemory_open(
@@ -142,15 +133,5 @@ impl XenForeignMemory {
         fres: *mut xenforeignmemory_resource_handle,
     ) -> ::std::os::raw::c_int {
         (self.xenforeignmemory_unmap_resource)(fmem, fres)
-    }
-    pub unsafe fn xenforeignmemory_resource_size(
-        &self,
-        fmem: *mut xenforeignmemory_handle,
-        domid: domid_t,
-        type_: ::std::os::raw::c_uint,
-        id: ::std::os::raw::c_uint,
-        size: *mut usize,
-    ) -> ::std::os::raw::c_int {
-        (self.xenforeignmemory_resource_size)(fmem, domid, type_, id, size)
     }
 }

@@ -41,8 +41,6 @@ pub struct XenGnttab {
         start_address: *mut ::std::os::raw::c_void,
         count: u32,
     ) -> ::std::os::raw::c_int,
-    pub xengnttab_set_max_grants:
-        unsafe extern "C" fn(xgt: *mut xengnttab_handle, nr_grants: u32) -> ::std::os::raw::c_int,
 }
 impl XenGnttab {
     pub unsafe fn new<P>(path: P) -> Result<Self, ::libloading::Error>
@@ -62,15 +60,7 @@ impl XenGnttab {
         let xengnttab_close = __library.get(b"xengnttab_close\0").map(|sym| *sym)?;
         let xengnttab_map_domain_grant_refs = __library.get(b"xengnttab_map_domain_grant_refs\0").map(|sym| *sym)?;
         let xengnttab_unmap = __library.get(b"xengnttab_unmap\0").map(|sym| *sym)?;
-        let xengnttab_set_max_grants = __library.get(b"xengnttab_set_max_grants\0").map(|sym| *sym)?;
-        Ok(XenGnttab {
-            __library,
-            xengnttab_open,
-            xengnttab_close,
-            xengnttab_map_domain_grant_refs,
-            xengnttab_unmap,
-            xengnttab_set_max_grants,
-        })
+        Ok(XenGnttab { __library, xengnttab_open, xengnttab_close, xengnttab_map_domain_grant_refs, xengnttab_unmap })
     }
     pub unsafe fn xengnttab_open(
         &self,
@@ -99,8 +89,5 @@ impl XenGnttab {
         count: u32,
     ) -> ::std::os::raw::c_int {
         (self.xengnttab_unmap)(xgt, start_address, count)
-    }
-    pub unsafe fn xengnttab_set_max_grants(&self, xgt: *mut xengnttab_handle, nr_grants: u32) -> ::std::os::raw::c_int {
-        (self.xengnttab_set_max_grants)(xgt, nr_grants)
     }
 }

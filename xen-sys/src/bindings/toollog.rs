@@ -67,14 +67,6 @@ const _: () = {
 };
 pub struct XenToollog {
     __library: ::libloading::Library,
-    pub xtl_logv: unsafe extern "C" fn(
-        logger: *mut xentoollog_logger,
-        level: xentoollog_level,
-        errnoval: ::std::os::raw::c_int,
-        context: *const ::std::os::raw::c_char,
-        format: *const ::std::os::raw::c_char,
-        arg1: *mut __va_list_tag,
-    ),
     pub xtl_log: unsafe extern "C" fn(
         logger: *mut xentoollog_logger,
         level: xentoollog_level,
@@ -105,21 +97,9 @@ impl XenToollog {
         L: Into<::libloading::Library>,
     {
         let __library = library.into();
-        let xtl_logv = __library.get(b"xtl_logv\0").map(|sym| *sym)?;
         let xtl_log = __library.get(b"xtl_log\0").map(|sym| *sym)?;
         let xtl_progress = __library.get(b"xtl_progress\0").map(|sym| *sym)?;
-        Ok(XenToollog { __library, xtl_logv, xtl_log, xtl_progress })
-    }
-    pub unsafe fn xtl_logv(
-        &self,
-        logger: *mut xentoollog_logger,
-        level: xentoollog_level,
-        errnoval: ::std::os::raw::c_int,
-        context: *const ::std::os::raw::c_char,
-        format: *const ::std::os::raw::c_char,
-        arg1: *mut __va_list_tag,
-    ) {
-        (self.xtl_logv)(logger, level, errnoval, context, format, arg1)
+        Ok(XenToollog { __library, xtl_log, xtl_progress })
     }
     pub unsafe fn xtl_progress(
         &self,

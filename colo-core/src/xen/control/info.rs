@@ -67,6 +67,17 @@ impl DomainInfo {
     }
 }
 
+/// The share of the CPUs that a domain has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scheduler {
+    /// `credit` or `credit2`.
+    pub name: &'static str,
+    /// The domain's share, relative to the others'.
+    pub weight: u16,
+    /// Its limit, in percent of a CPU; 0 for none.
+    pub cap: u16,
+}
+
 /// Why a domain stopped: `SHUTDOWN_*` of `xen/include/public/sched.h`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct ShutdownReason(pub u8);
@@ -142,6 +153,31 @@ impl Control {
                 _ => return Ok(domains),
             }
         }
+    }
+
+    /// How the domain is scheduled (`xc_sched_credit2_domain_get`, `xc_sched_credit_domain_get`); `None` where that is in other terms than a
+    /// weight and a cap.
+    ///
+    /// ```no_run
+    /// # use colo_core::{ids::DomId, xen::{Control, Xen}};
+    /// # let control = Control::open(Xen::open()?)?;
+    /// if let Some(scheduler) = control.scheduler(DomId(4)) {
+    ///     println!("{} of weight {}", scheduler.name, scheduler.weight);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn scheduler(&self, domid: DomId) -> Option<Scheduler> {
+        let library = &self.xen.ctrl;
+        let mut credit2 = ctrl::xen_domctl_sched_credit2 { weight: 0, cap: 0 };
+        // A scheduler that is not the domain's refuses.
+        // SAFETY: the handle is open, and the structure is ours to be filled.
+        if unsafe { library.xc_sched_credit2_domain_get(self.handle(), domid.0, &raw mut credit2) } == 0 {
+            return Some(Scheduler { name: "credit2", weight: credit2.weight, cap: credit2.cap });
+        }
+        let mut credit = ctrl::xen_domctl_sched_credit { weight: 0, cap: 0 };
+        // SAFETY: as above.
+        let result = unsafe { library.xc_sched_credit_domain_get(self.handle(), domid.0, &raw mut credit) };
+        (result == 0).then_some(Scheduler { name: "credit", weight: credit.weight, cap: credit.cap })
     }
 
     fn info_list(&self, first: DomId, limit: usize) -> Result<Vec<DomainInfo>, XenError> {

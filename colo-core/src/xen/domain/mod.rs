@@ -204,7 +204,8 @@ impl XenDomain {
     /// When the toolstack's files and xenstore do not tell, or the device model does not answer.
     pub fn config(&self, xl: &Xl) -> Result<DomainConfig, ConfigError> {
         let device_model_cpus = self.with_device_model(QmpClient::query_cpus)?;
-        let live = LiveState { uuid: self.uuid, device_model_cpus, scheduler: None };
+        let scheduler = self.control.scheduler(self.domid);
+        let live = LiveState { uuid: self.uuid, device_model_cpus, scheduler };
         DomainConfig::current(self.domid, &live, &self.store, xl, Instant::now() + CONFIG_LIMIT)
     }
 

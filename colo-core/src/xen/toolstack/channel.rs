@@ -1,9 +1,9 @@
-use super::messages::{Level, MAX_MESSAGE_BYTES, Message};
+use super::messages::{MAX_MESSAGE_BYTES, Message};
 use super::wait::ready;
 use rustix::event::PollFlags;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, read, write};
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{SendFlags, send};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -91,15 +91,6 @@ impl LibxlChannel {
         Ok(LibxlChannel { to_libxl, from_libxl, helper, state: State::Open })
     }
 
-    /// Sends a line to libxl's log, which is `xl`'s standard error.
-    ///
-    /// # Errors
-    /// [`ChannelError`], but not `Refused`.
-    pub fn log(&mut self, level: Level, text: &str) -> Result<(), ChannelError> {
-        let message = Message::Log { level: level as u32, errno: u32::MAX, context: "colo".into(), text: text.into() };
-        self.send("a line of log", &message)
-    }
-
     /// Tells libxl that the stream's static data is there, and what it lacks
     /// ([`MISSING_CPUID`](super::messages::MISSING_CPUID), [`MISSING_MSR`](super::messages::MISSING_MSR)). On return libxl has
     /// made a CPUID policy for the domain, when that was missing. To be called once, before any vCPU's state is set.
@@ -161,34 +152,6 @@ impl LibxlChannel {
     /// Whether a completion has been sent, and the domain is to live.
     pub fn is_complete(&self) -> bool {
         self.state == State::Complete(true)
-    }
-
-    /// Whether the helper still waits: libxl ends it when it wants no more of this restore. To be asked now and then during a long
-    /// restore; costs one system call.
-    pub fn is_wanted(&self) -> bool {
-        // The helper never writes after its first message: what can be read is its end.
-        let mut byte = [0];
-        matches!(recv(&self.helper, &mut byte, RecvFlags::DONTWAIT | RecvFlags::PEEK), Err(Errno::AGAIN | Errno::INTR))
-    }
-
-    /// libxl's pipes, to it and from it, for one that lets a save helper of Xen's do the work: all its messages must go through
-    /// them, in its own way. [`Self::forwarded`] tells how it ended.
-    pub fn pipes(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
-        (self.to_libxl.as_fd(), self.from_libxl.as_fd())
-    }
-
-    /// Lets our helper end with the exit code of the one that did its work over [`Self::pipes`].
-    ///
-    /// # Errors
-    /// [`ChannelError`], but not `Refused`.
-    pub fn forwarded(&mut self, exit_code: u8) -> Result<(), ChannelError> {
-        let doing = "the helper's exit code";
-        if self.state != State::Open {
-            return Err(ChannelError::OutOfOrder { doing });
-        }
-        self.release(doing, exit_code)?;
-        self.state = State::Complete(exit_code == 0);
-        Ok(())
     }
 
     fn complete(&mut self, doing: &'static str, retval: i32, errno: i32) -> Result<(), ChannelError> {

@@ -22,7 +22,7 @@ mod refresh;
 #[cfg(test)]
 mod tests;
 
-pub use refresh::{LiveState, Scheduler, XenstoreView};
+pub use refresh::{LiveState, XenstoreView};
 
 use super::userdata::{DomainLock, DomainUuid, LIBXL_FOLDER, LockError, LockKind, userdata_path};
 use super::xl::{Xl, XlError};

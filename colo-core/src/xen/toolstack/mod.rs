@@ -39,9 +39,7 @@ pub(crate) mod wait;
 mod xl;
 
 pub use channel::{ChannelError, LibxlChannel};
-pub use config::{
-    ConfigError, Disk, DomainConfig, GuestType, LiveState, MAX_CONFIG_BYTES, Nic, Scheduler, XenstoreView,
-};
+pub use config::{ConfigError, Disk, DomainConfig, GuestType, LiveState, MAX_CONFIG_BYTES, Nic, XenstoreView};
 pub use handover::{HANDOVER_VARIABLE, Handover, HandoverError, HelperRole, RestoreRequest};
 pub use light::{Libxl, LibxlError};
 pub use restore::{RestoreOptions, RestoreToolstackError, XlRestore};

@@ -1,6 +1,7 @@
 use super::{ConfigError, DomainConfig, GuestType};
 use crate::ids::DomId;
 use crate::xen::XenStore;
+use crate::xen::control::Scheduler;
 use crate::xen::toolstack::userdata::DomainUuid;
 use serde_json::{Value, json};
 use std::io;
@@ -46,17 +47,6 @@ pub struct LiveState {
     /// The scheduler's parameters, by Xen; `None` leaves those of the stored configuration, which are those that were given when
     /// the domain was created.
     pub scheduler: Option<Scheduler>,
-}
-
-/// The parameters of a domain in the credit and credit2 schedulers.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Scheduler {
-    /// `credit` or `credit2`.
-    pub name: String,
-    /// The domain's share.
-    pub weight: u32,
-    /// Its limit, in percent of a CPU; 0 for none.
-    pub cap: u32,
 }
 
 impl DomainConfig {

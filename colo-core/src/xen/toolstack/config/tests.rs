@@ -1,6 +1,7 @@
 //! The configuration, against one that Xen 4.17 stored and what its `xl save` made of it.
 
 use super::*;
+use crate::xen::control::Scheduler;
 use proptest::prelude::*;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -32,7 +33,7 @@ impl XenstoreView for FakeXenstore {
 const UUID: &str = "c68e58a4-e8f9-11f1-9b12-2bf4439fb59e";
 
 fn live() -> LiveState {
-    let scheduler = Some(Scheduler { name: "credit2".into(), weight: 256, cap: 0 });
+    let scheduler = Some(Scheduler { name: "credit2", weight: 256, cap: 0 });
     LiveState { uuid: DomainUuid::parse(UUID).unwrap(), device_model_cpus: None, scheduler }
 }
 
