@@ -6,7 +6,6 @@ use crate::packages::Packages;
 use crate::process::Stopper;
 use crate::programs;
 use crate::random::Random;
-use crate::transfer::Tool;
 use anyhow::{Context as _, Result};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
@@ -19,12 +18,6 @@ pub(crate) struct Options {
     /// Guests of these types only, separated by commas
     #[arg(long = "type", value_name = "TYPE", value_delimiter = ',')]
     pub(crate) types: Vec<GuestType>,
-    /// Who saves a guest, in scenarios that do
-    #[arg(long, value_name = "TOOL", default_value = "xl")]
-    pub(crate) saver: Tool,
-    /// Who restores a guest, in scenarios that do
-    #[arg(long, value_name = "TOOL", default_value = "xl")]
-    pub(crate) restorer: Tool,
     /// Where packages, images and runs are kept [default: `testbed` in cargo's target directory]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) cache: Option<PathBuf>,
@@ -105,11 +98,6 @@ impl Context {
             begun: Instant::now(),
             is_good: false,
         })
-    }
-
-    /// What was chosen for this run.
-    pub(crate) fn options(&self) -> &Options {
-        &self.options
     }
 
     /// The types of guests that are asked for: all, if none is.

@@ -2,18 +2,14 @@
 
 use crate::context::Context;
 use crate::guest::{Guest, ensure_gone};
-use crate::host::{COMMAND_LIMIT, Host};
+use crate::host::Host;
 use crate::verify::ensure_valid;
 use anyhow::{Context as _, Result, ensure};
-use colo_testbed_inside::protocol::Outcome;
 use std::fmt;
 use std::time::Duration;
 
-/// SIGKILL.
-const KILL: u8 = 9;
-
 /// What saves and restores guests.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Tool {
     /// Xen's own.
     Xl,
@@ -28,11 +24,6 @@ impl Tool {
             Tool::Xl => "xl",
             Tool::Colo => "colo",
         }
-    }
-
-    /// Saves a domain; it is gone afterwards.
-    pub(crate) fn save(self, domain: &str, file: &str) -> String {
-        format!("{} save {domain} {file}", self.name())
     }
 }
 
@@ -88,8 +79,6 @@ pub(crate) struct Crossing {
     pub(crate) save: Duration,
     /// The restoring command.
     pub(crate) restore: Duration,
-    /// The file's size.
-    pub(crate) image_bytes: u64,
 }
 
 /// Saves a guest with one tool, restores it with another, looks whether it goes on where it was, and lets Xen's verifier and `colo
@@ -107,7 +96,6 @@ fn cross_inner(context: &Context, host: &Host, guest: &Guest<'_>, way: &Way<'_>)
     // What it had counted to by then: its console is silent from now on.
     let counted = guest.counter()?;
     ensure_gone(host, guest.name(), id)?;
-    let image_bytes: u64 = host.sh(&format!("stat -c %s {image}"))?.stdout.trim().parse()?;
     let renamed = way.new_name.map(|name| guest.renamed(name));
     let guest = renamed.as_ref().unwrap_or(guest);
     if renamed.is_some() {
@@ -127,7 +115,7 @@ fn cross_inner(context: &Context, host: &Host, guest: &Guest<'_>, way: &Way<'_>)
     // Only now: bringing it here takes time, in which a guest would have to wait.
     ensure_image_valid(context, host, &image)?;
     host.sh(&format!("rm {image}"))?;
-    Ok(Crossing { save, restore, image_bytes })
+    Ok(Crossing { save, restore })
 }
 
 /// Looks whether Xen's verifier and `colo inspect` accept an image that lies in dom0.
@@ -135,44 +123,5 @@ pub(crate) fn ensure_image_valid(context: &Context, host: &Host, image: &str) ->
     let fetched = host.fetch(image)?;
     ensure_valid(context, &fetched)?;
     std::fs::remove_file(fetched)?;
-    Ok(())
-}
-
-/// A save that has no room fails, and the guest goes on. Ours leaves no file, either, that one could take for a good one.
-pub(crate) fn save_to_full_disk(host: &Host, guest: &Guest<'_>, saver: Tool) -> Result<()> {
-    let what = format!("{} saves {} to a full disk", saver.name(), guest.name());
-    let before = guest.counter()?;
-    let disk = host.small_disk("small", 16 << 20)?;
-    let file = format!("{}/image", disk.path());
-    let done = host.try_sh(&saver.save(guest.name(), &file), COMMAND_LIMIT)?;
-    ensure!(!done.is_good(), "{what}: with success");
-    ensure!(!done.stderr.is_empty(), "{what}: without a word");
-    guest.check(before).with_context(|| what.clone())?;
-    if saver == Tool::Colo {
-        host.sh(&format!("[ ! -e {file} ]")).with_context(|| format!("{what}: a file is left"))?;
-    }
-    Ok(())
-}
-
-/// A save that is killed while it waits for the guest to suspend leaves the guest running. The guest must be a deaf one: so there is
-/// time to kill it.
-pub(crate) fn save_killed(host: &Host, guest: &Guest<'_>, saver: Tool) -> Result<()> {
-    let what = format!("{}, killed while it saves {}", saver.name(), guest.name());
-    let before = guest.counter()?;
-    let request = format!("/local/domain/{}/control/shutdown", guest.domain_id()?);
-    let file = format!("/tmp/{}.image", guest.name());
-    // A watch is heard of when it is set, and then at each change.
-    let mut watch = host.spawn(&format!("xenstore-watch -n 2 {request}"), COMMAND_LIMIT)?;
-    watch.wait_said(&request)?;
-    let save = host.spawn(&saver.save(guest.name(), &file), COMMAND_LIMIT)?;
-    watch.wait().with_context(|| format!("{what}: the guest is not asked to suspend"))?;
-    save.signal(KILL)?;
-    let done = save.wait()?;
-    ensure!(done.outcome == Outcome::Signal(KILL), "{what}: {done:?}");
-    guest.check(before).with_context(|| what.clone())?;
-    if saver == Tool::Colo {
-        host.sh(&format!("[ ! -e {file} ]")).with_context(|| format!("{what}: a file is left"))?;
-    }
-    host.sh(&format!("rm -f {file}"))?;
     Ok(())
 }

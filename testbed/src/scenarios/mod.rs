@@ -8,9 +8,9 @@ mod probe;
 mod restore_fails;
 mod save_fails;
 mod save_restore;
+mod shapes;
 mod speed;
 mod two_hosts;
-mod xl_save_restore;
 
 use crate::context::Context;
 use anyhow::Result;
@@ -35,9 +35,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     boot::SCENARIO,
     ci::SCENARIO,
     guests::SCENARIO,
-    xl_save_restore::SCENARIO,
     probe::SCENARIO,
     save_restore::SCENARIO,
+    shapes::SCENARIO,
     inspect_agrees::SCENARIO,
     save_fails::SCENARIO,
     restore_fails::SCENARIO,
