@@ -27,6 +27,19 @@ fn the_engine_does_not_know_the_embedded_hypervisor() {
     assert!(reachable(&graph, "colo-core").contains("libc"), "through rustix, and others");
 }
 
+/// What is behind the seam is behind it: the engine's modules do not name Xen's.
+#[test]
+fn only_xen_knows_xen() {
+    let root = workspace().join("colo-core/src");
+    let mut sources = Vec::new();
+    find_sources(&root, &mut sources);
+    let names = |path: &PathBuf| fs::read_to_string(path).unwrap().contains("crate::xen");
+    let (xen, engine): (Vec<_>, Vec<_>) = sources.into_iter().partition(|path| path.starts_with(root.join("xen")));
+    let wrong: Vec<_> = engine.iter().filter(|path| names(path)).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(xen.iter().any(names) && engine.len() > 50, "the sources were found");
+}
+
 #[test]
 fn unsafe_stands_where_it_is_allowed_and_says_why() {
     let root = workspace();
