@@ -24,7 +24,7 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     let limit = Duration::from_secs(args.suspend_timeout);
     // Before there is a second thread, and while there is little to copy.
     let mut guard = Guard::start(|watched| rescue(watched, limit)).context("a process to watch over this one")?;
-    let stop = signals::stop_flag()?;
+    let (stop, stop_descriptor) = (signals::stop_flag()?, signals::stop_descriptor()?);
     let xen = Xen::open()?;
     let Found { control, store, info, name } = find(xen, &args.domain)?;
     let domid = info.domid;
@@ -33,6 +33,7 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     let libxl = if args.leave_running { None } else { Some(Libxl::open(xen)?) };
     let mut image = ImageFile::create(&args.file).with_context(|| args.file.display().to_string())?;
     let mut domain = XenDomain::with_handles(xen, control, store, &info, limit)?;
+    domain.stop_by(stop_descriptor);
     guard.watch(domid.0).context("the process that watches over this one")?;
     let config = domain.config(&xl)?.to_json();
     let options = SaveImageOptions { live: args.live, leave_running: args.leave_running };

@@ -11,7 +11,7 @@ use crate::random::Random;
 use crate::transfer::{Tool, Way};
 use anyhow::{Context as _, Result, bail, ensure};
 use colo_testbed_inside::protocol::Outcome;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "save-fails",
@@ -23,6 +23,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 /// How long a save may take that fails: less than a guest has to suspend itself, so that one that waits for nothing is found.
 const FAIL_LIMIT: Duration = Duration::from_secs(45);
+/// SIGINT.
+const INTERRUPT: u8 = 2;
 /// Where images are, and nothing else.
 const FOLDER: &str = "/tmp/saves";
 
@@ -56,6 +58,7 @@ fn run(context: &Context) -> Result<()> {
             let victim = Victim::new(&host, &deaf, kind)?;
             for live in [false, true] {
                 victim.deaf(context, live)?;
+                victim.given_up(context, live)?;
             }
             deaf.destroy()?;
         }
@@ -138,6 +141,28 @@ impl<'a> Victim<'a> {
         ensure_one_line(&done).with_context(|| save.clone())?;
         ensure!(done.stderr.contains("suspend"), "{save}: it says {:?}", done.stderr);
         context.figure(&format!("{name}, deaf: colo save {options}--suspend-timeout 3"), done.elapsed);
+        self.unharmed(before, FOLDER).with_context(|| save)
+    }
+
+    /// It has ten minutes, and whoever saves it not so much patience.
+    fn given_up(&self, context: &Context, live: bool) -> Result<()> {
+        let (name, before) = (self.guest.name(), self.guest.counter()?);
+        let request = format!("/local/domain/{}/control/shutdown", self.guest.domain_id()?);
+        let options = if live { "--live " } else { "" };
+        let save = format!("colo save {options}--suspend-timeout 600 {name} {FOLDER}/image");
+        // A watch is heard of when it is set, and then at each change.
+        let mut watch = self.host.spawn(&format!("xenstore-watch -n 2 {request}"), COMMAND_LIMIT)?;
+        watch.wait_said(&request)?;
+        let saving = self.host.spawn(&save, FAIL_LIMIT)?;
+        watch.wait().with_context(|| format!("{save}: the guest is not asked to suspend"))?;
+        let given_up = Instant::now();
+        saving.signal(INTERRUPT)?;
+        let done = saving.wait()?;
+        ensure_one_line(&done).with_context(|| save.clone())?;
+        ensure!(done.stderr == format!("colo: {name} is not saved, and runs on: interrupted\n"), "{:?}", done.stderr);
+        context.figure(format!("{name}, deaf: Ctrl-C to colo save {options}").trim_end(), given_up.elapsed());
+        let asked = self.host.sh(&format!("xenstore-read {request}"))?.stdout;
+        ensure!(asked.trim().is_empty(), "{save}: the guest is still asked to {}", asked.trim());
         self.unharmed(before, FOLDER).with_context(|| save)
     }
 
