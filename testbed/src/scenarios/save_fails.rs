@@ -27,6 +27,8 @@ const FAIL_LIMIT: Duration = Duration::from_secs(45);
 const INTERRUPT: u8 = 2;
 /// Where images are, and nothing else.
 const FOLDER: &str = "/tmp/saves";
+/// Where savers keep each other out.
+const LOCKS: &str = "/run/colo";
 
 fn run(context: &Context) -> Result<()> {
     let mut random = context.random();
@@ -153,8 +155,10 @@ impl<'a> Victim<'a> {
         // A watch is heard of when it is set, and then at each change.
         let mut watch = self.host.spawn(&format!("xenstore-watch -n 2 {request}"), COMMAND_LIMIT)?;
         watch.wait_said(&request)?;
-        let saving = self.host.spawn(&save, FAIL_LIMIT)?;
+        // It ends when it is told to, and not for want of time.
+        let saving = self.host.spawn(&save, COMMAND_LIMIT)?;
         watch.wait().with_context(|| format!("{save}: the guest is not asked to suspend"))?;
+        self.refused_beside_another(live)?;
         let given_up = Instant::now();
         saving.signal(INTERRUPT)?;
         let done = saving.wait()?;
@@ -164,6 +168,20 @@ impl<'a> Victim<'a> {
         let asked = self.host.sh(&format!("xenstore-read {request}"))?.stdout;
         ensure!(asked.trim().is_empty(), "{save}: the guest is still asked to {}", asked.trim());
         self.unharmed(before, FOLDER).with_context(|| save)
+    }
+
+    /// There is another saver at work: this one touches nothing.
+    fn refused_beside_another(&self, live: bool) -> Result<()> {
+        let name = self.guest.name();
+        let options = if live { "--live " } else { "" };
+        let save = format!("colo save {options}{name} {FOLDER}/another");
+        let done = self.host.try_sh(&save, FAIL_LIMIT)?;
+        ensure_one_line(&done).with_context(|| save.clone())?;
+        let start = format!("colo: {name} is being saved by another colo (process ");
+        ensure!(done.stderr.starts_with(&start), "{save}: it says {:?}", done.stderr);
+        let files = self.host.sh(&format!("ls -A {FOLDER}"))?.stdout;
+        ensure!(!files.contains("another"), "{save}: it leaves {}", files.trim());
+        Ok(())
     }
 
     /// At moments from a save's beginning to its end; every other save is a live one.
@@ -226,13 +244,13 @@ impl<'a> Victim<'a> {
         self.unharmed(before, FOLDER)
     }
 
-    /// The guest runs, its device model too, nobody logs its writes any more, and no file is there.
+    /// The guest runs, its device model too, nobody logs its writes any more, no file is there, and no lock.
     fn unharmed(&self, before: u64, folder: &str) -> Result<()> {
         self.guest.check(before)?;
         if self.kind == GuestType::Hvm {
             self.guest.ensure_device_model()?;
         }
-        let files = self.host.sh(&format!("ls -A {folder}"))?.stdout;
+        let files = self.host.sh(&format!("find {folder} {LOCKS} -mindepth 1"))?.stdout;
         ensure!(files.is_empty(), "left behind: {}", files.trim().replace('\n', ", "));
         ensure_log_is_off(self.host, self.guest)
     }
