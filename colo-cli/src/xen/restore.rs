@@ -4,9 +4,9 @@ use super::progress_bar;
 use crate::args::RestoreArgs;
 use crate::output::print_json;
 use crate::signals;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use colo_core::xen::Xen;
-use colo_core::xen::image::{RestoreImageOptions, restore_image};
+use colo_core::xen::image::{RestoreImageError, RestoreImageOptions, restore_image};
 use colo_core::xen::toolstack::Xl;
 use serde_json::json;
 use std::fs::File;
@@ -34,6 +34,10 @@ pub(crate) fn run(args: &RestoreArgs, json: bool) -> Result<ExitCode> {
         if stop.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish_and_clear();
+    let restored = restored.map_err(|error| match error {
+        RestoreImageError::NameTaken(_) => anyhow!("{error}; --name gives the restored one another name"),
+        error => error.into(),
+    });
     let restored = restored.with_context(|| path.to_string())?;
     let took = begun.elapsed();
     if json {

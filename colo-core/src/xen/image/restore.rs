@@ -1,4 +1,5 @@
 use super::RestoreImageError;
+use super::taken::ensure_free;
 use crate::domain::Control;
 use crate::ids::DomId;
 use crate::restore::{PlainRestore, Progress, RestoreCallbacks, Restorer};
@@ -55,6 +56,7 @@ pub fn restore_image_with(
 ) -> Result<Restored, RestoreImageError> {
     let mut reader = ImageReader::new(source, ImageLimits::default());
     let begin = Begin::read(&mut reader, options.name.as_deref())?;
+    ensure_free(xen, &begin.name, begin.uuid)?;
     let toolstack = RestoreOptions {
         paused: options.paused,
         helper: options.helper.as_deref(),

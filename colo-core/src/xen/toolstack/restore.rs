@@ -2,7 +2,7 @@ use super::channel::{ChannelError, LibxlChannel};
 use super::handover::{HANDOVER_VARIABLE, Handover, HandoverError, RestoreRequest};
 use super::userdata::{DomainUuid, LIBXL_FOLDER, userdata_path};
 use super::wait::ready;
-use super::xl::{Running, Xl, XlError};
+use super::xl::{Running, STDIN_PATH, Xl, XlError};
 use crate::ids::DomId;
 use rustix::event::PollFlags;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -154,7 +154,7 @@ impl XlRestore {
             command.arg("-p");
         }
         // xl opens a path; this one is the pipe that it has as its standard input.
-        command.arg("/proc/self/fd/0").stdin(Stdio::piped());
+        command.arg(STDIN_PATH).stdin(Stdio::piped());
         command.env("LIBXL_SAVE_HELPER", helper).env(HANDOVER_VARIABLE, handover.path());
         let mut running = Running::start(command)?;
         let mut target = Target { name: options.name.into(), uuid: options.uuid, domid: None };
