@@ -96,18 +96,22 @@ pub enum RestoreToolstackError {
 /// is killed leaves it to libxl. The caller must have given up its mappings of the domain's memory before: with them the domain stays as a zombie.
 ///
 /// ```no_run
+/// use colo_core::ids::DomId;
 /// use colo_core::xen::toolstack::{DomainUuid, RestoreOptions, Xl, XlRestore};
+/// use std::error::Error;
 ///
-/// # fn head_and_tail() -> (Vec<u8>, Vec<u8>) { unimplemented!() }
-/// # fn fill(domid: colo_core::ids::DomId) -> Result<(u64, u64), Box<dyn std::error::Error>> { unimplemented!() }
-/// let (head, tail) = head_and_tail();
-/// let uuid = DomainUuid::parse("c68e58a4-e8f9-11f1-9b12-2bf4439fb59e").ok_or("no UUID")?;
-/// let mut restore = XlRestore::start(&Xl::find()?, &RestoreOptions::new(&head, "web", uuid))?;
-/// restore.channel().static_data_done(0)?;
-/// let (store_gfn, console_gfn) = fill(restore.request().domid)?;
-/// restore.channel().results(store_gfn, console_gfn)?;
-/// println!("{} is restored", restore.finish(&tail, || ())?);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// /// `fill` puts the guest into the domain, and says where its xenstore and console pages are.
+/// fn restore(
+///     (head, tail): (&[u8], &[u8]),
+///     fill: impl FnOnce(DomId) -> Result<(u64, u64), Box<dyn Error>>,
+/// ) -> Result<DomId, Box<dyn Error>> {
+///     let uuid = DomainUuid::parse("c68e58a4-e8f9-11f1-9b12-2bf4439fb59e").ok_or("no UUID")?;
+///     let mut restore = XlRestore::start(&Xl::find()?, &RestoreOptions::new(head, "web", uuid))?;
+///     restore.channel().static_data_done(0)?;
+///     let (store_gfn, console_gfn) = fill(restore.request().domid)?;
+///     restore.channel().results(store_gfn, console_gfn)?;
+///     Ok(restore.finish(tail, || ())?)
+/// }
 /// ```
 #[derive(Debug)]
 pub struct XlRestore {
