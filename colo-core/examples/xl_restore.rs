@@ -58,7 +58,7 @@ fn run() -> Result<String, Box<dyn Error>> {
         options.helper = Some("/nonexistent".as_ref());
     }
     let xl = Xl::find()?;
-    let mut restore = XlRestore::start(&xl, &options)?;
+    let mut restore = XlRestore::start(&xl, &options, None)?;
     println!("handed over: {:?}", restore.request());
     match &*fail {
         "tell" => return Ok(restore.abort(Errno::NOMEM).map(|()| "told".to_owned())?),

@@ -7,7 +7,7 @@ use crate::signals;
 use anyhow::{Context, Result, anyhow, bail};
 use colo_core::xen::Xen;
 use colo_core::xen::image::{RestoreImageError, RestoreImageOptions, restore_image};
-use colo_core::xen::toolstack::Xl;
+use colo_core::xen::toolstack::{RestoreGuard, Xl};
 use serde_json::json;
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -23,13 +23,15 @@ pub(crate) fn run(args: &RestoreArgs, json: bool) -> Result<ExitCode> {
     if found.is_dir() {
         bail!("{path}: this is a directory");
     }
+    // Before there is a second thread, and while there is little to copy.
+    let guard = RestoreGuard::start(args.paused).context("a process to watch over this one")?;
     let xen = Xen::open()?;
     let xl = Xl::find()?;
     let stop = signals::stop_flag()?;
     let options = RestoreImageOptions { paused: args.paused, name: args.name.clone(), helper: None };
     let bar = progress_bar(json);
     bar.set_length(found.len());
-    let restored = restore_image(xen, &xl, source, &options, &mut |bytes| {
+    let restored = restore_image(xen, &xl, source, &options, Some(guard), &mut |bytes| {
         bar.set_position(bytes);
         if stop.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });

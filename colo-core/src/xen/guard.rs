@@ -26,6 +26,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 pub const MAX_WATCHED_BYTES: usize = 8 << 10;
 
 /// While it lives, the guard watches over this process. Dropping it counts as having died.
+#[derive(Debug)]
 #[must_use]
 pub struct Guard {
     /// The guard reads the other end: what to watch over, and that all is well; or its end, as this process has gone.

@@ -47,6 +47,8 @@ fn run(context: &Context) -> Result<()> {
         let kills = if kind == GuestType::Hvm { 4 } else { 8 };
         let mut tally = Tally::default();
         image.interrupted(Interruption::Kill, kills, whole, &mut random, &clean, &mut tally)?;
+        // With xl and its helper: nobody but the watcher is left.
+        image.interrupted(Interruption::KillAll, kills, whole, &mut random, &clean, &mut tally)?;
         for by in [Interruption::Terminate, Interruption::Interrupt] {
             image.interrupted(by, kills / 2, whole, &mut random, &clean, &mut tally)?;
         }

@@ -9,7 +9,7 @@ use crate::stream::xl::XlHeader;
 use crate::stream::{Headers, StreamUse};
 use crate::xen::Xen;
 use crate::xen::domain::{Incoming, XenDomain};
-use crate::xen::toolstack::{DomainUuid, RestoreOptions, Xl, XlRestore};
+use crate::xen::toolstack::{DomainUuid, RestoreGuard, RestoreOptions, Xl, XlRestore};
 use rustix::io::Errno;
 use serde_json::Value;
 use std::io::Read;
@@ -42,7 +42,7 @@ pub struct Restored {
 
 /// Restores a domain from an image as `xl` has them: `xl` makes the domain and its devices, and what is in the guest goes through
 /// `callbacks`, which must leave it suspended: the toolstack lets it run. `progress` is told how far the image is read, in bytes,
-/// and asked whether to go on.
+/// and asked whether to go on. The guard, if there is one, sees to it that nothing is left of the domain when this process is killed.
 ///
 /// # Errors
 /// [`RestoreImageError`]; nothing is left of the domain.
@@ -51,6 +51,7 @@ pub fn restore_image_with(
     xl: &Xl,
     source: impl Read,
     options: &RestoreImageOptions,
+    guard: Option<RestoreGuard>,
     callbacks: &mut dyn RestoreCallbacks,
     progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<Restored, RestoreImageError> {
@@ -62,7 +63,7 @@ pub fn restore_image_with(
         helper: options.helper.as_deref(),
         ..RestoreOptions::new(&begin.head, &begin.name, begin.uuid)
     };
-    let mut toolstack = XlRestore::start(xl, &toolstack)?;
+    let mut toolstack = XlRestore::start(xl, &toolstack, guard)?;
     let domid = toolstack.request().domid;
     // It is dropped before the toolstack on every way out: while it maps the domain's memory, the domain cannot go.
     let restored = fill(xen, &mut toolstack, &mut reader, &begin.headers, callbacks, progress);
@@ -88,10 +89,11 @@ pub fn restore_image(
     xl: &Xl,
     source: impl Read,
     options: &RestoreImageOptions,
+    guard: Option<RestoreGuard>,
     progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<Restored, RestoreImageError> {
     let mut callbacks = PlainRestore::paused();
-    restore_image_with(xen, xl, source, options, &mut callbacks, progress)
+    restore_image_with(xen, xl, source, options, guard, &mut callbacks, progress)
 }
 
 /// The beginning of an image: all that the toolstack needs before the domain's memory.

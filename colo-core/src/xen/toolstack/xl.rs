@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// A file that stands for the standard input: of no help to who reads of it.
 pub(super) const STDIN_PATH: &str = "/proc/self/fd/0";
+/// The name, as `xl` prints it, of a domain that has none.
+pub(super) const NO_NAME: &str = "(null)";
 /// How much of a command's output is looked at.
 const MAX_OUTPUT_BYTES: usize = 4 << 20;
 
@@ -140,6 +142,14 @@ impl Xl {
     /// [`XlError`].
     pub fn destroy(&self, domain: DomId) -> Result<(), XlError> {
         self.run(["destroy", &domain.0.to_string()], Self::COMMAND_LIMIT).map(drop)
+    }
+
+    /// Lets a domain run that was paused.
+    ///
+    /// # Errors
+    /// [`XlError`].
+    pub fn unpause(&self, domain: DomId) -> Result<(), XlError> {
+        self.run(["unpause", &domain.0.to_string()], Self::COMMAND_LIMIT).map(drop)
     }
 
     /// The stored configuration of a domain as libxl gives it out, brought up to date: `xl list -l`.
