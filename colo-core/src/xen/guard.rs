@@ -1,7 +1,8 @@
 //! Somebody to set things right when this process is killed.
 //!
-//! A domain that is being saved stands still for a moment. If its saver is killed just then, nobody would let it go on. A
-//! [`Guard`] is a small process of its own that does nothing but wait for that.
+//! A domain that is being saved stands still for a moment. If its saver is killed just then, nobody would let it go on. One that is
+//! being restored is half made for a while, and would stay so. A [`Guard`] is a small process of its own that does nothing but wait for
+//! that.
 //!
 //! ```
 //! use colo_core::xen::guard::Guard;

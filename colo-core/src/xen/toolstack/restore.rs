@@ -99,7 +99,8 @@ pub enum RestoreToolstackError {
 ///
 /// A restore that fails, or that is dropped, leaves nothing: libxl destroys the domain, and if it cannot any more, `xl destroy`
 /// does. (libxl takes the end of its input for an END record. So `xl` is killed before its pipe is closed too early.) A process that
-/// is killed leaves it to libxl, and to its [`RestoreGuard`] when `xl` is killed, too. The caller must have given up its mappings of the domain's memory before: with them the domain stays as a zombie.
+/// is killed leaves it to libxl, and to its [`RestoreGuard`] when `xl` is killed, too. The caller must have given up its mappings of the
+/// domain's memory before: with them the domain stays as a zombie.
 ///
 /// ```no_run
 /// use colo_core::ids::DomId;
