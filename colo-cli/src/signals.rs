@@ -4,6 +4,8 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -14,6 +16,17 @@ pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
         signal_hook::flag::register(signal, flag.clone()).context("signals")?;
     }
     Ok(flag)
+}
+
+/// Can be read once SIGINT or SIGTERM has come, for a thread that waits for something else, too. A [`stop_flag`] that was asked for
+/// before is set by then.
+pub(crate) fn stop_descriptor() -> Result<OwnedFd> {
+    let (stop, sender) = UnixStream::pair().context("signals")?;
+    for signal in [SIGINT, SIGTERM] {
+        let sender = sender.try_clone().context("signals")?;
+        signal_hook::low_level::pipe::register(signal, sender).context("signals")?;
+    }
+    Ok(stop.into())
 }
 
 /// SIGINT and SIGTERM from here on, in the order in which they come.

@@ -4,11 +4,14 @@
 use colo_core::ids::DomId;
 use colo_core::xen::toolstack::messages::{MISSING_CPUID, Message};
 use colo_core::xen::toolstack::{
-    ChannelError, DomainUuid, HandoverError, HelperRole, RestoreOptions, RestoreToolstackError, Xl, XlError, XlRestore,
+    ChannelError, DomainUuid, HandoverError, HelperRole, RestoreGuard, RestoreOptions, RestoreToolstackError, Xl,
+    XlError, XlRestore,
 };
 use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -25,7 +28,10 @@ fn main() -> ExitCode {
     if program.file_name() == Some("xl".as_ref()) {
         return fake_xl(program.parent().unwrap());
     }
-    let tests: [(&str, fn()); 8] = [
+    if let Some(folder) = std::env::var_os(VICTIM) {
+        return victim(folder.as_ref());
+    }
+    let tests: [(&str, fn()); 9] = [
         ("a_domain_is_restored", a_domain_is_restored),
         ("a_restore_that_is_given_up_leaves_nothing", a_restore_that_is_given_up_leaves_nothing),
         ("a_restore_given_up_after_its_completion_leaves_nothing", given_up_after_its_completion),
@@ -34,6 +40,7 @@ fn main() -> ExitCode {
         ("xl_that_dies_and_leaves_its_domain", xl_that_dies_and_leaves_its_domain),
         ("xl_that_fails_at_the_end", xl_that_fails_at_the_end),
         ("libxl_that_refuses", libxl_that_refuses),
+        ("a_guard_destroys_what_a_killed_group_leaves", a_guard_destroys_what_a_killed_group_leaves),
     ];
     // As the usual harness does it, a word names the tests that are wanted.
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
@@ -60,16 +67,19 @@ impl Host {
         // The second has our name, the third our UUID: neither is ours.
         let others = format!("{OTHER_UUID} 1 web\n{UUID} 2 another\n");
         fs::write(folder.join("domains"), others).unwrap();
+        Host { folder, head: Host::head(behaviour) }
+    }
+
+    fn head(behaviour: &str) -> Vec<u8> {
         let length = 100_000_u32;
         // More than a pipe takes at once.
-        let head = [behaviour.as_bytes(), b"\n", &length.to_le_bytes(), &vec![7; length as usize]].concat();
-        Host { folder, head }
+        [behaviour.as_bytes(), b"\n", &length.to_le_bytes(), &vec![7; length as usize]].concat()
     }
 
     fn start(&self, change: impl FnOnce(&mut RestoreOptions<'_>)) -> Result<XlRestore, RestoreToolstackError> {
         let mut options = RestoreOptions::new(&self.head, "web", DomainUuid::parse(UUID).unwrap());
         change(&mut options);
-        XlRestore::start(&Xl::at(self.folder.join("xl")), &options)
+        XlRestore::start(&Xl::at(self.folder.join("xl")), &options, None)
     }
 
     /// The numbers of the domains, after the two that were there.
@@ -172,6 +182,49 @@ fn libxl_that_refuses() {
     assert!(matches!(error, ChannelError::Refused { reply: -3, .. }), "{error}");
     restore.abort(Errno::INVAL).unwrap();
     assert_eq!(host.new_domains(), [0_u32; 0]);
+}
+
+/// In the environment of a process that is to be killed: the folder of its host.
+const VICTIM: &str = "COLO_TEST_VICTIM";
+
+/// Killed alone, it leaves the domain to `xl`; killed with `xl`, to its guard.
+fn a_guard_destroys_what_a_killed_group_leaves() {
+    for with_group in [false, true] {
+        let host = Host::new("good");
+        let mut victim = Command::new(std::env::current_exe().unwrap())
+            .env(VICTIM, &host.folder)
+            .env("PATH", &host.folder)
+            .process_group(0)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = victim.stdout.take().unwrap();
+        said.read_exact(&mut [0]).unwrap();
+        assert_eq!(host.new_domains(), [9]);
+        let process = Pid::from_child(&victim);
+        if with_group {
+            kill_process_group(process, Signal::KILL).unwrap();
+        } else {
+            kill_process(process, Signal::KILL).unwrap();
+        }
+        victim.wait().unwrap();
+        // Its guard has a copy of the other end.
+        said.read_to_end(&mut Vec::new()).unwrap();
+        assert_eq!(host.new_domains(), [0_u32; 0], "with its group: {with_group}");
+        assert_eq!(host.folder.join("said").exists(), !with_group, "xl has come to an end of its own");
+    }
+}
+
+/// Restores a domain, but does not come to the end.
+fn victim(folder: &Path) -> ExitCode {
+    let guard = RestoreGuard::start(false).unwrap();
+    let host = Host { folder: folder.to_owned(), head: Host::head("good") };
+    let options = RestoreOptions::new(&host.head, "web", DomainUuid::parse(UUID).unwrap());
+    let _restore = XlRestore::start(&Xl::find().unwrap(), &options, Some(guard)).unwrap();
+    std::io::stdout().write_all(b".").and_then(|()| std::io::stdout().flush()).unwrap();
+    loop {
+        std::thread::park();
+    }
 }
 
 /// UUID, number, name.

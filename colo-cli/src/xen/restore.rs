@@ -4,10 +4,10 @@ use super::progress_bar;
 use crate::args::RestoreArgs;
 use crate::output::print_json;
 use crate::signals;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use colo_core::xen::Xen;
-use colo_core::xen::image::{RestoreImageOptions, restore_image};
-use colo_core::xen::toolstack::Xl;
+use colo_core::xen::image::{RestoreImageError, RestoreImageOptions, restore_image};
+use colo_core::xen::toolstack::{RestoreGuard, Xl};
 use serde_json::json;
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -23,17 +23,23 @@ pub(crate) fn run(args: &RestoreArgs, json: bool) -> Result<ExitCode> {
     if found.is_dir() {
         bail!("{path}: this is a directory");
     }
+    // Before there is a second thread, and while there is little to copy.
+    let guard = RestoreGuard::start(args.paused).context("a process to watch over this one")?;
     let xen = Xen::open()?;
     let xl = Xl::find()?;
     let stop = signals::stop_flag()?;
     let options = RestoreImageOptions { paused: args.paused, name: args.name.clone(), helper: None };
     let bar = progress_bar(json);
     bar.set_length(found.len());
-    let restored = restore_image(xen, &xl, source, &options, &mut |bytes| {
+    let restored = restore_image(xen, &xl, source, &options, Some(guard), &mut |bytes| {
         bar.set_position(bytes);
         if stop.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish_and_clear();
+    let restored = restored.map_err(|error| match error {
+        RestoreImageError::NameTaken(_) => anyhow!("{error}; --name gives the restored one another name"),
+        error => error.into(),
+    });
     let restored = restored.with_context(|| path.to_string())?;
     let took = begun.elapsed();
     if json {

@@ -12,9 +12,11 @@ use colo_core::xen::Xen;
 use colo_core::xen::domain::XenDomain;
 use colo_core::xen::guard::Guard;
 use colo_core::xen::image::{SaveImageOptions, SaveProgress, save_image};
+use colo_core::xen::save_lock::SaveLock;
 use colo_core::xen::toolstack::{Libxl, Xl};
 use serde_json::json;
 use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -23,17 +25,23 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     let begun = Instant::now();
     let limit = Duration::from_secs(args.suspend_timeout);
     // Before there is a second thread, and while there is little to copy.
-    let mut guard = Guard::start(|watched| rescue(watched, limit)).context("a process to watch over this one")?;
-    let stop = signals::stop_flag()?;
+    let guard =
+        Guard::start(|watched, kept| rescue(watched, kept, limit)).context("a process to watch over this one")?;
+    let (stop, stop_descriptor) = (signals::stop_flag()?, signals::stop_descriptor()?);
     let xen = Xen::open()?;
     let Found { control, store, info, name } = find(xen, &args.domain)?;
     let domid = info.domid;
+    let lock = SaveLock::take(domid, &name)?;
+    // Declared after the lock: so it has ended, on every way out, before that is given up.
+    let mut guard = guard;
+    guard.keep(&lock).and_then(|()| guard.watch(&watched(domid, Stage::LockAlone))).context(GUARD)?;
     let xl = Xl::find()?;
     // What ends the domain must be there before anything is done to it.
     let libxl = if args.leave_running { None } else { Some(Libxl::open(xen)?) };
     let mut image = ImageFile::create(&args.file).with_context(|| args.file.display().to_string())?;
     let mut domain = XenDomain::with_handles(xen, control, store, &info, limit)?;
-    guard.watch(domid.0).context("the process that watches over this one")?;
+    domain.stop_by(stop_descriptor);
+    guard.watch(&watched(domid, Stage::Begun)).context(GUARD)?;
     let config = domain.config(&xl)?.to_json();
     let options = SaveImageOptions { live: args.live, leave_running: args.leave_running };
     let bar = progress_bar(json);
@@ -46,14 +54,14 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
             }
             SaveProgress::Suspending => {
                 // Without a guard a guest could stand still for ever.
-                if guard.watch(domid.0 | ASKED).is_err() {
+                if guard.watch(&watched(domid, Stage::Asked)).is_err() {
                     return ControlFlow::Break(());
                 }
                 bar.set_message("suspended");
                 bar.set_length(info.total_pages * PAGE_SIZE as u64);
             }
             SaveProgress::Writing { image_bytes } => bar.set_position(image_bytes),
-            SaveProgress::Running => drop(guard.watch(domid.0)),
+            SaveProgress::Running => drop(guard.watch(&watched(domid, Stage::Begun))),
         }
         if stop.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -62,15 +70,16 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     if let Err(error) = image.commit() {
         // What cannot go on is told by its state.
         if domain.resume().is_ok() {
-            let _ = guard.watch(domid.0);
+            let _ = guard.watch(&watched(domid, Stage::Begun));
         }
         return Err(error).with_context(|| args.file.display().to_string()).context(not_saved(&name, &domain));
     }
-    // From here on the image is what counts.
-    guard.dismiss();
+    // From here on the image is what counts. A guard that has been killed needs no word.
+    let _ = guard.watch(&watched(domid, Stage::LockAlone));
     if let Some(libxl) = libxl {
         libxl.destroy(domid).with_context(|| format!("{name} is saved, but is still here, suspended"))?;
     }
+    guard.dismiss();
     let took = begun.elapsed();
     if json {
         print_json(&json!({
@@ -101,13 +110,34 @@ fn not_saved(name: &str, domain: &XenDomain) -> String {
     format!("{name} is not saved, and {state}")
 }
 
-/// Beside a domain's number, for the guard: the guest may have been asked to suspend itself.
-const ASKED: u32 = 1 << 16;
+/// For errors of it.
+const GUARD: &str = "the process that watches over this one";
 
-/// The saver was killed, or has failed: its domain shall run.
-fn rescue(watched: u32, limit: Duration) {
-    let domid = DomId(watched & !ASKED);
+/// What the guard must know of a save.
+enum Stage {
+    /// Nothing has been done to the domain, or nothing must be undone any more.
+    LockAlone,
+    /// Its writes may be logged.
+    Begun,
+    /// The guest may have been asked to suspend itself.
+    Asked,
+}
+
+/// What the guard is told.
+fn watched(domid: DomId, stage: Stage) -> [u8; 5] {
+    let [a, b, c, d] = domid.0.to_le_bytes();
+    [a, b, c, d, stage as u8]
+}
+
+/// The saver was killed, or has failed: its domain shall run. Until it does, no other may save it.
+fn rescue(watched: &[u8], mut kept: Vec<OwnedFd>, limit: Duration) {
+    let Ok([a, b, c, d, stage]) = <[u8; 5]>::try_from(watched) else { return };
+    let domid = DomId(u32::from_le_bytes([a, b, c, d]));
+    let _lock = kept.pop().map(|file| SaveLock::taken_over(domid, file));
+    if stage == Stage::LockAlone as u8 {
+        return;
+    }
     if let Ok(mut domain) = Xen::open().map_err(drop).and_then(|xen| XenDomain::open(xen, domid, limit).map_err(drop)) {
-        let _ = domain.rescue(watched & ASKED != 0);
+        let _ = domain.rescue(stage == Stage::Asked as u8);
     }
 }

@@ -1,70 +1,123 @@
 //! Somebody to set things right when this process is killed.
 //!
-//! A domain that is being saved stands still for a moment. If its saver is killed just then, nobody would let it go on. A
-//! [`Guard`] is a small process of its own that does nothing but wait for that.
+//! A domain that is being saved stands still for a moment. If its saver is killed just then, nobody would let it go on. One that is
+//! being restored is half made for a while, and would stay so. A [`Guard`] is a small process of its own that does nothing but wait for
+//! that.
 //!
 //! ```
 //! use colo_core::xen::guard::Guard;
 //!
-//! let mut guard = Guard::start(|domid| { /* resume that domain */ })?;
-//! guard.watch(3);
+//! let mut guard = Guard::start(|what, _| { /* resume that domain */ })?;
+//! guard.watch(b"domain 3")?;
 //! // ... the work that must not stay half done ...
 //! guard.dismiss();
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-use rustix::io::Errno;
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
+};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// The most that a guard can be told of what it watches over.
+pub const MAX_WATCHED_BYTES: usize = 8 << 10;
 
 /// While it lives, the guard watches over this process. Dropping it counts as having died.
+#[derive(Debug)]
 #[must_use]
 pub struct Guard {
     /// The guard reads the other end: what to watch over, and that all is well; or its end, as this process has gone.
-    alive: Option<UnixStream>,
+    alive: Option<OwnedFd>,
+    /// Whether the guard is known to be out of the reach of what is sent to this process and its group.
+    is_apart: bool,
     child: libc::pid_t,
 }
 
 impl Guard {
-    /// Starts a guard that calls `on_death` with what it was last told to [watch](Guard::watch), if anything, when this process
-    /// ends, in whatever way, without having dismissed it.
+    /// Starts a guard that calls `on_death` with what it was last told to [watch](Guard::watch), if anything, and what it was given to
+    /// [keep](Guard::keep), when this process ends, in whatever way, without having dismissed it.
     ///
     /// It runs in a process of its own with a copy of this one's memory and without its other threads: it must take no lock that
-    /// another thread may hold. Start it early: before there are other threads, and before there is much to copy.
+    /// another thread may hold. Start it early: before there are other threads, and before there is much to copy, descriptors included.
     ///
     /// # Errors
     /// When there can be no more processes.
-    pub fn start(on_death: impl FnOnce(u32)) -> io::Result<Guard> {
-        let (watched, alive) = UnixStream::pair()?;
+    pub fn start(on_death: impl FnOnce(&[u8], Vec<OwnedFd>)) -> io::Result<Guard> {
+        let (watched, alive) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         // SAFETY: the child runs on the same code and a copy of the same memory, and only this thread; it never returns from
         // `watch`, so nothing of the caller's is run or dropped twice.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => {
                 drop(alive);
-                watch(watched, on_death)
+                watch(&watched, on_death)
             }
-            child => Ok(Guard { alive: Some(alive), child }),
+            child => Ok(Guard { alive: Some(alive), is_apart: false, child }),
         }
     }
 
-    /// From here on `what` (a domain's number, say) must not be left as it is.
+    /// From here on this (a domain's number, say) must not be left as it is. On return a signal to this process's group does not reach
+    /// the guard any more.
     ///
     /// # Errors
-    /// When the guard has been killed: nobody watches.
-    pub fn watch(&mut self, what: u32) -> io::Result<()> {
-        match &mut self.alive {
-            Some(alive) => alive.write_all(&what.to_le_bytes()),
-            None => Ok(()),
+    /// When the guard has been killed: nobody watches. `InvalidInput`: more than [`MAX_WATCHED_BYTES`].
+    ///
+    /// ```
+    /// # use colo_core::xen::guard::Guard;
+    /// # let mut guard = Guard::start(|_, _| ())?;
+    /// guard.watch(&3_u32.to_le_bytes())?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn watch(&mut self, what: &[u8]) -> io::Result<()> {
+        if what.len() > MAX_WATCHED_BYTES {
+            let why = format!("{} bytes are too much for a guard to watch over", what.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
+        Ok(self.say(WATCH, what, None)?)
     }
 
-    /// All is well: the guard ends.
+    /// Hands the guard a descriptor, which stays open until the guard has ended: a lock that belongs to it is held until then.
+    ///
+    /// # Errors
+    /// When the guard has been killed.
+    ///
+    /// ```
+    /// # use colo_core::xen::guard::Guard;
+    /// # let mut guard = Guard::start(|_, _| ())?;
+    /// guard.keep(std::fs::File::open("/dev/null")?)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn keep(&mut self, descriptor: impl AsFd) -> io::Result<()> {
+        Ok(self.say(KEEP, &[], Some(descriptor.as_fd()))?)
+    }
+
+    /// All is well: the guard ends. On return it has ended.
     pub fn dismiss(mut self) {
-        if let Some(mut alive) = self.alive.take() {
-            // A guard that has been killed needs no word.
-            let _ = alive.write_all(&DISMISSED.to_le_bytes());
+        // A guard that has been killed needs no word.
+        let _ = self.say(DISMISS, &[], None);
+    }
+
+    fn say(&mut self, word: u8, what: &[u8], descriptor: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+        let Some(alive) = &self.alive else { return Ok(()) };
+        if !self.is_apart {
+            if retry_on_intr(|| recv(alive, &mut [0; 1], RecvFlags::empty()))?.0 == 0 {
+                return Err(Errno::PIPE);
+            }
+            self.is_apart = true;
         }
+        let descriptors = descriptor.as_slice();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(descriptors));
+        }
+        let word = [word];
+        let parts = [IoSlice::new(&word), IoSlice::new(what)];
+        retry_on_intr(|| sendmsg(alive, &parts, &mut control, SendFlags::NOSIGNAL)).map(drop)
     }
 }
 
@@ -79,28 +132,55 @@ impl Drop for Guard {
     }
 }
 
-/// What no domain has for its number.
-const DISMISSED: u32 = u32::MAX;
+/// What a message to the guard begins with. What it shall watch over follows.
+const WATCH: u8 = 1;
+/// A descriptor comes with it.
+const KEEP: u8 = 2;
+/// Nothing needs to be watched over any more.
+const DISMISS: u8 = 3;
 
 /// What the guard does for a living.
-fn watch(mut watched: UnixStream, on_death: impl FnOnce(u32)) -> ! {
-    // What ends the other process from a terminal must not end this one: it has a session of its own.
+fn watch(watched: &OwnedFd, on_death: impl FnOnce(&[u8], Vec<OwnedFd>)) -> ! {
+    // What ends the other process from a terminal, or with its group, must not end this one: it has a session of its own. Only when it
+    // has said so it is told of what to watch over.
     let _ = rustix::process::setsid();
-    let (mut watches, mut word) = (DISMISSED, [0; 4]);
-    while watched.read_exact(&mut word).is_ok() {
-        watches = u32::from_le_bytes(word);
+    let _ = send(watched, &[0], SendFlags::NOSIGNAL);
+    let (mut watches, mut kept, mut message) = (None, Vec::new(), vec![0; 1 + MAX_WATCHED_BYTES]);
+    while let Some(bytes) = hear(watched, &mut message, &mut kept) {
+        match message[0] {
+            WATCH => watches = Some(message[1..bytes].to_vec()),
+            DISMISS => watches = None,
+            _ => {}
+        }
     }
-    if watches != DISMISSED {
+    if let Some(what) = watches {
         // A panic would unwind into the copy of the caller.
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| on_death(watches)));
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| on_death(&what, kept)));
     }
     // SAFETY: ends this process at once; nothing of the copied one shall run at its exit.
     unsafe { libc::_exit(0) }
 }
 
+/// The length of the next message, whose descriptors are kept; none at the end.
+fn hear(watched: &OwnedFd, message: &mut [u8], kept: &mut Vec<OwnedFd>) -> Option<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(message)];
+    let got = retry_on_intr(|| recvmsg(watched, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC));
+    for part in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = part {
+            kept.extend(descriptors);
+        }
+    }
+    got.ok().map(|got| got.bytes).filter(|bytes| *bytes > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
     use std::path::PathBuf;
 
     fn trace(name: &str) -> PathBuf {
@@ -112,10 +192,11 @@ mod tests {
         for (name, watches, dismissed) in [("dismissed", true, true), ("dropped", true, false), ("idle", false, false)]
         {
             let path = trace(name);
-            let mut guard = Guard::start(|what| drop(std::fs::write(&path, what.to_string()))).unwrap();
+            let mut guard = Guard::start(|what, _| drop(std::fs::write(&path, what))).unwrap();
             if watches {
-                guard.watch(6).unwrap();
-                guard.watch(7).unwrap();
+                guard.watch(b"6").unwrap();
+                guard.watch(b"7").unwrap();
+                assert!(guard.watch(&[0; MAX_WATCHED_BYTES + 1]).is_err());
             }
             // Either way the guard has ended on return.
             if dismissed {
@@ -130,15 +211,38 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_acts_when_its_process_is_killed() {
+    fn a_guard_keeps_what_it_is_given_until_it_ends() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut guard = Guard::start(|what, kept| {
+            for descriptor in kept {
+                let _ = File::from(descriptor).write_all(what);
+            }
+        })
+        .unwrap();
+        guard.keep(&theirs).unwrap();
+        guard.watch(&[b'x'; MAX_WATCHED_BYTES]).unwrap();
+        drop(theirs);
+        ours.set_nonblocking(true).unwrap();
+        let error = (&ours).read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "it is still open");
+        drop(guard);
+        ours.set_nonblocking(false).unwrap();
+        let mut said = Vec::new();
+        (&ours).read_to_end(&mut said).unwrap();
+        assert_eq!(said, [b'x'; MAX_WATCHED_BYTES]);
+    }
+
+    #[test]
+    fn a_guard_acts_when_its_process_is_killed_with_all_its_group() {
         let path = trace("killed");
         let (mut told, mut tell) = UnixStream::pair().unwrap();
         // SAFETY: the child only starts a guard, says so, and waits to be killed.
         let process = unsafe { libc::fork() };
         if process == 0 {
             drop(told);
-            let mut guard = Guard::start(|_| drop(std::fs::write(&path, "acted")));
-            let watched = guard.as_mut().is_ok_and(|guard| guard.watch(1).is_ok());
+            let _ = rustix::process::setpgid(None, None);
+            let mut guard = Guard::start(|_, _| drop(std::fs::write(&path, "acted")));
+            let watched = guard.as_mut().is_ok_and(|guard| guard.watch(&[]).is_ok());
             let _ = tell.write_all(&[u8::from(watched)]);
             loop {
                 std::hint::black_box(&guard);
@@ -149,8 +253,8 @@ mod tests {
         let mut started = [0];
         told.read_exact(&mut started).unwrap();
         assert_eq!(started, [1]);
-        // SAFETY: a signal to a child of this test's own.
-        assert_eq!(unsafe { libc::kill(process, libc::SIGKILL) }, 0);
+        // SAFETY: a signal to the group of a child of this test's own.
+        assert_eq!(unsafe { libc::kill(-process, libc::SIGKILL) }, 0);
         // SAFETY: that child is waited for.
         unsafe { libc::waitpid(process, std::ptr::null_mut(), 0) };
         // The guard has a copy of the other end: its end is the guard's.

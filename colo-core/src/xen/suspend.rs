@@ -21,12 +21,12 @@
 //! ```
 
 use super::evtchn::{EventChannels, EventPort};
-use super::poll::wait_readable;
+use super::poll::{Wake, wait_unless};
 use super::toolstack::GuestType;
 use super::{Control, ShutdownReason, Xen, XenError, XenStore};
 use crate::ids::DomId;
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::raw::c_int;
 use std::time::{Duration, Instant};
 use xen_sys::ctrl;
@@ -79,6 +79,10 @@ pub enum SuspendError {
     /// It did not see the request, which was taken back: it runs on as if nothing had been.
     #[error("{0} did not answer the request to suspend, which was taken back")]
     NotAcknowledged(DomId),
+    /// The caller wanted no more of it ([`Suspender::stop_by`]) before the guest had seen the request, which was taken back: it runs
+    /// on as if nothing had been.
+    #[error("interrupted")]
+    Interrupted(DomId),
     /// It saw the request (or had no way to say so) and did not suspend in time. It may still do so: look at it before going on.
     #[error("{0} did not suspend in time")]
     TimedOut(DomId),
@@ -102,6 +106,8 @@ pub struct Suspender {
     channel: Option<SuspendChannel>,
     /// How the guest was suspended, if it was by this handle.
     suspended_by: Option<SuspendWay>,
+    /// Readable once the caller wants no more of it.
+    stop: Option<OwnedFd>,
     control: Control,
 }
 
@@ -130,13 +136,31 @@ impl Suspender {
                 .inspect_err(|error| tracing::warn!(%error, "the suspend event channel cannot be used"))
                 .ok()
         });
-        Ok(Suspender { domid, request_path, store, channel, suspended_by: None, control })
+        Ok(Suspender { domid, request_path, store, channel, suspended_by: None, stop: None, control })
+    }
+
+    /// From here on a guest that does not answer is waited for only until this descriptor can be read: a request that it has not seen
+    /// is taken back then. One that it has seen cannot be: the guest will suspend itself, and needs somebody to let it go on.
+    ///
+    /// ```no_run
+    /// # use colo_core::{ids::DomId, xen::{Xen, suspend::{Suspender, Timeouts}}};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// # let mut suspender = Suspender::open(Xen::open()?, DomId(3))?;
+    /// let (stop, on_signal) = UnixStream::pair()?;
+    /// // ... a handler of signals writes to `on_signal` ...
+    /// suspender.stop_by(stop.into());
+    /// suspender.suspend(Timeouts::default())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stop_by(&mut self, stop: OwnedFd) {
+        self.stop = Some(stop);
     }
 
     /// Suspends the guest by its own way.
     ///
     /// # Errors
-    /// [`SuspendError`]. After [`SuspendError::NotAcknowledged`] the guest runs on.
+    /// [`SuspendError`]. After [`SuspendError::NotAcknowledged`] and [`SuspendError::Interrupted`] the guest runs on.
     ///
     /// ```no_run
     /// # use colo_core::{ids::DomId, xen::{Xen, suspend::{Suspender, Timeouts}}};
@@ -263,12 +287,15 @@ impl Suspender {
             if is_acknowledged(self.store.read(&self.request_path)?.as_deref()) {
                 break;
             }
-            if !self.wait_event(deadline)? {
-                if self.take_back()? {
-                    return Err(SuspendError::NotAcknowledged(self.domid));
-                }
-                break;
+            let not_suspended = match self.wait_event(deadline, true)? {
+                Wake::Ready => continue,
+                Wake::Stopped => SuspendError::Interrupted(self.domid),
+                Wake::TimedOut => SuspendError::NotAcknowledged(self.domid),
+            };
+            if self.take_back()? {
+                return Err(not_suspended);
             }
+            break;
         }
         self.wait_suspended(Instant::now() + timeouts.suspend)?;
         Ok(SuspendWay::Store)
@@ -285,12 +312,13 @@ impl Suspender {
         })
     }
 
+    /// Whatever the caller wants by now: it cannot be called off any more.
     fn wait_suspended(&self, deadline: Instant) -> Result<(), SuspendError> {
         loop {
             if self.is_suspended()? {
                 return Ok(());
             }
-            if !self.wait_event(deadline)? {
+            if self.wait_event(deadline, false)? != Wake::Ready {
                 return Err(SuspendError::TimedOut(self.domid));
             }
         }
@@ -306,18 +334,20 @@ impl Suspender {
         }
     }
 
-    /// Waits until something may have changed, and takes all events that say so. False when the deadline has passed.
-    fn wait_event(&self, deadline: Instant) -> Result<bool, XenError> {
+    /// Waits until something may have changed, and takes all events that say so; or until the caller wants no more, if it is asked.
+    fn wait_event(&self, deadline: Instant, may_stop: bool) -> Result<Wake, XenError> {
         let mut fds = vec![self.store.as_fd()];
         fds.extend(self.channel.as_ref().map(|channel| channel.events.as_fd()));
-        if !wait_readable(&fds, deadline).map_err(|error| XenError::new("poll", None, error))? {
-            return Ok(false);
+        let stop = self.stop.as_ref().filter(|_| may_stop).map(OwnedFd::as_fd);
+        let wake = wait_unless(&fds, stop, deadline).map_err(|error| XenError::new("poll", None, error))?;
+        if wake != Wake::Ready {
+            return Ok(wake);
         }
         while self.store.check_watch()?.is_some() {}
         if let Some(channel) = &self.channel {
             channel.clear()?;
         }
-        Ok(true)
+        Ok(wake)
     }
 }
 

@@ -35,17 +35,20 @@ fn run(context: &Context) -> Result<()> {
         let counted = guest.counter()?;
         host.sh(&format!("colo save --leave-running {} {GOOD}", guest.name()))?;
         let image = Image { context, host: &host, guest: &guest, counted, kind };
-        image.name_is_taken()?;
+        image.is_there()?;
         host.sh(&format!("xl destroy {}", guest.name()))?;
         // The first domain of a host leaves some folders.
         let clean = Residue::of(&host)?;
         image.no_images(&clean)?;
+        image.name_of_another(&clean)?;
         image.damaged(&clean)?;
         image.no_memory(&clean)?;
         let whole = image.restored(&clean)?;
         let kills = if kind == GuestType::Hvm { 4 } else { 8 };
         let mut tally = Tally::default();
         image.interrupted(Interruption::Kill, kills, whole, &mut random, &clean, &mut tally)?;
+        // With xl and its helper: nobody but the watcher is left.
+        image.interrupted(Interruption::KillAll, kills, whole, &mut random, &clean, &mut tally)?;
         for by in [Interruption::Terminate, Interruption::Interrupt] {
             image.interrupted(by, kills / 2, whole, &mut random, &clean, &mut tally)?;
         }
@@ -84,14 +87,31 @@ struct Image<'a> {
 }
 
 impl Image<'_> {
-    /// The guest of the image runs, as the very domain that it was: that must not be taken for a part of what has failed.
-    fn name_is_taken(&self) -> Result<()> {
+    /// The guest of the image runs, as the very domain that it was: that must not be taken for a part of what has failed, nor get a
+    /// double under another name.
+    fn is_there(&self) -> Result<()> {
         let before = self.guest.counter()?;
-        let residue = Residue::of(self.host)?;
-        self.refused(GOOD, &["already exists", "taken", self.guest.name()], &residue)
-            .context("a name that is taken")?;
+        let (uuid, residue) = (self.guest.uuid()?, Residue::of(self.host)?);
+        for options in ["", "--name another "] {
+            let restore = format!("colo restore {options}{GOOD}");
+            self.refused_by(&restore, &[&uuid], &residue).context("a UUID that is taken")?;
+        }
         self.guest.check(before)?;
         Ok(())
+    }
+
+    /// Another domain has the name of the guest, which is gone.
+    fn name_of_another(&self, clean: &Residue) -> Result<()> {
+        let name = self.guest.name();
+        let config = format!("name = '{name}'\ntype = 'pv'\nmemory = 128\nkernel = '/tmp/kernels/{VMLINUX}'\n");
+        let file = self.host.give("another.cfg", config.as_bytes())?;
+        self.host.sh(&format!("xl create -p {file}"))?;
+        let residue = Residue::of(self.host)?;
+        let said =
+            format!("colo: {GOOD}: there is a domain {name} already; --name gives the restored one another name\n");
+        self.refused(GOOD, &[&said], &residue).context("a name that is taken")?;
+        self.host.sh(&format!("xl destroy {name}"))?;
+        clean.ensure_same(self.host)
     }
 
     fn no_images(&self, clean: &Residue) -> Result<()> {
@@ -178,10 +198,14 @@ impl Image<'_> {
 
     /// It is refused, in one line and with exit code 1, and nothing is left.
     fn refused(&self, file: &str, words: &[&str], clean: &Residue) -> Result<()> {
-        let restore = format!("colo restore {file}");
-        let done = self.host.try_sh(&restore, COMMAND_LIMIT)?;
+        self.refused_by(&format!("colo restore {file}"), words, clean)
+    }
+
+    fn refused_by(&self, restore: &str, words: &[&str], clean: &Residue) -> Result<()> {
+        let done = self.host.try_sh(restore, COMMAND_LIMIT)?;
         println!("{:4} {:<40} {:6.2} s", self.kind.name(), done.stderr.trim_end(), done.elapsed.as_secs_f64());
-        ensure_one_line(&done).with_context(|| restore.clone())?;
+        ensure_one_line(&done).with_context(|| restore.to_owned())?;
+        ensure!(!done.stderr.contains("/proc/"), "{restore}: it says {:?}", done.stderr);
         let has_said = words.is_empty() || words.iter().any(|word| done.stderr.contains(word));
         ensure!(has_said, "{restore}: it says {:?}", done.stderr);
         clean.ensure_same(self.host).with_context(|| format!("{restore}: {:?}", done.stderr))

@@ -11,7 +11,7 @@ use crate::random::Random;
 use crate::transfer::{Tool, Way};
 use anyhow::{Context as _, Result, bail, ensure};
 use colo_testbed_inside::protocol::Outcome;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "save-fails",
@@ -23,8 +23,12 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 /// How long a save may take that fails: less than a guest has to suspend itself, so that one that waits for nothing is found.
 const FAIL_LIMIT: Duration = Duration::from_secs(45);
+/// SIGINT.
+const INTERRUPT: u8 = 2;
 /// Where images are, and nothing else.
 const FOLDER: &str = "/tmp/saves";
+/// Where savers keep each other out.
+const LOCKS: &str = "/run/colo";
 
 fn run(context: &Context) -> Result<()> {
     let mut random = context.random();
@@ -56,6 +60,7 @@ fn run(context: &Context) -> Result<()> {
             let victim = Victim::new(&host, &deaf, kind)?;
             for live in [false, true] {
                 victim.deaf(context, live)?;
+                victim.given_up(context, live)?;
             }
             deaf.destroy()?;
         }
@@ -141,6 +146,44 @@ impl<'a> Victim<'a> {
         self.unharmed(before, FOLDER).with_context(|| save)
     }
 
+    /// It has ten minutes, and whoever saves it not so much patience.
+    fn given_up(&self, context: &Context, live: bool) -> Result<()> {
+        let (name, before) = (self.guest.name(), self.guest.counter()?);
+        let request = format!("/local/domain/{}/control/shutdown", self.guest.domain_id()?);
+        let options = if live { "--live " } else { "" };
+        let save = format!("colo save {options}--suspend-timeout 600 {name} {FOLDER}/image");
+        // A watch is heard of when it is set, and then at each change.
+        let mut watch = self.host.spawn(&format!("xenstore-watch -n 2 {request}"), COMMAND_LIMIT)?;
+        watch.wait_said(&request)?;
+        // It ends when it is told to, and not for want of time.
+        let saving = self.host.spawn(&save, COMMAND_LIMIT)?;
+        watch.wait().with_context(|| format!("{save}: the guest is not asked to suspend"))?;
+        self.refused_beside_another(live)?;
+        let given_up = Instant::now();
+        saving.signal(INTERRUPT)?;
+        let done = saving.wait()?;
+        ensure_one_line(&done).with_context(|| save.clone())?;
+        ensure!(done.stderr == format!("colo: {name} is not saved, and runs on: interrupted\n"), "{:?}", done.stderr);
+        context.figure(format!("{name}, deaf: Ctrl-C to colo save {options}").trim_end(), given_up.elapsed());
+        let asked = self.host.sh(&format!("xenstore-read {request}"))?.stdout;
+        ensure!(asked.trim().is_empty(), "{save}: the guest is still asked to {}", asked.trim());
+        self.unharmed(before, FOLDER).with_context(|| save)
+    }
+
+    /// There is another saver at work: this one touches nothing.
+    fn refused_beside_another(&self, live: bool) -> Result<()> {
+        let name = self.guest.name();
+        let options = if live { "--live " } else { "" };
+        let save = format!("colo save {options}{name} {FOLDER}/another");
+        let done = self.host.try_sh(&save, FAIL_LIMIT)?;
+        ensure_one_line(&done).with_context(|| save.clone())?;
+        let start = format!("colo: {name} is being saved by another colo (process ");
+        ensure!(done.stderr.starts_with(&start), "{save}: it says {:?}", done.stderr);
+        let files = self.host.sh(&format!("ls -A {FOLDER}"))?.stdout;
+        ensure!(!files.contains("another"), "{save}: it leaves {}", files.trim());
+        Ok(())
+    }
+
     /// At moments from a save's beginning to its end; every other save is a live one.
     fn interrupted(&self, by: Interruption, count: u32, random: &mut Random, tally: &mut Tally) -> Result<()> {
         for live in [false, true] {
@@ -201,13 +244,13 @@ impl<'a> Victim<'a> {
         self.unharmed(before, FOLDER)
     }
 
-    /// The guest runs, its device model too, nobody logs its writes any more, and no file is there.
+    /// The guest runs, its device model too, nobody logs its writes any more, no file is there, and no lock.
     fn unharmed(&self, before: u64, folder: &str) -> Result<()> {
         self.guest.check(before)?;
         if self.kind == GuestType::Hvm {
             self.guest.ensure_device_model()?;
         }
-        let files = self.host.sh(&format!("ls -A {folder}"))?.stdout;
+        let files = self.host.sh(&format!("find {folder} {LOCKS} -mindepth 1"))?.stdout;
         ensure!(files.is_empty(), "left behind: {}", files.trim().replace('\n', ", "));
         ensure_log_is_off(self.host, self.guest)
     }

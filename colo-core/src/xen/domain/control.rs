@@ -9,7 +9,13 @@ impl XenDomain {
     fn suspender(&mut self) -> Result<&mut Suspender, DomainError> {
         match &mut self.suspender {
             Some(suspender) => Ok(suspender),
-            none => Ok(none.insert(Suspender::open(self.xen, self.domid)?)),
+            none => {
+                let suspender = none.insert(Suspender::open(self.xen, self.domid)?);
+                if let Some(stop) = self.stop.take() {
+                    suspender.stop_by(stop);
+                }
+                Ok(suspender)
+            }
         }
     }
 

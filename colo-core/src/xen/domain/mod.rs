@@ -49,6 +49,7 @@ use memory::GuestMemory;
 use page_set::PageSet;
 use pv::Pv;
 use std::cell::RefCell;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// How long another toolstack may keep us from a domain's configuration: it does not hold the lock while it waits for anything.
@@ -83,6 +84,8 @@ pub struct XenDomain {
     suspender: Option<Suspender>,
     /// How long the guest has to suspend itself.
     suspend_limit: Duration,
+    /// What ends the wait for it, for the suspender.
+    stop: Option<OwnedFd>,
     suspended_at: Option<Instant>,
     last_pause: Option<Duration>,
     emulator: Option<EmulatorState>,
@@ -176,6 +179,7 @@ impl XenDomain {
             log: DirtyLogState::Off,
             suspender: None,
             suspend_limit,
+            stop: None,
             suspended_at: None,
             last_pause: None,
             emulator: None,
@@ -191,6 +195,12 @@ impl XenDomain {
     /// Its identity.
     pub fn uuid(&self) -> DomainUuid {
         self.uuid
+    }
+
+    /// Lets the guest be waited for, when it is asked to suspend itself, only until this descriptor can be read; see
+    /// [`Suspender::stop_by`]. To be said before it is suspended for the first time.
+    pub fn stop_by(&mut self, stop: OwnedFd) {
+        self.stop = Some(stop);
     }
 
     /// What kind of machine it is.

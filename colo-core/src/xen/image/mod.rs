@@ -2,17 +2,19 @@
 
 mod restore;
 mod save;
+mod taken;
 
 pub use restore::{RestoreImageOptions, Restored, restore_image, restore_image_with};
 pub use save::{SaveImageOptions, SaveProgress, Saved, save_image};
 
 use crate::domain::DomainError;
+use crate::ids::DomId;
 use crate::restore::RestoreError;
 use crate::save::SaveError;
 use crate::stream::image::ImageReadError;
 use crate::stream::libxl::LibxlFault;
 use crate::stream::xl::XlFault;
-use crate::xen::toolstack::RestoreToolstackError;
+use crate::xen::toolstack::{DomainUuid, RestoreToolstackError};
 use std::io;
 
 /// Why a domain has not been saved. It runs as before, unless it has ended by itself.
@@ -68,6 +70,19 @@ pub enum RestoreImageError {
     /// There is no domain in the image.
     #[error("the image holds no domain")]
     NoDomain,
+    /// Another domain has the name.
+    #[error("there is a domain {0} already")]
+    NameTaken(String),
+    /// A domain has the UUID: the very domain of the image, most likely.
+    #[error("its domain is there already: {name} ({domid}) has its UUID, {uuid}")]
+    UuidTaken {
+        /// Its number.
+        domid: DomId,
+        /// Its name.
+        name: String,
+        /// The UUID.
+        uuid: DomainUuid,
+    },
     /// The guest does not fit the domain.
     #[error(transparent)]
     Restore(#[from] RestoreError),

@@ -1,4 +1,5 @@
 use super::RestoreImageError;
+use super::taken::ensure_free;
 use crate::domain::Control;
 use crate::ids::DomId;
 use crate::restore::{PlainRestore, Progress, RestoreCallbacks, Restorer};
@@ -8,7 +9,7 @@ use crate::stream::xl::XlHeader;
 use crate::stream::{Headers, StreamUse};
 use crate::xen::Xen;
 use crate::xen::domain::{Incoming, XenDomain};
-use crate::xen::toolstack::{DomainUuid, RestoreOptions, Xl, XlRestore};
+use crate::xen::toolstack::{DomainUuid, RestoreGuard, RestoreOptions, Xl, XlRestore};
 use rustix::io::Errno;
 use serde_json::Value;
 use std::ops::ControlFlow;
@@ -40,7 +41,7 @@ pub struct Restored {
 
 /// Restores a domain from an image as `xl` has them: `xl` makes the domain and its devices, and what is in the guest goes through
 /// `callbacks`, which must leave it suspended: the toolstack lets it run. `progress` is told how far the image is read, in bytes,
-/// and asked whether to go on.
+/// and asked whether to go on. The guard, if there is one, sees to it that nothing is left of the domain when this process is killed.
 ///
 /// # Errors
 /// [`RestoreImageError`]; nothing is left of the domain.
@@ -49,17 +50,19 @@ pub fn restore_image_with(
     xl: &Xl,
     source: impl ImageSource,
     options: &RestoreImageOptions,
+    guard: Option<RestoreGuard>,
     callbacks: &mut dyn RestoreCallbacks,
     progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<Restored, RestoreImageError> {
     let mut reader = ImageReader::new(source, ImageLimits::default());
     let begin = Begin::read(&mut reader, options.name.as_deref())?;
+    ensure_free(xen, &begin.name, begin.uuid)?;
     let toolstack = RestoreOptions {
         paused: options.paused,
         helper: options.helper.as_deref(),
         ..RestoreOptions::new(&begin.head, &begin.name, begin.uuid)
     };
-    let mut toolstack = XlRestore::start(xl, &toolstack)?;
+    let mut toolstack = XlRestore::start(xl, &toolstack, guard)?;
     let domid = toolstack.request().domid;
     // It is dropped before the toolstack on every way out: while it maps the domain's memory, the domain cannot go.
     let restored = fill(xen, &mut toolstack, &mut reader, &begin.headers, callbacks, progress);
@@ -85,10 +88,11 @@ pub fn restore_image(
     xl: &Xl,
     source: impl ImageSource,
     options: &RestoreImageOptions,
+    guard: Option<RestoreGuard>,
     progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<Restored, RestoreImageError> {
     let mut callbacks = PlainRestore::paused();
-    restore_image_with(xen, xl, source, options, &mut callbacks, progress)
+    restore_image_with(xen, xl, source, options, guard, &mut callbacks, progress)
 }
 
 /// The beginning of an image: all that the toolstack needs before the domain's memory.

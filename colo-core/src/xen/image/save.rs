@@ -154,6 +154,17 @@ impl<'a> Told<'a> {
         self.broken.set(self.broken.get() || broken);
         if broken { Err(io::Error::other("interrupted")) } else { Ok(()) }
     }
+
+    /// The guest has not been suspended: it needs nobody any more, unless it may come to it still.
+    fn not_suspended(&self, error: &CallbackError) {
+        match why(error) {
+            Some(SuspendError::TimedOut(_)) => return,
+            Some(SuspendError::Interrupted(_)) => self.broken.set(true),
+            _ => {}
+        }
+        // Whether to go on is no question any more.
+        let _ = self.tell(SaveProgress::Running);
+    }
 }
 
 /// A plain save that tells when the guest needs somebody to let it go on.
@@ -176,9 +187,7 @@ impl SaveCallbacks for Watched<'_, '_> {
         let suspended = self.inner.suspend(domain);
         match &suspended {
             Ok(()) => self.told.suspended.set(true),
-            // It may suspend itself still.
-            Err(error) if is_late(error) => {}
-            Err(_) => drop(self.told.tell(SaveProgress::Running)),
+            Err(error) => self.told.not_suspended(error),
         }
         suspended
     }
@@ -200,12 +209,12 @@ impl SaveCallbacks for Watched<'_, '_> {
     }
 }
 
-/// Whether a guest has seen that it shall suspend itself, and has not done so in time.
-fn is_late(error: &CallbackError) -> bool {
-    let Some(DomainError::Hypervisor(error)) = error.downcast_ref() else {
-        return false;
-    };
-    matches!(error.downcast_ref(), Some(SuspendError::TimedOut(_)))
+/// Why a guest has not been suspended, where that is known.
+fn why(error: &CallbackError) -> Option<&SuspendError> {
+    match error.downcast_ref()? {
+        DomainError::Hypervisor(error) => error.downcast_ref(),
+        _ => None,
+    }
 }
 
 /// Counts what goes through, and tells it where nobody else does: while the guest runs the copy is told by its pages.
@@ -293,12 +302,27 @@ mod tests {
         assert_eq!((seen.len(), whole), (2, false));
     }
 
+    /// What a caller is told of a guest that is not suspended, and whether it counts as interrupted.
+    fn not_suspended(error: impl Into<CallbackError>) -> (Vec<SaveProgress>, bool) {
+        let mut seen = Vec::new();
+        let mut progress = |step| {
+            seen.push(step);
+            ControlFlow::Continue(())
+        };
+        let told = Told::new(&mut progress);
+        told.not_suspended(&error.into());
+        let broken = told.broken.get();
+        (seen, broken)
+    }
+
     #[test]
     fn only_a_guest_that_is_late_may_still_suspend_itself() {
-        let error = |error: SuspendError| CallbackError::from(DomainError::from(error));
-        assert!(is_late(&error(SuspendError::TimedOut(DomId(3)))));
-        assert!(!is_late(&error(SuspendError::NotAcknowledged(DomId(3)))));
-        assert!(!is_late(&error(SuspendError::Stopped(DomId(3), ShutdownReason::CRASH))));
-        assert!(!is_late(&"no".into()));
+        let error = |error: SuspendError| DomainError::from(error);
+        let runs = vec![SaveProgress::Running];
+        assert_eq!(not_suspended(error(SuspendError::TimedOut(DomId(3)))), (vec![], false));
+        assert_eq!(not_suspended(error(SuspendError::NotAcknowledged(DomId(3)))), (runs.clone(), false));
+        assert_eq!(not_suspended(error(SuspendError::Interrupted(DomId(3)))), (runs.clone(), true));
+        assert_eq!(not_suspended(error(SuspendError::Stopped(DomId(3), ShutdownReason::CRASH))), (runs.clone(), false));
+        assert_eq!(not_suspended("no"), (runs, false));
     }
 }

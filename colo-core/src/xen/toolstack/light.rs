@@ -10,7 +10,7 @@ use xen_sys::light;
 /// would cost more than the deed.
 ///
 /// libxl minds the processes that it starts (hotplug scripts), and for that takes SIGCHLD over during a call: have no children of
-/// your own then.
+/// your own that end then.
 pub struct Libxl {
     library: &'static light::XenLight,
     context: NonNull<light::libxl_ctx>,

@@ -17,7 +17,8 @@
 //!
 //! * [`messages`]: what a save helper and libxl say to each other. [`LibxlChannel`] says it, with a deadline for each word.
 //! * [`HelperRole`] is the helper, [`Handover`] its other end.
-//! * [`XlRestore`]: all of it, from the start of `xl` to a domain that runs, or to none. [`Xl`]: other commands of `xl`.
+//! * [`XlRestore`]: all of it, from the start of `xl` to a domain that runs, or to none, whatever is killed meanwhile ([`RestoreGuard`]).
+//! * [`Xl`]: other commands of `xl`.
 //! * [`Libxl`]: the library itself, to end a domain.
 //! * [`DomainConfig`]: what a domain is built after, and what it is like by now.
 //! * [`emulator`]: what of an HVM domain's state the device model has.
@@ -32,6 +33,8 @@ mod handover;
 mod light;
 pub mod messages;
 mod restore;
+mod restore_guard;
+mod target;
 #[cfg(test)]
 mod tests;
 mod userdata;
@@ -43,5 +46,6 @@ pub use config::{ConfigError, Disk, DomainConfig, GuestType, LiveState, MAX_CONF
 pub use handover::{HANDOVER_VARIABLE, Handover, HandoverError, HelperRole, RestoreRequest};
 pub use light::{Libxl, LibxlError};
 pub use restore::{RestoreOptions, RestoreToolstackError, XlRestore};
+pub use restore_guard::RestoreGuard;
 pub use userdata::{DomainLock, DomainUuid, LockError, LockKind};
 pub use xl::{ListedDomain, Xl, XlError};

@@ -1,12 +1,15 @@
 use super::channel::{ChannelError, LibxlChannel};
 use super::handover::{HANDOVER_VARIABLE, Handover, HandoverError, RestoreRequest};
-use super::userdata::{DomainUuid, LIBXL_FOLDER, userdata_path};
+use super::restore_guard::RestoreGuard;
+use super::target::Target;
+use super::userdata::DomainUuid;
 use super::wait::ready;
-use super::xl::{Running, Xl, XlError};
+use super::xl::{Running, STDIN_PATH, Xl, XlError};
 use crate::ids::DomId;
 use rustix::event::PollFlags;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Stdio;
@@ -54,6 +57,9 @@ pub enum RestoreToolstackError {
     /// `xl` never came to hand the domain over.
     #[error(transparent)]
     Handover(#[from] HandoverError),
+    /// There is nobody to watch over the restore.
+    #[error("the process that watches over this one: {0}")]
+    Guard(io::Error),
     /// libxl could not be talked to.
     #[error("{error}; {command} said: {line}")]
     Channel {
@@ -93,21 +99,26 @@ pub enum RestoreToolstackError {
 ///
 /// A restore that fails, or that is dropped, leaves nothing: libxl destroys the domain, and if it cannot any more, `xl destroy`
 /// does. (libxl takes the end of its input for an END record. So `xl` is killed before its pipe is closed too early.) A process that
-/// is killed leaves it to libxl. The caller must have given up its mappings of the domain's memory before: with them the domain stays as a zombie.
+/// is killed leaves it to libxl, and to its [`RestoreGuard`] when `xl` is killed, too. The caller must have given up its mappings of the
+/// domain's memory before: with them the domain stays as a zombie.
 ///
 /// ```no_run
+/// use colo_core::ids::DomId;
 /// use colo_core::xen::toolstack::{DomainUuid, RestoreOptions, Xl, XlRestore};
+/// use std::error::Error;
 ///
-/// # fn head_and_tail() -> (Vec<u8>, Vec<u8>) { unimplemented!() }
-/// # fn fill(domid: colo_core::ids::DomId) -> Result<(u64, u64), Box<dyn std::error::Error>> { unimplemented!() }
-/// let (head, tail) = head_and_tail();
-/// let uuid = DomainUuid::parse("c68e58a4-e8f9-11f1-9b12-2bf4439fb59e").ok_or("no UUID")?;
-/// let mut restore = XlRestore::start(&Xl::find()?, &RestoreOptions::new(&head, "web", uuid))?;
-/// restore.channel().static_data_done(0)?;
-/// let (store_gfn, console_gfn) = fill(restore.request().domid)?;
-/// restore.channel().results(store_gfn, console_gfn)?;
-/// println!("{} is restored", restore.finish(&tail, || ())?);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// /// `fill` puts the guest into the domain, and says where its xenstore and console pages are.
+/// fn restore(
+///     (head, tail): (&[u8], &[u8]),
+///     fill: impl FnOnce(DomId) -> Result<(u64, u64), Box<dyn Error>>,
+/// ) -> Result<DomId, Box<dyn Error>> {
+///     let uuid = DomainUuid::parse("c68e58a4-e8f9-11f1-9b12-2bf4439fb59e").ok_or("no UUID")?;
+///     let mut restore = XlRestore::start(&Xl::find()?, &RestoreOptions::new(head, "web", uuid), None)?;
+///     restore.channel().static_data_done(0)?;
+///     let (store_gfn, console_gfn) = fill(restore.request().domid)?;
+///     restore.channel().results(store_gfn, console_gfn)?;
+///     Ok(restore.finish(tail, || ())?)
+/// }
 /// ```
 #[derive(Debug)]
 pub struct XlRestore {
@@ -119,16 +130,9 @@ pub struct XlRestore {
     /// `None` once the restore is over, either way.
     channel: Option<LibxlChannel>,
     target: Target,
+    /// `None` once there is nothing to watch over any more.
+    guard: Option<RestoreGuard>,
     finish_limit: Duration,
-}
-
-/// The domain that must not be left behind.
-#[derive(Debug)]
-struct Target {
-    name: String,
-    uuid: DomainUuid,
-    /// As soon as it is known.
-    domid: Option<DomId>,
 }
 
 impl XlRestore {
@@ -139,11 +143,16 @@ impl XlRestore {
     /// One that has gone away from the channel says why, if it does, within this.
     const LAST_WORDS_LIMIT: Duration = Duration::from_secs(5);
 
-    /// Starts `xl` and waits until it hands the domain over.
+    /// Starts `xl` and waits until it hands the domain over. Without a guard a kill of this process and of `xl` may leave the domain
+    /// half made.
     ///
     /// # Errors
     /// [`RestoreToolstackError`]; no domain is left then.
-    pub fn start(xl: &Xl, options: &RestoreOptions<'_>) -> Result<XlRestore, RestoreToolstackError> {
+    pub fn start(
+        xl: &Xl,
+        options: &RestoreOptions<'_>,
+        mut guard: Option<RestoreGuard>,
+    ) -> Result<XlRestore, RestoreToolstackError> {
         let deadline = Instant::now() + options.start_limit;
         // By our number, so that it is this very program even when its file has been replaced meanwhile.
         let own = format!("/proc/{}/exe", std::process::id());
@@ -154,17 +163,24 @@ impl XlRestore {
             command.arg("-p");
         }
         // xl opens a path; this one is the pipe that it has as its standard input.
-        command.arg("/proc/self/fd/0").stdin(Stdio::piped());
+        command.arg(STDIN_PATH).stdin(Stdio::piped());
         command.env("LIBXL_SAVE_HELPER", helper).env(HANDOVER_VARIABLE, handover.path());
         let mut running = Running::start(command)?;
         let mut target = Target { name: options.name.into(), uuid: options.uuid, domid: None };
+        if let Some(guard) = &mut guard {
+            // Before xl has read what it could make a domain of.
+            guard.begin(&target, running.ended()).map_err(RestoreToolstackError::Guard)?;
+        }
 
         let mut feed = None;
         match Self::start_inner(&mut running, &mut feed, &handover, options, deadline) {
             Ok((request, channel)) => {
                 target.domid = Some(request.domid);
+                if let Some(guard) = &mut guard {
+                    guard.update(&target);
+                }
                 let (xl, finish_limit) = (xl.clone(), options.finish_limit);
-                Ok(XlRestore { xl, running, feed, request, channel: Some(channel), target, finish_limit })
+                Ok(XlRestore { xl, running, feed, request, channel: Some(channel), target, guard, finish_limit })
             }
             Err(error) => {
                 if matches!(error, RestoreToolstackError::Feed { .. }) {
@@ -174,6 +190,9 @@ impl XlRestore {
                 drop((handover, feed));
                 let ended = running.wait(Instant::now() + Self::CLEANUP_LIMIT, Self::CLEANUP_LIMIT);
                 target.destroy_left_over(xl)?;
+                if let Some(guard) = guard {
+                    guard.dismiss();
+                }
                 // An xl that ended by itself has said why.
                 match (error, ended) {
                     (
@@ -228,6 +247,7 @@ impl XlRestore {
         match self.finish_inner(tail) {
             Ok(()) => {
                 self.channel = None;
+                self.dismiss_guard();
                 Ok(self.request.domid)
             }
             Err(error) => {
@@ -291,9 +311,17 @@ impl XlRestore {
             drop(channel);
             // That it fails is what is wanted; that it does not end, too, as it is killed then.
             let _ = self.running.wait(Instant::now() + Self::CLEANUP_LIMIT, Self::CLEANUP_LIMIT);
-            return self.target.destroy_left_over(&self.xl);
+            // A guard that is not dismissed tries once more.
+            self.target.destroy_left_over(&self.xl)?;
+            self.dismiss_guard();
         }
         Ok(())
+    }
+
+    fn dismiss_guard(&mut self) {
+        if let Some(guard) = self.guard.take() {
+            guard.dismiss();
+        }
     }
 }
 
@@ -302,34 +330,6 @@ impl Drop for XlRestore {
         if let Err(error) = self.clean_up(Errno::CANCELED) {
             tracing::error!("{error}");
         }
-    }
-}
-
-impl Target {
-    /// Destroys the domain if it is still there: `xl` may have been killed. Only a domain with our UUID is ours, and as long as its
-    /// number is not known, only one that has our name, too, and that libxl has not finished: those have a stored configuration.
-    fn destroy_left_over(&self, xl: &Xl) -> Result<(), RestoreToolstackError> {
-        let ours = xl.domains()?.into_iter().filter(|domain| {
-            domain.uuid == self.uuid
-                && match self.domid {
-                    Some(domid) => domain.domid == domid,
-                    None => {
-                        let stored = userdata_path(Path::new(LIBXL_FOLDER), 'd', domain.domid, self.uuid, "libxl-json");
-                        domain.name == self.name && !stored.exists()
-                    }
-                }
-        });
-        if let Some(DomId(domid)) = self.domid {
-            // The device model's state, written by libxl for a device model that did not come.
-            let _ = std::fs::remove_file(format!("{LIBXL_FOLDER}/qemu-resume.{domid}"));
-        }
-        for domain in ours {
-            // Of no interest to who only wants to know why it has failed.
-            tracing::info!(domid = domain.domid.0, "destroying the domain that a failed restore has left");
-            let domid = domain.domid.0;
-            xl.destroy(domain.domid).map_err(|error| RestoreToolstackError::LeftBehind { domid, error })?;
-        }
-        Ok(())
     }
 }
 

@@ -1,8 +1,7 @@
 use crate::ids::DomId;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open, stat};
+use crate::xen::lock_file::LockFile;
 use rustix::io::Errno;
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -87,9 +86,8 @@ pub enum LockError {
 /// unlocks removes it first.
 #[derive(Debug)]
 pub struct DomainLock {
-    // Closing it is unlocking it; nobody else has this description.
-    _file: OwnedFd,
-    path: PathBuf,
+    // Nobody else has its description.
+    _file: LockFile,
 }
 
 impl DomainLock {
@@ -118,37 +116,17 @@ impl DomainLock {
         deadline: Instant,
     ) -> Result<DomainLock, LockError> {
         let path = userdata_path(folder, 'l', domain, uuid, kind.purpose());
-        let failed = |errno| LockError::Io { path: path.clone(), errno };
         loop {
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let file = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {
-                    let locked = fstat(&file).map_err(failed)?;
-                    match stat(&path) {
-                        Ok(named) if (named.st_dev, named.st_ino) == (locked.st_dev, locked.st_ino) => {
-                            return Ok(DomainLock { _file: file, path });
-                        }
-                        // Its last holder has removed it meanwhile.
-                        Ok(_) | Err(Errno::NOENT) => continue,
-                        Err(errno) => return Err(failed(errno)),
-                    }
-                }
-                Err(Errno::WOULDBLOCK | Errno::INTR) => {}
-                Err(errno) => return Err(failed(errno)),
+            match LockFile::try_lock(&path) {
+                Ok(Some(file)) => return Ok(DomainLock { _file: file }),
+                Ok(None) => {}
+                Err(errno) => return Err(LockError::Io { path, errno }),
             }
             if Instant::now() >= deadline {
                 return Err(LockError::Busy { path });
             }
             std::thread::sleep(Self::POLL);
         }
-    }
-}
-
-impl Drop for DomainLock {
-    fn drop(&mut self) {
-        // Removed while still locked, as every holder does. Fails when the domain has been destroyed with all its files.
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 

@@ -14,6 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+/// A file that stands for the standard input: of no help to who reads of it.
+pub(super) const STDIN_PATH: &str = "/proc/self/fd/0";
+/// The name, as `xl` prints it, of a domain that has none.
+pub(super) const NO_NAME: &str = "(null)";
 /// How much of a command's output is looked at.
 const MAX_OUTPUT_BYTES: usize = 4 << 20;
 
@@ -140,6 +144,14 @@ impl Xl {
         self.run(["destroy", &domain.0.to_string()], Self::COMMAND_LIMIT).map(drop)
     }
 
+    /// Lets a domain run that was paused.
+    ///
+    /// # Errors
+    /// [`XlError`].
+    pub fn unpause(&self, domain: DomId) -> Result<(), XlError> {
+        self.run(["unpause", &domain.0.to_string()], Self::COMMAND_LIMIT).map(drop)
+    }
+
     /// The stored configuration of a domain as libxl gives it out, brought up to date: `xl list -l`.
     ///
     /// # Errors
@@ -200,7 +212,8 @@ struct Captured {
 
 impl Running {
     pub(super) fn start(mut command: Command) -> Result<Running, XlError> {
-        let words = std::iter::once(OsString::from("xl")).chain(command.get_args().map(OsStr::to_owned));
+        let arguments = command.get_args().filter(|argument| *argument != STDIN_PATH).map(OsStr::to_owned);
+        let words = std::iter::once(OsString::from("xl")).chain(arguments);
         let name = words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
         let not_started = |source| XlError::NotStarted { command: name.clone(), source };
         let (stdout, for_stdout) = Captured::new().map_err(not_started)?;
@@ -280,14 +293,14 @@ impl Running {
     pub(super) fn telling_line(&self) -> String {
         let errors = self.stderr.text();
         match lines(&errors).find(|line| line.contains("error:") || line.contains("cannot execute")) {
-            Some(line) => line.to_owned(),
+            Some(line) => readable(line),
             None => self.last_line(),
         }
     }
 
     fn last_line(&self) -> String {
         let (errors, text) = (self.stderr.text(), self.stdout.text());
-        lines(&text).chain(lines(&errors)).last().unwrap_or("(nothing)").to_owned()
+        readable(lines(&text).chain(lines(&errors)).last().unwrap_or("(nothing)"))
     }
 }
 
@@ -327,6 +340,10 @@ fn lines(output: &str) -> impl Iterator<Item = &str> {
     output.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty())
 }
 
+fn readable(line: &str) -> String {
+    line.replace(STDIN_PATH, "its input")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,6 +367,8 @@ mod tests {
         assert_eq!(failed("exit 1"), ("(nothing)".into(), Some(1)));
         // More than any pipe would take.
         assert_eq!(sh("head -c 1000000 /dev/zero", limit).unwrap().len(), 1_000_000);
+        let error = Xl::at("/bin/sh").run(["-c", "echo reading $0; false", STDIN_PATH], limit).unwrap_err();
+        assert_eq!(error.to_string(), "xl -c echo reading $0; false failed (exit status: 1): reading its input");
         assert!(matches!(Xl::at("/nonexistent/xl").run(["list"], limit), Err(XlError::NotStarted { .. })));
     }
 

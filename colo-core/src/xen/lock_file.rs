@@ -1,0 +1,59 @@
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open, stat};
+use rustix::io::Errno;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// A file that is locked with `flock`, which the kernel unlocks when the last process that has it open is gone. Dropped, it is removed
+/// and closed.
+#[derive(Debug)]
+pub(super) struct LockFile {
+    /// Closing it is unlocking it, unless it is open elsewhere, too.
+    pub(super) file: File,
+    path: PathBuf,
+}
+
+impl LockFile {
+    /// Locks the file, which is made where it is not there; none when another has it.
+    pub(super) fn try_lock(path: &Path) -> Result<Option<LockFile>, Errno> {
+        loop {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let file = open(path, flags, Mode::RUSR | Mode::WUSR)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno),
+            }
+            let lock = LockFile { file: file.into(), path: path.to_owned() };
+            // Its last holder may have removed it meanwhile.
+            if lock.is_at_its_path()? {
+                return Ok(Some(lock));
+            }
+        }
+    }
+
+    /// A file that this process has been given, open and locked.
+    pub(super) fn taken_over(file: OwnedFd, path: PathBuf) -> LockFile {
+        LockFile { file: file.into(), path }
+    }
+
+    fn is_at_its_path(&self) -> Result<bool, Errno> {
+        let locked = fstat(&self.file)?;
+        match stat(&self.path) {
+            Ok(named) => Ok((named.st_dev, named.st_ino) == (locked.st_dev, locked.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        // Removed while still locked, as every holder does: nobody else can put another there. If it is gone already, what has its
+        // name now is another's.
+        if matches!(self.is_at_its_path(), Ok(true)) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
