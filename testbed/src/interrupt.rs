@@ -1,7 +1,7 @@
 //! Commands in dom0 that are interrupted half-way.
 
 use crate::control::Done;
-use crate::host::{COMMAND_LIMIT, Host};
+use crate::host::Host;
 use anyhow::Result;
 use colo_testbed_inside::protocol::Outcome;
 use std::fmt;
@@ -70,6 +70,9 @@ impl fmt::Display for When {
     }
 }
 
+/// How long a command may take that fails: less than a guest has to suspend itself, so that one that waits for nothing is found.
+pub(crate) const FAIL_LIMIT: Duration = Duration::from_secs(45);
+
 /// Runs a command in dom0 and interrupts it. Waits, too, for the end of all that it started and left behind, `colo`'s own processes
 /// included; the outcome is its own.
 pub(crate) fn interrupt(host: &Host, command: &str, when: &When, by: Interruption) -> Result<Done> {
@@ -90,5 +93,5 @@ pub(crate) fn interrupt(host: &Host, command: &str, when: &When, by: Interruptio
          code=$?; while kill -0 -- -$pid || grep -qsx colo /proc/[0-9]*/comm; do usleep 20000; done >/dev/null; exit $code",
         by.signal(),
     );
-    host.try_sh(&script, COMMAND_LIMIT)
+    host.try_sh(&script, FAIL_LIMIT)
 }

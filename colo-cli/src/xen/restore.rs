@@ -51,7 +51,8 @@ pub(crate) fn run(args: &RestoreArgs, json: bool) -> Result<ExitCode> {
         let how = if args.paused { "paused" } else { "running" };
         eprintln!(
             "colo: restored {} as domain {} in {:.2} s, {how}",
-            restored.name,
+            // The image's own, and a terminal obeys what it gets.
+            restored.name.escape_debug(),
             restored.domid.0,
             took.as_secs_f64()
         );

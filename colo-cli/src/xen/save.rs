@@ -4,7 +4,7 @@ use super::{Found, find, progress_bar};
 use crate::args::SaveArgs;
 use crate::output::print_json;
 use crate::signals;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use colo_core::domain::{Control, RunState};
 use colo_core::ids::{DomId, PAGE_SIZE};
 use colo_core::save::ImageFile;
@@ -31,6 +31,9 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
     let xen = Xen::open()?;
     let Found { control, store, info, name } = find(xen, &args.domain)?;
     let domid = info.domid;
+    if domid == DomId(0) {
+        bail!("{name} is this host's own domain");
+    }
     let lock = SaveLock::take(domid, &name)?;
     // Declared after the lock: so it has ended, on every way out, before that is given up.
     let mut guard = guard;
@@ -66,12 +69,22 @@ pub(crate) fn run(args: &SaveArgs, json: bool) -> Result<ExitCode> {
         if stop.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish_and_clear();
-    let saved = saved.with_context(|| not_saved(&name, &domain))?;
+    let saved = match saved {
+        Ok(saved) => saved,
+        Err(error) => {
+            // It sets right what is left to be.
+            drop(guard);
+            return Err(error).context(not_saved(&name, &domain));
+        }
+    };
     if let Err(error) = image.commit() {
-        // What cannot go on is told by its state.
-        if domain.resume().is_ok() {
+        if let Err(error) = domain.resume() {
+            tracing::error!("{error}");
+        }
+        if domain.run_state() == RunState::Running {
             let _ = guard.watch(&watched(domid, Stage::Begun));
         }
+        drop(guard);
         return Err(error).with_context(|| args.file.display().to_string()).context(not_saved(&name, &domain));
     }
     // From here on the image is what counts. A guard that has been killed needs no word.
@@ -137,7 +150,10 @@ fn rescue(watched: &[u8], mut kept: Vec<OwnedFd>, limit: Duration) {
     if stage == Stage::LockAlone as u8 {
         return;
     }
-    if let Ok(mut domain) = Xen::open().map_err(drop).and_then(|xen| XenDomain::open(xen, domid, limit).map_err(drop)) {
-        let _ = domain.rescue(stage == Stage::Asked as u8);
+    let rescued = Xen::open()
+        .map_err(anyhow::Error::from)
+        .and_then(|xen| Ok(XenDomain::open(xen, domid, limit)?.rescue(stage == Stage::Asked as u8)?));
+    if let Err(error) = rescued {
+        tracing::error!("{domid}, whose save has ended early: {error}");
     }
 }

@@ -174,7 +174,12 @@ impl Suspender {
         }
         let way = match self.way()? {
             SuspendWay::Channel => self.by_channel(timeouts),
-            SuspendWay::Store => self.by_store(timeouts),
+            SuspendWay::Store => self.by_store(timeouts).inspect_err(|error| {
+                // Nobody would hear of a guest that suspends itself later.
+                if let SuspendError::Xen(_) = error {
+                    let _ = self.take_back();
+                }
+            }),
             SuspendWay::Forced | SuspendWay::Already => return self.force(timeouts.suspend),
         }?;
         self.suspended_by = Some(way);

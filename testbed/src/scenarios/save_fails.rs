@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::control::Done;
 use crate::guest::{Guest, GuestConfig, GuestType};
 use crate::host::{COMMAND_LIMIT, Host, HostConfig};
-use crate::interrupt::{Interruption, When, interrupt};
+use crate::interrupt::{FAIL_LIMIT, Interruption, When, interrupt};
 use crate::random::Random;
 use crate::transfer::{Tool, Way};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -21,8 +21,6 @@ pub(super) const SCENARIO: Scenario = Scenario {
     run,
 };
 
-/// How long a save may take that fails: less than a guest has to suspend itself, so that one that waits for nothing is found.
-const FAIL_LIMIT: Duration = Duration::from_secs(45);
 /// SIGINT.
 const INTERRUPT: u8 = 2;
 /// Where images are, and nothing else.

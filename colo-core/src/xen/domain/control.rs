@@ -1,4 +1,5 @@
-use super::XenDomain;
+use super::pv::grown;
+use super::{GuestType, XenDomain};
 use crate::domain::{Control, DomainError, DomainSpec, RunState};
 use crate::xen::ShutdownReason;
 use crate::xen::suspend::{Suspender, Timeouts};
@@ -19,33 +20,57 @@ impl XenDomain {
         }
     }
 
-    /// Sets right what a saver of this domain has left that died: the dirty logs are switched off, and the domain runs. With `asked`
-    /// the guest may have been asked to suspend itself, and may not have come to it yet.
+    /// Sets right what a saver of this domain has left that died: the dirty logs are switched off. With `asked` the guest may have been
+    /// asked to suspend itself, and may not have come to it yet: it runs then. Without, a guest that stands still does so for another.
     ///
     /// # Errors
     /// When it cannot be resumed, or does not suspend in time after it has said that it will. The logs are off, if they can be.
     pub fn rescue(&mut self, asked: bool) -> Result<(), DomainError> {
-        let resumed = self.let_go_on(asked);
+        let resumed = if asked { self.let_go_on() } else { Ok(()) };
         let _ = self.stop_left_logging();
         resumed
     }
 
-    fn let_go_on(&mut self, asked: bool) -> Result<(), DomainError> {
+    fn let_go_on(&mut self) -> Result<(), DomainError> {
         let limit = self.suspend_limit;
-        if asked && self.run_state() == RunState::Running {
-            self.suspender()?.call_off(limit)?;
+        if self.run_state() == RunState::Running && !self.suspender()?.call_off(limit)? {
+            return Ok(());
         }
-        if self.run_state() == RunState::Suspended { self.resume() } else { Ok(()) }
+        match self.run_state() {
+            RunState::Suspended => self.go_on(),
+            RunState::Running | RunState::ShutDown | RunState::Crashed => Ok(()),
+        }
+    }
+
+    /// Resumes the guest, also if its device model does not: what is left then is told.
+    fn go_on(&mut self) -> Result<(), DomainError> {
+        let device_model = self.start_device_model();
+        self.suspender()?.resume()?;
+        self.is_asked = false;
+        self.last_pause = self.suspended_at.take().map(|since| since.elapsed());
+        device_model
     }
 
     /// Forgets the mappings if the guest has got memory since they were made: it may have other frames under the same numbers. (A page
-    /// that it gives back while that is mapped is still counted, so a page in its place is one more.)
+    /// that it gives back while that is mapped is still counted, so a page in its place is one more. That holds as long as every page is
+    /// mapped; after they have been forgotten once, they are forgotten each time.)
     pub(super) fn follow_memory(&mut self) -> Result<(), DomainError> {
-        if self.info()?.total_pages != self.mapped_total {
+        let info = self.info()?;
+        if self.mapped_total != Some(info.total_pages) {
             self.memory.get_mut().forget();
-            self.mapped_total = self.info()?.total_pages;
+            self.mapped_total = None;
         }
         Ok(())
+    }
+
+    /// A page beyond what was looked at when this was opened would be missing.
+    fn check_limit(&self) -> Result<(), DomainError> {
+        match self.guest_type {
+            // That is looked at when its own table is read.
+            GuestType::Pv => Ok(()),
+            GuestType::Pvh | GuestType::Hvm if self.control.nr_gpfns(self.domid)? <= self.spec.pfn_limit => Ok(()),
+            GuestType::Pvh | GuestType::Hvm => Err(grown(&self.spec.name)),
+        }
     }
 }
 
@@ -71,8 +96,7 @@ impl Control for XenDomain {
     fn suspend(&mut self) -> Result<(), DomainError> {
         match self.run_state() {
             RunState::Suspended if self.incoming.is_some() || self.suspended_at.is_some() => return Ok(()),
-            // By somebody else, who may not have thought of all that belongs to it.
-            RunState::Suspended => {}
+            RunState::Suspended => return Err(anothers(&self.spec.name)),
             RunState::Running if self.info()?.paused => {
                 return Err(DomainError::Other(format!("{} is paused: unpause it first", self.spec.name)));
             }
@@ -80,10 +104,12 @@ impl Control for XenDomain {
             RunState::ShutDown | RunState::Crashed => return Err(DomainError::NotRunning(self.spec.name.clone())),
         }
         let timeouts = Timeouts { acknowledge: self.suspend_limit, suspend: self.suspend_limit };
+        self.is_asked = true;
         let way = self.suspender()?.suspend(timeouts)?;
         tracing::debug!("{} is suspended: {way}", self.spec.name);
         self.suspended_at = Some(Instant::now());
         self.stop_device_model()?;
+        self.check_limit()?;
         if self.log.is_off() {
             self.memory.get_mut().forget();
         }
@@ -93,14 +119,11 @@ impl Control for XenDomain {
 
     fn resume(&mut self) -> Result<(), DomainError> {
         match self.run_state() {
-            RunState::Running => return Ok(()),
-            RunState::Suspended => {}
-            RunState::ShutDown | RunState::Crashed => return Err(DomainError::NotRunning(self.spec.name.clone())),
+            RunState::Running => Ok(()),
+            RunState::Suspended if self.is_asked => self.go_on(),
+            RunState::Suspended => Err(anothers(&self.spec.name)),
+            RunState::ShutDown | RunState::Crashed => Err(DomainError::NotRunning(self.spec.name.clone())),
         }
-        self.start_device_model()?;
-        self.suspender()?.resume()?;
-        self.last_pause = self.suspended_at.take().map(|since| since.elapsed());
-        Ok(())
     }
 
     fn destroy(&mut self) {
@@ -113,4 +136,9 @@ impl Control for XenDomain {
             let _ = self.control.destroy(self.domid);
         }
     }
+}
+
+/// A guest that another has suspended is another's to resume: its image may be what is left to be used.
+fn anothers(name: &str) -> DomainError {
+    DomainError::Other(format!("{name} has been suspended by another, who may not be done with it"))
 }

@@ -73,8 +73,8 @@ pub struct XenDomain {
     memory: RefCell<GuestMemory>,
     /// What they are for: a guest that is saved is only read.
     access: Access,
-    /// The guest's pages when they were mapped.
-    mapped_total: u64,
+    /// The guest's pages when this was opened, as long as the mappings have not been forgotten.
+    mapped_total: Option<u64>,
     log: DirtyLogState,
     /// Of a PV guest.
     pv: Option<Box<Pv>>,
@@ -87,6 +87,8 @@ pub struct XenDomain {
     /// What ends the wait for it, for the suspender.
     stop: Option<OwnedFd>,
     suspended_at: Option<Instant>,
+    /// Whether the guest has been asked to suspend itself, by this, and has not been resumed.
+    is_asked: bool,
     last_pause: Option<Duration>,
     emulator: Option<EmulatorState>,
     incoming: Option<Incoming>,
@@ -156,7 +158,7 @@ impl XenDomain {
             foreign: ForeignMemory::open(xen)?,
             memory: RefCell::new(GuestMemory::new(domid)),
             access: if incoming.is_some() { Access::ReadWrite } else { Access::Read },
-            mapped_total: info.total_pages,
+            mapped_total: Some(info.total_pages),
             pv: match guest_type {
                 GuestType::Pv => Some(Box::new(Pv::open(&control, domid, incoming.is_some())?)),
                 GuestType::Pvh | GuestType::Hvm => None,
@@ -181,6 +183,7 @@ impl XenDomain {
             suspend_limit,
             stop: None,
             suspended_at: None,
+            is_asked: false,
             last_pause: None,
             emulator: None,
             incoming,

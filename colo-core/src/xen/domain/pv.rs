@@ -387,7 +387,7 @@ pub(super) fn unmapped(pfn: Pfn, name: &str) -> DomainError {
     DomainError::Other(format!("{pfn} of {name} is there, but cannot be mapped"))
 }
 
-fn grown(name: &str) -> DomainError {
+pub(super) fn grown(name: &str) -> DomainError {
     DomainError::Other(format!("the memory of {name} grew while it was saved: try again"))
 }
 

@@ -69,7 +69,8 @@ pub fn restore_image_with(
     let (domain, tail) = match restored {
         Ok(restored) => restored,
         Err(error) => {
-            toolstack.abort(Errno::IO)?;
+            // The first error is the one to tell; what is left is told in the log.
+            let _ = toolstack.abort(Errno::IO).inspect_err(|error| tracing::error!("{error}"));
             return Err(error);
         }
     };

@@ -158,7 +158,8 @@ impl<'a> Told<'a> {
     /// The guest has not been suspended: it needs nobody any more, unless it may come to it still.
     fn not_suspended(&self, error: &CallbackError) {
         match why(error) {
-            Some(SuspendError::TimedOut(_)) => return,
+            // Whether a request still stands after a call has failed nobody knows.
+            Some(SuspendError::TimedOut(_) | SuspendError::Xen(_)) => return,
             Some(SuspendError::Interrupted(_)) => self.broken.set(true),
             _ => {}
         }
@@ -183,10 +184,16 @@ impl SaveCallbacks for Watched<'_, '_> {
     }
 
     fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
-        self.told.tell(SaveProgress::Suspending)?;
+        if let Err(error) = self.told.tell(SaveProgress::Suspending) {
+            // It has not been asked.
+            let _ = self.told.tell(SaveProgress::Running);
+            return Err(error.into());
+        }
         let suspended = self.inner.suspend(domain);
         match &suspended {
             Ok(()) => self.told.suspended.set(true),
+            // Something else has failed, and it must be resumed.
+            Err(_) if domain.run_state() == RunState::Suspended => self.told.suspended.set(true),
             Err(error) => self.told.not_suspended(error),
         }
         suspended
@@ -280,6 +287,8 @@ mod tests {
             }
         };
         assert_eq!(told.broken.get(), !whole);
+        let stands_still = domain.run_state() == RunState::Suspended;
+        assert_eq!(stands_still, whole && !leave_running, "nobody else lets it go on");
         (seen, whole)
     }
 
@@ -297,7 +306,7 @@ mod tests {
     #[test]
     fn a_caller_may_break_off_anywhere() {
         let (seen, whole) = save(false, false, |step| step == SaveProgress::Suspending);
-        assert_eq!((seen, whole), (vec![SaveProgress::Suspending], false));
+        assert_eq!((seen, whole), (vec![SaveProgress::Suspending, SaveProgress::Running], false));
         let (seen, whole) = save(false, false, |step| matches!(step, SaveProgress::Writing { .. }));
         assert_eq!((seen.len(), whole), (2, false));
     }

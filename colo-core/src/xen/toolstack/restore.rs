@@ -189,7 +189,8 @@ impl XlRestore {
                 // A helper that comes late finds nobody, fails, and libxl destroys what it has built.
                 drop((handover, feed));
                 let ended = running.wait(Instant::now() + Self::CLEANUP_LIMIT, Self::CLEANUP_LIMIT);
-                target.destroy_left_over(xl)?;
+                // The first error is the one to tell; what is left is told in the log.
+                let _ = target.destroy_left_over(xl).inspect_err(|error| tracing::error!("{error}"));
                 if let Some(guard) = guard {
                     guard.dismiss();
                 }
@@ -252,7 +253,7 @@ impl XlRestore {
             }
             Err(error) => {
                 let_go();
-                self.clean_up(Errno::IO)?;
+                let _ = self.clean_up(Errno::IO).inspect_err(|error| tracing::error!("{error}"));
                 Err(error)
             }
         }
