@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Save(SaveArgs),
     /// Restore a Xen domain from a file that `colo save` or `xl save` has written
     Restore(RestoreArgs),
+    /// Let a suspended Xen domain go on that nobody else will let go on
+    Resume(ResumeArgs),
     /// The domains of this Xen host
     List,
     /// What is known of a Xen domain
@@ -152,7 +154,7 @@ pub(crate) struct SaveArgs {
     /// Let the guest run on; otherwise it is gone from this host once the image is safe
     #[arg(long)]
     pub(crate) leave_running: bool,
-    /// Seconds that the guest has to suspend itself
+    /// Seconds that the guest has to answer when it is asked to suspend itself, and then again to do it
     #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) suspend_timeout: u64,
 }
@@ -167,6 +169,12 @@ pub(crate) struct RestoreArgs {
     /// Another name than the one in the image
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ResumeArgs {
+    /// The domain: its name or its number. Never one of which there is an image that has been restored, here or elsewhere
+    pub(crate) domain: String,
 }
 
 #[derive(Args, Debug)]

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Command::Secondary(args) => secondary::run(args, cli.json),
         Command::Save(args) => xen::save(args, cli.json),
         Command::Restore(args) => xen::restore(args, cli.json),
+        Command::Resume(args) => xen::resume(args, cli.json),
         Command::List => xen::list(cli.json),
         Command::Info(args) => xen::info(args, cli.json),
         Command::Inspect(args) => inspect::run(args, cli.json),

@@ -38,7 +38,7 @@ fn each_command_says_what_is_missing() {
     }
     let file = nowhere("image");
     let path = file.to_str().unwrap();
-    let commands: [&[&str]; 8] = [
+    let commands: [&[&str]; 9] = [
         &["list"],
         &["list", "--json"],
         &["info", "web"],
@@ -46,6 +46,7 @@ fn each_command_says_what_is_missing() {
         &["save", "web", path],
         &["save", "--live", "--leave-running", "web", path],
         &["--json", "save", "web", path],
+        &["resume", "web"],
         &["-v", "list"],
     ];
     for command in commands {

@@ -3,11 +3,13 @@
 mod info;
 mod list;
 mod restore;
+mod resume;
 mod save;
 
 pub(crate) use info::run as info;
 pub(crate) use list::run as list;
 pub(crate) use restore::run as restore;
+pub(crate) use resume::run as resume;
 pub(crate) use save::run as save;
 
 use anyhow::{Result, bail};

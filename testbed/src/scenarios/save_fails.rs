@@ -39,6 +39,7 @@ fn run(context: &Context) -> Result<()> {
             victim.full_disks(context, live)?;
         }
         victim.paused()?;
+        victim.killed_with_its_watcher().with_context(|| format!("{}: killed with its watcher", guest.name()))?;
         let kills = if kind == GuestType::Hvm { 2 } else { 8 };
         let mut tally = Tally::default();
         for (live, times) in [(false, 1), (false, 2), (true, 1), (true, 2)] {
@@ -209,6 +210,31 @@ impl<'a> Victim<'a> {
         self.interrupted_when(&way, Interruption::Kill, &when, &mut tally).with_context(what)?;
         ensure!(tally.saved == 0, "{}: an image was whole before its guest had suspended itself", what());
         Ok(())
+    }
+
+    /// Killed with its watcher, when the guest has just answered: nobody is left who would let it go on, but `colo resume`.
+    fn killed_with_its_watcher(&self) -> Result<()> {
+        let (name, before) = (self.guest.name(), self.guest.counter()?);
+        let node = format!("/local/domain/{}/control/shutdown", self.guest.domain_id()?);
+        let mut watch = self.host.spawn(&format!("xenstore-watch -n 3 {node}"), COMMAND_LIMIT)?;
+        watch.wait_said(&node)?;
+        let saving = self.host.spawn(&format!("colo save {name} {FOLDER}/image"), COMMAND_LIMIT)?;
+        watch.wait().with_context(|| format!("{name} does not answer"))?;
+        // Stopped first, so that the one does not see the other's end.
+        self.host.sh("pids=; for process in $(grep -lx colo /proc/[0-9]*/comm); do process=${process%/comm}; \
+             pids+=\" ${process#/proc/}\"; done; kill -STOP $pids; kill -9 $pids")?;
+        saving.wait()?;
+        // Nothing tells of a domain's suspension but the hypervisor, when it is asked.
+        let suspended =
+            format!("until colo --json list | grep '\"name\":\"{name}\"' | grep suspended; do usleep 20000; done");
+        self.host.try_sh(&suspended, FAIL_LIMIT)?;
+        let refused = self.host.try_sh(&format!("colo save {name} {FOLDER}/image"), FAIL_LIMIT)?;
+        ensure_one_line(&refused)?;
+        ensure!(refused.stderr.contains("suspended by another"), "{:?}", refused.stderr);
+        let resumed = self.host.sh(&format!("colo resume {name}"))?.stderr;
+        ensure!(resumed == format!("colo: {name} runs\n"), "{resumed:?}");
+        ensure!(!self.host.try_sh(&format!("colo resume {name}"), FAIL_LIMIT)?.is_good(), "{name} is resumed twice");
+        self.unharmed(before, FOLDER)
     }
 
     fn interrupted_when(&self, way: &Way<'_>, by: Interruption, when: &When, tally: &mut Tally) -> Result<()> {
