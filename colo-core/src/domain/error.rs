@@ -10,6 +10,9 @@ pub enum DomainError {
     /// The call needs a suspended domain.
     #[error("domain {0} must be suspended first")]
     NotSuspended(String),
+    /// The domain has been suspended by somebody else, whose it is to resume: its image may be what is left to be used.
+    #[error("{0} has been suspended by another, who may not be done with it")]
+    SuspendedByAnother(String),
     /// Dirty pages were asked for while nobody logs them.
     #[error("the dirty log is off")]
     DirtyLogOff,

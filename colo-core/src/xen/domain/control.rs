@@ -96,7 +96,7 @@ impl Control for XenDomain {
     fn suspend(&mut self) -> Result<(), DomainError> {
         match self.run_state() {
             RunState::Suspended if self.incoming.is_some() || self.suspended_at.is_some() => return Ok(()),
-            RunState::Suspended => return Err(anothers(&self.spec.name)),
+            RunState::Suspended => return Err(DomainError::SuspendedByAnother(self.spec.name.clone())),
             RunState::Running if self.info()?.paused => {
                 return Err(DomainError::Other(format!("{} is paused: unpause it first", self.spec.name)));
             }
@@ -121,7 +121,7 @@ impl Control for XenDomain {
         match self.run_state() {
             RunState::Running => Ok(()),
             RunState::Suspended if self.is_asked => self.go_on(),
-            RunState::Suspended => Err(anothers(&self.spec.name)),
+            RunState::Suspended => Err(DomainError::SuspendedByAnother(self.spec.name.clone())),
             RunState::ShutDown | RunState::Crashed => Err(DomainError::NotRunning(self.spec.name.clone())),
         }
     }
@@ -136,9 +136,4 @@ impl Control for XenDomain {
             let _ = self.control.destroy(self.domid);
         }
     }
-}
-
-/// A guest that another has suspended is another's to resume: its image may be what is left to be used.
-fn anothers(name: &str) -> DomainError {
-    DomainError::Other(format!("{name} has been suspended by another, who may not be done with it"))
 }

@@ -66,13 +66,16 @@ pub fn save_image(
 ) -> Result<Saved, SaveImageError> {
     let told = Told::new(progress);
     let saved = write_image(domain, config, sink, options, &told);
-    if saved.is_err() && domain.run_state() == RunState::Suspended {
-        // The first error is the one to tell; a guest that cannot go on says so in the log.
-        let _ = domain.resume().inspect_err(|error| tracing::error!("{error}"));
-    }
-    if saved.is_err() && told.suspended.get() && domain.run_state() == RunState::Running {
-        // It has been resumed: nothing that it was asked is still to come. Whether to go on is no question any more.
-        let _ = (told.tell.borrow_mut())(SaveProgress::Running);
+    if saved.is_err() && told.asked.get() {
+        if domain.run_state() == RunState::Suspended {
+            told.suspended.set(true);
+            // The first error is the one to tell; a guest that cannot go on says so in the log.
+            let _ = domain.resume().inspect_err(|error| tracing::error!("{error}"));
+        }
+        if told.suspended.get() && domain.run_state() == RunState::Running {
+            // It has been resumed: nothing that it was asked is still to come. Whether to go on is no question any more.
+            let _ = (told.tell.borrow_mut())(SaveProgress::Running);
+        }
     }
     if options.live {
         // A log that is left on costs the guest time, and nothing else.
@@ -139,13 +142,16 @@ const SMALL_BATCH_PAGES: usize = 512;
 struct Told<'a> {
     tell: RefCell<&'a mut dyn FnMut(SaveProgress) -> ControlFlow<()>>,
     broken: Cell<bool>,
-    /// Whether the guest has been suspended.
+    /// Whether the guest may have been asked to suspend itself, and not have been resumed.
+    asked: Cell<bool>,
+    /// Whether it has been suspended.
     suspended: Cell<bool>,
 }
 
 impl<'a> Told<'a> {
     fn new(tell: &'a mut dyn FnMut(SaveProgress) -> ControlFlow<()>) -> Self {
-        Told { tell: RefCell::new(tell), broken: Cell::new(false), suspended: Cell::new(false) }
+        let [broken, asked, suspended] = [(); 3].map(|()| Cell::new(false));
+        Told { tell: RefCell::new(tell), broken, asked, suspended }
     }
 
     /// Fails when the caller wants no more.
@@ -165,6 +171,7 @@ impl<'a> Told<'a> {
         }
         // Whether to go on is no question any more.
         let _ = self.tell(SaveProgress::Running);
+        self.asked.set(false);
     }
 }
 
@@ -189,12 +196,16 @@ impl SaveCallbacks for Watched<'_, '_> {
             let _ = self.told.tell(SaveProgress::Running);
             return Err(error.into());
         }
+        self.told.asked.set(true);
         let suspended = self.inner.suspend(domain);
         match &suspended {
             Ok(()) => self.told.suspended.set(true),
-            // Something else has failed, and it must be resumed.
-            Err(_) if domain.run_state() == RunState::Suspended => self.told.suspended.set(true),
-            Err(error) => self.told.not_suspended(error),
+            Err(error) => match error.downcast_ref() {
+                Some(DomainError::SuspendedByAnother(_)) => self.told.not_suspended(error),
+                // Something else has failed, and it must be resumed.
+                _ if domain.run_state() == RunState::Suspended => self.told.suspended.set(true),
+                _ => self.told.not_suspended(error),
+            },
         }
         suspended
     }
