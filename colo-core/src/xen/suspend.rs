@@ -344,7 +344,7 @@ impl Suspender {
         let mut fds = vec![self.store.as_fd()];
         fds.extend(self.channel.as_ref().map(|channel| channel.events.as_fd()));
         let stop = self.stop.as_ref().filter(|_| may_stop).map(OwnedFd::as_fd);
-        let wake = wait_unless(&fds, stop, deadline).map_err(|error| XenError::new("poll", None, error))?;
+        let wake = wait_unless(&fds, stop, deadline).map_err(|errno| XenError::new("poll", None, errno.into()))?;
         if wake != Wake::Ready {
             return Ok(wake);
         }

@@ -38,7 +38,6 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod userdata;
-pub(crate) mod wait;
 mod xl;
 
 pub use channel::{ChannelError, LibxlChannel};
