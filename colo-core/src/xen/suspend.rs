@@ -22,8 +22,7 @@
 
 use super::evtchn::{EventChannels, EventPort};
 use super::poll::{Wake, wait_unless};
-use super::toolstack::GuestType;
-use super::{Control, ShutdownReason, Xen, XenError, XenStore};
+use super::{Control, GuestType, ShutdownReason, Xen, XenError, XenStore};
 use crate::ids::DomId;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};

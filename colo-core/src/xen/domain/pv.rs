@@ -1,6 +1,6 @@
-use super::XenDomain;
 use super::lent::Place;
 use super::pages::wants_memory;
+use super::{XenDomain, bad_state, grown, unmapped};
 use crate::domain::{DirtyBitmap, DomainError, MAX_BATCH_PAGES, StateRecord};
 use crate::ids::{DomId, Mfn, PAGE_SIZE, Page, Pfn};
 use crate::stream::{PageList, PageType, PvInfo, kind};
@@ -378,25 +378,12 @@ impl XenDomain {
     }
 }
 
-pub(super) fn bad_state(error: impl std::fmt::Display) -> DomainError {
-    DomainError::BadState(error.to_string())
-}
-
-/// A page that the hypervisor has and does not let be mapped: without it the image would not be the guest.
-pub(super) fn unmapped(pfn: Pfn, name: &str) -> DomainError {
-    DomainError::Other(format!("{pfn} of {name} is there, but cannot be mapped"))
-}
-
-pub(super) fn grown(name: &str) -> DomainError {
-    DomainError::Other(format!("the memory of {name} grew while it was saved: try again"))
-}
-
 fn not_pv() -> DomainError {
-    DomainError::BadState("this is no PV domain".into())
+    bad_state("this is no PV domain")
 }
 
 fn not_restored() -> DomainError {
-    DomainError::BadState("this domain is not being restored".into())
+    bad_state("this domain is not being restored")
 }
 
 #[cfg(test)]

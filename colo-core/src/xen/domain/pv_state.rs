@@ -1,5 +1,5 @@
-use super::XenDomain;
-use super::pv::{Frames, bad_state};
+use super::pv::Frames;
+use super::{XenDomain, bad_state};
 use crate::domain::{DomainError, StateRecord};
 use crate::ids::{Mfn, PAGE_SIZE, Page};
 use crate::stream::pv::shared_info as parse_shared_info;

@@ -41,7 +41,7 @@ mod userdata;
 mod xl;
 
 pub use channel::{ChannelError, LibxlChannel};
-pub use config::{ConfigError, Disk, DomainConfig, GuestType, LiveState, MAX_CONFIG_BYTES, Nic, XenstoreView};
+pub use config::{ConfigError, Disk, DomainConfig, LiveState, MAX_CONFIG_BYTES, Nic, XenstoreView};
 pub use handover::{HANDOVER_VARIABLE, Handover, HandoverError, HelperRole, RestoreRequest};
 pub use light::{Libxl, LibxlError};
 pub use restore::{RestoreOptions, RestoreToolstackError, XlRestore};
