@@ -71,7 +71,7 @@ impl State for XenDomain {
 
     fn check_state(&self, state: &[StateRecord]) -> Result<(), DomainError> {
         match self.guest_type {
-            GuestType::Pv => PvState::parse(state, self.pv()?.info()).map(drop),
+            GuestType::Pv => PvState::parse(state, self.pv()?.width.info()).map(drop),
             GuestType::Pvh | GuestType::Hvm => HvmState::parse(state).map(drop),
         }
     }
