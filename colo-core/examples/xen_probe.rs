@@ -120,7 +120,7 @@ fn look_into(handles: &Handles, domid: DomId) -> Result {
     println!("== {domid}, {}", if info.hvm { "HVM or PVH" } else { "PV" });
     println!("tsc {:?}", control.tsc_info(domid)?);
     let policy = control.cpu_policy(domid)?;
-    println!("policy: {} bytes of leaves, {} of MSRs", policy.cpuid.len(), policy.msrs.len());
+    println!("policy: {} leaves, {} MSRs", policy.cpuid.len(), policy.msrs.len());
     println!("vcpu 0: {:?}", control.vcpu_info(domid, 0)?);
     println!("{} gpfns, highest {:#x}", control.nr_gpfns(domid)?, control.max_gpfn(domid)?);
     for port in 0..12 {

@@ -96,14 +96,13 @@ fn check_state(state: &StateRef<'_>, body: &[u8], strict: bool) {
     let record = match state {
         StateRef::PvInfo(info) => info.to_record(),
         StateRef::P2mFrames(frames) => {
-            let list: Vec<_> = frames.frames().collect();
             let info =
                 [colo_core::stream::PvInfo::Bits32, colo_core::stream::PvInfo::Bits64].into_iter().find(|info| {
                     let per = u64::from(info.entries_per_frame());
-                    (frames.end().0 / per - frames.start().0 / per + 1) as usize == list.len()
+                    (frames.end().0 / per - frames.start().0 / per + 1) as usize == frames.frames().len()
                 });
             let info = info.expect("one of the widths fits");
-            p2m_frames_record(info, frames.start().0 as u32, frames.end().0 as u32, &list)
+            p2m_frames_record(info, frames.start().0 as u32, frames.end().0 as u32, frames.frames())
         }
         StateRef::Vcpu(blob) => blob.to_record(),
         StateRef::Tsc(tsc) => tsc.to_record(),

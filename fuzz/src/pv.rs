@@ -2,7 +2,7 @@
 //! the host.
 
 use colo_core::ids::{Mfn, PAGE_SIZE, Page, Pfn};
-use colo_core::stream::PageType;
+use colo_core::stream::{P2mFrames, PageType};
 use colo_core::xen::pv::page_table::{Normalised, TableFault, TableFormat, localise, normalise, unpopulated};
 use colo_core::xen::pv::shared_info::ArchInfo;
 use colo_core::xen::pv::start_info::HostPart;
@@ -119,11 +119,11 @@ fn frames(width: GuestWidth, mut rest: &[u8]) {
         let (body, after) = after.split_at(usize::from(u16::from_le_bytes([low, high])).min(after.len()));
         rest = after;
         let before = p2m.clone();
-        match p2m.handle_frames(body) {
-            Ok(()) => {
-                let last = u32::from_le_bytes([body[4], body[5], body[6], body[7]]);
-                assert_eq!(p2m.pfn_limit(), before.pfn_limit().max(u64::from(last) + 1));
-            }
+        let Ok(frames) = P2mFrames::parse(body, width.info()) else {
+            continue;
+        };
+        match p2m.handle_frames(&frames) {
+            Ok(()) => assert_eq!(p2m.pfn_limit(), before.pfn_limit().max(frames.end().0 + 1)),
             Err(_) => assert_eq!((p2m.pfn_limit(), p2m.types()), (before.pfn_limit(), before.types())),
         }
         assert!(p2m.pfn_limit() <= MOST_ENTRIES && p2m.types().len() as u64 == p2m.pfn_limit());
@@ -230,7 +230,9 @@ fn memory(width: GuestWidth, patches: &[u8]) {
         assert_eq!(physmap.pfn_of(*frame), Some(*pfn));
     }
     let mut restored = RestoredP2m::new(width, MOST_ENTRIES);
-    restored.handle_frames(&p2m.frames_record()).expect("what is written can be read");
+    let record = p2m.frames_record();
+    let frames = P2mFrames::parse(&record.body, width.info()).expect("what is written can be read");
+    restored.handle_frames(&frames).expect("it is no longer than what was read");
     assert_eq!(restored.pfn_limit(), p2m.pfn_limit());
     let change = P2mReader { width, shared_info: Mfn(1), limits, memory: &mut memory, m2p: &m2p }
         .refresh(&mut p2m, None)

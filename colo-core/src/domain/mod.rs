@@ -199,6 +199,14 @@ pub trait Pages {
     }
 }
 
+/// Checks that `bytes` is the length of that many pages, and the batch no longer than allowed.
+pub(crate) fn check_batch(pfns: &[Pfn], bytes: usize) -> Result<(), DomainError> {
+    if pfns.len() > MAX_BATCH_PAGES || bytes != pfns.len() * PAGE_SIZE {
+        return Err(DomainError::BadBatch { pages: pfns.len(), bytes });
+    }
+    Ok(())
+}
+
 /// [`Pages::clear_pages`], for whoever has no better way.
 pub(crate) fn write_zeroes<P: Pages + ?Sized>(domain: &mut P, pfns: &[Pfn]) -> Result<(), DomainError> {
     let zeroes = vec![0; pfns.len().min(MAX_BATCH_PAGES) * PAGE_SIZE];

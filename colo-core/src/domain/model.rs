@@ -1,8 +1,8 @@
 //! A domain in plain memory, exact and without surprises: for tests, and for trying the engine without a hypervisor.
 
 use super::{
-    Control, DirtyBitmap, DirtyLog, DomainError, DomainSpec, MAX_BATCH_PAGES, MacAddr, NicSpec, Pages, RunState, State,
-    StateRecord,
+    Control, DirtyBitmap, DirtyLog, DomainError, DomainSpec, MacAddr, NicSpec, Pages, RunState, State, StateRecord,
+    check_batch,
 };
 use crate::ids::{PAGE_SIZE, Page, Pfn};
 use crate::stream::DomainHeader;
@@ -75,14 +75,6 @@ impl ModelDomain {
         let start = pfn.byte_offset() as usize;
         Ok(start..start + PAGE_SIZE)
     }
-}
-
-/// Checks that `bytes` is the length of that many pages, and the batch no longer than allowed.
-pub(crate) fn check_batch(pfns: &[Pfn], bytes: usize) -> Result<(), DomainError> {
-    if pfns.len() > MAX_BATCH_PAGES || bytes != pfns.len() * PAGE_SIZE {
-        return Err(DomainError::BadBatch { pages: pfns.len(), bytes });
-    }
-    Ok(())
 }
 
 impl Control for ModelDomain {

@@ -32,7 +32,19 @@ pub struct CpuidLeaf {
     pub edx: u32,
 }
 
-/// `xen_cpuid_leaf_t`: leaf, subleaf, the four answers.
+impl CpuidLeaf {
+    /// From the fields of a `xen_cpuid_leaf_t`: leaf, subleaf, the four answers.
+    pub(crate) fn from_words([leaf, subleaf, eax, ebx, ecx, edx]: [u32; 6]) -> CpuidLeaf {
+        CpuidLeaf { leaf, subleaf: Some(subleaf).filter(|subleaf| *subleaf != NO_SUBLEAF), eax, ebx, ecx, edx }
+    }
+
+    /// The same fields.
+    pub(crate) fn to_words(self) -> [u32; 6] {
+        [self.leaf, self.subleaf.unwrap_or(NO_SUBLEAF), self.eax, self.ebx, self.ecx, self.edx]
+    }
+}
+
+/// `xen_cpuid_leaf_t`.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, PartialEq, Eq, Clone, Copy, Debug)]
 #[repr(C)]
 struct RawLeaf([U32; 6]);
@@ -58,22 +70,12 @@ impl<'a> CpuidPolicy<'a> {
 
     /// The leaves, in the order of the record.
     pub fn leaves(&self) -> impl ExactSizeIterator<Item = CpuidLeaf> + use<'a> {
-        self.0.iter().map(|RawLeaf([leaf, subleaf, eax, ebx, ecx, edx])| CpuidLeaf {
-            leaf: leaf.get(),
-            subleaf: Some(subleaf.get()).filter(|subleaf| *subleaf != NO_SUBLEAF),
-            eax: eax.get(),
-            ebx: ebx.get(),
-            ecx: ecx.get(),
-            edx: edx.get(),
-        })
+        self.0.iter().map(|RawLeaf(words)| CpuidLeaf::from_words(words.map(U32::get)))
     }
 
     /// The record for these leaves. A stream has none rather than an empty one.
     pub fn record(leaves: &[CpuidLeaf]) -> StateRecord {
-        let raw = |leaf: &CpuidLeaf| {
-            let subleaf = leaf.subleaf.unwrap_or(NO_SUBLEAF);
-            [leaf.leaf, subleaf, leaf.eax, leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes)
-        };
+        let raw = |leaf: &CpuidLeaf| leaf.to_words().map(u32::to_le_bytes);
         StateRecord { kind: kind::X86_CPUID_POLICY, body: leaves.iter().flat_map(raw).flatten().collect() }
     }
 }

@@ -160,11 +160,17 @@ impl<'a> P2mFrames<'a> {
 ///
 /// # Panics
 /// Unless `start` is at most `end`, and there are as many frames as the range has for a guest of this width.
-pub fn p2m_frames_record(info: PvInfo, start: u32, end: u32, frames: &[Pfn]) -> StateRecord {
+pub fn p2m_frames_record(
+    info: PvInfo,
+    start: u32,
+    end: u32,
+    frames: impl ExactSizeIterator<Item = Pfn>,
+) -> StateRecord {
     assert!(start <= end, "from {start} to {end}");
     assert_eq!(frames.len(), info.frames(start, end), "frames from {start} to {end}");
     let mut body = RawP2mFrames { start: start.into(), end: end.into() }.as_bytes().to_vec();
-    body.extend(frames.iter().flat_map(|pfn| pfn.0.to_le_bytes()));
+    body.reserve(frames.len() * size_of::<PfnWord>());
+    body.extend(frames.flat_map(|pfn| pfn.0.to_le_bytes()));
     StateRecord { kind: kind::X86_PV_P2M_FRAMES, body }
 }
 
@@ -296,7 +302,7 @@ mod tests {
         assert_eq!(PvInfo::Bits64.to_record().body, [8, 4, 0, 0, 0, 0, 0, 0]);
 
         // Pages 0x1FF to 0x200 of a 64-bit guest lie in two frames.
-        let frames = p2m_frames_record(PvInfo::Bits64, 0x1FF, 0x200, &[Pfn(0x1234), Pfn(7)]);
+        let frames = p2m_frames_record(PvInfo::Bits64, 0x1FF, 0x200, [Pfn(0x1234), Pfn(7)].into_iter());
         let golden = [[0xFF, 1, 0, 0, 0, 2, 0, 0], [0x34, 0x12, 0, 0, 0, 0, 0, 0], [7, 0, 0, 0, 0, 0, 0, 0]];
         assert_eq!((frames.kind, frames.body.as_slice()), (3, golden.as_flattened()));
 
@@ -365,7 +371,7 @@ mod tests {
         fn p2m_frames_round_trip(info in info(), start in 0_u32..1 << 20, length in 0_u32..1 << 14, seed: u64) {
             let end = start + length;
             let frames: Vec<Pfn> = (0..info.frames(start, end) as u64).map(|at| Pfn(seed ^ at)).collect();
-            let record = p2m_frames_record(info, start, end, &frames);
+            let record = p2m_frames_record(info, start, end, frames.iter().copied());
             let parsed = P2mFrames::parse(&record.body, info).unwrap();
             prop_assert_eq!((parsed.start(), parsed.end()), (Pfn(start.into()), Pfn(end.into())));
             prop_assert_eq!(parsed.first_frame(), (start / info.entries_per_frame()) as usize);

@@ -14,9 +14,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use super::poll::wait_readable;
+use super::poll::ready_one;
 use super::{Xen, XenError, log};
 use crate::ids::DomId;
+use rustix::event::PollFlags;
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
@@ -175,8 +176,8 @@ impl EventChannels {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait(&self, deadline: Instant) -> Result<Option<EventPort>, XenError> {
-        let ready = wait_readable(&[self.as_fd()], deadline);
-        if !ready.map_err(|error| XenError::new("poll", None, error))? {
+        let ready = ready_one(self, PollFlags::IN, deadline);
+        if !ready.map_err(|errno| XenError::new("poll", None, errno.into()))? {
             return Ok(None);
         }
         // SAFETY: the handle is open. It has an event, so this does not wait.

@@ -54,7 +54,7 @@ pub mod suspend;
 pub mod toolstack;
 pub mod xenstore;
 
-pub use control::{Control, DomainInfo, ShutdownReason};
+pub use control::{Control, DomainInfo, GuestType, ShutdownReason};
 pub use device_model::DeviceModel;
 pub use error::XenError;
 pub use evtchn::EventChannels;

@@ -22,7 +22,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::toolstack::wait::ready_one;
+use super::poll::ready_one;
 use super::toolstack::{DomainLock, DomainUuid, LockError, LockKind};
 use crate::ids::DomId;
 use rustix::event::PollFlags;

@@ -22,8 +22,7 @@
 
 use super::evtchn::{EventChannels, EventPort};
 use super::poll::{Wake, wait_unless};
-use super::toolstack::GuestType;
-use super::{Control, ShutdownReason, Xen, XenError, XenStore};
+use super::{Control, GuestType, ShutdownReason, Xen, XenError, XenStore};
 use crate::ids::DomId;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
@@ -344,7 +343,7 @@ impl Suspender {
         let mut fds = vec![self.store.as_fd()];
         fds.extend(self.channel.as_ref().map(|channel| channel.events.as_fd()));
         let stop = self.stop.as_ref().filter(|_| may_stop).map(OwnedFd::as_fd);
-        let wake = wait_unless(&fds, stop, deadline).map_err(|error| XenError::new("poll", None, error))?;
+        let wake = wait_unless(&fds, stop, deadline).map_err(|errno| XenError::new("poll", None, errno.into()))?;
         if wake != Wake::Ready {
             return Ok(wake);
         }

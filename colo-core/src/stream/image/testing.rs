@@ -156,8 +156,8 @@ fn pv(mut image: ImageBuilder, info: PvInfo, version: Version) -> Vec<u8> {
     if version == Version::V3 {
         image.static_data_end();
     }
-    let frames: Vec<_> = (0..=(0x3FF / info.entries_per_frame())).map(|at| Pfn(0x10 + u64::from(at))).collect();
-    image.record(&p2m_frames_record(info, 0, 0x3FF, &frames));
+    let frames = 0x400 / info.entries_per_frame() as usize;
+    image.record(&p2m_frames_record(info, 0, 0x3FF, (0..frames).map(|at| Pfn(0x10 + at as u64))));
     image.pages(&[(0, PageType::Normal), (0x3FF, PageType::L4Pinned), (5, PageType::Invalid), (6, PageType::Broken)]);
     image.pv_state(info).mark(kind::END);
     if has_libxl {

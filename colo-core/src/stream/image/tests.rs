@@ -219,7 +219,7 @@ fn a_pv_guest_tells_its_size() {
     let pv = |pfn: u64, frame: u64| {
         let mut image = ImageBuilder::libxc(DomainKind::X86Pv, Version::V3);
         image.record(&PvInfo::Bits64.to_record()).mark(kind::STATIC_DATA_END);
-        image.record(&p2m_frames_record(PvInfo::Bits64, 0, 100, &[Pfn(frame)]));
+        image.record(&p2m_frames_record(PvInfo::Bits64, 0, 100, [Pfn(frame)].into_iter()));
         image.pages(&[(pfn, PageType::Normal)]);
         let vcpu = crate::stream::VcpuBlob { part: crate::stream::VcpuPart::Basic, vcpu: 0, context: &[0; 5168] };
         image.record(&vcpu.to_record()).mark(kind::END);

@@ -3,12 +3,39 @@
 use super::{Control, check};
 use crate::ids::{DomId, Mfn};
 use crate::xen::XenError;
-use crate::xen::toolstack::GuestType;
 use std::fmt;
 use xen_sys::ctrl;
 
 /// Domains asked for in one call.
 const BATCH_DOMAINS: usize = 256;
+
+/// What kind of machine a guest has.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum GuestType {
+    /// Paravirtual.
+    Pv,
+    /// Hardware-virtualised, without a device model.
+    Pvh,
+    /// Hardware-virtualised, with a device model.
+    Hvm,
+}
+
+impl GuestType {
+    /// As Xen's configuration files have it: "pv", "pvh", "hvm".
+    pub fn name(self) -> &'static str {
+        match self {
+            GuestType::Pv => "pv",
+            GuestType::Pvh => "pvh",
+            GuestType::Hvm => "hvm",
+        }
+    }
+}
+
+impl fmt::Display for GuestType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// A domain, as the hypervisor sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]

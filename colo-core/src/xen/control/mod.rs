@@ -32,7 +32,7 @@ pub mod run;
 
 pub use channels::{ChannelStatus, GrantSeed};
 pub use dirty::LogDirtyStats;
-pub use info::{DomainInfo, Scheduler, ShutdownReason};
+pub use info::{DomainInfo, GuestType, Scheduler, ShutdownReason};
 pub use page_tables::{MachToPhys, MmuextOp};
 pub use policy::CpuPolicy;
 pub use pv::VcpuInfo;

@@ -2,7 +2,7 @@
 
 use super::{Control, check};
 use crate::ids::DomId;
-use crate::stream::TscInfo;
+use crate::stream::{CpuidLeaf, MsrEntry, TscInfo};
 use crate::xen::XenError;
 use std::ptr::NonNull;
 use xen_sys::guest;
@@ -10,13 +10,13 @@ use xen_sys::guest;
 /// The most entries of either half of a policy that are believed: today's hypervisors have below 100 leaves and 3 MSRs.
 const MAX_ENTRIES: usize = 4096;
 
-/// What a domain is told about its CPU, as the records X86_CPUID_POLICY and X86_MSR_POLICY carry it.
+/// What a domain is told about its CPU.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct CpuPolicy {
-    /// CPUID leaves, of 24 bytes each (`xen_cpuid_leaf_t`).
-    pub cpuid: Vec<u8>,
-    /// MSRs, of 16 bytes each (`xen_msr_entry_t`).
-    pub msrs: Vec<u8>,
+    /// What CPUID answers, as the record X86_CPUID_POLICY carries it.
+    pub cpuid: Vec<CpuidLeaf>,
+    /// What its MSRs say, as the record X86_MSR_POLICY carries it.
+    pub msrs: Vec<MsrEntry>,
 }
 
 impl Control {
@@ -77,7 +77,7 @@ impl Control {
     /// ```no_run
     /// # use colo_core::{ids::DomId, xen::{Control, Xen}};
     /// # let control = Control::open(Xen::open()?)?;
-    /// let leaves = control.cpu_policy(DomId(3))?.cpuid.len() / 24;
+    /// let leaves = control.cpu_policy(DomId(3))?.cpuid.len();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn cpu_policy(&self, domid: DomId) -> Result<CpuPolicy, XenError> {
@@ -110,15 +110,15 @@ impl Control {
         cpuid.truncate(leaves as usize);
         entries.truncate(msrs as usize);
         Ok(CpuPolicy {
-            cpuid: cpuid.iter().flat_map(leaf_bytes).collect(),
-            msrs: entries.iter().flat_map(msr_bytes).collect(),
+            cpuid: cpuid.iter().map(leaf_of).collect(),
+            msrs: entries.iter().map(|entry| MsrEntry { index: entry.idx, value: entry.val }).collect(),
         })
     }
 
     /// Sets what the domain is told about its CPU (`xc_set_domain_cpu_policy`). The domain must not have run yet.
     ///
     /// # Errors
-    /// `ESRCH`: no such domain. `InvalidInput`: a length that does not fit. Else the hypervisor refuses a leaf or an MSR; the error
+    /// `ESRCH`: no such domain. `InvalidInput`: more entries than any policy has. Else the hypervisor refuses a leaf or an MSR; the error
     /// says which.
     ///
     /// ```no_run
@@ -130,14 +130,13 @@ impl Control {
     /// ```
     pub fn set_cpu_policy(&self, domid: DomId, policy: &CpuPolicy) -> Result<(), XenError> {
         let call = "xc_set_domain_cpu_policy";
-        let (leaf_size, msr_size) = (size_of::<guest::xen_cpuid_leaf_t>(), size_of::<guest::xen_msr_entry_t>());
-        let whole = |bytes: &[u8], size: usize| bytes.len() % size == 0 && bytes.len() / size <= MAX_ENTRIES;
-        if !whole(&policy.cpuid, leaf_size) || !whole(&policy.msrs, msr_size) {
-            let why = format!("{} bytes of leaves, {} of MSRs", policy.cpuid.len(), policy.msrs.len());
+        if policy.cpuid.len() > MAX_ENTRIES || policy.msrs.len() > MAX_ENTRIES {
+            let why = format!("{} leaves, {} MSRs", policy.cpuid.len(), policy.msrs.len());
             return Err(XenError::invalid(call, domid, why));
         }
-        let mut leaves: Vec<_> = policy.cpuid.chunks_exact(leaf_size).map(leaf_from).collect();
-        let mut msrs: Vec<_> = policy.msrs.chunks_exact(msr_size).map(msr_from).collect();
+        let mut leaves: Vec<_> = policy.cpuid.iter().map(leaf_to_xen).collect();
+        let msr = |entry: &MsrEntry| guest::xen_msr_entry_t { idx: entry.index, flags: 0, val: entry.value };
+        let mut msrs: Vec<_> = policy.msrs.iter().map(msr).collect();
         let (mut leaf, mut subleaf, mut msr) = (u32::MAX, u32::MAX, u32::MAX);
         // SAFETY: the handle is open, and the arrays are as long as told (at most `MAX_ENTRIES`).
         let result = unsafe {
@@ -191,30 +190,13 @@ impl Drop for Policy {
     }
 }
 
-fn leaf_bytes(leaf: &guest::xen_cpuid_leaf_t) -> impl Iterator<Item = u8> + use<> {
-    [leaf.leaf, leaf.subleaf, leaf.a, leaf.b, leaf.c, leaf.d].into_iter().flat_map(u32::to_le_bytes)
+fn leaf_of(leaf: &guest::xen_cpuid_leaf_t) -> CpuidLeaf {
+    CpuidLeaf::from_words([leaf.leaf, leaf.subleaf, leaf.a, leaf.b, leaf.c, leaf.d])
 }
 
-fn leaf_from(bytes: &[u8]) -> guest::xen_cpuid_leaf_t {
-    let word = |index: usize| u32_at(bytes, 4 * index);
-    guest::xen_cpuid_leaf_t { leaf: word(0), subleaf: word(1), a: word(2), b: word(3), c: word(4), d: word(5) }
-}
-
-fn msr_bytes(entry: &guest::xen_msr_entry_t) -> impl Iterator<Item = u8> + use<> {
-    let words = [entry.idx, entry.flags, entry.val as u32, (entry.val >> 32) as u32];
-    words.into_iter().flat_map(u32::to_le_bytes)
-}
-
-fn msr_from(bytes: &[u8]) -> guest::xen_msr_entry_t {
-    let value = u64::from(u32_at(bytes, 8)) | u64::from(u32_at(bytes, 12)) << 32;
-    guest::xen_msr_entry_t { idx: u32_at(bytes, 0), flags: u32_at(bytes, 4), val: value }
-}
-
-/// # Panics
-/// Beyond the end: the callers take pieces of a fixed size.
-fn u32_at(bytes: &[u8], offset: usize) -> u32 {
-    let (word, _) = bytes[offset..].split_first_chunk().expect("four bytes");
-    u32::from_le_bytes(*word)
+fn leaf_to_xen(leaf: &CpuidLeaf) -> guest::xen_cpuid_leaf_t {
+    let [leaf, subleaf, a, b, c, d] = leaf.to_words();
+    guest::xen_cpuid_leaf_t { leaf, subleaf, a, b, c, d }
 }
 
 #[cfg(test)]
@@ -222,13 +204,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_keep_their_bytes() {
-        let bytes: Vec<u8> = (1..=24).collect();
-        let leaf = leaf_from(&bytes);
-        assert_eq!((leaf.leaf, leaf.d), (0x0403_0201, 0x1817_1615));
-        assert_eq!(leaf_bytes(&leaf).collect::<Vec<_>>(), bytes);
-        let msr = msr_from(&bytes[..16]);
-        assert_eq!((msr.idx, msr.flags, msr.val), (0x0403_0201, 0x0807_0605, 0x100f_0e0d_0c0b_0a09));
-        assert_eq!(msr_bytes(&msr).collect::<Vec<_>>(), bytes[..16]);
+    fn leaves_keep_their_words() {
+        for subleaf in [2, u32::MAX] {
+            let leaf = leaf_to_xen(&leaf_of(&guest::xen_cpuid_leaf_t { leaf: 1, subleaf, a: 3, b: 4, c: 5, d: 6 }));
+            let words = [leaf.leaf, leaf.subleaf, leaf.a, leaf.b, leaf.c, leaf.d];
+            assert_eq!(words, [1, subleaf, 3, 4, 5, 6]);
+        }
     }
 }

@@ -1,5 +1,4 @@
-use super::pv::grown;
-use super::{GuestType, XenDomain};
+use super::{GuestType, XenDomain, grown};
 use crate::domain::{Control, DomainError, DomainSpec, RunState};
 use crate::xen::ShutdownReason;
 use crate::xen::suspend::{Suspender, Timeouts};

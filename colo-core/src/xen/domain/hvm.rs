@@ -1,6 +1,5 @@
 use super::populated::find_pages;
-use super::pv::unmapped;
-use super::{Incoming, XenDomain};
+use super::{Incoming, XenDomain, bad_state, unmapped};
 use crate::domain::{DirtyBitmap, DomainError, StateRecord};
 use crate::ids::{DomId, Pfn};
 use crate::stream::hvm::{HvmContext, HvmParam, HvmParams};
@@ -94,15 +93,14 @@ pub(super) struct HvmState<'a> {
 impl<'a> HvmState<'a> {
     /// Finds the parts among the records of a checkpoint.
     pub(super) fn parse(state: &'a [StateRecord]) -> Result<Self, DomainError> {
-        let bad = |error: &dyn std::fmt::Display| DomainError::BadState(error.to_string());
         let body =
             |kind: u32| state.iter().rev().find(|record| record.kind == kind).map(|record| record.body.as_slice());
-        let needed = |kind: u32| body(kind).ok_or_else(|| bad(&format!("no {} record", kind::name(kind))));
+        let needed = |kind: u32| body(kind).ok_or_else(|| bad_state(format!("no {} record", kind::name(kind))));
         let context = needed(kind::HVM_CONTEXT)?;
-        HvmContext::parse(context).map_err(|error| bad(&error))?;
+        HvmContext::parse(context).map_err(bad_state)?;
         Ok(HvmState {
-            tsc: body(kind::X86_TSC_INFO).map(TscInfo::parse).transpose().map_err(|error| bad(&error))?,
-            params: HvmParams::parse(needed(kind::HVM_PARAMS)?).map_err(|error| bad(&error))?,
+            tsc: body(kind::X86_TSC_INFO).map(TscInfo::parse).transpose().map_err(bad_state)?,
+            params: HvmParams::parse(needed(kind::HVM_PARAMS)?).map_err(bad_state)?,
             context,
         })
     }

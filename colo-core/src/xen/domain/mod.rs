@@ -32,7 +32,6 @@ mod pv;
 mod pv_state;
 mod state;
 
-pub use crate::xen::toolstack::GuestType;
 pub use emulator::EmulatorState;
 pub use incoming::Incoming;
 
@@ -43,7 +42,7 @@ use crate::xen::foreign::Access;
 use crate::xen::qmp::QmpClient;
 use crate::xen::suspend::{SuspendError, Suspender};
 use crate::xen::toolstack::{ConfigError, DomainConfig, DomainUuid, LiveState, Xl};
-use crate::xen::{Control, DomainInfo, ForeignMemory, Xen, XenError, XenStore};
+use crate::xen::{Control, DomainInfo, ForeignMemory, GuestType, Xen, XenError, XenStore};
 use log::DirtyLogState;
 use memory::GuestMemory;
 use page_set::PageSet;
@@ -248,6 +247,19 @@ impl XenDomain {
     fn info(&self) -> Result<DomainInfo, DomainError> {
         self.control.domain_info(self.domid)?.ok_or_else(|| DomainError::NotRunning(self.spec.name.clone()))
     }
+}
+
+fn bad_state(error: impl std::fmt::Display) -> DomainError {
+    DomainError::BadState(error.to_string())
+}
+
+/// A page that the hypervisor has and does not let be mapped: without it the image would not be the guest.
+fn unmapped(pfn: Pfn, name: &str) -> DomainError {
+    DomainError::Other(format!("{pfn} of {name} is there, but cannot be mapped"))
+}
+
+fn grown(name: &str) -> DomainError {
+    DomainError::Other(format!("the memory of {name} grew while it was saved: try again"))
 }
 
 impl From<SuspendError> for DomainError {

@@ -1,6 +1,6 @@
 use super::lent::{Lent, Place};
 use super::{GuestType, XenDomain, hvm};
-use crate::domain::{DirtyBitmap, DomainError, LentPages, MAX_BATCH_PAGES, Pages, write_zeroes};
+use crate::domain::{DirtyBitmap, DomainError, LentPages, MAX_BATCH_PAGES, Pages, check_batch, write_zeroes};
 use crate::ids::{Mfn, PAGE_SIZE, Page, Pfn};
 use crate::stream::{PageList, PageType};
 use crate::xen::control::MmuextOp;
@@ -85,7 +85,7 @@ impl Pages for XenDomain {
     }
 
     fn read_pages(&self, pfns: &[Pfn], out: &mut [u8]) -> Result<(), DomainError> {
-        crate::domain::model::check_batch(pfns, out.len())?;
+        check_batch(pfns, out.len())?;
         let mut memory = self.memory.borrow_mut();
         memory.map(&self.foreign, self.access, pfns.iter().filter_map(|pfn| Some((*pfn, self.frame_of(*pfn)?))))?;
         for (&pfn, page) in pfns.iter().zip(out.chunks_exact_mut(PAGE_SIZE)) {
@@ -98,7 +98,7 @@ impl Pages for XenDomain {
     }
 
     fn write_pages(&mut self, pfns: &[Pfn], data: &[u8]) -> Result<(), DomainError> {
-        crate::domain::model::check_batch(pfns, data.len())?;
+        check_batch(pfns, data.len())?;
         let limit = self.spec.pfn_limit;
         let frames: Option<Vec<u64>> = pfns.iter().map(|pfn| self.frame_of(*pfn)).collect();
         let frames = frames.ok_or_else(|| DomainError::PfnOutOfRange { pfn: pfns[0], pfn_limit: limit })?;

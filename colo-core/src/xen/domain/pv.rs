@@ -1,9 +1,9 @@
-use super::XenDomain;
 use super::lent::Place;
 use super::pages::wants_memory;
+use super::{XenDomain, bad_state, grown, unmapped};
 use crate::domain::{DirtyBitmap, DomainError, MAX_BATCH_PAGES, StateRecord};
 use crate::ids::{DomId, Mfn, PAGE_SIZE, Page, Pfn};
-use crate::stream::{PageList, PageType, PvInfo, kind};
+use crate::stream::{P2mFrames, PageList, PageType, PvInfo};
 use crate::xen::control::MachToPhys;
 use crate::xen::foreign::Access;
 use crate::xen::pv::p2m::P2mPage;
@@ -71,13 +71,6 @@ impl Pv {
             Frames::Unknown | Frames::Saved { .. } => Err(not_restored()),
         }
     }
-
-    pub(super) fn info(&self) -> PvInfo {
-        match self.width {
-            GuestWidth::Bits32Pae => PvInfo::Bits32,
-            GuestWidth::Bits64 => PvInfo::Bits64,
-        }
-    }
 }
 
 /// What this process takes for each page of a PV guest: 8 bytes for its entry in the table, as many for a later reading of that, and 16
@@ -123,12 +116,12 @@ impl XenDomain {
     }
 
     pub(super) fn pv_info(&self) -> Result<StateRecord, DomainError> {
-        Ok(self.pv()?.info().to_record())
+        Ok(self.pv()?.width.info().to_record())
     }
 
     /// The width that the stream tells; the domain is made ready for it.
     pub(super) fn load_pv_info(&mut self, body: &[u8]) -> Result<(), DomainError> {
-        let width = GuestWidth::from_info(body).map_err(bad_state)?;
+        let width = GuestWidth::from(PvInfo::parse(body).map_err(|error| bad_state(error.fault))?);
         if width != self.pv()?.width {
             self.control.set_guest_width(self.domid, width.word_bytes() as u32)?;
             self.pv = Some(Box::new(Pv::open(&self.control, self.domid, true)?));
@@ -186,13 +179,15 @@ impl XenDomain {
         match &self.pv()?.frames {
             // There would be no place for the pages beyond.
             Frames::Saved { p2m, .. } if p2m.pfn_limit() > self.spec.pfn_limit => Err(grown(&self.spec.name)),
-            Frames::Saved { p2m, .. } => Ok(StateRecord { kind: kind::X86_PV_P2M_FRAMES, body: p2m.frames_record() }),
+            Frames::Saved { p2m, .. } => Ok(p2m.frames_record()),
             Frames::Unknown | Frames::Restored(_) => Err(not_pv()),
         }
     }
 
     pub(super) fn load_p2m_frames(&mut self, record: &StateRecord) -> Result<(), DomainError> {
-        self.pv_mut()?.restored()?.handle_frames(&record.body).map_err(bad_state)
+        let p2m = self.pv_mut()?.restored()?;
+        let frames = P2mFrames::parse(&record.body, p2m.width().info()).map_err(|error| bad_state(error.fault))?;
+        p2m.handle_frames(&frames).map_err(bad_state)
     }
 
     pub(super) fn populated_pv(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
@@ -378,25 +373,12 @@ impl XenDomain {
     }
 }
 
-pub(super) fn bad_state(error: impl std::fmt::Display) -> DomainError {
-    DomainError::BadState(error.to_string())
-}
-
-/// A page that the hypervisor has and does not let be mapped: without it the image would not be the guest.
-pub(super) fn unmapped(pfn: Pfn, name: &str) -> DomainError {
-    DomainError::Other(format!("{pfn} of {name} is there, but cannot be mapped"))
-}
-
-pub(super) fn grown(name: &str) -> DomainError {
-    DomainError::Other(format!("the memory of {name} grew while it was saved: try again"))
-}
-
 fn not_pv() -> DomainError {
-    DomainError::BadState("this is no PV domain".into())
+    bad_state("this is no PV domain")
 }
 
 fn not_restored() -> DomainError {
-    DomainError::BadState("this domain is not being restored".into())
+    bad_state("this domain is not being restored")
 }
 
 #[cfg(test)]

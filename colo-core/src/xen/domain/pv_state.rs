@@ -1,5 +1,5 @@
-use super::XenDomain;
-use super::pv::{Frames, bad_state};
+use super::pv::Frames;
+use super::{XenDomain, bad_state};
 use crate::domain::{DomainError, StateRecord};
 use crate::ids::{Mfn, PAGE_SIZE, Page};
 use crate::stream::pv::shared_info as parse_shared_info;
@@ -94,8 +94,8 @@ impl XenDomain {
     pub(super) fn load_pv_state(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
         // Nothing may be mapped for writing when it becomes a page table or a segment's page, now or when the guest runs.
         self.memory.get_mut().forget();
-        let state = PvState::parse(state, self.pv()?.info())?;
         let width = self.pv()?.width;
+        let state = PvState::parse(state, width.info())?;
         let Frames::Restored(p2m) = &self.pv()?.frames else {
             return Err(bad_state("this domain is not being restored"));
         };

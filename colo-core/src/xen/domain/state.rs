@@ -1,8 +1,8 @@
 use super::hvm::{self, HvmState};
 use super::pv_state::PvState;
-use super::{GuestType, XenDomain};
+use super::{GuestType, XenDomain, bad_state};
 use crate::domain::{Control as _, DomainError, RunState, State, StateRecord};
-use crate::stream::{DomainHeader, kind};
+use crate::stream::{CpuidPolicy, DomainHeader, MsrPolicy, StreamError, kind};
 use crate::xen::control::policy::CpuPolicy;
 use crate::xen::toolstack::messages::{MISSING_CPUID, MISSING_MSR};
 
@@ -16,12 +16,10 @@ impl State for XenDomain {
         if self.guest_type == GuestType::Pv {
             records.push(self.pv_info()?);
         }
-        let policy = self.control.cpu_policy(self.domid)?;
+        let CpuPolicy { cpuid, msrs } = self.control.cpu_policy(self.domid)?;
         // A stream has none rather than an empty one.
-        let policies = [(kind::X86_CPUID_POLICY, policy.cpuid), (kind::X86_MSR_POLICY, policy.msrs)];
-        records.extend(
-            policies.into_iter().filter(|(_, body)| !body.is_empty()).map(|(kind, body)| StateRecord { kind, body }),
-        );
+        let policies = [CpuidPolicy::record(&cpuid), MsrPolicy::record(&msrs)];
+        records.extend(policies.into_iter().filter(|record| !record.body.is_empty()));
         Ok(records)
     }
 
@@ -30,14 +28,20 @@ impl State for XenDomain {
         if let Some(info) = body(kind::X86_PV_INFO) {
             self.load_pv_info(info)?;
         }
-        let (cpuid, msrs) = (body(kind::X86_CPUID_POLICY), body(kind::X86_MSR_POLICY));
+        let cpuid = body(kind::X86_CPUID_POLICY).map(CpuidPolicy::parse).transpose();
+        let msrs = body(kind::X86_MSR_POLICY).map(MsrPolicy::parse).transpose();
+        let bad = |error: StreamError| bad_state(error.fault);
+        let (cpuid, msrs) = (cpuid.map_err(bad)?, msrs.map_err(bad)?);
         if cpuid.is_some() || msrs.is_some() {
-            let policy =
-                CpuPolicy { cpuid: cpuid.unwrap_or_default().to_vec(), msrs: msrs.unwrap_or_default().to_vec() };
+            let policy = CpuPolicy {
+                cpuid: cpuid.iter().flat_map(CpuidPolicy::leaves).collect(),
+                msrs: msrs.iter().flat_map(MsrPolicy::entries).collect(),
+            };
             self.control.set_cpu_policy(self.domid, &policy)?;
         }
-        let missing = [(cpuid, MISSING_CPUID), (msrs, MISSING_MSR)];
-        let missing = missing.into_iter().filter(|(body, _)| body.is_none()).fold(0, |flags, (_, flag)| flags | flag);
+        let missing = [(cpuid.is_none(), MISSING_CPUID), (msrs.is_none(), MISSING_MSR)];
+        let missing =
+            missing.into_iter().filter(|(is_missing, _)| *is_missing).fold(0, |flags, (_, flag)| flags | flag);
         if let Some(incoming) = &mut self.incoming {
             incoming.missing_policies = Some(missing);
         }
@@ -71,7 +75,7 @@ impl State for XenDomain {
 
     fn check_state(&self, state: &[StateRecord]) -> Result<(), DomainError> {
         match self.guest_type {
-            GuestType::Pv => PvState::parse(state, self.pv()?.info()).map(drop),
+            GuestType::Pv => PvState::parse(state, self.pv()?.width.info()).map(drop),
             GuestType::Pvh | GuestType::Hvm => HvmState::parse(state).map(drop),
         }
     }

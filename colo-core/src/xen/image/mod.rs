@@ -14,7 +14,7 @@ use crate::save::SaveError;
 use crate::stream::image::ImageReadError;
 use crate::stream::libxl::LibxlFault;
 use crate::stream::xl::XlFault;
-use crate::xen::toolstack::{DomainUuid, RestoreToolstackError};
+use crate::xen::toolstack::{ConfigError, DomainUuid, RestoreToolstackError};
 use std::io;
 
 /// Why a domain has not been saved. It runs as before, unless it has ended by itself.
@@ -49,12 +49,9 @@ pub enum RestoreImageError {
     /// or `colo save` wrote.
     #[error("the image has no configuration of its domain: it is no file that `xl save` or `colo save` wrote")]
     NoConfig,
-    /// The configuration is no JSON.
-    #[error("the image's configuration: {0}")]
-    Json(serde_json::Error),
-    /// The configuration has no name or no UUID.
-    #[error("the image's configuration has no {0}")]
-    NoField(&'static str),
+    /// The configuration is none of libxl's.
+    #[error(transparent)]
+    BadConfig(#[from] ConfigError),
     /// The new configuration cannot stand in an image.
     #[error("the domain's configuration: {0}")]
     Config(#[from] XlFault),

@@ -9,9 +9,8 @@ use crate::stream::xl::XlHeader;
 use crate::stream::{Headers, StreamUse};
 use crate::xen::Xen;
 use crate::xen::domain::{Incoming, XenDomain};
-use crate::xen::toolstack::{DomainUuid, RestoreGuard, RestoreOptions, Xl, XlRestore};
+use crate::xen::toolstack::{DomainConfig, DomainUuid, RestoreGuard, RestoreOptions, Xl, XlRestore};
 use rustix::io::Errno;
-use serde_json::Value;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -110,14 +109,14 @@ impl Begin {
         loop {
             let item = reader.next_item()?.ok_or(RestoreImageError::NoDomain)?;
             match item.event {
-                ImageEvent::XlHeader(header) => config = Some(Config::of(&header, name)?),
+                ImageEvent::XlHeader(header) => config = Some(config_of(&header, name)?),
                 ImageEvent::LibxcHeaders(headers) => {
-                    let Config { json, name, uuid } = config.ok_or(RestoreImageError::NoConfig)?;
+                    let config = config.ok_or(RestoreImageError::NoConfig)?;
                     let mut head = Vec::new();
-                    XlHeader::new(json.as_bytes()).encode(&mut head)?;
+                    XlHeader::new(&config.to_json()).encode(&mut head)?;
                     LibxlHeader { legacy: false }.encode(&mut head);
                     LibxlRecord::LibxcContext.encode(&mut head)?;
-                    return Ok(Begin { head, name, uuid, headers });
+                    return Ok(Begin { head, name: config.name().into(), uuid: config.uuid(), headers });
                 }
                 ImageEvent::LibxlHeader(_) | ImageEvent::Libxl(_) | ImageEvent::Libxc { .. } => {}
             }
@@ -125,26 +124,14 @@ impl Begin {
     }
 }
 
-/// The domain's configuration.
-struct Config {
-    json: String,
-    name: String,
-    uuid: DomainUuid,
-}
-
-impl Config {
-    fn of(header: &XlHeader<'_>, new_name: Option<&str>) -> Result<Config, RestoreImageError> {
-        let config = header.config.filter(|_| header.is_json).ok_or(RestoreImageError::NoConfig)?;
-        let mut value: Value = serde_json::from_slice(config).map_err(RestoreImageError::Json)?;
-        if let (Some(name), Some(info)) = (new_name, value.get_mut("c_info").and_then(Value::as_object_mut)) {
-            info.insert("name".into(), name.into());
-        }
-        let text = |field: &'static str| {
-            value["c_info"][field].as_str().map(str::to_owned).ok_or(RestoreImageError::NoField(field))
-        };
-        let uuid = DomainUuid::parse(&text("uuid")?).ok_or(RestoreImageError::NoField("uuid"))?;
-        Ok(Config { name: text("name")?, uuid, json: value.to_string() })
+/// The domain's configuration, with its new name if it gets one.
+fn config_of(header: &XlHeader<'_>, new_name: Option<&str>) -> Result<DomainConfig, RestoreImageError> {
+    let json = header.config.filter(|_| header.is_json).ok_or(RestoreImageError::NoConfig)?;
+    let mut config = DomainConfig::parse(json)?;
+    if let Some(name) = new_name {
+        config.set_name(name);
     }
+    Ok(config)
 }
 
 /// Puts the guest into the domain. Returns what the toolstack must read after that, too.
@@ -217,6 +204,28 @@ impl Tail {
 mod tests {
     use super::*;
     use crate::stream::libxl::Emulator;
+
+    #[test]
+    fn a_configuration_keeps_all_but_its_name() {
+        let json = concat!(
+            r#"{"b_info":{"max_memkb":8192,"max_vcpus":1,"target_memkb":8192},"c_info":{"name":"web","type":"pvh","#,
+            r#""uuid":"c68e58a4-e8f9-11f1-9b12-2bf4439fb59e"},"on_reboot":"restart","unknown":[-1,1.5,null]}"#
+        );
+        let config = |name| config_of(&XlHeader::new(json.as_bytes()), name).unwrap().to_json();
+        assert_eq!(config(None), json.as_bytes());
+        assert_eq!(config(Some("twin")), json.replace("web", "twin").as_bytes());
+    }
+
+    #[test]
+    fn a_configuration_that_is_none_of_libxls_is_refused_in_one_line() {
+        let refused = |json: &[u8]| config_of(&XlHeader::new(json), Some("twin")).err().unwrap().to_string();
+        assert_eq!(refused(b"{}"), "the domain's configuration has no valid type");
+        let no_json = refused(b"{\n\n");
+        assert!(
+            no_json.starts_with("the domain's configuration is no JSON: ") && no_json.lines().count() == 1,
+            "{no_json}"
+        );
+    }
 
     #[test]
     fn an_image_cannot_fill_the_memory_with_device_models() {

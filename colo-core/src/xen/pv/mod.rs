@@ -59,7 +59,7 @@ mod width;
 
 pub use p2m::{P2m, P2mChange, P2mEntry, P2mError, P2mLimits, P2mReader, ReadFrames, RestoredP2m, RestoredP2mError};
 pub use physmap::{FrameToPfn, MachineToPfn, PfnToFrame, Physmap};
-pub use width::{GuestWidth, WidthError};
+pub use width::GuestWidth;
 
 /// Whether the guest can change what is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

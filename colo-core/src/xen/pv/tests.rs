@@ -3,8 +3,9 @@
 use super::page_table::{Normalised, TableFault, localise, normalise, unpopulated};
 use super::testing::{GUEST_PAGES, Guest, Machine, Rng, TrueMap, levels_seen, view};
 use super::*;
+use crate::domain::StateRecord;
 use crate::ids::{Mfn, PAGE_SIZE, Page, Pfn};
-use crate::stream::PageType;
+use crate::stream::{P2mFrames, PageType};
 use proptest::prelude::*;
 
 const WIDTHS: [GuestWidth; 2] = [GuestWidth::Bits32Pae, GuestWidth::Bits64];
@@ -46,12 +47,12 @@ fn saved(guest: &Guest, machine: &mut Machine, order: impl Iterator<Item = u64>)
 /// Puts the pages of a stream into frames of another machine, as a restorer does.
 fn restored(
     width: GuestWidth,
-    record: &[u8],
+    record: &StateRecord,
     stream: &[(Pfn, PageType, Option<Page>)],
     machine: &mut Machine,
 ) -> RestoredP2m {
     let mut p2m = RestoredP2m::new(width, 1 << 20);
-    p2m.handle_frames(record).unwrap();
+    p2m.handle_frames(&P2mFrames::parse(&record.body, width.info()).unwrap()).unwrap();
     for (pfn, page_type, page) in stream {
         p2m.set_type(*pfn, *page_type).unwrap();
         let Some(mut page) = *page else { continue };

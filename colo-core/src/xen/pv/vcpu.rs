@@ -13,7 +13,7 @@
 //! ```
 //! use colo_core::ids::{Mfn, Pfn};
 //! use colo_core::stream::PageType;
-//! use colo_core::xen::pv::vcpu::{BLOB_BYTES_64, localise, normalise};
+//! use colo_core::xen::pv::vcpu::{blob_bytes, localise, normalise};
 //! use colo_core::xen::pv::{GuestWidth, Physmap, RestoredP2m};
 //!
 //! let mut p2m = RestoredP2m::new(GuestWidth::Bits64, 8);
@@ -24,7 +24,7 @@
 //! let m2p = [0, 0, 0, 0, 0, 1, 2, 0];
 //! let physmap = Physmap::new(&p2m, m2p.as_slice());
 //!
-//! let mut blob = [0; BLOB_BYTES_64];
+//! let mut blob = [0; blob_bytes(GuestWidth::Bits64)];
 //! blob[616..624].copy_from_slice(&5_u64.to_le_bytes()); // rdx
 //! blob[5008..5016].copy_from_slice(&0x6000_u64.to_le_bytes()); // CR3
 //! normalise(GuestWidth::Bits64, 0, &mut blob, &physmap)?;
@@ -42,11 +42,6 @@ use std::fmt;
 
 #[cfg(test)]
 mod tests;
-
-/// Bytes of a 32-bit guest's `struct vcpu_guest_context`.
-pub const BLOB_BYTES_32: usize = 2800;
-/// Bytes of a 64-bit guest's `struct vcpu_guest_context`.
-pub const BLOB_BYTES_64: usize = 5168;
 
 /// Frames of a guest's GDT; Xen's own descriptors come after them (`FIRST_RESERVED_GDT_PAGE`).
 const GDT_FRAMES_MAX: u64 = 14;
@@ -177,10 +172,7 @@ pub enum VcpuError {
 
 /// How long the registers of a guest's vCPU are.
 pub const fn blob_bytes(width: GuestWidth) -> usize {
-    match width {
-        GuestWidth::Bits32Pae => BLOB_BYTES_32,
-        GuestWidth::Bits64 => BLOB_BYTES_64,
-    }
+    width.info().basic_bytes()
 }
 
 /// Makes a suspended vCPU's registers ready for the stream: pfns for mfns.

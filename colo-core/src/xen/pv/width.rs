@@ -1,4 +1,5 @@
-use crate::ids::{Mfn, PAGE_SIZE};
+use crate::ids::Mfn;
+use crate::stream::PvInfo;
 
 /// How wide a PV guest's words are, and with that how its page tables look. There are no others: 32-bit guests without PAE are
 /// long gone.
@@ -10,72 +11,35 @@ pub enum GuestWidth {
     Bits64,
 }
 
-/// An X86_PV_INFO record that says nothing sensible.
-#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
-pub enum WidthError {
-    /// It is too short.
-    #[error("X86_PV_INFO record of {0} bytes, not {INFO_BYTES}")]
-    Length(usize),
-    /// No guest is like that.
-    #[error("a PV guest of {width} bytes a word and {levels} levels of page tables")]
-    Combination {
-        /// Bytes of a word.
-        width: u8,
-        /// Levels of page tables.
-        levels: u8,
-    },
-}
-
-/// Bytes of an X86_PV_INFO record's body.
-const INFO_BYTES: usize = 8;
-
 impl GuestWidth {
     /// Bytes of a guest's `unsigned long`, and of an entry of its p2m: 4 or 8.
     pub const fn word_bytes(self) -> usize {
-        match self {
-            GuestWidth::Bits32Pae => 4,
-            GuestWidth::Bits64 => 8,
-        }
+        self.info().width_bytes()
     }
 
     /// Levels of its page tables: 3 or 4.
     pub const fn levels(self) -> u8 {
-        match self {
-            GuestWidth::Bits32Pae => 3,
-            GuestWidth::Bits64 => 4,
-        }
+        self.info().levels()
     }
 
     /// How many entries of the p2m, or of a list of frames, are in a page: 1024 or 512. (A page *table* has 512 entries, always.)
     pub const fn words_per_page(self) -> usize {
-        PAGE_SIZE / self.word_bytes()
+        self.info().entries_per_frame() as usize
     }
 
-    /// The body of an X86_PV_INFO record.
-    pub const fn to_info(self) -> [u8; INFO_BYTES] {
-        [self.word_bytes() as u8, self.levels(), 0, 0, 0, 0, 0, 0]
-    }
-
-    /// Reads the body of an X86_PV_INFO record.
-    ///
-    /// # Errors
-    /// [`WidthError`].
+    /// As a stream says it.
     ///
     /// ```
+    /// use colo_core::stream::PvInfo;
     /// use colo_core::xen::pv::GuestWidth;
     ///
-    /// assert_eq!(GuestWidth::from_info(&[8, 4, 0, 0, 0, 0, 0, 0])?, GuestWidth::Bits64);
-    /// assert!(GuestWidth::from_info(&[8, 3, 0, 0, 0, 0, 0, 0]).is_err());
-    /// # Ok::<(), colo_core::xen::pv::WidthError>(())
+    /// assert_eq!(GuestWidth::Bits32Pae.info(), PvInfo::Bits32);
+    /// assert_eq!(GuestWidth::from(PvInfo::Bits64), GuestWidth::Bits64);
     /// ```
-    pub fn from_info(body: &[u8]) -> Result<GuestWidth, WidthError> {
-        if body.len() < INFO_BYTES {
-            return Err(WidthError::Length(body.len()));
-        }
-        match (body[0], body[1]) {
-            (4, 3) => Ok(GuestWidth::Bits32Pae),
-            (8, 4) => Ok(GuestWidth::Bits64),
-            (width, levels) => Err(WidthError::Combination { width, levels }),
+    pub const fn info(self) -> PvInfo {
+        match self {
+            GuestWidth::Bits32Pae => PvInfo::Bits32,
+            GuestWidth::Bits64 => PvInfo::Bits64,
         }
     }
 
@@ -111,19 +75,19 @@ impl GuestWidth {
     }
 }
 
+impl From<PvInfo> for GuestWidth {
+    fn from(info: PvInfo) -> Self {
+        match info {
+            PvInfo::Bits32 => GuestWidth::Bits32Pae,
+            PvInfo::Bits64 => GuestWidth::Bits64,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn info_round_trips_and_lies_are_refused() {
-        for width in [GuestWidth::Bits32Pae, GuestWidth::Bits64] {
-            assert_eq!(GuestWidth::from_info(&width.to_info()), Ok(width));
-        }
-        assert_eq!(GuestWidth::from_info(&[8, 4]), Err(WidthError::Length(2)));
-        assert_eq!(GuestWidth::from_info(&[4; 8]), Err(WidthError::Combination { width: 4, levels: 4 }));
-    }
 
     proptest! {
         #[test]

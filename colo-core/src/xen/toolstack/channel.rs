@@ -1,5 +1,5 @@
 use super::messages::{MAX_MESSAGE_BYTES, Message};
-use super::wait::ready;
+use crate::xen::poll::ready;
 use rustix::event::PollFlags;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, read, write};

@@ -27,43 +27,15 @@ pub use refresh::{LiveState, XenstoreView};
 use super::userdata::{DomainLock, DomainUuid, LIBXL_FOLDER, LockError, LockKind, userdata_path};
 use super::xl::{Xl, XlError};
 use crate::ids::DomId;
+use crate::xen::GuestType;
 use crate::xen::qmp::QmpError;
 use serde_json::Value;
-use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The longest configuration that is accepted. A usual one has a few kilobytes; a CPU policy or a hundred disks make some more.
 pub const MAX_CONFIG_BYTES: usize = 1 << 20;
-
-/// What kind of machine a guest has.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum GuestType {
-    /// Paravirtual.
-    Pv,
-    /// Hardware-virtualised, without a device model.
-    Pvh,
-    /// Hardware-virtualised, with a device model.
-    Hvm,
-}
-
-impl GuestType {
-    /// As Xen's configuration files have it: "pv", "pvh", "hvm".
-    pub fn name(self) -> &'static str {
-        match self {
-            GuestType::Pv => "pv",
-            GuestType::Pvh => "pvh",
-            GuestType::Hvm => "hvm",
-        }
-    }
-}
-
-impl fmt::Display for GuestType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// A virtual network interface.
 #[derive(Clone, PartialEq, Eq, Debug)]

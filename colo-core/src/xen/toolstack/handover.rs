@@ -1,6 +1,6 @@
 use super::channel::LibxlChannel;
-use super::wait::{ready, ready_one};
 use crate::ids::DomId;
+use crate::xen::poll::{ready, ready_one};
 use rustix::event::PollFlags;
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, open};
 use rustix::io::Errno;

@@ -38,11 +38,10 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod userdata;
-pub(crate) mod wait;
 mod xl;
 
 pub use channel::{ChannelError, LibxlChannel};
-pub use config::{ConfigError, Disk, DomainConfig, GuestType, LiveState, MAX_CONFIG_BYTES, Nic, XenstoreView};
+pub use config::{ConfigError, Disk, DomainConfig, LiveState, MAX_CONFIG_BYTES, Nic, XenstoreView};
 pub use handover::{HANDOVER_VARIABLE, Handover, HandoverError, HelperRole, RestoreRequest};
 pub use light::{Libxl, LibxlError};
 pub use restore::{RestoreOptions, RestoreToolstackError, XlRestore};

@@ -3,9 +3,9 @@ use super::handover::{HANDOVER_VARIABLE, Handover, HandoverError, RestoreRequest
 use super::restore_guard::RestoreGuard;
 use super::target::Target;
 use super::userdata::DomainUuid;
-use super::wait::ready;
 use super::xl::{Running, STDIN_PATH, Xl, XlError};
 use crate::ids::DomId;
+use crate::xen::poll::ready;
 use rustix::event::PollFlags;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, write};

@@ -1,9 +1,9 @@
 use super::restore::RestoreOptions;
 use super::target::Target;
-use super::wait::ready_one;
 use super::xl::Xl;
 use crate::ids::DomId;
 use crate::xen::guard::Guard;
+use crate::xen::poll::ready_one;
 use crate::xen::{Control, Xen};
 use rustix::event::PollFlags;
 use rustix::process::{Signal, pidfd_send_signal};

@@ -1,6 +1,6 @@
 use super::userdata::DomainUuid;
-use super::wait::ready_one;
 use crate::ids::DomId;
+use crate::xen::poll::ready_one;
 use rustix::event::PollFlags;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;

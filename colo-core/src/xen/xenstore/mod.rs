@@ -19,10 +19,11 @@ mod transaction;
 pub use transaction::Transaction;
 
 use super::evtchn::EventPort;
-use super::poll::wait_readable;
+use super::poll::ready_one;
 use super::{Xen, XenError};
 use crate::ids::DomId;
 use calls::{Allocated, c_path, text};
+use rustix::event::PollFlags;
 use std::cell::Cell;
 use std::ffi::CStr;
 use std::marker::PhantomData;
@@ -349,8 +350,8 @@ impl XenStore {
             if let Some(event) = self.check_watch()? {
                 return Ok(Some(event));
             }
-            let ready = wait_readable(&[self.as_fd()], deadline);
-            if !ready.map_err(|error| XenError::new("poll", None, error))? {
+            let ready = ready_one(self, PollFlags::IN, deadline);
+            if !ready.map_err(|errno| XenError::new("poll", None, errno.into()))? {
                 return Ok(None);
             }
         }

@@ -1,6 +1,6 @@
 use super::{INVALID_ENTRY, pfn_index};
 use crate::ids::{Mfn, PAGE_SIZE, Page, Pfn};
-use crate::stream::PageType;
+use crate::stream::{P2mFrames, PageType};
 use crate::xen::pv::{GuestWidth, PfnToFrame};
 
 /// The p2m of a guest that is being restored: which frames its pages got here, what the pages are, and in which of them the guest
@@ -8,18 +8,19 @@ use crate::xen::pv::{GuestWidth, PfnToFrame};
 ///
 /// ```
 /// use colo_core::ids::{Mfn, Pfn};
+/// use colo_core::stream::P2mFrames;
 /// use colo_core::xen::pv::{GuestWidth, PfnToFrame, RestoredP2m};
 ///
 /// let mut p2m = RestoredP2m::new(GuestWidth::Bits64, 1 << 20);
 /// // X86_PV_P2M_FRAMES: pages 0 to 7, whose entries are in page 3.
 /// let record = [[0, 0, 0, 0, 7, 0, 0, 0], [3, 0, 0, 0, 0, 0, 0, 0]].concat();
-/// p2m.handle_frames(&record)?;
+/// p2m.handle_frames(&P2mFrames::parse(&record, p2m.width().info())?)?;
 /// p2m.set_frame(Pfn(3), Mfn(0x77))?;
 ///
 /// let pages: Vec<_> = p2m.table_pages()?.collect();
 /// assert_eq!((pages[0].pfn, pages[0].frame, pages[0].bytes().len()), (Pfn(3), Mfn(0x77), 64));
 /// assert_eq!(pages[0].bytes()[24..32], 0x77_u64.to_le_bytes());
-/// # Ok::<(), colo_core::xen::pv::RestoredP2mError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct RestoredP2m {
@@ -36,16 +37,6 @@ pub struct RestoredP2m {
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RestoredP2mError {
-    /// An X86_PV_P2M_FRAMES record that is not as long as it must be for the pages it is about.
-    #[error("X86_PV_P2M_FRAMES record of {bytes} bytes for pages {first} to {last}")]
-    RecordLength {
-        /// Its length.
-        bytes: usize,
-        /// The first page.
-        first: u32,
-        /// The last page.
-        last: u32,
-    },
     /// A guest of more pages than allowed.
     #[error("a guest of {pages} pages, but the limit is {limit}")]
     TooLong {
@@ -120,26 +111,15 @@ impl RestoredP2m {
         self.width
     }
 
-    /// Takes an X86_PV_P2M_FRAMES record: which pages the guest's table is in, and with that how many pages the guest has at
-    /// least. There may be several; what a later one says holds.
+    /// Takes an X86_PV_P2M_FRAMES record of a guest of this width: which pages the guest's table is in, and with that how many pages
+    /// the guest has at least. There may be several; what a later one says holds.
     ///
     /// # Errors
-    /// [`RestoredP2mError`]; nothing has changed then.
-    pub fn handle_frames(&mut self, body: &[u8]) -> Result<(), RestoredP2mError> {
-        let number = |at: usize| body.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-        let (first, last) = (number(0).unwrap_or(0), number(4).unwrap_or(0));
-        let bad_length = RestoredP2mError::RecordLength { bytes: body.len(), first, last };
-        let Some(pfns) = body.get(8..).filter(|_| first <= last) else { return Err(bad_length) };
-        let words = self.width.words_per_page();
-        let parts = first as usize / words..last as usize / words + 1;
-        if pfns.len() != parts.len() * 8 {
-            return Err(bad_length);
-        }
-        self.grow(u64::from(last) + 1)?;
-        for (part, pfn) in self.table[parts].iter_mut().zip(pfns.chunks_exact(8)) {
-            let mut word = [0; 8];
-            word.copy_from_slice(pfn);
-            *part = Some(Pfn(u64::from_le_bytes(word)));
+    /// [`RestoredP2mError::TooLong`]; nothing has changed then.
+    pub fn handle_frames(&mut self, frames: &P2mFrames<'_>) -> Result<(), RestoredP2mError> {
+        self.grow(frames.end().0 + 1)?;
+        for (part, pfn) in self.table.iter_mut().skip(frames.first_frame()).zip(frames.frames()) {
+            *part = Some(pfn);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 use super::{INVALID_ENTRY, pfn_index};
-use crate::domain::DirtyBitmap;
+use crate::domain::{DirtyBitmap, StateRecord};
 use crate::ids::{Mfn, Pfn};
+use crate::stream::pv::p2m_frames_record;
 use crate::xen::pv::shared_info::ArchInfo;
 use crate::xen::pv::{GuestWidth, PfnToFrame};
 
@@ -61,15 +62,11 @@ impl P2m {
         &self.frames
     }
 
-    /// The body of the X86_PV_P2M_FRAMES record that tells a restorer where the table is.
-    pub fn frames_record(&self) -> Vec<u8> {
-        // The reader holds at least one entry and no more than a record can name.
+    /// The X86_PV_P2M_FRAMES record that tells a restorer where the table is.
+    pub fn frames_record(&self) -> StateRecord {
+        // The reader holds at least one entry and no more than a record can name, and as many frames as hold them.
         let last_pfn = (self.pfn_limit() - 1) as u32;
-        let mut body = Vec::with_capacity(8 + 8 * self.frames.len());
-        body.extend_from_slice(&0_u32.to_le_bytes());
-        body.extend_from_slice(&last_pfn.to_le_bytes());
-        body.extend(self.frames.iter().flat_map(|(_, pfn)| pfn.0.to_le_bytes()));
-        body
+        p2m_frames_record(self.width.info(), 0, last_pfn, self.frames.iter().map(|(_, pfn)| *pfn))
     }
 
     /// What is different in `new`, a later read of the same guest's table.

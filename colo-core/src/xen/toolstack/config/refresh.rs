@@ -1,7 +1,7 @@
-use super::{ConfigError, DomainConfig, GuestType};
+use super::{ConfigError, DomainConfig};
 use crate::ids::DomId;
 use crate::xen::XenStore;
-use crate::xen::control::Scheduler;
+use crate::xen::control::{GuestType, Scheduler};
 use crate::xen::toolstack::userdata::DomainUuid;
 use serde_json::{Value, json};
 use std::io;
