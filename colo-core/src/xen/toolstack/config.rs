@@ -216,7 +216,7 @@ impl DomainConfig {
 
     /// The number of vCPUs, online or not.
     pub fn vcpus(&self) -> u32 {
-        self.build("max_vcpus") as u32
+        self.build("max_vcpus").max(1) as u32
     }
 
     /// The vCPUs that are online.
@@ -276,7 +276,8 @@ impl DomainConfig {
         for (key, name) in [("max_memkb", "memory limit"), ("target_memkb", "memory target")] {
             json["b_info"][key].as_u64().ok_or(ConfigError::Lacks(name))?;
         }
-        let vcpus = json["b_info"]["max_vcpus"].as_u64();
+        // libxl fills it in; a configuration that was given to `xl save` has it only if somebody wrote it there.
+        let vcpus = json["b_info"].get("max_vcpus").map_or(Some(1), Value::as_u64);
         vcpus.filter(|vcpus| (1..=u32::MAX.into()).contains(vcpus)).ok_or(ConfigError::Lacks("number of vCPUs"))?;
         Ok(DomainConfig { json, guest_type, uuid })
     }

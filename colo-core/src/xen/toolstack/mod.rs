@@ -28,6 +28,7 @@
 
 mod channel;
 mod config;
+mod device_model;
 pub mod emulator;
 mod handover;
 mod light;

@@ -1,3 +1,4 @@
+use super::device_model::end_device_model;
 use super::restore::RestoreToolstackError;
 use super::userdata::{DomainUuid, LIBXL_FOLDER, userdata_path};
 use super::xl::{ListedDomain, NO_NAME, Xl, XlError};
@@ -83,7 +84,9 @@ fn is_finished(folder: &Path, domain: &ListedDomain) -> bool {
 fn destroy(xl: &Xl, domid: DomId) -> Result<(), RestoreToolstackError> {
     // Of no interest to who only wants to know why it has failed.
     tracing::info!(domid = domid.0, "destroying the domain that a failed restore has left");
-    xl.destroy(domid).map_err(|error: XlError| RestoreToolstackError::LeftBehind { domid: domid.0, error })
+    xl.destroy(domid).map_err(|error: XlError| RestoreToolstackError::LeftBehind { domid: domid.0, error })?;
+    end_device_model(domid);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -196,6 +196,9 @@ fn what_is_no_configuration() {
         json["b_info"][key] = value;
         assert!(matches!(DomainConfig::from_value(json), Err(ConfigError::Lacks(_))), "{key}");
     }
+    let mut json = stored();
+    json["b_info"].as_object_mut().unwrap().remove("max_vcpus");
+    assert_eq!(DomainConfig::from_value(json).unwrap().vcpus(), 1, "as libxl has it then");
     for text in ["", "null", "[]", "{", "7"] {
         assert!(DomainConfig::parse(text.as_bytes()).is_err(), "{text}");
         assert!(DomainConfig::parse_list(text.as_bytes()).is_err(), "{text}");
