@@ -254,7 +254,7 @@ proptest! {
         stores in prop::collection::vec((0..FIRST_TABLE, 0_usize..PAGE_SIZE, any::<u8>()), 0..20),
         entries in prop::collection::vec((FIRST_TABLE..PAGES, 0_usize..512, 1..PAGES), 0..40),
         (here, there) in (1000_u64..1_000_000, 1000_u64..1_000_000),
-        mapped in prop::collection::btree_set(0..FIRST_TABLE, 0..FIRST_TABLE as usize),
+        mapped in prop::collection::btree_set(0..PAGES, 0..PAGES as usize),
         live: bool,
     ) {
         let mut source = TableMachine::new(here);
