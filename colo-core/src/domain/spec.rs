@@ -25,8 +25,8 @@ impl DomainSpec {
     pub const MAX_HYPERVISOR_BYTES: usize = 32;
     /// The longest configuration, in bytes.
     pub const MAX_CONFIG_BYTES: usize = 64 * 1024;
-    /// The most pages: 16 TiB, the limit of Xen's stream is higher.
-    pub const MAX_PFN_LIMIT: u64 = 1 << 32;
+    /// The most pages: 16 TiB, more than any Xen gives a domain.
+    pub const MAX_PFN_LIMIT: u64 = crate::stream::MAX_PFN_LIMIT;
 
     /// Guest memory in bytes.
     pub fn ram_bytes(&self) -> u64 {

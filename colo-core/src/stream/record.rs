@@ -1,6 +1,5 @@
 use super::error::{Fault, StreamError};
 use super::{PageData, kind};
-use crate::domain::DomainSpec;
 use crate::ids::Pfn;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -21,7 +20,7 @@ pub(super) type PfnWord = U64;
 
 /// The first page number that no domain has: 2^32, 16 TiB of memory, more than any Xen gives one. For the images of domains that
 /// nothing is known of.
-pub const MAX_PFN_LIMIT: u64 = DomainSpec::MAX_PFN_LIMIT;
+pub const MAX_PFN_LIMIT: u64 = 1 << 32;
 
 /// What a reader puts up with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

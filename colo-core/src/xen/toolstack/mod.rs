@@ -34,6 +34,7 @@ mod handover;
 mod light;
 pub mod messages;
 mod restore;
+mod restore_error;
 mod restore_guard;
 mod target;
 #[cfg(test)]
@@ -45,7 +46,8 @@ pub use channel::{ChannelError, LibxlChannel};
 pub use config::{ConfigError, Disk, DomainConfig, LiveState, MAX_CONFIG_BYTES, Nic, XenstoreView};
 pub use handover::{HANDOVER_VARIABLE, Handover, HandoverError, HelperRole, RestoreRequest};
 pub use light::{Libxl, LibxlError};
-pub use restore::{RestoreOptions, RestoreToolstackError, XlRestore};
+pub use restore::{RestoreOptions, XlRestore};
+pub use restore_error::RestoreToolstackError;
 pub use restore_guard::RestoreGuard;
 pub use userdata::{DomainLock, DomainUuid, LockError, LockKind};
 pub use xl::{ListedDomain, Xl, XlError};

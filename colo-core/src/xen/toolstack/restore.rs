@@ -1,15 +1,15 @@
 use super::channel::{ChannelError, LibxlChannel};
 use super::handover::{HANDOVER_VARIABLE, Handover, HandoverError, RestoreRequest};
+use super::restore_error::RestoreToolstackError;
 use super::restore_guard::RestoreGuard;
 use super::target::Target;
 use super::userdata::DomainUuid;
-use super::xl::{Running, STDIN_PATH, Xl, XlError};
+use super::xl::{Running, STDIN_PATH, Xl};
 use crate::ids::DomId;
 use crate::xen::poll::ready;
 use rustix::event::PollFlags;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, write};
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Stdio;
@@ -38,56 +38,13 @@ pub struct RestoreOptions<'a> {
 impl<'a> RestoreOptions<'a> {
     /// For [`Self::start_limit`] and [`Self::finish_limit`]: more than libxl's own limits for their parts, so that libxl's
     /// errors come first.
-    pub const DEFAULT_LIMIT: Duration = Duration::from_secs(120);
+    pub const DEFAULT_LIMIT: Duration = RestoreGuard::END_LIMIT;
 
     /// Not paused, with this program as the helper, and the limits at their default.
     pub fn new(head: &'a [u8], name: &'a str, uuid: DomainUuid) -> RestoreOptions<'a> {
         let (start_limit, finish_limit) = (Self::DEFAULT_LIMIT, Self::DEFAULT_LIMIT);
         RestoreOptions { head, name, uuid, paused: false, helper: None, start_limit, finish_limit }
     }
-}
-
-/// Why the toolstack did not restore a domain.
-#[derive(thiserror::Error, Debug)]
-#[non_exhaustive]
-pub enum RestoreToolstackError {
-    /// `xl` failed or hung.
-    #[error(transparent)]
-    Xl(#[from] XlError),
-    /// `xl` never came to hand the domain over.
-    #[error(transparent)]
-    Handover(#[from] HandoverError),
-    /// There is nobody to watch over the restore.
-    #[error("the process that watches over this one: {0}")]
-    Guard(io::Error),
-    /// libxl could not be talked to.
-    #[error("{error}; {command} said: {line}")]
-    Channel {
-        /// What went wrong.
-        error: ChannelError,
-        /// The command.
-        command: String,
-        /// The line of its output that tells most.
-        line: String,
-    },
-    /// `xl` stopped reading what it was given.
-    #[error("{command} does not read its image: {reason}; it said: {line}")]
-    Feed {
-        /// The command.
-        command: String,
-        /// Why.
-        reason: String,
-        /// The line of its output that tells most.
-        line: String,
-    },
-    /// A failed restore has left a domain that could not be destroyed.
-    #[error("domain {domid} of the failed restore could not be destroyed: {error}")]
-    LeftBehind {
-        /// The domain.
-        domid: u32,
-        /// Why.
-        error: XlError,
-    },
 }
 
 /// `xl restore` at work, with the memory and the processors left to us.

@@ -1,4 +1,3 @@
-use super::restore::RestoreOptions;
 use super::target::Target;
 use super::xl::Xl;
 use crate::ids::DomId;
@@ -31,7 +30,7 @@ pub struct RestoreGuard(Guard);
 
 impl RestoreGuard {
     /// How long `xl` may take to end by itself: as long as it has to finish a domain.
-    const END_LIMIT: Duration = RestoreOptions::DEFAULT_LIMIT;
+    pub(super) const END_LIMIT: Duration = Duration::from_secs(120);
     /// How long a process may take to end that is killed.
     const KILL_LIMIT: Duration = Duration::from_secs(10);
 

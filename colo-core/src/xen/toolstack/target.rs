@@ -1,5 +1,5 @@
 use super::device_model::end_device_model;
-use super::restore::RestoreToolstackError;
+use super::restore_error::RestoreToolstackError;
 use super::userdata::{DomainUuid, LIBXL_FOLDER, userdata_path};
 use super::xl::{ListedDomain, NO_NAME, Xl, XlError};
 use crate::ids::DomId;
