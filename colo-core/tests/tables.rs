@@ -13,6 +13,7 @@ use colo_core::stream::{
     DomainHeader, Headers, Limits, PageList, PageType, RecordRef, StreamUse, kind, page_data_prefix, write_record,
 };
 use proptest::prelude::*;
+use std::cell::Cell;
 use std::time::Instant;
 
 const PAGES: u64 = 40;
@@ -27,6 +28,8 @@ struct TableMachine {
     shift: Shift,
     /// What has been called, for the order.
     calls: Vec<&'static str>,
+    /// Whether it was logged what is written when it was asked which pages there are.
+    listed: Cell<Option<bool>>,
     populated: DirtyBitmap,
 }
 
@@ -36,6 +39,7 @@ impl TableMachine {
             inner: ModelDomain::new("tables", PAGES),
             shift,
             calls: Vec::new(),
+            listed: Cell::new(None),
             populated: DirtyBitmap::new(PAGES),
         }
     }
@@ -103,6 +107,7 @@ impl DirtyLog for TableMachine {
 
 impl Pages for TableMachine {
     fn populated(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        self.listed.set(Some(self.calls.contains(&"enable_dirty_log")));
         into.set_range(Pfn(0), PAGES);
         Ok(())
     }
@@ -295,12 +300,14 @@ fn a_save_that_is_not_live_copies_only_what_stands_still() {
     let mut machine = TableMachine::new(1);
     save(&mut machine, false);
     assert_eq!(machine.calls, ["save_static", "save_layout", "suspend", "capture_pages", "save_state"]);
+    assert_eq!(machine.listed.get(), Some(false));
     let mut machine = TableMachine::new(1);
     save(&mut machine, true);
     assert_eq!(
         machine.calls,
         ["save_static", "save_layout", "enable_dirty_log", "capture_pages", "suspend", "save_state"]
     );
+    assert_eq!(machine.listed.get(), Some(true), "a page that comes between the two would be in neither");
 }
 
 /// A version 3 stream without its END: one table and one page of plain memory, `rounds` times, from the second time on to be verified.

@@ -140,7 +140,8 @@ fn other_vcpus_are_left_their_registers_and_come_online() {
             set(CR1, 0);
         });
         assert_eq!(localise(width, 1, &mut other, &p2m), Ok(None));
-        assert_eq!((FLAGS.get(width, &other), DX.get(width, &other)), (FLAG_ONLINE | 4, 0xDEAD_BEEF));
+        let online = u64::from(xen_sys::ctrl::VGCF_online);
+        assert_eq!((FLAGS.get(width, &other), DX.get(width, &other)), (online | 4, 0xDEAD_BEEF));
         assert_eq!(CR1.get(width, &other), 0, "a vCPU without a table for its user mode");
     }
 }
