@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "ci",
-    about: "two hosts side by side: each type of guest from colo to xl and back, a full disk, a kill; four minutes",
+    about: "two hosts side by side: each type of guest from colo to xl and back, a full disk, a kill; two minutes",
     limit: Duration::from_secs(900),
     needs_root: false,
     run,
