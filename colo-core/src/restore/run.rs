@@ -267,10 +267,10 @@ fn put_run(
             next += 1;
         } else {
             let plain = types[next..].iter().take_while(|page_type| page_type.table_level().is_none()).count();
-            let room = callbacks.get_pages(domain, &pfns[next..]).map_err(staging("get_pages"))?;
+            let room = callbacks.get_pages(domain, &pfns[next..]).map_err(staging("get_page"))?;
             let count = room.len().min(plain);
             if count == 0 {
-                return Err(staging("get_pages")("no room".into()));
+                return Err(staging("get_page")("no room".into()));
             }
             source.read(&mut room[..count])?;
             next += count;

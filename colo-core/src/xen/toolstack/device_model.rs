@@ -48,6 +48,7 @@ fn serves(line: &[u8], domid: DomId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Command, Stdio};
 
@@ -67,8 +68,11 @@ mod tests {
         // No domain has such a number.
         let start = |domid: u32| {
             let mut command = Command::new("/bin/sh");
-            command.arg0("qemu-test").args(["-c", "read word", "-xen-domid", &domid.to_string()]);
-            command.stdin(Stdio::piped()).spawn().unwrap()
+            command.arg0("qemu-test").args(["-c", "echo; read word", "-xen-domid", &domid.to_string()]);
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            // A process that has only just become another has no command line yet.
+            child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+            child
         };
         let (mut one, mut other) = (start(4_000_000_001), start(4_000_000_002));
         kill(DomId(4_000_000_001));
