@@ -2,36 +2,56 @@
 
 use super::flow::{Held, Outbox, Outgoing, Waiting, Witness, charge, longest, trim};
 use super::verdict::Reason;
+use crate::net::ip::IpPacket;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::ops::Range;
 
-/// Which bytes of a frame are not compared.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Mask {
-    /// Every byte is compared.
-    Nothing,
-    /// The identification and the checksum of the IPv4 header, the checksum in the payload if any, and what follows the packet.
-    Ipv4 { checksum_at: Option<usize>, end: usize },
+/// Which bytes of a frame are not compared; none by default.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Mask {
+    /// Where what is not compared begins, and its length, in the order of the frame; of length 0 if there is no more.
+    ignored: [(u16, u16); 3],
+    /// A byte of which only the upper half is compared.
+    half_at: Option<u16>,
+    /// Where the packet ends: nothing that follows is compared. 0 for the whole frame.
+    end: u32,
 }
 
 impl Mask {
-    const IPV4_IDENTIFICATION: Range<usize> = 18..20;
-    const IPV4_CHECKSUM: Range<usize> = 24..26;
+    /// For an IP packet with a checksum at that place of its payload.
+    pub(super) fn of(packet: &IpPacket, checksum_at: Option<usize>) -> Mask {
+        // A packet is no longer than 64 KiB, with some headers before it.
+        let place = |at: usize, bytes: u16| u16::try_from(at).map_or((0, 0), |at| (at, bytes));
+        let checksum = checksum_at.map_or((0, 0), |at| place(packet.payload_at + at, 2));
+        let end = packet.end as u32;
+        match packet.source {
+            // The identification, the header's checksum.
+            IpAddr::V4(_) => {
+                Mask { ignored: [place(packet.at + 4, 2), place(packet.at + 10, 2), checksum], half_at: None, end }
+            }
+            // The flow label, which begins within a byte, and a fragment's identification.
+            IpAddr::V6(_) => {
+                let identification = packet.fragment_at.map_or((0, 0), |at| place(at + 4, 4));
+                let half_at = u16::try_from(packet.at + 1).ok();
+                Mask { ignored: [place(packet.at + 1, 3), identification, checksum], half_at, end }
+            }
+        }
+    }
 
     /// The stretches that are compared, in order, for a frame of this length.
     fn compared(&self, frame_bytes: usize) -> [Range<usize>; 4] {
-        match *self {
-            Mask::Nothing => [0..frame_bytes, 0..0, 0..0, 0..0],
-            Mask::Ipv4 { checksum_at, end } => {
-                let checksum = checksum_at.map_or(end..end, |at| at..at + 2);
-                [
-                    0..Self::IPV4_IDENTIFICATION.start,
-                    Self::IPV4_IDENTIFICATION.end..Self::IPV4_CHECKSUM.start,
-                    Self::IPV4_CHECKSUM.end..checksum.start,
-                    checksum.end..end,
-                ]
+        let end = if self.end == 0 { frame_bytes } else { self.end as usize };
+        let mut from = 0;
+        let mut stretches = [0..0, 0..0, 0..0, 0..0];
+        for (stretch, (at, bytes)) in stretches.iter_mut().zip(self.ignored) {
+            if bytes > 0 {
+                *stretch = from..usize::from(at);
+                from = usize::from(at + bytes);
             }
         }
+        stretches[3] = from..end;
+        stretches
     }
 }
 
@@ -117,14 +137,18 @@ fn first_difference(a: &[u8], mask_a: Mask, b: &[u8], mask_b: Mask) -> Option<us
             return Some(in_a.start + equal);
         }
     }
-    None
+    let half = |frame: &[u8], mask: Mask| mask.half_at.map(|at| frame[usize::from(at)] >> 4);
+    match mask_a.half_at {
+        Some(at) if half(a, mask_a) != half(b, mask_b) => Some(usize::from(at)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::compare::flow::{Content, classify};
-    use crate::net::testing::{echo_reply, udp};
+    use crate::net::testing::{echo_reply, tagged, udp, udp6, with_extensions};
 
     fn difference(a: &[u8], b: &[u8]) -> Option<usize> {
         let mask = |frame: &[u8]| match classify(0, frame).1 {
@@ -137,15 +161,33 @@ mod tests {
     /// Every byte is flipped: only those that the module's table calls ignored make no difference.
     #[test]
     fn exactly_the_ignored_bytes_are_ignored() {
+        assert_eq!(ignored_bytes(&udp(5, 6, b"payload")), [18, 19, 24, 25, 40, 41]);
+    }
+
+    fn ignored_bytes(frame: &[u8]) -> Vec<usize> {
+        let differs = |at: &usize| {
+            let mut other = frame.to_vec();
+            other[*at] ^= 1;
+            let (key, same) = (classify(0, frame).0, classify(0, &other).0);
+            key != same || difference(frame, &other).is_some()
+        };
+        (0..frame.len()).filter(|at| !differs(at)).collect()
+    }
+
+    #[test]
+    fn behind_tags_and_extension_headers_too() {
         let frame = udp(5, 6, b"payload");
-        let ignored: Vec<usize> = (0..frame.len())
-            .filter(|at| {
-                let mut other = frame.to_vec();
-                other[*at] ^= 1;
-                difference(&frame, &other).is_none()
-            })
-            .collect();
-        assert_eq!(ignored, [18, 19, 24, 25, 40, 41]);
+        let tags = [(0x88A8, 7), (0x8100, 5)];
+        assert_eq!(ignored_bytes(&tagged(&frame, &tags)), [26, 27, 32, 33, 48, 49]);
+        // The flow label, the checksum.
+        let frame = udp6(5, 6, b"payload");
+        assert_eq!(ignored_bytes(&frame), [15, 16, 17, 60, 61]);
+        let mut other = frame.to_vec();
+        other[15] ^= 0x10;
+        assert_eq!(difference(&frame, &other), Some(15), "half of this byte is of the traffic class");
+        // A fragment's identification, too. Its payload is opaque.
+        let fragment = with_extensions(&frame, &[(44, vec![0, 0, 0, 1, 1, 2, 3, 4])]);
+        assert_eq!(ignored_bytes(&tagged(&fragment, &tags[1..])), [19, 20, 21, 62, 63, 64, 65]);
     }
 
     #[test]

@@ -2,12 +2,12 @@ use super::datagram::{DatagramFlow, Mask};
 use super::tcp::TcpFlow;
 use super::verdict::{Reason, Release};
 use crate::net::Frame;
-use crate::net::wire::{
-    ETHERNET_HEADER_BYTES, ETHERTYPE_ARP, Ipv4Packet, PROTOCOL_ICMP, PROTOCOL_UDP, Segment, TcpFlags, ethertype,
-};
+use crate::net::Vlans;
+use crate::net::ip::{IpPacket, Network};
+use crate::net::wire::{ETHERTYPE_ARP, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP, Segment, TcpFlags};
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 /// What each held frame costs beside its own bytes: its place in the queues. Keeps empty frames from being free.
@@ -20,6 +20,8 @@ pub(super) const FRAME_OVERHEAD_BYTES: usize = 256;
 pub struct FlowKey {
     /// The network card.
     pub nic: u8,
+    /// The VLANs.
+    pub vlans: Vlans,
     /// What the frames have in common.
     pub kind: FlowKind,
 }
@@ -31,35 +33,35 @@ pub enum FlowKind {
     /// One direction of a TCP connection, or of several one after the other.
     Tcp {
         /// The sender.
-        source: SocketAddrV4,
+        source: SocketAddr,
         /// The receiver.
-        destination: SocketAddrV4,
+        destination: SocketAddr,
     },
     /// UDP datagrams.
     Udp {
         /// The sender.
-        source: SocketAddrV4,
+        source: SocketAddr,
         /// The receiver.
-        destination: SocketAddrV4,
+        destination: SocketAddr,
     },
-    /// ICMP echo requests, or replies, of one `ping`.
+    /// ICMP or ICMPv6 echo requests, or replies, of one `ping`.
     Echo {
         /// The sender.
-        source: Ipv4Addr,
+        source: IpAddr,
         /// The receiver.
-        destination: Ipv4Addr,
+        destination: IpAddr,
         /// The identifier in the messages.
         identifier: u16,
         /// Whether these are the replies.
         reply: bool,
     },
-    /// Every other IPv4 packet: other protocols, fragments, malformed transport headers.
-    Ipv4 {
+    /// Every other IP packet: other protocols, neighbour discovery, fragments, malformed transport headers.
+    Ip {
         /// The sender.
-        source: Ipv4Addr,
+        source: IpAddr,
         /// The receiver.
-        destination: Ipv4Addr,
-        /// The protocol's number.
+        destination: IpAddr,
+        /// The protocol's number, behind IPv6's extension headers.
         protocol: u8,
     },
     /// ARP for Ethernet and IPv4.
@@ -84,14 +86,17 @@ impl fmt::Display for FlowKey {
                 let kind = if reply { "reply" } else { "request" };
                 write!(f, "ICMP echo {kind} {source} > {destination} id {identifier}")
             }
-            FlowKind::Ipv4 { source, destination, protocol } => {
-                write!(f, "IPv4 {source} > {destination} protocol {protocol}")
+            FlowKind::Ip { source, destination, protocol } => {
+                write!(f, "IP {source} > {destination} protocol {protocol}")
             }
             FlowKind::Arp { sender, target } => write!(f, "ARP {sender} for {target}"),
             FlowKind::Ethertype(number) => write!(f, "EtherType {number:#06x}"),
             FlowKind::Malformed => f.write_str("malformed frames"),
         }?;
-        write!(f, " (nic {})", self.nic)
+        match self.vlans {
+            Vlans([0, 0]) => write!(f, " (nic {})", self.nic),
+            vlans => write!(f, " (nic {}, VLAN {vlans})", self.nic),
+        }
     }
 }
 
@@ -104,50 +109,55 @@ pub(super) enum Content {
 
 /// Tells which flow a frame belongs to, and how it is compared there.
 pub(super) fn classify(nic: u8, frame: &[u8]) -> (FlowKey, Content) {
-    let (kind, content) = match ethertype(frame) {
-        None => (FlowKind::Malformed, Content::Datagram(Mask::Nothing)),
-        Some(ETHERTYPE_ARP) => (classify_arp(frame), Content::Datagram(Mask::Nothing)),
-        Some(number) => match Ipv4Packet::parse(frame) {
-            Some(packet) => classify_ipv4(frame, &packet),
-            None => (FlowKind::Ethertype(number), Content::Datagram(Mask::Nothing)),
+    let whole = Content::Datagram(Mask::default());
+    let Some(Network { vlans, ethertype, at }) = Network::parse(frame) else {
+        return (FlowKey { nic, vlans: Vlans::default(), kind: FlowKind::Malformed }, whole);
+    };
+    let (kind, content) = match ethertype {
+        ETHERTYPE_ARP => (classify_arp(&frame[at..]), whole),
+        number => match IpPacket::parse(frame) {
+            Some(packet) => classify_ip(frame, &packet),
+            None => (FlowKind::Ethertype(number), whole),
         },
     };
-    (FlowKey { nic, kind }, content)
+    (FlowKey { nic, vlans, kind }, content)
 }
 
-fn classify_ipv4(frame: &[u8], packet: &Ipv4Packet) -> (FlowKind, Content) {
-    let Ipv4Packet { source, destination, protocol, .. } = *packet;
+fn classify_ip(frame: &[u8], packet: &IpPacket) -> (FlowKind, Content) {
+    let IpPacket { source, destination, protocol, .. } = *packet;
     if let Some((segment, from, to)) = Segment::parse(frame, packet) {
         let ends = segment.has(TcpFlags::FIN) || segment.has(TcpFlags::RST);
         // A segment that opens and ends a connection at once has no place in a stream.
         if !(segment.has(TcpFlags::SYN) && ends) {
-            let (source, destination) = (SocketAddrV4::new(source, from), SocketAddrV4::new(destination, to));
+            let (source, destination) = (SocketAddr::new(source, from), SocketAddr::new(destination, to));
             return (FlowKind::Tcp { source, destination }, Content::Segment(segment));
         }
     }
     let port = |at: usize| u16::from_be_bytes([frame[packet.payload_at + at], frame[packet.payload_at + at + 1]]);
     let payload = packet.payload(frame);
-    let mask = |checksum_at: Option<usize>| {
-        let checksum_at = checksum_at.map(|at| packet.payload_at + at);
-        Content::Datagram(Mask::Ipv4 { checksum_at, end: packet.end })
-    };
+    let mask = |checksum_at: Option<usize>| Content::Datagram(Mask::of(packet, checksum_at));
     let whole = !packet.is_fragment && payload.len() >= 8;
     if whole && protocol == PROTOCOL_UDP && usize::from(port(4)) == payload.len() {
-        let (source, destination) = (SocketAddrV4::new(source, port(0)), SocketAddrV4::new(destination, port(2)));
+        let (source, destination) = (SocketAddr::new(source, port(0)), SocketAddr::new(destination, port(2)));
         return (FlowKind::Udp { source, destination }, mask(Some(6)));
     }
-    const ECHO_REPLY: u8 = 0;
-    const ECHO_REQUEST: u8 = 8;
-    if whole && protocol == PROTOCOL_ICMP && (payload[0] == ECHO_REPLY || payload[0] == ECHO_REQUEST) {
-        let (identifier, reply) = (port(4), payload[0] == ECHO_REPLY);
-        return (FlowKind::Echo { source, destination, identifier, reply }, mask(Some(2)));
+    // Request and reply.
+    let echo = match (source, protocol) {
+        (IpAddr::V4(_), PROTOCOL_ICMP) => Some([8, 0]),
+        (IpAddr::V6(_), PROTOCOL_ICMPV6) => Some([128, 129]),
+        _ => None,
+    };
+    if let Some([request, reply]) = echo.filter(|_| whole) {
+        if payload[0] == request || payload[0] == reply {
+            let (identifier, reply) = (port(4), payload[0] == reply);
+            return (FlowKind::Echo { source, destination, identifier, reply }, mask(Some(2)));
+        }
     }
-    (FlowKind::Ipv4 { source, destination, protocol }, mask(None))
+    (FlowKind::Ip { source, destination, protocol }, mask(None))
 }
 
-fn classify_arp(frame: &[u8]) -> FlowKind {
+fn classify_arp(arp: &[u8]) -> FlowKind {
     const ETHERNET_AND_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
-    let arp = &frame[ETHERNET_HEADER_BYTES..];
     let address = |at: usize| Ipv4Addr::new(arp[at], arp[at + 1], arp[at + 2], arp[at + 3]);
     if arp.len() >= 28 && arp[..6] == ETHERNET_AND_IPV4 {
         FlowKind::Arp { sender: address(14), target: address(24) }

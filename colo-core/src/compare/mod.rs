@@ -67,11 +67,17 @@
 //! | Field | | Why |
 //! | --- | --- | --- |
 //! | **Ethernet** addresses, type | compared; ignored for TCP | segments have no counterpart, and the neighbour's address is the network's affair |
+//! | **VLAN** numbers, of one tag or two | compared | the flow's key |
+//! | priority | compared; ignored for TCP | segments have no counterpart |
 //! | padding up to 60 bytes | ignored | says nothing; may hold what was in the memory before |
 //! | **IPv4** identification | ignored | each machine counts for itself |
 //! | header checksum | ignored | follows from the rest |
 //! | addresses, protocol | compared | the flow's key |
 //! | version, lengths, options, service, TTL, fragment fields | compared; ignored for TCP | segments have no counterpart |
+//! | **IPv6** flow label | ignored | each machine chooses at random (RFC 6437) |
+//! | a fragment's identification | ignored | each machine counts for itself |
+//! | addresses, protocol behind the extension headers | compared | the flow's key |
+//! | version, class, length, hop limit, extension headers | compared; ignored for TCP | segments have no counterpart |
 //! | **TCP** ports | compared | the flow's key |
 //! | sequence number | reconciled | gives the bytes their place; the secondary's is rewritten |
 //! | acknowledgement | reconciled | rule 2 |
@@ -86,10 +92,10 @@
 //! | payload | compared | rule 1 |
 //! | **UDP** ports, length, payload | compared | |
 //! | checksum | ignored | follows from the rest, or is left to the card |
-//! | **ICMP**, but for the checksum of an echo | compared | |
+//! | **ICMP**, **ICMPv6**, but for the checksum of an echo | compared | neighbour discovery, too |
 //! | **ARP**, whole frame | compared | |
-//! | fragments and other IPv4 protocols | as IPv4 above, payload whole | |
-//! | everything else (IPv6, VLAN, malformed), whole frame | compared | in order with the others of its EtherType |
+//! | fragments and other IP protocols | as IP above, payload whole | |
+//! | everything else (three tags, malformed), whole frame | compared | in order with the others of its EtherType |
 //!
 //! All but TCP is compared frame by frame, the first of the one machine with the first of the other. The order of frames within a
 //! [flow](FlowKey) never changes, and does not matter between flows.

@@ -15,7 +15,8 @@
 //! ```
 
 use super::Frame;
-use super::wire::{ETHERNET_HEADER_BYTES, ETHERTYPE_ARP, Ipv4Packet, MIN_WIRE_FRAME_BYTES, ethertype};
+use super::ip::{IpPacket, Network, Vlans};
+use super::wire::{ETHERTYPE_ARP, MIN_WIRE_FRAME_BYTES};
 use crate::domain::MacAddr;
 use std::net::Ipv4Addr;
 
@@ -76,10 +77,13 @@ impl AddressBook {
         if !is_host(mac) {
             return;
         }
-        match ethertype(frame) {
-            Some(ETHERTYPE_ARP) => self.learn_arp(nic, &frame[ETHERNET_HEADER_BYTES..]),
+        match Network::parse(frame) {
+            // What the guest says in a VLAN holds there only.
+            Some(Network { ethertype: ETHERTYPE_ARP, vlans, at }) if vlans == Vlans::default() => {
+                self.learn_arp(nic, &frame[at..]);
+            }
             Some(_) => {
-                let ipv4 = Ipv4Packet::parse(frame).map(|packet| packet.source).filter(|ip| is_host_ip(*ip));
+                let ipv4 = IpPacket::parse(frame).and_then(|packet| packet.source_v4()).filter(|ip| is_host_ip(*ip));
                 self.note(Address { nic, mac, ipv4 }, false);
             }
             None => {}

@@ -11,6 +11,7 @@
 pub mod announce;
 mod checksum;
 pub mod gate;
+pub(crate) mod ip;
 mod lru;
 pub mod memory;
 pub mod rewrite;
@@ -20,6 +21,7 @@ pub mod standby;
 pub mod testing;
 pub(crate) mod wire;
 
+pub use ip::Vlans;
 pub(crate) use lru::{LruTable, SlotId};
 pub use seq::Seq;
 

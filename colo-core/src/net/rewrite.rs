@@ -45,12 +45,13 @@
 //! assert_eq!(seq_of(&from_guest), Seq(501));
 //! ```
 
-use super::wire::{Ipv4Packet, Segment, TCP_ACK_AT, TCP_CHECKSUM_AT, TCP_SEQ_AT, TcpFlags, TcpOption};
+use super::ip::{IpPacket, Vlans};
+use super::wire::{Segment, TCP_ACK_AT, TCP_CHECKSUM_AT, TCP_SEQ_AT, TcpFlags, TcpOption};
 use super::{Frame, LruTable, Seq, SlotId, checksum};
 use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 /// The most connections known at once; of those beyond, the least recently used is forgotten. As many as the comparator's flows.
 pub const MAX_CONNECTIONS: usize = 65_536;
@@ -89,8 +90,9 @@ pub struct Counters {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Key {
     nic: u8,
-    guest: SocketAddrV4,
-    peer: SocketAddrV4,
+    vlans: Vlans,
+    guest: SocketAddr,
+    peer: SocketAddr,
 }
 
 #[derive(Default, Debug)]
@@ -118,10 +120,10 @@ impl Rewriter {
 
     /// Takes a frame from the clients, and returns it as the guest is to see it; `None` when it is kept for now.
     pub fn handle_input(&mut self, nic: u8, frame: Frame) -> Option<Frame> {
-        let Some((segment, source, destination)) = parse(&frame) else {
+        let Some((segment, vlans, source, destination)) = parse(&frame) else {
             return Some(frame);
         };
-        let key = Key { nic, guest: destination, peer: source };
+        let key = Key { nic, vlans, guest: destination, peer: source };
         if segment.has(TcpFlags::SYN) && segment.ack.is_none() {
             // A connection that is known stays so until the guest agrees to a new one: the SYN may be old, or forged.
             self.find_or_add(key);
@@ -144,10 +146,10 @@ impl Rewriter {
     /// Takes a frame from the guest, and returns it as the clients are to see it. [`poll_input`](Self::poll_input) may have something
     /// then.
     pub fn handle_output(&mut self, nic: u8, frame: Frame) -> Frame {
-        let Some((segment, source, destination)) = parse(&frame) else {
+        let Some((segment, vlans, source, destination)) = parse(&frame) else {
             return frame;
         };
-        let key = Key { nic, guest: source, peer: destination };
+        let key = Key { nic, vlans, guest: source, peer: destination };
         let is_syn = segment.has(TcpFlags::SYN);
         let found = if is_syn { self.find_or_add(key) } else { self.connections.find(&key) };
         let Some(id) = found else { return frame };
@@ -344,10 +346,11 @@ impl SackEdges {
     }
 }
 
-fn parse(frame: &[u8]) -> Option<(Segment, SocketAddrV4, SocketAddrV4)> {
-    let packet = Ipv4Packet::parse(frame)?;
+fn parse(frame: &[u8]) -> Option<(Segment, Vlans, SocketAddr, SocketAddr)> {
+    let packet = IpPacket::parse(frame)?;
     let (segment, from, to) = Segment::parse(frame, &packet)?;
-    Some((segment, SocketAddrV4::new(packet.source, from), SocketAddrV4::new(packet.destination, to)))
+    let (source, destination) = (SocketAddr::new(packet.source, from), SocketAddr::new(packet.destination, to));
+    Some((segment, packet.vlans, source, destination))
 }
 
 /// Changes a frame, in place when nobody else has it.

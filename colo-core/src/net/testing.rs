@@ -10,7 +10,7 @@
 use super::{Frame, Seq};
 use crate::domain::MacAddr;
 use etherparse::{IpNumber, Ipv4Header, PacketBuilder, TcpHeader};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The guest's address.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -147,6 +147,74 @@ pub fn udp(source_port: u16, destination_port: u16, payload: &[u8]) -> Frame {
     let mut frame = Vec::new();
     step.write(&mut frame, payload).expect("memory takes everything");
     frame.into()
+}
+
+/// The ways in which [`carried`] takes a segment.
+pub const CARRIERS: usize = 5;
+
+/// A frame that [`Tcp`] made, in another way: 0, as it is; 1, in a VLAN; 2, in a VLAN of a VLAN; 3, in IPv6; 4, in both.
+///
+/// # Panics
+/// When it is no such frame, or there is no such way.
+pub fn carried(way: usize, frame: &[u8]) -> Frame {
+    let tags = [(0x88A8, 7), (0x8100, 0x6005)];
+    match way {
+        0 => Frame::copy_from_slice(frame),
+        1 => tagged(frame, &tags[1..]),
+        2 => tagged(frame, &tags),
+        3 => over_ipv6(frame),
+        4 => tagged(&over_ipv6(frame), &tags[1..]),
+        _ => panic!("no such way"),
+    }
+}
+
+fn address6(last: u8) -> [u8; 16] {
+    Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, last.into()).octets()
+}
+
+/// The same segment with its addresses' last bytes as those of IPv6 addresses, and another checksum.
+fn over_ipv6(frame: &[u8]) -> Frame {
+    let (source, destination) = (address6(frame[29]), address6(frame[33]));
+    let (mut header, payload) = TcpHeader::from_slice(&frame[34..]).expect("a TCP segment");
+    header.checksum = header.calc_checksum_ipv6_raw(source, destination, payload).expect("fits a packet");
+    let bytes = u16::try_from(frame.len() - 34).expect("fits a packet");
+    let mut other =
+        [&frame[..12], &[0x86, 0xDD, 0x60, 0, 0, 0], &bytes.to_be_bytes(), &[6, 64], &source, &destination].concat();
+    header.write(&mut other).expect("memory takes everything");
+    other.extend_from_slice(payload);
+    other.into()
+}
+
+/// A UDP datagram in IPv6, between the addresses ::1 and ::2.
+pub fn udp6(source_port: u16, destination_port: u16, payload: &[u8]) -> Frame {
+    let (source, destination) = (address6(1), address6(2));
+    let step = PacketBuilder::ethernet2(GUEST_MAC.0, CLIENT_MAC.0).ipv6(source, destination, 64);
+    let step = step.udp(source_port, destination_port);
+    let mut frame = Vec::new();
+    step.write(&mut frame, payload).expect("memory takes everything");
+    frame.into()
+}
+
+/// An IPv6 frame with extension headers: the number of each, and its bytes, of which the first will say what follows.
+///
+/// # Panics
+/// When they are too long.
+pub fn with_extensions(frame: &[u8], headers: &[(u8, Vec<u8>)]) -> Frame {
+    let mut frame = frame.to_vec();
+    for (number, header) in headers.iter().rev() {
+        let mut header = header.clone();
+        header[0] = std::mem::replace(&mut frame[20], *number);
+        frame.splice(54..54, header);
+    }
+    let length = u16::try_from(frame.len() - 54).expect("fits a packet");
+    frame[18..20].copy_from_slice(&length.to_be_bytes());
+    frame.into()
+}
+
+/// A frame with VLAN tags, the outer first: EtherType, priority and VLAN.
+pub fn tagged(frame: &[u8], tags: &[(u16, u16)]) -> Frame {
+    let tags = tags.iter().flat_map(|(ethertype, tag)| [ethertype.to_be_bytes(), tag.to_be_bytes()].concat());
+    [&frame[..12], &tags.collect::<Vec<u8>>(), &frame[12..]].concat().into()
 }
 
 /// The guest's answer to an ICMP echo request.

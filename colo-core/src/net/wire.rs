@@ -4,12 +4,9 @@
 //! follows the packet. `None` means "treat it as opaque bytes", never an error: the frame may make sense to somebody else.
 
 use super::Seq;
-use etherparse::{Ipv4HeaderSlice, TcpHeaderSlice};
+use super::ip::IpPacket;
+use etherparse::TcpHeaderSlice;
 use std::fmt;
-use std::net::Ipv4Addr;
-
-/// Two addresses and the EtherType.
-pub(crate) const ETHERNET_HEADER_BYTES: usize = 14;
 
 /// The shortest frame on a wire, without its checksum (IEEE 802.3): shorter ones are padded up to this length.
 pub(crate) const MIN_WIRE_FRAME_BYTES: usize = 60;
@@ -20,6 +17,7 @@ pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
 pub(crate) const PROTOCOL_ICMP: u8 = 1;
 pub(crate) const PROTOCOL_TCP: u8 = 6;
 pub(crate) const PROTOCOL_UDP: u8 = 17;
+pub(crate) const PROTOCOL_ICMPV6: u8 = 58;
 
 /// Where a TCP header (RFC 9293 §3.1) has its fields, in bytes from its start.
 pub(crate) const TCP_SEQ_AT: usize = 4;
@@ -27,54 +25,7 @@ pub(crate) const TCP_ACK_AT: usize = 8;
 pub(crate) const TCP_CHECKSUM_AT: usize = 16;
 const TCP_OPTIONS_AT: usize = 20;
 
-/// What the last two bytes of the Ethernet header say; `None` for a frame without a whole header.
-pub(crate) fn ethertype(frame: &[u8]) -> Option<u16> {
-    let field = frame.get(12..ETHERNET_HEADER_BYTES)?;
-    Some(u16::from_be_bytes([field[0], field[1]]))
-}
-
-/// An IPv4 packet in an Ethernet frame (RFC 791).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Ipv4Packet {
-    pub(crate) source: Ipv4Addr,
-    pub(crate) destination: Ipv4Addr,
-    pub(crate) protocol: u8,
-    /// Whether it is only a part of a packet, be it the first.
-    pub(crate) is_fragment: bool,
-    /// Where its payload begins and ends, in bytes from the start of the frame.
-    pub(crate) payload_at: usize,
-    pub(crate) end: usize,
-}
-
-impl Ipv4Packet {
-    pub(crate) fn parse(frame: &[u8]) -> Option<Self> {
-        if ethertype(frame)? != ETHERTYPE_IPV4 {
-            return None;
-        }
-        let header = Ipv4HeaderSlice::from_slice(&frame[ETHERNET_HEADER_BYTES..]).ok()?;
-        let payload_at = ETHERNET_HEADER_BYTES + header.slice().len();
-        let end = ETHERNET_HEADER_BYTES + usize::from(header.total_len());
-        let padded = end == frame.len() || frame.len() <= MIN_WIRE_FRAME_BYTES;
-        if end < payload_at || end > frame.len() || !padded {
-            return None;
-        }
-        Some(Ipv4Packet {
-            source: header.source_addr(),
-            destination: header.destination_addr(),
-            protocol: header.protocol().0,
-            is_fragment: header.is_fragmenting_payload(),
-            payload_at,
-            end,
-        })
-    }
-
-    /// The payload, from the frame that this was parsed from.
-    pub(crate) fn payload<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
-        &frame[self.payload_at..self.end]
-    }
-}
-
-/// A TCP segment in an IPv4 packet (RFC 9293 §3.1), with its places in the frame.
+/// A TCP segment in an IP packet (RFC 9293 §3.1), with its places in the frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Segment {
     pub(crate) seq: Seq,
@@ -90,7 +41,7 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// Reads the segment and its ports (source, destination).
-    pub(crate) fn parse(frame: &[u8], packet: &Ipv4Packet) -> Option<(Self, u16, u16)> {
+    pub(crate) fn parse(frame: &[u8], packet: &IpPacket) -> Option<(Self, u16, u16)> {
         if packet.protocol != PROTOCOL_TCP || packet.is_fragment {
             return None;
         }
@@ -212,7 +163,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(frame: &[u8]) -> Option<Segment> {
-        let packet = Ipv4Packet::parse(frame)?;
+        let packet = IpPacket::parse(frame)?;
         Some(Segment::parse(frame, &packet)?.0)
     }
 
@@ -263,7 +214,7 @@ mod tests {
         fn arbitrary_bytes_do_not_panic(mut frame in proptest::collection::vec(any::<u8>(), 0..200), ipv4: bool) {
             if ipv4 && frame.len() > 23 {
                 frame[12..15].copy_from_slice(&[8, 0, 0x45]);
-                let total = (frame.len() - ETHERNET_HEADER_BYTES) as u16;
+                let total = (frame.len() - 14) as u16;
                 frame[16..18].copy_from_slice(&total.to_be_bytes());
                 frame[20..22].fill(0);
                 frame[23] = PROTOCOL_TCP;

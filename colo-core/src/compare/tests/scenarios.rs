@@ -1,5 +1,5 @@
 use super::*;
-use crate::net::testing::{CLIENT, arp_request, echo_reply, udp};
+use crate::net::testing::{CARRIERS, CLIENT, arp_request, carried, echo_reply, tagged, udp};
 use proptest::prelude::*;
 
 const MSS: [u8; 4] = [2, 4, 5, 0xb4];
@@ -35,6 +35,40 @@ fn segmentation_is_no_difference() {
     assert_eq!(bench.primary(&data(1008, b"hi")), [data(1008, b"hi")]);
     assert_eq!(bench.consumed(), [3]);
     assert_eq!(bench.reason(), None);
+}
+
+#[test]
+fn it_does_not_matter_what_carries_the_stream() {
+    for way in 0..CARRIERS {
+        let mut bench = Bench::new();
+        let carried = |frame: Frame| carried(way, &frame);
+        let syn_ack = |seq| carried(tcp().syn().seq(seq).ack(500).options(&MSS).frame());
+        bench.primary(&syn_ack(1000));
+        assert_eq!(bench.secondary(&syn_ack(9000)), [syn_ack(1000)]);
+        bench.primary(&carried(data(1001, b"abcdef")));
+        bench.secondary(&carried(data(1001, b"abc")));
+        assert_eq!(bench.secondary(&carried(data(1004, b"def1"))), [carried(data(1001, b"abcdef"))]);
+        bench.primary(&carried(data(1007, b"10:15")));
+        bench.secondary(&carried(data(1008, b"0:16")));
+        assert_eq!(bench.reason(), Some(Reason::PayloadDiffers { offset: 1011 }));
+    }
+}
+
+#[test]
+fn the_same_ports_in_another_vlan_are_another_flow() {
+    let mut bench = Bench::new();
+    let frame = udp(53, 4000, b"answer");
+    let (one, other) = (tagged(&frame, &[(0x8100, 5)]), tagged(&frame, &[(0x8100, 6)]));
+    for frame in [&frame, &one, &other] {
+        assert_eq!(bench.primary(frame), NOTHING);
+    }
+    assert_eq!(bench.secondary(&other), [other]);
+    assert_eq!(bench.secondary(&one), [one]);
+    assert_eq!(bench.secondary(&frame), [frame]);
+    bench.primary(&tagged(&udp(53, 4000, b"10:15"), &[(0x88A8, 7), (0x8100, 5)]));
+    bench.secondary(&tagged(&udp(53, 4000, b"10:16"), &[(0x88A8, 7), (0x8100, 5)]));
+    let said = bench.comparator.poll_divergence().unwrap().to_string();
+    assert_eq!(said, "UDP 10.0.0.1:53 > 10.0.0.2:4000 (nic 0, VLAN 7.5): payload differs at 54");
 }
 
 #[test]
