@@ -183,7 +183,7 @@ fn is_host_ip(ip: Ipv4Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::testing::{CLIENT, GUEST, GUEST_MAC, arp_request, udp};
+    use crate::net::testing::{CLIENT, GUEST, GUEST_MAC, arp_request, tagged, udp};
     use etherparse::{ArpOperation, NetSlice, SlicedPacket};
     use proptest::prelude::*;
 
@@ -204,6 +204,15 @@ mod tests {
         assert_eq!(&frame[12..22], [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
         assert_eq!((&frame[22..28], &frame[32..38]), (&GUEST_MAC.0[..], &GUEST_MAC.0[..]));
         assert_eq!(frame.len(), MIN_WIRE_FRAME_BYTES);
+    }
+
+    #[test]
+    fn what_is_said_in_a_vlan_is_not_announced_outside_of_it() {
+        for frame in [udp(1, 2, b"x"), arp_request(CLIENT)] {
+            let mut book = AddressBook::default();
+            book.learn(0, &tagged(&frame, &[(0x8100, 5)]));
+            assert_eq!(book.addresses(), [Address { nic: 0, mac: GUEST_MAC, ipv4: None }]);
+        }
     }
 
     #[test]

@@ -235,6 +235,25 @@ mod tests {
         assert!(parse(8).is_fragment, "an offset");
         assert!(!parse(6).is_fragment, "reserved bits say nothing");
         assert_eq!(parse(1).protocol, 17);
+        // What lies behind an offset is the middle of something, whatever it looks like.
+        let middle =
+            with_extensions(&frame, &[(44, vec![0, 0, 0, 8, 1, 2, 3, 4]), (60, vec![0, 255, 0, 0, 0, 0, 0, 0])]);
+        let packet = IpPacket::parse(&middle).unwrap();
+        assert_eq!((packet.protocol, packet.payload_at), (60, 62));
+    }
+
+    #[test]
+    fn padding_is_no_payload_behind_tags_either() {
+        let frame = Tcp::new(80, 4000).ack(1).frame();
+        let mut padded = frame.to_vec();
+        padded.resize(MIN_WIRE_FRAME_BYTES, 0xAA);
+        let tags = [(0x88A8, 7), (0x8100, 5)];
+        for tags in [&tags[1..], &tags[..]] {
+            let tagged = tagged(&padded, tags);
+            assert_eq!(IpPacket::parse(&tagged).unwrap().payload(&tagged).len(), frame.len() - 34);
+            let more = [&tagged[..], &[0]].concat();
+            assert_eq!(IpPacket::parse(&more), None, "a hidden tail");
+        }
     }
 
     proptest! {

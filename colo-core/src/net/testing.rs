@@ -195,6 +195,15 @@ pub fn udp6(source_port: u16, destination_port: u16, payload: &[u8]) -> Frame {
     frame.into()
 }
 
+/// An answer to an ICMPv6 echo request, between the same addresses.
+pub fn echo_reply6(identifier: u16, sequence: u16, payload: &[u8]) -> Frame {
+    let step = PacketBuilder::ethernet2(GUEST_MAC.0, CLIENT_MAC.0).ipv6(address6(1), address6(2), 64);
+    let step = step.icmpv6_echo_reply(identifier, sequence);
+    let mut frame = Vec::new();
+    step.write(&mut frame, payload).expect("memory takes everything");
+    frame.into()
+}
+
 /// An IPv6 frame with extension headers: the number of each, and its bytes, of which the first will say what follows.
 ///
 /// # Panics

@@ -1,5 +1,5 @@
 use super::*;
-use crate::net::testing::{CARRIERS, CLIENT, arp_request, carried, echo_reply, tagged, udp};
+use crate::net::testing::{CARRIERS, CLIENT, arp_request, carried, echo_reply, echo_reply6, tagged, udp};
 use proptest::prelude::*;
 
 const MSS: [u8; 4] = [2, 4, 5, 0xb4];
@@ -52,6 +52,18 @@ fn it_does_not_matter_what_carries_the_stream() {
         bench.secondary(&carried(data(1008, b"0:16")));
         assert_eq!(bench.reason(), Some(Reason::PayloadDiffers { offset: 1011 }));
     }
+}
+
+#[test]
+fn pings_of_ipv6_do_not_wait_for_each_other() {
+    let mut bench = Bench::new();
+    let (one, other) = (echo_reply6(1, 1, b"x"), echo_reply6(2, 1, b"x"));
+    bench.primary(&one);
+    bench.primary(&other);
+    assert_eq!(bench.secondary(&other), [other]);
+    bench.secondary(&echo_reply6(1, 2, b"x"));
+    let said = bench.comparator.poll_divergence().unwrap().to_string();
+    assert_eq!(said, "ICMP echo reply ::1 > ::2 id 1 (nic 0): payload differs at 61");
 }
 
 #[test]
