@@ -1,6 +1,5 @@
 //! The real guest program in the machine: it boots, answers, and answers as well from a copy of it.
 
-use bytes::Bytes;
 use colo_core::domain::{Control, DirtyBitmap, MAX_BATCH_PAGES, Pages, RunState, State};
 use colo_core::ids::{PAGE_SIZE, Pfn};
 use colo_core::net::{Frame, Port};
@@ -24,7 +23,7 @@ fn arp_request(config: &EmbeddedConfig) -> Frame {
         &[0; 6],
         &config.ipv4.octets(),
     ];
-    Bytes::from(parts.concat())
+    Frame::from(parts.concat())
 }
 
 fn is_arp_reply(frame: &Frame, config: &EmbeddedConfig) -> bool {

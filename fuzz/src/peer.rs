@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use colo_core::domain::{DomainSpec, MacAddr, NicSpec};
 use colo_core::ids::Epoch;
+use colo_core::net::Frame;
 use colo_core::peer::{
     Channel, FrameDecoder, FrameEncoder, GoodbyeReason, Hello, Message, MessageKind, Mode, NetFrame, PeerError,
 };
@@ -62,7 +63,7 @@ fn written(messages: &[Message]) -> Vec<u8> {
 
 /// Every kind of message: one after the other, and each one's kind and payload alone.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let frames = vec![NetFrame { nic: 3, frame: Bytes::from_static(b"an Ethernet frame") }; 2];
+    let frames = vec![NetFrame { nic: 3, frame: Frame::from_static(b"an Ethernet frame") }; 2];
     let spec = DomainSpec {
         name: "web".into(),
         hypervisor: "embedded".into(),

@@ -79,7 +79,7 @@ fn check_net_state(body: &[u8], state: &mut NetState) {
 
 /// Short streams of every kind of record.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let hold = NetFrame { nic: 1, frame: bytes::Bytes::from_static(b"an Ethernet frame") };
+    let hold = NetFrame { nic: 1, frame: colo_core::net::Frame::from_static(b"an Ethernet frame") };
     let net_state = NetState { addresses: Vec::new(), held: vec![hold; 3] };
     let mut embedded = Vec::new();
     Headers::new(DomainHeader::embedded()).encode(&mut embedded);

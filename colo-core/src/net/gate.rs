@@ -9,9 +9,9 @@
 //! later does.
 //!
 //! ```
-//! use bytes::Bytes;
 //! use colo_core::compare::CompareConfig;
 //! use colo_core::ids::Epoch;
+//! use colo_core::net::Frame;
 //! use colo_core::net::gate::Gate;
 //! use colo_core::peer::Mode;
 //! use std::time::Instant;
@@ -20,7 +20,7 @@
 //! let mut gate = Gate::new(Mode::Remus, CompareConfig::default());
 //! gate.begin_epoch(Epoch(1));
 //! gate.commit(Epoch(1));
-//! gate.handle_primary(0, Bytes::from_static(&[0; 60]), now);
+//! gate.handle_primary(0, Frame::from_static(&[0; 60]), now);
 //! assert!(gate.next_batch().is_empty(), "held");
 //! gate.begin_epoch(Epoch(2));
 //! assert!(gate.next_batch().is_empty(), "the checkpoint is not acknowledged");

@@ -10,6 +10,7 @@
 
 pub mod announce;
 mod checksum;
+mod frame;
 pub mod gate;
 pub(crate) mod ip;
 mod lru;
@@ -21,22 +22,19 @@ pub mod standby;
 pub mod testing;
 pub(crate) mod wire;
 
+pub use frame::{Frame, Offload};
 pub use ip::Vlans;
 pub(crate) use lru::{LruTable, SlotId};
 pub use seq::Seq;
 
-use bytes::Bytes;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// The longest Ethernet frame that a [`Port`] carries: 64 KiB of IP and its headers, for cards that segment by themselves.
-pub const MAX_FRAME_BYTES: usize = 65_536 + 18;
+/// The longest Ethernet frame that a [`Port`] carries: the longest IP packet behind two VLAN tags, for cards that segment by themselves.
+pub const MAX_FRAME_BYTES: usize = 65_535 + 14 + 2 * 4;
 
 /// The most frames taken from a port at once: enough to spread the cost of a poll, few enough to stay in the cache.
 pub const MAX_BATCH_FRAMES: usize = 256;
-
-/// An Ethernet frame without its checksum, from the destination address on. Cheap to clone.
-pub type Frame = Bytes;
 
 /// Something that carries Ethernet frames. No call waits.
 pub trait Port: Send {

@@ -48,10 +48,10 @@
 use super::ip::{IpPacket, Vlans};
 use super::wire::{Segment, TCP_ACK_AT, TCP_CHECKSUM_AT, TCP_SEQ_AT, TcpFlags, TcpOption};
 use super::{Frame, LruTable, Seq, SlotId, checksum};
-use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Range;
 
 /// The most connections known at once; of those beyond, the least recently used is forgotten. As many as the comparator's flows.
 pub const MAX_CONNECTIONS: usize = 65_536;
@@ -173,9 +173,8 @@ impl Rewriter {
             0 => frame,
             difference => {
                 self.counters.outputs_rewritten += 1;
-                edit(frame, |bytes| {
-                    put(bytes, &segment, TCP_SEQ_AT, segment.seq - difference);
-                })
+                let put = Put::new(&frame, &segment);
+                frame.edit(|bytes| put.number(bytes, TCP_SEQ_AT, segment.seq - difference))
             }
         }
     }
@@ -267,10 +266,11 @@ impl Rewriter {
         for option in segment.options(&frame).filter(|option| option.kind == TcpOption::SACK) {
             sack.add(&option);
         }
-        edit(frame, |bytes| {
-            put(bytes, segment, TCP_ACK_AT, ack + difference);
+        let put = Put::new(&frame, segment);
+        frame.edit(|bytes| {
+            put.number(bytes, TCP_ACK_AT, ack + difference);
             for (at, edge) in sack.iter() {
-                put(bytes, segment, at, edge + difference);
+                put.number(bytes, at, edge + difference);
             }
         })
     }
@@ -353,17 +353,26 @@ fn parse(frame: &[u8]) -> Option<(Segment, Vlans, SocketAddr, SocketAddr)> {
     Some((segment, packet.vlans, source, destination))
 }
 
-/// Changes a frame, in place when nobody else has it.
-fn edit(frame: Frame, change: impl FnOnce(&mut [u8])) -> Frame {
-    let mut bytes = frame.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-    change(&mut bytes);
-    bytes.freeze()
+/// Puts numbers into a TCP header.
+struct Put {
+    tcp: Range<usize>,
+    /// Whether the checksum covers them already: else a card will see to it.
+    is_summed: bool,
 }
 
-/// Puts a number into the TCP header, and mends the checksum.
-fn put(frame: &mut [u8], segment: &Segment, at: usize, number: Seq) {
-    let tcp = &mut frame[segment.header_at()..segment.payload_range().end];
-    checksum::replace(tcp, at, &number.0.to_be_bytes(), TCP_CHECKSUM_AT);
+impl Put {
+    fn new(frame: &Frame, segment: &Segment) -> Self {
+        Put { tcp: segment.header_at()..segment.payload_range().end, is_summed: !frame.offload.needs_checksum() }
+    }
+
+    fn number(&self, frame: &mut [u8], at: usize, number: Seq) {
+        let (tcp, bytes) = (&mut frame[self.tcp.clone()], number.0.to_be_bytes());
+        if self.is_summed {
+            checksum::replace(tcp, at, &bytes, TCP_CHECKSUM_AT);
+        } else {
+            tcp[at..at + bytes.len()].copy_from_slice(&bytes);
+        }
+    }
 }
 
 /// Feeds a rewriter with frames cut from arbitrary bytes: a fuzz target.

@@ -7,14 +7,14 @@
 //! Sans-IO, and the same in lock-step and under Remus (where the guest says nothing before it serves).
 //!
 //! ```
-//! use bytes::Bytes;
 //! use colo_core::ids::Epoch;
+//! use colo_core::net::Frame;
 //! use colo_core::net::standby::Standby;
 //! use colo_core::peer::NetFrame;
 //! use colo_core::stream::NetState;
 //!
 //! let mut standby = Standby::default();
-//! let frame = NetFrame { nic: 0, frame: Bytes::from_static(&[0; 60]) };
+//! let frame = NetFrame { nic: 0, frame: Frame::from_static(&[0; 60]) };
 //! standby.handle_input(Epoch(1), vec![frame.clone()]);
 //! assert!(standby.next_input().is_empty(), "the guest is not there yet");
 //! standby.begin_epoch(Epoch(1), NetState::default());

@@ -1,5 +1,6 @@
 use crate::domain::DomainSpec;
 use crate::ids::Epoch;
+use crate::net::Frame;
 use bytes::Bytes;
 
 /// How the machine is protected.
@@ -41,7 +42,7 @@ pub struct NetFrame {
     /// Which of the domain's network cards it belongs to.
     pub nic: u8,
     /// The frame.
-    pub frame: Bytes,
+    pub frame: Frame,
 }
 
 /// Why a side ends the session.

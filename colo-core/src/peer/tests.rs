@@ -3,14 +3,17 @@
 use super::*;
 use crate::domain::{DomainSpec, MacAddr, NicSpec};
 use crate::ids::Epoch;
-use crate::net::MAX_FRAME_BYTES;
+use crate::net::{Frame, MAX_FRAME_BYTES, Offload};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::io::IoSlice;
 
 fn frames(max: usize) -> impl Strategy<Value = Vec<NetFrame>> {
-    let frame = (0_u8..16, prop::collection::vec(any::<u8>(), 0..100));
-    prop::collection::vec(frame.prop_map(|(nic, frame)| NetFrame { nic, frame: frame.into() }), 0..max)
+    let offload = prop_oneof![Just([0; Offload::HEADER_BYTES]), any::<[u8; Offload::HEADER_BYTES]>()];
+    let frame = (0_u8..16, prop::collection::vec(any::<u8>(), 0..100), offload.prop_map(Offload::from_header));
+    let frame =
+        frame.prop_map(|(nic, frame, offload)| NetFrame { nic, frame: Frame::from(frame).with_offload(offload) });
+    prop::collection::vec(frame, 0..max)
 }
 
 fn spec() -> impl Strategy<Value = DomainSpec> {
@@ -307,7 +310,7 @@ fn what_is_beyond_a_limit_is_not_sent() {
         input(vec![net_frame(1); MAX_MESSAGE_FRAMES + 1]),
         input(vec![net_frame(MAX_FRAME_BYTES + 1)]),
         input(vec![net_frame(MAX_FRAME_BYTES); 32]),
-        input(vec![NetFrame { nic: 16, frame: Bytes::new() }]),
+        input(vec![NetFrame { nic: 16, frame: Frame::new() }]),
         Message::Released { epoch: Epoch(1), numbers: vec![0; MAX_RELEASED + 1] },
         Message::Stream(vec![0; MAX_STREAM_BYTES + 1].into()),
     ];

@@ -3,9 +3,12 @@
 
 use super::NetFrame;
 use crate::domain::{DomainSpec, MacAddr};
-use crate::net::MAX_FRAME_BYTES;
+use crate::net::{Frame, MAX_FRAME_BYTES, Offload};
 use bytes::Bytes;
 use std::net::Ipv4Addr;
+
+/// In the byte that tells a frame's network card: what is left for a card to do follows, as [`Offload::to_header`] writes it.
+const OFFLOAD_FOLLOWS: u8 = 0x80;
 
 /// What is wrong with the inside of a message or a record whose outside is right.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
@@ -154,8 +157,19 @@ impl<'a> Fields<'a> {
     pub(crate) fn frame(&mut self, payload: &Bytes) -> Result<NetFrame, PayloadError> {
         let length = self.u32("frame length")? as usize;
         check_limit("frame bytes", MAX_FRAME_BYTES, length)?;
-        let nic = self.nic()?;
-        let frame = payload.slice_ref(self.bytes("frame", length)?);
+        let mark = self.u8("network card")?;
+        let nic = mark & !OFFLOAD_FOLLOWS;
+        check_nic(nic)?;
+        let offload = match mark & OFFLOAD_FOLLOWS {
+            0 => Offload::default(),
+            _ => match Offload::from_header(self.array("offload")?) {
+                none if none == Offload::default() => {
+                    return Err(PayloadError::BadValue { what: "offload", got: 0 });
+                }
+                offload => offload,
+            },
+        };
+        let frame = Frame::from(payload.slice_ref(self.bytes("frame", length)?)).with_offload(offload);
         Ok(NetFrame { nic, frame })
     }
 
@@ -188,7 +202,12 @@ pub(crate) fn put_frame(out: &mut Vec<u8>, frame: &NetFrame) -> Result<(), Paylo
     check_limit("frame bytes", MAX_FRAME_BYTES, frame.frame.len())?;
     check_nic(frame.nic)?;
     out.extend_from_slice(&(frame.frame.len() as u32).to_le_bytes());
-    out.push(frame.nic);
+    if frame.frame.offload == Offload::default() {
+        out.push(frame.nic);
+    } else {
+        out.push(frame.nic | OFFLOAD_FOLLOWS);
+        out.extend_from_slice(&frame.frame.offload.to_header());
+    }
     out.extend_from_slice(&frame.frame);
     Ok(())
 }

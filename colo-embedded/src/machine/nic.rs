@@ -1,6 +1,5 @@
 use super::abi::{MAX_SLOT_FRAME_BYTES, RING_SLOTS, RX_RING_OFFSET, SLOT_BYTES, TX_RING_OFFSET};
 use super::ram::{GuestRam, SHARED_PFN};
-use bytes::Bytes;
 use colo_core::domain::DomainError;
 use colo_core::ids::{PAGE_SIZE, Pfn};
 use colo_core::net::{Frame, MAX_BATCH_FRAMES, Port};
@@ -160,7 +159,7 @@ impl Nic {
             return None;
         }
         let mut frame = vec![0; len];
-        self.ram.read_bytes(slot + 4, &mut frame).then(|| Bytes::from(frame))
+        self.ram.read_bytes(slot + 4, &mut frame).then(|| Frame::from(frame))
     }
 
     /// Puts frames into the receive ring, as many as there is room for.

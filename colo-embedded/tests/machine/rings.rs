@@ -2,7 +2,6 @@
 
 use crate::programs::{CONTROL, caller, echo, scribbler};
 use crate::support::{DEADLINE, TestVm};
-use bytes::Bytes;
 use colo_core::domain::{Control, RunState};
 use colo_core::net::{Frame, MAX_BATCH_FRAMES, Port};
 use colo_embedded::abi::{HYPERCALL_SHUTDOWN, MAX_SLOT_FRAME_BYTES, RAM_BASE, RING_SLOTS, TX_RING_OFFSET};
@@ -16,7 +15,7 @@ const TX_POSITIONS: u64 = SHARED + 24;
 
 fn frame(index: usize) -> Frame {
     let len = 14 + index * 7 % 1500;
-    Bytes::from((0..len).map(|at| (at + index) as u8).collect::<Vec<u8>>())
+    Frame::from((0..len).map(|at| (at + index) as u8).collect::<Vec<u8>>())
 }
 
 /// Two 32-bit words as the 64-bit word that `poke` writes.
@@ -106,8 +105,8 @@ fn positions_wrap_around() {
 fn frames_of_impossible_length_are_dropped() {
     let mut vm = TestVm::boot(&echo());
     vm.domain.resume().unwrap();
-    let longest = Bytes::from(vec![5; MAX_SLOT_FRAME_BYTES]);
-    let too_long = Bytes::from(vec![6; MAX_SLOT_FRAME_BYTES + 1]);
+    let longest = Frame::from(vec![5; MAX_SLOT_FRAME_BYTES]);
+    let too_long = Frame::from(vec![6; MAX_SLOT_FRAME_BYTES + 1]);
     assert_eq!(vm.port.send(&[too_long.clone(), longest.clone(), too_long]).unwrap(), 3);
     assert_eq!(vm.receive().unwrap(), [longest]);
 
@@ -118,7 +117,7 @@ fn frames_of_impossible_length_are_dropped() {
     }
     vm.poke(TX_POSITIONS, &[pair(lengths.len() as u32, 0)]);
     vm.domain.resume().unwrap();
-    let lengths: Vec<usize> = vm.receive().unwrap().iter().map(Bytes::len).collect();
+    let lengths: Vec<usize> = vm.receive().unwrap().iter().map(|frame| frame.len()).collect();
     assert_eq!(lengths, [14, 2044]);
 }
 

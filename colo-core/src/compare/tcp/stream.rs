@@ -1,4 +1,4 @@
-use crate::net::Frame;
+use bytes::Bytes;
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ pub(super) struct Stream {
 #[derive(Debug)]
 struct Piece {
     start: i64,
-    bytes: Frame,
+    bytes: Bytes,
 }
 
 impl Piece {
@@ -28,7 +28,7 @@ pub(super) struct Contradiction {
 
 impl Stream {
     /// Adds what is new in these bytes. What was there before stays.
-    pub(super) fn insert(&mut self, start: i64, bytes: &Frame) -> Result<(), Contradiction> {
+    pub(super) fn insert(&mut self, start: i64, bytes: &Bytes) -> Result<(), Contradiction> {
         let end = start + bytes.len() as i64;
         let slice = |from: i64, to: i64| bytes.slice((from - start) as usize..(to - start) as usize);
         let mut index = self.first_ending_after(start);
@@ -129,7 +129,7 @@ mod tests {
                             *cell ^= 0x80;
                         }
                         let clash = (start..).zip(&data).find(|(place, new)| cells[*place as usize].is_some_and(|old| old != **new));
-                        let result = stream.insert(start, &Frame::from(data.clone()));
+                        let result = stream.insert(start, &Bytes::from(data.clone()));
                         prop_assert_eq!(result.err().map(|e| e.place), clash.map(|(place, _)| place));
                         let end = clash.map_or(start + bytes, |(place, _)| place);
                         for (place, new) in (start..end).zip(&data) {
