@@ -301,7 +301,7 @@ impl Comparator {
         if !self.has_diverged {
             self.has_diverged = true;
             self.counters.count(&reason);
-            self.divergence = Some(Divergence { flow, reason });
+            self.divergence = Some(Divergence { flow, reason, evidence: None });
         }
     }
 }

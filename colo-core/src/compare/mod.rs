@@ -118,7 +118,7 @@ mod tests;
 
 pub use comparator::Comparator;
 pub use flow::{FlowKey, FlowKind};
-pub use verdict::{Counters, Divergence, Limit, Reason, Release};
+pub use verdict::{Counters, Divergence, Evidence, Limit, Reason, Release};
 
 use crate::ids::Epoch;
 use crate::net::testing::cut;
@@ -139,6 +139,8 @@ pub struct CompareConfig {
     pub max_flow_bytes: usize,
     /// The most flows. 65,536 by default: some 50 MiB when each is a TCP connection.
     pub max_flows: usize,
+    /// Whether a [`Divergence`] carries the frames in which the machines differ. Costs some memory in TCP flows; not by default.
+    pub keep_evidence: bool,
 }
 
 impl Default for CompareConfig {
@@ -148,6 +150,7 @@ impl Default for CompareConfig {
             max_held_bytes: 64 << 20,
             max_flow_bytes: 16 << 20,
             max_flows: 65_536,
+            keep_evidence: false,
         }
     }
 }

@@ -19,6 +19,18 @@ pub struct Divergence {
     pub flow: Option<FlowKey>,
     /// Why.
     pub reason: Reason,
+    /// What each machine had said there that has not left, if it was asked for
+    /// ([`CompareConfig::keep_evidence`](super::CompareConfig::keep_evidence)).
+    pub evidence: Option<Box<Evidence>>,
+}
+
+/// What was held of a flow when the machines were found to differ, as each of them made it, oldest first.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Evidence {
+    /// The primary's frames.
+    pub primary: Vec<Frame>,
+    /// The secondary's frames, in the primary's sequence numbers where they are known.
+    pub secondary: Vec<Frame>,
 }
 
 /// Why a checkpoint is needed.
