@@ -4,7 +4,7 @@
 //! use colo_core::compare::Rules;
 //!
 //! let rules: Rules = r#"
-//!     # A server that sends its clock.
+//!     ## A server that sends its clock.
 //!     mask tcp from :80 after "Date: " until "\r\n"
 //!     mask udp from 10.0.0.1:123 bytes 40..48
 //!     ignore tcp from :9100
