@@ -147,10 +147,10 @@ impl Flow {
     }
 
     /// Takes a frame of the primary. `content` is what [`classify`] said with the flow's key.
-    pub(super) fn push_primary(&mut self, outgoing: Outgoing, content: Content, spares: &mut AllSpares) {
+    pub(super) fn push_primary(&mut self, outgoing: Outgoing, content: &Content, spares: &mut AllSpares) {
         match (self, content) {
             (Flow::Stream(flow), Content::Segment(segment)) => flow.push_primary(outgoing, segment, &mut spares.tcp),
-            (Flow::Datagrams(flow), Content::Datagram(mask)) => flow.push_primary(outgoing, mask, spares),
+            (Flow::Datagrams(flow), Content::Datagram(mask)) => flow.push_primary(outgoing, *mask, spares),
             (flow, content) => unreachable!("{content:?} in {flow:?}"),
         }
     }
@@ -159,13 +159,13 @@ impl Flow {
     pub(super) fn push_secondary(
         &mut self,
         witness: Witness,
-        content: Content,
+        content: &Content,
         out: &mut Outbox,
     ) -> Result<(), Reason> {
         match (self, content) {
             (Flow::Stream(flow), Content::Segment(segment)) => flow.push_secondary(witness, segment, out),
             (Flow::Datagrams(flow), Content::Datagram(mask)) => {
-                flow.push_secondary(witness, mask, &mut out.spares);
+                flow.push_secondary(witness, *mask, &mut out.spares);
                 Ok(())
             }
             (flow, content) => unreachable!("{content:?} in {flow:?}"),

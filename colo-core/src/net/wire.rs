@@ -43,6 +43,7 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// Reads the segment and its ports (source, destination).
+    #[inline(always)]
     pub(crate) fn parse(frame: &[u8], packet: &IpPacket) -> Option<(Self, u16, u16)> {
         if packet.protocol != PROTOCOL_TCP || packet.fragment.is_some() {
             return None;

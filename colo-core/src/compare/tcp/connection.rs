@@ -140,9 +140,9 @@ impl Connection {
         self.secondary.frames()
     }
 
-    pub(super) fn push_primary(&mut self, outgoing: Outgoing, segment: Segment, spares: &mut TcpSpares) {
-        let start = self.payload_places(&segment).start;
-        let shift = shift_of(&segment, &outgoing.frame);
+    pub(super) fn push_primary(&mut self, outgoing: Outgoing, segment: &Segment, spares: &mut TcpSpares) {
+        let start = self.payload_places(segment).start;
+        let shift = shift_of(segment, &outgoing.frame);
         self.shift = shift.or(self.shift);
         let primary = &mut self.primary;
         primary.started = true;
@@ -150,33 +150,33 @@ impl Connection {
             primary.isn = Some(segment.seq);
             self.first = Some(start);
         }
-        primary.said = Acknowledgement::latest(&segment, shift, primary.said);
+        primary.said = Acknowledgement::latest(segment, shift, primary.said);
         primary.held_bytes += outgoing.charge();
         spares.held.equip(&mut primary.held);
-        primary.held.push_back(Held { outgoing, segment, start });
+        primary.held.push_back(Held { outgoing, segment: *segment, start });
     }
 
     pub(super) fn push_secondary(
         &mut self,
         witness: Witness,
-        segment: Segment,
+        segment: &Segment,
         out: &mut Outbox,
     ) -> Result<(), Reason> {
-        let shift = shift_of(&segment, &witness.frame);
+        let shift = shift_of(segment, &witness.frame);
         if segment.has(TcpFlags::SYN) {
             if self.knows_syn(Side::Secondary, segment.seq) {
-                self.secondary.said = Acknowledgement::latest(&segment, shift, self.secondary.said);
+                self.secondary.said = Acknowledgement::latest(segment, shift, self.secondary.said);
                 out.consumed.push_back(witness.number);
             } else {
-                self.secondary.open(witness, segment, shift, out);
+                self.secondary.open(witness, *segment, shift, out);
             }
             return Ok(());
         }
-        let Some(witness) = self.push_twin(witness, &segment, out) else {
+        let Some(witness) = self.push_twin(witness, segment, out) else {
             return Ok(());
         };
         self.secondary.started = true;
-        self.secondary.said = Acknowledgement::latest(&segment, shift, self.secondary.said);
+        self.secondary.said = Acknowledgement::latest(segment, shift, self.secondary.said);
         if segment.has(TcpFlags::URG) {
             let end = segment.seq + u32::from(segment.urgent);
             self.secondary.urgent = Seq::later(self.secondary.urgent, Some(end));
@@ -185,15 +185,18 @@ impl Connection {
             if self.left_reset == Some((segment.seq, segment.ack)) {
                 out.consumed.push_back(witness.number);
             } else {
-                self.secondary.push_reset(witness, segment);
+                self.secondary.push_reset(witness, *segment);
             }
             return Ok(());
         }
-        self.push_stream(witness, &segment, out)
+        self.push_stream(witness, segment, out)
     }
 
     /// Compares what can be compared, and releases what may leave.
     pub(super) fn advance(&mut self, out: &mut Outbox) -> Result<(), Reason> {
+        if self.waits_for_all() {
+            return Ok(());
+        }
         let verdict = self.verify(out);
         while out.open && self.primary.verified > 0 && self.head_may_leave()? {
             let Some(held) = self.primary.held.pop_front() else {
@@ -233,7 +236,8 @@ impl Connection {
             && held.segment.is_plain()
             && held.segment.seq == segment.seq
             && segment.payload_bytes() > 0
-            && (self.primary.verified, self.primary.compared) == (0, None)
+            && self.primary.verified == 0
+            && self.primary.compared.is_none_or(|compared| compared == held.start)
             && self.secondary.has_nothing_pending()
             && self.left.ends_before(held.start)
             && held.segment.ack.is_none_or(|ack| said.is_some_and(|said| !ack.is_after(said.number)));
@@ -241,6 +245,7 @@ impl Connection {
             return Some(witness);
         }
         let held = self.primary.held.pop_front()?;
+        self.primary.compared = None;
         (self.secondary.started, self.secondary.said) = (true, said);
         self.primary.held_bytes -= held.outgoing.charge();
         out.compared_bytes += u64::from(segment.payload_bytes());
@@ -300,6 +305,17 @@ impl Connection {
             let outgoing = with_window(closed.outgoing, &closed.segment, window, out);
             out.release(outgoing);
         }
+    }
+
+    /// Whether the first held segment is one of new bytes, and the secondary has produced none: there is nothing to be decided.
+    fn waits_for_all(&self) -> bool {
+        let is_new = |held: &Held| {
+            held.segment.is_plain() && held.segment.payload_bytes() > 0 && self.left.ends_before(held.start)
+        };
+        self.primary.verified == 0
+            && self.closed.is_none()
+            && self.secondary.has_nothing_pending()
+            && self.primary.held.front().is_some_and(is_new)
     }
 
     /// Where a segment's payload lies. Segments that take no place in the stream do not say where it is, either: a RST or a bare
