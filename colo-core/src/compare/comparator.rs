@@ -14,8 +14,10 @@ use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::time::Instant;
 
-/// How many idle flows are looked at in one call: the work of ageing is spread.
+/// How many flows are looked at in one call for whether they are idle: the work is spread.
 const MAX_AGED_FLOWS: usize = 64;
+/// How often it is tried, within the time after which a flow is idle, when nothing was found.
+const AGEINGS: u32 = 64;
 
 /// Decides which of the primary's frames may leave, by what the secondary says. See the [module](super) for the rules.
 ///
@@ -42,6 +44,7 @@ pub struct Comparator {
     /// In all flows; not the fragments of incomplete packets.
     held: Held,
     next_order: u64,
+    next_ageing: Option<Instant>,
     counters: Counters,
 }
 
@@ -76,6 +79,7 @@ impl Comparator {
             out: Outbox { keep_evidence: config.keep_evidence, rules: config.rules.clone(), ..Outbox::default() },
             held: Held::default(),
             next_order: 0,
+            next_ageing: None,
             counters: Counters::default(),
             config,
         }
@@ -364,15 +368,24 @@ impl Comparator {
 
     /// Forgets flows that nobody has used for long.
     fn forget_idle(&mut self, now: Instant) {
+        if self.next_ageing.is_some_and(|next| now < next) {
+            return;
+        }
+        let before = self.counters.aged_flows;
         for _ in 0..MAX_AGED_FLOWS {
-            let Some(id) = self.flows.oldest() else { return };
-            let Some((_, entry)) = self.flows.get_mut(id) else { return };
+            let Some(id) = self.flows.oldest() else { break };
+            let Some((_, entry)) = self.flows.get_mut(id) else { break };
             let is_idle = now.saturating_duration_since(entry.last_used) >= self.config.idle_timeout;
-            if !is_idle || entry.flow.waiting().is_some() {
-                return;
+            if is_idle && entry.flow.waiting().is_none() {
+                self.flows.remove(id);
+                self.counters.aged_flows += 1;
+            } else {
+                // The table's order is not exact.
+                self.flows.promote(id);
             }
-            self.flows.remove(id);
-            self.counters.aged_flows += 1;
+        }
+        if self.counters.aged_flows == before {
+            self.next_ageing = Some(now + self.config.idle_timeout / AGEINGS);
         }
     }
 

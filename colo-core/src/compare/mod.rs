@@ -138,7 +138,7 @@ pub struct CompareConfig {
     /// 200 ms by default: the shortest retransmission timeout in wide use (Linux), so that a client is not made to send again by
     /// waiting alone; and long against what two machines under load drift apart.
     pub timeout: Duration,
-    /// The most bytes held of each machine's frames, with 256 bytes for each frame's place in the queues. 64 MiB by default: half a
+    /// The most bytes held of each machine's frames, with 160 bytes for each frame's place in the queues. 64 MiB by default: half a
     /// second of a link of 1 Gbit/s.
     pub max_held_bytes: usize,
     /// The same for each machine in one flow. 16 MiB by default: more than common TCP windows, and no flow takes all.

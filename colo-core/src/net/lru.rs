@@ -105,6 +105,14 @@ impl<K: Hash + Eq, V> LruTable<K, V> {
         slot.entry.as_mut().map(|(key, value)| (&*key, value))
     }
 
+    /// Makes the entry the most recently used.
+    pub(crate) fn promote(&mut self, id: SlotId) {
+        if self.get_mut(id).is_some() && self.newest != id.index {
+            self.unlink(id.index);
+            self.link_newest(id.index);
+        }
+    }
+
     /// Makes the entry the least recently used: the first to go when the place is needed.
     pub(crate) fn demote(&mut self, id: SlotId) {
         if self.get_mut(id).is_none() || self.oldest == id.index {
@@ -206,6 +214,7 @@ mod tests {
         Insert(u8),
         Find(u8),
         Remove(u8),
+        Promote(u8),
         Demote(u8),
     }
 
@@ -215,6 +224,7 @@ mod tests {
             key.clone().prop_map(Op::Insert),
             key.clone().prop_map(Op::Find),
             key.clone().prop_map(Op::Remove),
+            key.clone().prop_map(Op::Promote),
             key.prop_map(Op::Demote)
         ]
     }
@@ -246,6 +256,12 @@ mod tests {
                         prop_assert_eq!(id.and_then(|id| table.remove(id)), list.contains(&key).then_some(key));
                         prop_assert!(id.is_none_or(|id| table.get_mut(id).is_none()));
                         list.retain(|k| *k != key);
+                    }
+                    Op::Promote(key) => {
+                        if let Some(id) = table.oldest().filter(|_| list.first() == Some(&key)) {
+                            table.promote(id);
+                            list.rotate_left(1);
+                        }
                     }
                     Op::Demote(key) => {
                         if let Some(id) = table.find(&key) {
