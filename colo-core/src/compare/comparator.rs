@@ -239,6 +239,7 @@ impl Comparator {
             released_frames: self.out.released_frames,
             compared_bytes: self.out.compared_bytes,
             clamped_windows: self.out.clamped_windows,
+            reopened_windows: self.out.reopened_windows,
             held_bytes: self.held_bytes().primary,
             flows: self.flows.len(),
             ..self.counters

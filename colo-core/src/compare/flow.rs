@@ -79,6 +79,7 @@ pub(super) struct Outbox {
     /// The number of that flow's rule.
     pub(super) rule: Option<u16>,
     pub(super) clamped_windows: u64,
+    pub(super) reopened_windows: u64,
     pub(super) spares: AllSpares,
 }
 

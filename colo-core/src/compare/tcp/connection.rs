@@ -2,7 +2,7 @@ use super::TcpSpares;
 use super::ranges::{Ranges, SequenceSpace};
 use super::secondary::Secondary;
 use super::stream::{Contradiction, first_difference};
-use super::window::{Acknowledgement, Closed, shift_of};
+use super::window::{Acknowledgement, Narrow, shift_of};
 use crate::compare::flow::{Outbox, Outgoing, Waiting, What, Witness, longest};
 use crate::compare::rules::Scan;
 use crate::compare::verdict::Reason;
@@ -28,8 +28,8 @@ pub(super) struct Connection {
     first: Option<i64>,
     /// How far the stream was gone through for what is masked.
     scan: Option<Box<ScanAt>>,
-    /// What left last, if its window was closed for the secondary's sake.
-    closed: Option<Box<Closed>>,
+    /// What left last, if its window was narrow for the secondary's sake.
+    narrow: Option<Box<Narrow>>,
     primary: Primary,
     secondary: Secondary,
 }
@@ -126,7 +126,8 @@ impl Connection {
 
     pub(super) fn waiting(&self) -> Option<Waiting> {
         let head = self.primary.held.front().map(|held| Waiting { since: held.outgoing.since, what: What::Primary });
-        let closed = self.closed.as_ref().map(|closed| Waiting { since: closed.since, what: What::Window });
+        let closed = self.narrow.as_ref().filter(|narrow| narrow.window == 0);
+        let closed = closed.map(|narrow| Waiting { since: narrow.since, what: What::Window });
         longest(longest(head, closed), self.secondary.waiting())
     }
 
@@ -260,9 +261,9 @@ impl Connection {
         let left = self.mark_left(&held, window);
         let Held { outgoing, segment, .. } = held;
         if let Some(heard) = self.heard.filter(|_| segment.ack.is_some()) {
-            let is_closed = window == 0 && segment.window > 0;
-            let now = out.now.unwrap_or(outgoing.since);
-            self.closed = is_closed.then(|| Box::new(Closed { outgoing: outgoing.clone(), segment, since: now }));
+            let since = out.now.unwrap_or(outgoing.since);
+            let is_narrow = Narrow::is_so(segment.window, window);
+            self.narrow = is_narrow.then(|| Box::new(Narrow { outgoing: outgoing.clone(), segment, window, since }));
             self.secondary.acknowledgement_left(heard, out);
         }
         if left.is_new_reset {
@@ -291,20 +292,28 @@ impl Connection {
         }
     }
 
-    /// Says again what was said with a closed window, once it is open.
+    /// Says again what was said with a narrow window, once it is open.
     fn reopen(&mut self, out: &mut Outbox) {
-        let Some(closed) = &self.closed else { return };
-        let (Some(ours), Some(theirs)) = (Acknowledgement::of(&closed.segment), self.secondary.said) else {
+        let Some(narrow) = &self.narrow else { return };
+        let (Some(ours), Some(theirs)) = (Acknowledgement::of(&narrow.segment), self.secondary.said) else {
             return;
         };
         let window = ours.window_within(theirs, self.shift);
-        if let Some(closed) = self.closed.take_if(|_| out.open && window > 0) {
-            let heard = Acknowledgement { window, ..ours }.after(self.heard);
-            self.heard = Some(heard);
-            self.secondary.acknowledgement_left(heard, out);
-            let outgoing = with_window(closed.outgoing, &closed.segment, window, out);
-            out.release(outgoing);
+        if !out.open || !narrow.has_opened(window) {
+            return;
         }
+        let (outgoing, segment) = (narrow.outgoing.clone(), narrow.segment);
+        let since = out.now.unwrap_or(narrow.since);
+        self.narrow.take_if(|_| !Narrow::is_so(segment.window, window));
+        if let Some(narrow) = &mut self.narrow {
+            (narrow.window, narrow.since) = (window, since);
+        }
+        let heard = Acknowledgement { window, ..ours }.after(self.heard);
+        self.heard = Some(heard);
+        self.secondary.acknowledgement_left(heard, out);
+        out.reopened_windows += 1;
+        let outgoing = with_window(outgoing, &segment, window, out);
+        out.release(outgoing);
     }
 
     /// Whether the first held segment is one of new bytes, and the secondary has produced none: there is nothing to be decided.
@@ -313,7 +322,7 @@ impl Connection {
             held.segment.is_plain() && held.segment.payload_bytes() > 0 && self.left.ends_before(held.start)
         };
         self.primary.verified == 0
-            && self.closed.is_none()
+            && self.narrow.is_none()
             && self.secondary.has_nothing_pending()
             && self.primary.held.front().is_some_and(is_new)
     }
