@@ -77,9 +77,25 @@ pub enum FlowKind {
     Malformed,
 }
 
+impl FlowKey {
+    /// The flow of a frame that came from this network card.
+    pub fn of(nic: u8, frame: &[u8]) -> FlowKey {
+        classify(nic, frame).0
+    }
+}
+
 impl fmt::Display for FlowKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind {
+        match self.vlans {
+            Vlans([0, 0]) => write!(f, "{} (nic {})", self.kind, self.nic),
+            vlans => write!(f, "{} (nic {}, VLAN {vlans})", self.kind, self.nic),
+        }
+    }
+}
+
+impl fmt::Display for FlowKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
             FlowKind::Tcp { source, destination } => write!(f, "TCP {source} > {destination}"),
             FlowKind::Udp { source, destination } => write!(f, "UDP {source} > {destination}"),
             FlowKind::Echo { source, destination, identifier, reply } => {
@@ -92,10 +108,6 @@ impl fmt::Display for FlowKey {
             FlowKind::Arp { sender, target } => write!(f, "ARP {sender} for {target}"),
             FlowKind::Ethertype(number) => write!(f, "EtherType {number:#06x}"),
             FlowKind::Malformed => f.write_str("malformed frames"),
-        }?;
-        match self.vlans {
-            Vlans([0, 0]) => write!(f, " (nic {})", self.nic),
-            vlans => write!(f, " (nic {}, VLAN {vlans})", self.nic),
         }
     }
 }
