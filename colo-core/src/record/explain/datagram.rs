@@ -86,8 +86,8 @@ impl<'a> Pair<'a> {
 
     /// Whether the byte at this place of the primary's frame is in a field that differs, and differs itself if it is one of many.
     fn differs_at(&self, place: usize) -> bool {
-        let here = self.fields.iter().find(|[ours, _]| ours.covers(place));
-        here.is_some_and(|both| self.differs(both) && self.byte_differs(both, place))
+        let mut here = self.fields.iter().filter(|[ours, _]| ours.covers(place));
+        here.any(|both| self.differs(both) && self.byte_differs(both, place))
     }
 
     fn byte_differs(&self, [ours, theirs]: &[Field; 2], place: usize) -> bool {
