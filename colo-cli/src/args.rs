@@ -45,7 +45,7 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Show what is in a domain's image, and whether it is valid
     Inspect(InspectArgs),
-    /// Tell what differed at each miscompare that `colo primary --record-miscompares` has recorded
+    /// Tell what differed at each miscompare that `colo primary` has recorded
     Why(WhyArgs),
     /// See it all: a machine protected, killed, and still serving
     Demo(DemoArgs),

@@ -204,6 +204,26 @@ fn it_must_be_known_which_machine_is_which() {
     assert!(all == [one] && error.unwrap().contains("one interface"));
 }
 
+#[test]
+fn only_so_much_is_held_at_a_time() {
+    let frame = Frame::from(vec![0; 60_000]);
+    let count = MAX_FILE_BYTES as usize / frame.len() + 1;
+    let mut file = Capture::new(&["tap0", "tap1"]);
+    for _ in 0..count {
+        file = file.frame(0, &frame);
+    }
+    let (all, error) = read(&file.0);
+    assert!(error.unwrap().ends_with(": more than 67108864 bytes of frames that belong together"));
+    assert_eq!((all.len(), all[0].primary.len()), (1, count - 1), "what is there is told all the same");
+    // A miscompare that was given out is held no more.
+    let mut file = recorded(&[]);
+    for number in 0..count as u64 {
+        write_packet(&mut file, 0, 1, &frame, &format!("miscompare {number}, frame 1 of 1: what"));
+    }
+    let (all, error) = read(&file);
+    assert_eq!((all.len(), error), (count, None));
+}
+
 fn any_frame() -> impl Strategy<Value = Frame> {
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..200).prop_map(Frame::from),
