@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Show what is in a domain's image, and whether it is valid
     Inspect(InspectArgs),
+    /// Tell what differed at each miscompare that `colo primary` has recorded
+    Why(WhyArgs),
     /// See it all: a machine protected, killed, and still serving
     Demo(DemoArgs),
     /// The embedded hypervisor's own commands
@@ -103,6 +105,9 @@ pub(crate) struct PrimaryArgs {
     /// Hash the guest's whole memory at each checkpoint, for the secondary to verify
     #[arg(long)]
     pub(crate) verify: bool,
+    /// Write what both machines had said at each miscompare to a new file, for Wireshark and `colo why`; 64 MiB at most
+    #[arg(long, value_name = "FILE.pcapng")]
+    pub(crate) record_miscompares: Option<PathBuf>,
     /// For tests: die, as by `kill -9`, just before the Nth call of a callback of the save loop
     #[arg(long, value_name = "CALLBACK:N", hide = true, value_parser = fault)]
     pub(crate) die_at: Option<(String, u64)>,
@@ -191,6 +196,13 @@ pub(crate) struct InspectArgs {
     /// One line a record: offset, length, layer, name, and what it says
     #[arg(long)]
     pub(crate) records: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct WhyArgs {
+    /// The recording, or any pcapng file with one interface for each machine; - for stdin
+    #[arg(value_name = "FILE.pcapng")]
+    pub(crate) file: PathBuf,
 }
 
 #[derive(Args, Debug)]

@@ -11,6 +11,8 @@ mod output;
 mod primary;
 mod secondary;
 mod signals;
+mod source;
+mod why;
 mod xen;
 
 use args::{Cli, Command, EmbeddedCommand};
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Command::List => xen::list(cli.json),
         Command::Info(args) => xen::info(args, cli.json),
         Command::Inspect(args) => inspect::run(args, cli.json),
+        Command::Why(args) => why::run(args, cli.json),
         Command::Demo(args) => demo::run(args, cli.json),
         Command::Embedded(EmbeddedCommand::Switch(args)) => embedded::switch(args),
     };

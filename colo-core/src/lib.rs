@@ -6,7 +6,7 @@
 //! * [`domain`]: what a hypervisor must offer; [`net`]: where packets come from and go to.
 //! * [`save`] takes a checkpoint of the primary's domain into a [`stream`], [`peer`] carries it, [`restore`] puts it into
 //!   the secondary's.
-//! * [`compare`] decides which of the primary's packets may leave.
+//! * [`compare`] decides which of the primary's packets may leave; [`record`] writes down in what the two machines differed, and why.
 //! * [`checkpoint`] decides when to take one, [`failover`] when and how to take over.
 //! * [`session`] wires all of it with threads and sockets: start there to protect a machine.
 //!
@@ -20,6 +20,7 @@ pub mod ids;
 pub mod layers;
 pub mod net;
 pub mod peer;
+pub mod record;
 pub mod restore;
 pub mod save;
 pub mod session;
