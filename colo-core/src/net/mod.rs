@@ -6,6 +6,7 @@
 //!
 //! * [`gate`]: what the primary's guest says is held here until it may be said.
 //! * [`rewrite`]: the secondary's sequence numbers, made to agree with what the client has seen.
+//! * [`socket_file`]: Unix sockets in the file system.
 //! * [`announce`]: whose addresses a machine has, and the gratuitous ARP that tells a switch where it went.
 
 pub mod announce;
@@ -17,6 +18,7 @@ mod lru;
 pub mod memory;
 pub mod rewrite;
 mod seq;
+pub mod socket_file;
 pub mod standby;
 #[doc(hidden)]
 pub mod testing;
