@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use colo_core::standalone::Address;
 use colo_embedded::switch::Forward;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Show what is in a domain's image, and whether it is valid
     Inspect(InspectArgs),
+    /// Compare the output of two QEMUs, in the place of QEMU's colo-compare
+    Compare(CompareArgs),
     /// See it all: a machine protected, killed, and still serving
     Demo(DemoArgs),
     /// The embedded hypervisor's own commands
@@ -192,6 +195,34 @@ pub(crate) struct InspectArgs {
     #[arg(long)]
     pub(crate) records: bool,
 }
+
+#[derive(Args, Debug)]
+#[command(after_help = COMPARE_HELP)]
+pub(crate) struct CompareArgs {
+    /// Where the primary's frames come in
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) primary_in: Address,
+    /// Where the secondary's frames come in
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) secondary_in: Address,
+    /// Where the primary's frames go out that the secondary has sent, too
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) out: Address,
+    /// Where the toolstack is asked for checkpoints, and tells of them
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) notify: Option<Address>,
+    /// Frames have vnet headers (QEMU's vnet_hdr_support=on)
+    #[arg(long)]
+    pub(crate) vnet_hdr: bool,
+    /// Milliseconds that a frame of the one machine waits for the other's
+    #[arg(long, value_name = "MS", default_value = "3000", value_parser = millis)]
+    pub(crate) compare_timeout: Duration,
+}
+
+const COMPARE_HELP: &str = "ADDRESS is the path of a Unix socket, or tcp:HOST:PORT; all are listened at.
+
+Without --notify nobody takes checkpoints: differences are logged, and what was held leaves. Stops on
+Ctrl-C or SIGTERM, and tells what it has done; on SIGUSR1 it tells, and goes on.";
 
 #[derive(Args, Debug)]
 pub(crate) struct SwitchArgs {
