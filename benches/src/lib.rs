@@ -1,6 +1,7 @@
-//! What the benches under `benches/` share: [`Samples`], the [`Wire`] of a machine that nothing protects, and [`hosts`] that are
-//! processes.
+//! What the benches under `benches/` share: [`Samples`], the [`Wire`] of a machine that nothing protects, [`hosts`] that are
+//! processes, and [`comparators`].
 
+pub mod comparators;
 pub mod hosts;
 mod samples;
 mod wire;
