@@ -28,12 +28,10 @@ pub(crate) fn run(args: &CompareArgs, json: bool) -> Result<ExitCode> {
 
 fn config(args: &CompareArgs) -> ServerConfig {
     ServerConfig {
-        primary_in: args.primary_in.clone(),
-        secondary_in: args.secondary_in.clone(),
-        out: args.out.clone(),
         notify: args.notify.clone(),
         vnet_header: args.vnet_hdr,
         compare: CompareConfig { timeout: args.compare_timeout, ..CompareConfig::default() },
+        ..ServerConfig::new(args.primary_in.clone(), args.secondary_in.clone(), args.out.clone())
     }
 }
 
@@ -66,6 +64,8 @@ fn tell_totals(totals: &Totals, json: bool) {
         "stale_frames": totals.stale_frames,
         "sent_frames": totals.sent_frames,
         "waiting_frames": totals.waiting_frames,
+        "lost_primary_frames": totals.lost_primary_frames,
+        "lost_out_frames": totals.lost_out_frames,
         "divergences": totals.divergences,
         "checkpoints": totals.checkpoints,
         "bad_framings": totals.bad_framings,

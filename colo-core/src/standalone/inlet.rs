@@ -3,6 +3,7 @@
 use super::door::{Door, ended};
 use crate::net::Frame;
 use crate::net::qemu::{BufferPool, FrameDecoder};
+use std::time::{Duration, Instant};
 
 /// A machine's frames.
 #[derive(Debug)]
@@ -13,18 +14,34 @@ pub(super) struct Inlet {
     has_vnet_header: bool,
     /// What the connection carried up to here belongs to an ended epoch.
     stale_bytes: u64,
+    /// How long it may be held back, and since when it is.
+    hold_back: Duration,
+    full_since: Option<Instant>,
     /// Connections that were closed for what they carried.
     pub(super) bad_framings: u64,
 }
 
+/// Whether there is room for a machine's frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Room {
+    /// There is.
+    Enough,
+    /// There is none: the machine is held back.
+    None,
+    /// There is none, and the machine has been held back long enough.
+    Overdue,
+}
+
 impl Inlet {
-    pub(super) fn new(door: Door, has_vnet_header: bool, pool: &BufferPool) -> Self {
+    pub(super) fn new(door: Door, has_vnet_header: bool, pool: &BufferPool, hold_back: Duration) -> Self {
         Inlet {
             door,
             decoder: FrameDecoder::new(has_vnet_header, pool),
             pool: pool.clone(),
             has_vnet_header,
             stale_bytes: 0,
+            hold_back,
+            full_since: None,
             bad_framings: 0,
         }
     }
@@ -32,6 +49,25 @@ impl Inlet {
     /// All that has come so far, read or not, belongs to the epoch that ends now.
     pub(super) fn end_epoch(&mut self) {
         self.stale_bytes = self.decoder.received_bytes() + self.door.unread_bytes();
+    }
+
+    /// Takes note of whether there is room for its frames.
+    pub(super) fn note_room(&mut self, is_full: bool, now: Instant) {
+        self.full_since = is_full.then(|| self.full_since.unwrap_or(now));
+    }
+
+    /// Whether it may be read.
+    pub(super) fn room(&self, now: Instant) -> Room {
+        match self.held_back_until() {
+            None => Room::Enough,
+            Some(until) if now < until => Room::None,
+            Some(_) => Room::Overdue,
+        }
+    }
+
+    /// When it will have been held back long enough.
+    pub(super) fn held_back_until(&self) -> Option<Instant> {
+        self.full_since.map(|since| since + self.hold_back)
     }
 
     /// Whether there is a frame that can be had without reading.

@@ -9,40 +9,42 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(super) struct Judge {
     comparator: Comparator,
-    /// Whether somebody takes checkpoints.
-    has_checkpoints: bool,
     /// The number of the next frame of the secondary.
     next_number: u64,
 }
 
 impl Judge {
-    pub(super) fn new(config: CompareConfig, has_checkpoints: bool, now: Instant) -> Self {
+    pub(super) fn new(config: CompareConfig, now: Instant) -> Self {
         let mut comparator = Comparator::new(config);
         comparator.begin_epoch(Epoch::FIRST);
         comparator.secondary_running(now);
-        Judge { comparator, has_checkpoints, next_number: 0 }
+        Judge { comparator, next_number: 0 }
     }
 
-    /// Takes a frame of the primary; to be called unless [`Judge::is_full`].
+    /// Takes a frame of the primary; not to be called when [`Judge::is_primary_full`].
     pub(super) fn handle_primary(&mut self, frame: Frame, now: Instant) {
         self.comparator.handle_primary(0, frame, now);
     }
 
+    /// Takes a frame of the secondary; when [`Judge::is_secondary_full`] it may be forgotten.
     pub(super) fn handle_secondary(&mut self, frame: Frame, now: Instant) {
         self.comparator.handle_secondary(0, self.next_number, frame, now);
         self.next_number += 1;
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(super) fn is_primary_full(&self) -> bool {
         self.comparator.is_full()
+    }
+
+    pub(super) fn is_secondary_full(&self) -> bool {
+        self.comparator.is_secondary_full()
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.comparator.poll_timeout()
     }
 
-    /// Gives what may leave, in order, and what the machines were found to differ in: then a checkpoint is needed. Where nobody takes
-    /// any, all that is held leaves instead, for nothing better will ever come.
+    /// Gives what may leave, in order, and what the machines were found to differ in: then a checkpoint is needed.
     pub(super) fn settle(&mut self, now: Instant, mut leave: impl FnMut(Frame)) -> Option<Divergence> {
         self.comparator.handle_timeout(now);
         while let Some(release) = self.comparator.poll_release() {
@@ -50,14 +52,11 @@ impl Judge {
         }
         // Nobody keeps the secondary's frames for a failover here.
         while self.comparator.poll_consumed().is_some() {}
-        let divergence = self.comparator.poll_divergence()?;
-        if !self.has_checkpoints {
-            self.begin_epoch(now, leave);
-        }
-        Some(divergence)
+        self.comparator.poll_divergence()
     }
 
-    /// A checkpoint was taken: the machines are equal, and all that the primary had said may leave.
+    /// A checkpoint was taken: the machines are equal, and all that the primary had said may leave. Or nobody takes any, and nothing
+    /// better will ever come.
     pub(super) fn begin_epoch(&mut self, now: Instant, mut leave: impl FnMut(Frame)) {
         for release in self.comparator.begin_epoch(self.comparator.epoch().next()) {
             leave(release.frame);
@@ -76,11 +75,6 @@ mod tests {
     use super::*;
     use crate::net::testing::udp;
 
-    fn judge(has_checkpoints: bool) -> (Judge, Instant) {
-        let now = Instant::now();
-        (Judge::new(CompareConfig::default(), has_checkpoints, now), now)
-    }
-
     fn settle(judge: &mut Judge, now: Instant) -> (Vec<Frame>, bool) {
         let mut left = Vec::new();
         let has_diverged = judge.settle(now, |frame| left.push(frame)).is_some();
@@ -89,7 +83,8 @@ mod tests {
 
     #[test]
     fn what_both_said_leaves_and_what_differs_waits_for_a_checkpoint() {
-        let (mut judge, now) = judge(true);
+        let now = Instant::now();
+        let mut judge = Judge::new(CompareConfig::default(), now);
         let (same, one, other) = (udp(1, 2, b"same"), udp(1, 2, b"one"), udp(1, 2, b"other"));
         judge.handle_primary(same.clone(), now);
         judge.handle_primary(one.clone(), now);
@@ -106,21 +101,5 @@ mod tests {
         judge.handle_primary(same.clone(), now);
         judge.handle_secondary(same.clone(), now);
         assert_eq!(settle(&mut judge, now), (vec![same], false));
-    }
-
-    #[test]
-    fn where_nobody_takes_checkpoints_all_leaves_at_a_difference() {
-        let (mut judge, now) = judge(false);
-        let (same, one, other) = (udp(1, 2, b"same"), udp(1, 2, b"one"), udp(1, 2, b"other"));
-        for frame in [&same, &one] {
-            judge.handle_primary(frame.clone(), now);
-        }
-        judge.handle_secondary(same.clone(), now);
-        judge.handle_secondary(other, now);
-        assert_eq!(settle(&mut judge, now), (vec![same.clone(), one], true));
-        judge.handle_primary(same.clone(), now);
-        let late = judge.poll_timeout().unwrap();
-        assert_eq!(settle(&mut judge, late), (vec![same], true));
-        assert_eq!(judge.poll_timeout(), None);
     }
 }

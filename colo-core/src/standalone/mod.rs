@@ -25,8 +25,11 @@
 //!   in its buffers is gone, as on a cable.
 //! * notify: a checkpoint that was asked for, and not taken, is asked for again.
 //!
-//! **Limits.** Frames of both machines are held within [`CompareConfig`]'s; when the primary's are reached, `primary-in` is not read any
-//! more. When 4 MiB wait for `out`, neither of the two is. What is not read waits in the sockets, and then in the machines.
+//! **Limits.** Frames of both machines are held within [`CompareConfig`]'s. When those of the one are reached its socket is not read any
+//! more, so that the machine waits; but only for [`HOLD_BACK`]. For QEMU waits inside of a write, with all that it does: also with what
+//! `out` carries, and with its part of the checkpoint that would make room. After that the secondary's frames are forgotten, which only
+//! a checkpoint mends, and the primary's are lost. `out` never holds anybody back: it may have 16 MiB waiting, besides what a
+//! checkpoint lets go, and what is too much is lost. All that is lost is counted and told.
 //!
 //! ```
 //! use colo_core::net::qemu::encode_frame;
@@ -63,6 +66,7 @@ mod inlet;
 mod judge;
 mod notifier;
 mod outlet;
+mod rarely;
 mod server;
 mod totals;
 
@@ -76,6 +80,10 @@ use std::time::Duration;
 
 /// How long a frame of the one machine waits for the other's, unless told otherwise: as long as in QEMU.
 pub const COMPARE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a machine is held back, unless told otherwise: longer than most checkpoints take, and far less than toolstacks wait for an
+/// answer of QEMU's.
+pub const HOLD_BACK: Duration = Duration::from_secs(1);
 
 /// Where a server listens, and how it compares.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -92,13 +100,15 @@ pub struct ServerConfig {
     pub vnet_header: bool,
     /// How to compare, and how much to hold.
     pub compare: CompareConfig,
+    /// How long a machine is held back when too much of it is held.
+    pub hold_back: Duration,
 }
 
 impl ServerConfig {
     /// Without notify and vnet headers, and with QEMU's time-out.
     pub fn new(primary_in: Address, secondary_in: Address, out: Address) -> Self {
         let compare = CompareConfig { timeout: COMPARE_TIMEOUT, ..CompareConfig::default() };
-        ServerConfig { primary_in, secondary_in, out, notify: None, vnet_header: false, compare }
+        ServerConfig { primary_in, secondary_in, out, notify: None, vnet_header: false, compare, hold_back: HOLD_BACK }
     }
 }
 

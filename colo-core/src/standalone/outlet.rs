@@ -5,9 +5,9 @@ use crate::net::Frame;
 use crate::net::qemu::encode_frame;
 use std::collections::VecDeque;
 
-/// The most bytes that wait to be sent before no more frames are taken in: some milliseconds of a fast link, and more than a batch.
-/// A checkpoint adds all that was held, which is bounded by itself.
-const MAX_QUEUED_BYTES: usize = 4 << 20;
+/// The most bytes that wait to be sent: what a link of 1 Gbit/s carries in 130 ms, as a switch with deep buffers has. A checkpoint adds
+/// all that was held, which is bounded by itself.
+const MAX_QUEUED_BYTES: usize = 16 << 20;
 
 /// What a frame's place in the queue counts.
 const PLACE_BYTES: usize = 64;
@@ -29,6 +29,8 @@ pub(super) struct Outlet {
     vnet_header_bytes: Option<usize>,
     /// Frames that were ever put there.
     encoded_frames: u64,
+    /// Frames that were too many.
+    pub(super) lost_frames: u64,
 }
 
 impl Outlet {
@@ -41,6 +43,7 @@ impl Outlet {
             sent_bytes: 0,
             vnet_header_bytes: has_vnet_header.then_some(0),
             encoded_frames: 0,
+            lost_frames: 0,
         }
     }
 
@@ -50,14 +53,20 @@ impl Outlet {
         self.vnet_header_bytes = self.vnet_header_bytes.map(|_| bytes);
     }
 
+    /// Takes a frame, or loses it when too much waits. Whoever reads here is QEMU, in the thread in which it sends what the primary
+    /// says: were it held back there, nobody would ever read here again.
     pub(super) fn push(&mut self, frame: Frame) {
-        self.queued_bytes += frame.len() + PLACE_BYTES;
-        self.queue.push_back(frame);
+        if self.queued_bytes < MAX_QUEUED_BYTES {
+            self.push_all_the_same(frame);
+        } else {
+            self.lost_frames += 1;
+        }
     }
 
-    /// Whether nothing more is to be taken in.
-    pub(super) fn is_full(&self) -> bool {
-        self.queued_bytes >= MAX_QUEUED_BYTES
+    /// Takes a frame of those that a checkpoint lets go.
+    pub(super) fn push_all_the_same(&mut self, frame: Frame) {
+        self.queued_bytes += frame.len() + PLACE_BYTES;
+        self.queue.push_back(frame);
     }
 
     /// Whether something waits to be sent.

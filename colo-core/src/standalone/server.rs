@@ -1,10 +1,10 @@
 use super::door::Door;
-use super::inlet::Inlet;
+use super::inlet::{Inlet, Room};
 use super::judge::Judge;
 use super::notifier::Notifier;
 use super::outlet::Outlet;
+use super::rarely::Rarely;
 use super::{Address, BindError, ServerConfig, Totals};
-use crate::compare::Divergence;
 use crate::net::qemu::BufferPool;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -12,9 +12,6 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
-
-/// Where nobody takes checkpoints, two lines about differences come no closer than this.
-const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// A comparator that stands alone. See the [module](super).
 pub struct Server {
@@ -25,9 +22,9 @@ pub struct Server {
     judge: Judge,
     addresses: Vec<(&'static str, Address)>,
     totals: Totals,
-    /// When a difference was told last, and how many have not been told since.
-    told: Option<Instant>,
-    untold: u64,
+    differences: Rarely,
+    primary_losses: Rarely,
+    out_losses: Rarely,
 }
 
 /// What the kernel says about the descriptors that were polled.
@@ -54,13 +51,25 @@ impl Server {
             Ok(door)
         };
         let pool = BufferPool::new(config.compare.max_held_bytes);
-        let primary = Inlet::new(open("primary-in", &config.primary_in)?, config.vnet_header, &pool);
-        let secondary = Inlet::new(open("secondary-in", &config.secondary_in)?, config.vnet_header, &pool);
+        let mut inlet =
+            |name, address| Ok(Inlet::new(open(name, address)?, config.vnet_header, &pool, config.hold_back));
+        let primary = inlet("primary-in", &config.primary_in)?;
+        let secondary = inlet("secondary-in", &config.secondary_in)?;
         let out = Outlet::new(open("out", &config.out)?, config.vnet_header);
         let notify = config.notify.as_ref().map(|address| open("notify", address)).transpose()?.map(Notifier::new);
-        let judge = Judge::new(config.compare.clone(), notify.is_some(), Instant::now());
-        let totals = Totals::default();
-        Ok(Server { primary, secondary, out, notify, judge, addresses, totals, told: None, untold: 0 })
+        let judge = Judge::new(config.compare.clone(), Instant::now());
+        Ok(Server {
+            primary,
+            secondary,
+            out,
+            notify,
+            judge,
+            addresses,
+            totals: Totals::default(),
+            differences: Rarely::default(),
+            primary_losses: Rarely::default(),
+            out_losses: Rarely::default(),
+        })
     }
 
     /// Where it listens, by the names of the command's options, with the ports that the system chose.
@@ -89,35 +98,22 @@ impl Server {
             counters: self.judge.counters(),
             sent_frames: self.out.sent_frames(),
             waiting_frames: self.out.waiting_frames(),
+            lost_out_frames: self.out.lost_frames,
             bad_framings: self.primary.bad_framings + self.secondary.bad_framings + bad_framings,
             ..self.totals
         }
     }
 
-    /// Whether more of the primary's frames can be taken.
-    fn has_room_for_primary(&self) -> bool {
-        !self.judge.is_full() && !self.out.is_full()
-    }
-
-    /// The secondary is read on while the primary is not because too much is held: what it says may let that go.
-    fn has_room_for_secondary(&self) -> bool {
-        !self.out.is_full()
-    }
-
     /// Sleeps until there is something to do.
     fn wait(&self, stop: BorrowedFd<'_>) -> io::Result<Ready> {
         let now = Instant::now();
-        let is_wanted = |inlet: &Inlet, has_room: bool| has_room || !inlet.door.is_connected();
+        let is_wanted = |inlet: &Inlet| inlet.room(now) != Room::None || !inlet.door.is_connected();
         let writes = |wants: bool| if wants { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         let (out, notify) = (&self.out, self.notify.as_ref());
         let wanted = [
             Some((stop, PollFlags::IN)),
-            self.primary.door.poll_fd(now).filter(|_| is_wanted(&self.primary, self.has_room_for_primary())).map(read),
-            self.secondary
-                .door
-                .poll_fd(now)
-                .filter(|_| is_wanted(&self.secondary, self.has_room_for_secondary()))
-                .map(read),
+            self.primary.door.poll_fd(now).filter(|_| is_wanted(&self.primary)).map(read),
+            self.secondary.door.poll_fd(now).filter(|_| is_wanted(&self.secondary)).map(read),
             out.door.poll_fd(now).map(|fd| (fd, writes(out.wants_write()))),
             notify.and_then(|notify| Some((notify.door.poll_fd(now)?, writes(notify.wants_write())))),
         ];
@@ -135,14 +131,14 @@ impl Server {
 
     /// How long there is nothing to do by itself; `None` for ever.
     fn timeout(&self, now: Instant) -> Option<Timespec> {
-        let has_frame = self.primary.has_frame() && self.has_room_for_primary()
-            || self.secondary.has_frame() && self.has_room_for_secondary();
-        if has_frame {
+        let inlets = [&self.primary, &self.secondary];
+        if inlets.iter().any(|inlet| inlet.has_frame() && inlet.room(now) != Room::None) {
             return Some(Timespec::default());
         }
-        let doors = [Some(&self.primary.door), Some(&self.secondary.door), Some(&self.out.door)];
-        let doors = doors.into_iter().chain([self.notify.as_ref().map(|notify| &notify.door)]).flatten();
-        let until = doors.filter_map(Door::opens_at).chain(self.judge.poll_timeout()).min()?;
+        let doors = inlets.iter().map(|inlet| &inlet.door).chain([&self.out.door]);
+        let doors = doors.chain(self.notify.as_ref().map(|notify| &notify.door));
+        let held_back = inlets.iter().filter_map(|inlet| inlet.held_back_until()).filter(|until| now < *until);
+        let until = doors.filter_map(Door::opens_at).chain(held_back).chain(self.judge.poll_timeout()).min()?;
         // Rounded up, so that a deadline is not met by spinning towards it.
         let left = until.saturating_duration_since(now) + Duration::from_micros(1);
         Some(Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) })
@@ -164,44 +160,49 @@ impl Server {
         if let Some(notify) = &mut self.notify {
             notify.write();
         }
+        self.primary.note_room(self.judge.is_primary_full(), now);
+        self.secondary.note_room(self.judge.is_secondary_full(), now);
     }
 
     fn hear_toolstack(&mut self, now: Instant) {
         let Some(notify) = &mut self.notify else {
             return;
         };
-        if admit(&mut notify.door, now) || !notify.read() {
-            return;
+        if !admit(&mut notify.door, now) && notify.read() {
+            self.secondary.end_epoch();
+            self.totals.checkpoints += 1;
+            self.begin_epoch(now);
         }
-        self.secondary.end_epoch();
-        self.totals.checkpoints += 1;
-        self.judge.begin_epoch(now, |frame| self.out.push(frame));
     }
 
     fn take_primary(&mut self, is_ready: bool, now: Instant) {
-        if is_ready && !admit(&mut self.primary.door, now) && !self.primary.has_frame() {
-            self.primary.read();
-        }
-        if self.out.is_full() {
-            return;
-        }
-        while !self.judge.is_full() {
+        fetch(&mut self.primary, is_ready, now);
+        let is_overdue = self.primary.room(now) == Room::Overdue;
+        let mut lost_frames = 0;
+        while is_overdue || !self.judge.is_primary_full() {
             let Some((frame, _)) = self.primary.next_frame() else {
                 break;
             };
-            self.judge.handle_primary(frame, now);
+            if self.judge.is_primary_full() {
+                lost_frames += 1;
+            } else {
+                self.judge.handle_primary(frame, now);
+            }
         }
         self.out.set_vnet_header_bytes(self.primary.vnet_header_bytes());
+        self.totals.lost_primary_frames += lost_frames;
+        if let Some(frames) = self.primary_losses.tell(lost_frames, now) {
+            tracing::warn!("primary-in: {frames} frames are lost, for too much is held, and no checkpoint comes");
+        }
     }
 
     fn take_secondary(&mut self, is_ready: bool, now: Instant) {
-        if is_ready && !admit(&mut self.secondary.door, now) && !self.secondary.has_frame() {
-            self.secondary.read();
-        }
-        if self.out.is_full() {
-            return;
-        }
-        while let Some((frame, is_stale)) = self.secondary.next_frame() {
+        fetch(&mut self.secondary, is_ready, now);
+        let is_overdue = self.secondary.room(now) == Room::Overdue;
+        while is_overdue || !self.judge.is_secondary_full() {
+            let Some((frame, is_stale)) = self.secondary.next_frame() else {
+                break;
+            };
             if is_stale {
                 self.totals.stale_frames += 1;
             } else {
@@ -210,32 +211,28 @@ impl Server {
         }
     }
 
-    /// Lets leave what may, and asks for a checkpoint where the machines differ.
+    /// Lets leave what may, and asks for a checkpoint where the machines differ; where nobody takes any, all that is held leaves.
     fn settle(&mut self, now: Instant) {
+        let lost_before = self.out.lost_frames;
         if let Some(divergence) = self.judge.settle(now, |frame| self.out.push(frame)) {
             self.totals.divergences += 1;
-            match &mut self.notify {
-                Some(notify) => {
-                    tracing::info!("checkpoint needed: {divergence}");
-                    notify.ask_checkpoint();
+            if let Some(notify) = &mut self.notify {
+                tracing::info!("checkpoint needed: {divergence}");
+                notify.ask_checkpoint();
+            } else {
+                if let Some(times) = self.differences.tell(1, now) {
+                    tracing::warn!("outputs differ ({times} times): {divergence}; all that was held leaves");
                 }
-                None => self.tell(&divergence, now),
+                self.begin_epoch(now);
             }
+        }
+        if let Some(frames) = self.out_losses.tell(self.out.lost_frames - lost_before, now) {
+            tracing::warn!("out: {frames} frames are lost, for too much waits to be sent");
         }
     }
 
-    fn tell(&mut self, divergence: &Divergence, now: Instant) {
-        if self.told.is_some_and(|told| now < told + TELL_EVERY) {
-            self.untold += 1;
-            return;
-        }
-        match self.untold {
-            0 => tracing::warn!("outputs differ, all that was held has left: {divergence}"),
-            more => tracing::warn!(
-                "outputs differ, all that was held has left: {divergence}; and {more} times since the last line"
-            ),
-        }
-        (self.told, self.untold) = (Some(now), 0);
+    fn begin_epoch(&mut self, now: Instant) {
+        self.judge.begin_epoch(now, |frame| self.out.push_all_the_same(frame));
     }
 }
 
@@ -259,4 +256,11 @@ fn admit(door: &mut Door, now: Instant) -> bool {
     }
     door.accept(now);
     true
+}
+
+/// Reads what has come, unless there are frames that were not taken yet.
+fn fetch(inlet: &mut Inlet, is_ready: bool, now: Instant) {
+    if is_ready && !admit(&mut inlet.door, now) && !inlet.has_frame() {
+        inlet.read();
+    }
 }
