@@ -7,7 +7,7 @@ use colo_core::standalone::Address;
 use std::net::Ipv4Addr;
 
 /// Frames of several flows of each kind, mixed; all different, those of one flow too.
-fn mixture(count: usize) -> Vec<Frame> {
+pub(crate) fn mixture(count: usize) -> Vec<Frame> {
     (0..count)
         .map(|number| {
             let text = format!("number {number}").repeat(1 + number % 40);
