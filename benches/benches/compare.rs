@@ -4,6 +4,8 @@
 //! cargo bench -p colo-benches --bench compare
 //! ```
 
+#![allow(missing_docs, reason = "criterion's macro makes a public function")]
+
 use bytes::BytesMut;
 use colo_benches::CpuTime;
 use colo_core::compare::{Comparator, CompareConfig, Release};

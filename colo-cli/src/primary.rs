@@ -22,6 +22,10 @@ pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
         eprintln!("colo: --record-miscompares: under Remus there are no miscompares to record; use --mode colo");
         return Ok(ExitCode::from(SENSELESS));
     }
+    if args.mode == ModeArg::Remus && args.compare_rules.is_some() {
+        eprintln!("colo: --compare-rules: under Remus nothing is compared; use --mode colo");
+        return Ok(ExitCode::from(SENSELESS));
+    }
     let stop = signals::stop_signals()?;
     let (machine, lan) = embedded::boot(&args.domain, &args.machine)?;
     let session = match PrimarySession::start(machine, vec![lan], &args.peer, config(args)) {
@@ -71,6 +75,7 @@ fn config(args: &PrimaryArgs) -> PrimarySessionConfig {
     if let Some(timeout) = args.compare_timeout {
         config.compare.timeout = timeout;
     }
+    config.compare.rules = args.compare_rules.clone().unwrap_or_default();
     config.verify = args.verify;
     config.record = args.record_miscompares.as_ref().map(RecordConfig::new);
     if let Some(command) = &args.fence_command {

@@ -202,6 +202,25 @@ fn under_remus_nothing_can_be_recorded() {
     assert!(!path.exists());
 }
 
+/// Before anything begins.
+#[test]
+fn rules_that_make_no_sense_are_refused_with_their_line() {
+    let scratch = Scratch::new("rules");
+    let wrong = scratch.file("wrong", b"# one\nmask tcp from :80\n");
+    let right = scratch.file("right", b"ignore udp from :123\n");
+    let run = |rules: &std::path::Path, mode: &str| {
+        let arguments =
+            ["primary", "--hypervisor", "embedded", "--domain", "web", "--peer", "127.0.0.1:1", "--mode", mode];
+        colo(&[&arguments[..], &["--compare-rules", rules.to_str().unwrap()]].concat())
+    };
+    let said = String::from_utf8(run(&wrong, "colo").stderr).unwrap();
+    assert!(said.contains("--compare-rules <FILE>': line 2: a mask needs `bytes FROM..TO`"), "{said}");
+    assert_eq!(run(&wrong, "colo").status.code(), Some(2));
+    assert_eq!(run(&scratch.0.join("none"), "colo").status.code(), Some(2));
+    let said = "--compare-rules: under Remus nothing is compared; use --mode colo";
+    assert_eq!(complaint(&run(&right, "remus"), 2), said);
+}
+
 #[test]
 fn what_is_in_a_file_stays_there() {
     let scratch = Scratch::new("exists");

@@ -9,8 +9,9 @@
 //! * [`compare`] decides which of the primary's packets may leave; [`record`] writes down in what the two machines differed, and why.
 //! * [`checkpoint`] decides when to take one, [`failover`] when and how to take over.
 //! * [`session`] wires all of it with threads and sockets: start there to protect a machine.
+//! * [`standalone`] is a comparator for those who have the rest from QEMU and Xen.
 //!
-//! All but [`session`] are plain state machines: events in, actions out, time as an argument.
+//! All but [`session`] and [`standalone`] are plain state machines: events in, actions out, time as an argument.
 
 pub mod checkpoint;
 pub mod compare;
@@ -24,5 +25,6 @@ pub mod record;
 pub mod restore;
 pub mod save;
 pub mod session;
+pub mod standalone;
 pub mod stream;
 pub mod xen;

@@ -177,6 +177,11 @@ impl Comparator {
         self.held_bytes().primary >= self.config.max_held_bytes || !self.homeless.is_empty()
     }
 
+    /// Whether the next frame of the secondary may be forgotten because so much of it is held. A caller that can hold it back does.
+    pub fn is_secondary_full(&self) -> bool {
+        self.held_bytes().secondary >= self.config.max_flow_bytes.min(self.config.max_held_bytes)
+    }
+
     /// The primary was captured. Returns all its frames that have not left, in the order in which it made them: they belong to the
     /// ended epoch, and the caller sends them once the checkpoint is acknowledged. The secondary's are forgotten.
     ///

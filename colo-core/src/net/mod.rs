@@ -6,6 +6,8 @@
 //!
 //! * [`gate`]: what the primary's guest says is held here until it may be said.
 //! * [`rewrite`]: the secondary's sequence numbers, made to agree with what the client has seen.
+//! * [`qemu`]: frames in the sockets of QEMU's network filters.
+//! * [`socket_file`]: Unix sockets in the file system.
 //! * [`announce`]: whose addresses a machine has, and the gratuitous ARP that tells a switch where it went.
 
 pub mod announce;
@@ -15,8 +17,10 @@ pub mod gate;
 pub(crate) mod ip;
 mod lru;
 pub mod memory;
+pub mod qemu;
 pub mod rewrite;
 mod seq;
+pub mod socket_file;
 pub mod standby;
 #[doc(hidden)]
 pub mod testing;

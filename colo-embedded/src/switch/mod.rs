@@ -45,7 +45,6 @@ mod port;
 mod ports;
 mod queue;
 mod relay;
-mod socket_file;
 mod tap;
 
 pub use config::{Forward, ForwardParseError, SwitchConfig};
@@ -54,9 +53,9 @@ pub use port::SwitchPort;
 pub use ports::MAX_PORTS;
 
 use colo_core::domain::MacAddr;
+use colo_core::net::socket_file::{SocketFile, SocketKind};
 use engine::Engine;
 use forward::Forwarder;
-use socket_file::SocketFile;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -160,7 +159,8 @@ impl Switch {
             return Err(SwitchError::Target { forward, address, prefix_len });
         }
         let path = config.socket.clone();
-        let socket = SocketFile::bind(&path).map_err(|source| SwitchError::Socket { path, source })?;
+        let socket =
+            SocketFile::bind(&path, SocketKind::Packets).map_err(|source| SwitchError::Socket { path, source })?;
         let open = |name: &String| tap::open(name).map_err(|source| SwitchError::Tap { name: name.clone(), source });
         let tap = config.tap.as_ref().map(open).transpose()?;
         let forwarder = Forwarder::new(mac, address, prefix_len, &config.forwards, Instant::now())
