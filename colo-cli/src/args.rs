@@ -240,8 +240,8 @@ pub(crate) struct CompareArgs {
 
 const COMPARE_HELP: &str = "ADDRESS is the path of a Unix socket, or tcp:HOST:PORT; all are listened at.
 
-Without --notify nobody takes checkpoints: differences are logged, and what was held leaves. Stops on
-Ctrl-C or SIGTERM, and tells what it has done; on SIGUSR1 it tells, and goes on.";
+Without --notify nobody takes checkpoints: differences are logged, and what was held leaves. \
+Stops on Ctrl-C or SIGTERM, and tells what it has done; on SIGUSR1 it tells, and goes on.";
 
 #[derive(Args, Debug)]
 pub(crate) struct SwitchArgs {

@@ -67,7 +67,7 @@ fn tell_totals(totals: &Totals, json: bool) {
         "waiting_frames": totals.waiting_frames,
         "lost_primary_frames": totals.lost_primary_frames,
         "lost_out_frames": totals.lost_out_frames,
-        "divergences": totals.divergences,
+        "miscompares": totals.divergences,
         "checkpoints": totals.checkpoints,
         "bad_framings": totals.bad_framings,
     }));

@@ -43,7 +43,7 @@ impl fmt::Display for Totals {
             f,
             "primary: {primary_frames} frames, {released_frames} agreed, {handed_back_frames} let go without, \
              {held_frames} held, {lost_primary_frames} lost; secondary: {secondary_frames} frames, {forgotten_frames} forgotten, {stale_frames} too old; \
-             out: {sent_frames} sent, {waiting_frames} waiting, {lost_out_frames} lost; {divergences} differences, {checkpoints} checkpoints, \
+             out: {sent_frames} sent, {waiting_frames} waiting, {lost_out_frames} lost; {divergences} miscompares, {checkpoints} checkpoints, \
              {bad_framings} connections with bad framing"
         )
     }

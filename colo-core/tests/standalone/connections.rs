@@ -92,13 +92,18 @@ fn what_is_held_of_the_primary_leaves_without_it() {
 #[test]
 fn what_out_did_not_get_goes_to_the_next() {
     let rig = Rig::start(|config| config.compare.max_flow_bytes = config.compare.max_held_bytes);
-    let (mut primary, mut secondary, out) = rig.machines();
+    let (mut primary, mut secondary, mut out) = rig.machines();
     let frames = numbered(10_000);
     std::thread::scope(|scope| {
         scope.spawn(|| primary.send(&frames));
         scope.spawn(|| secondary.send(&frames));
-        // It has backed up, and the socket is full, hardly at the end of a frame.
-        let totals = rig.wait_for(|totals| totals.waiting_frames > 1000);
+        let full = rig.wait_for(|totals| totals.waiting_frames > 1000);
+        // Until there is room for some more, which is hardly a number of whole frames.
+        let mut totals = full;
+        while totals.sent_frames == full.sent_frames {
+            std::io::Read::read_exact(&mut out.socket, &mut [0; 10_000]).unwrap();
+            totals = rig.totals();
+        }
         drop(out);
         let mut out = rig.connect("out");
         let first = out.receive().unwrap();
