@@ -4,6 +4,7 @@
 //! network, a pair of queues in memory ([`memory`]). The session polls ports by their file descriptors, takes what they have
 //! in batches, and never waits inside one.
 //!
+//! * [`sys`]: Linux' own devices, TAPs and packet sockets.
 //! * [`gate`]: what the primary's guest says is held here until it may be said.
 //! * [`rewrite`]: the secondary's sequence numbers, made to agree with what the client has seen.
 //! * [`announce`]: whose addresses a machine has, and the gratuitous ARP that tells a switch where it went.
@@ -18,6 +19,7 @@ pub mod memory;
 pub mod rewrite;
 mod seq;
 pub mod standby;
+pub mod sys;
 #[doc(hidden)]
 pub mod testing;
 pub(crate) mod wire;

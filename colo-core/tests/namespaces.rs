@@ -1,0 +1,6 @@
+//! Real network devices and real TCP/IP, in network namespaces of this test's own. Takes root.
+
+#[path = "namespaces/devices.rs"]
+mod devices;
+#[path = "namespaces/namespace.rs"]
+mod namespace;
