@@ -3,9 +3,9 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// A network of its own.
 pub(crate) struct Namespace(File);
@@ -59,6 +59,11 @@ impl Namespace {
         std::thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
+    /// Where another process finds it, as long as this one lives.
+    pub(crate) fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+    }
+
     /// Runs a command, given in words, and returns what it prints.
     ///
     /// # Panics
@@ -82,6 +87,11 @@ impl Namespace {
         printed
     }
 
+    /// Starts a command that is ended at the latest when it is dropped.
+    pub(crate) fn spawn(&self, command: &mut Command) -> Running {
+        Running(self.enter(|| command.spawn().unwrap()))
+    }
+
     /// Sets a value under `/proc/sys/net`.
     pub(crate) fn set(&self, name: &str, value: &str) {
         let path = format!("/proc/sys/net/{name}");
@@ -89,5 +99,15 @@ impl Namespace {
             let mut file = File::options().write(true).open(&path).unwrap();
             file.write_all(value.as_bytes()).unwrap_or_else(|error| panic!("{path}: {error}"));
         });
+    }
+}
+
+/// A process, until it is dropped.
+pub(crate) struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
