@@ -107,9 +107,14 @@
 //! it still has it, and everything else waits for the checkpoint. A flow in which nobody waits may be forgotten for a new one; what is
 //! lost then is only the knowledge of what has left.
 
+mod classify;
 mod comparator;
 mod datagram;
 mod flow;
+mod fragments;
+mod key;
+pub mod rules;
+mod spares;
 mod tcp;
 mod verdict;
 
@@ -117,7 +122,8 @@ mod verdict;
 mod tests;
 
 pub use comparator::Comparator;
-pub use flow::{FlowKey, FlowKind};
+pub use key::{FlowKey, FlowKind};
+pub use rules::{RuleError, Rules};
 pub use verdict::{Counters, Divergence, Evidence, Limit, Reason, Release};
 
 use crate::ids::Epoch;
@@ -139,6 +145,11 @@ pub struct CompareConfig {
     pub max_flow_bytes: usize,
     /// The most flows. 65,536 by default: some 50 MiB when each is a TCP connection.
     pub max_flows: usize,
+    /// Flows that are not compared, or not in all their bytes. None by default.
+    pub rules: Rules,
+    /// After how long a flow in which nobody waits is forgotten. 5 minutes by default. What is lost then is only the knowledge of what has
+    /// left: a machine that repeats it is compared anew.
+    pub idle_timeout: Duration,
     /// Whether a [`Divergence`] carries the frames in which the machines differ. Costs some memory in TCP flows; not by default.
     pub keep_evidence: bool,
 }
@@ -150,6 +161,8 @@ impl Default for CompareConfig {
             max_held_bytes: 64 << 20,
             max_flow_bytes: 16 << 20,
             max_flows: 65_536,
+            rules: Rules::default(),
+            idle_timeout: Duration::from_secs(300),
             keep_evidence: false,
         }
     }

@@ -1,7 +1,7 @@
 //! A table of flows with a limit: found by key, kept in the order of their last use.
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::hash::{BuildHasher, Hash};
 
 /// How many of the least recently used entries are looked at for one that may go, before the table counts as full.
 const EVICTION_TRIES: usize = 16;
@@ -18,7 +18,9 @@ pub(crate) struct SlotId {
 /// The table. Every operation takes constant time, and none allocates but the growth of the table itself.
 pub(crate) struct LruTable<K, V> {
     limit: usize,
-    index: HashMap<K, u32>,
+    hasher: DefaultHashBuilder,
+    /// Places in `slots`: the keys stand there only.
+    index: HashTable<u32>,
     slots: Vec<Slot<K, V>>,
     free: Vec<u32>,
     newest: u32,
@@ -32,11 +34,25 @@ struct Slot<K, V> {
     entry: Option<(K, V)>,
 }
 
-impl<K: Hash + Eq + Clone, V> LruTable<K, V> {
+impl<K: Eq, V> Slot<K, V> {
+    fn has_key(&self, key: &K) -> bool {
+        self.entry.as_ref().is_some_and(|(own, _)| own == key)
+    }
+}
+
+impl<K: Hash + Eq, V> LruTable<K, V> {
     /// An empty table for at most `limit` entries.
     pub(crate) fn new(limit: usize) -> Self {
         let limit = limit.clamp(1, NONE as usize);
-        LruTable { limit, index: HashMap::new(), slots: Vec::new(), free: Vec::new(), newest: NONE, oldest: NONE }
+        LruTable {
+            limit,
+            hasher: DefaultHashBuilder::default(),
+            index: HashTable::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            newest: NONE,
+            oldest: NONE,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -45,7 +61,8 @@ impl<K: Hash + Eq + Clone, V> LruTable<K, V> {
 
     /// Finds an entry and makes it the most recently used.
     pub(crate) fn find(&mut self, key: &K) -> Option<SlotId> {
-        let index = *self.index.get(key)?;
+        let hash = self.hasher.hash_one(key);
+        let index = *self.index.find(hash, |index| self.slots[*index as usize].has_key(key))?;
         if self.newest != index {
             self.unlink(index);
             self.link_newest(index);
@@ -62,9 +79,12 @@ impl<K: Hash + Eq + Clone, V> LruTable<K, V> {
             (self.slots.len() - 1) as u32
         });
         let slot = &mut self.slots[index as usize];
-        slot.entry = Some((key.clone(), value));
+        let hash = self.hasher.hash_one(&key);
+        slot.entry = Some((key, value));
         let id = SlotId { index, generation: slot.generation };
-        self.index.insert(key, index);
+        let rehash =
+            |index: &u32| self.slots[*index as usize].entry.as_ref().map_or(0, |(key, _)| self.hasher.hash_one(key));
+        self.index.insert_unique(hash, index, rehash);
         self.link_newest(index);
         Ok(Inserted { id, evicted })
     }
@@ -91,15 +111,22 @@ impl<K: Hash + Eq + Clone, V> LruTable<K, V> {
         let slot = &mut self.slots[id.index as usize];
         slot.generation = slot.generation.wrapping_add(1);
         let (key, value) = slot.entry.take()?;
-        self.index.remove(&key);
+        if let Ok(entry) = self.index.find_entry(self.hasher.hash_one(&key), |index| *index == id.index) {
+            entry.remove();
+        }
         self.free.push(id.index);
         Some(value)
     }
 
+    /// The entry that was not used for the longest time.
+    pub(crate) fn oldest(&self) -> Option<SlotId> {
+        let slot = self.slots.get(self.oldest as usize)?;
+        Some(SlotId { index: self.oldest, generation: slot.generation })
+    }
+
     pub(crate) fn clear(&mut self) {
-        while self.oldest != NONE {
-            let index = self.oldest;
-            self.remove(SlotId { index, generation: self.slots[index as usize].generation });
+        while let Some(id) = self.oldest() {
+            self.remove(id);
         }
     }
 

@@ -46,12 +46,11 @@
 //! ```
 
 use super::ip::{IpPacket, Vlans};
-use super::wire::{Segment, TCP_ACK_AT, TCP_CHECKSUM_AT, TCP_SEQ_AT, TcpFlags, TcpOption};
-use super::{Frame, LruTable, Seq, SlotId, checksum};
+use super::wire::{Segment, TCP_ACK_AT, TCP_SEQ_AT, TcpEdit, TcpFlags, TcpOption};
+use super::{Frame, LruTable, Seq, SlotId};
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::ops::Range;
 
 /// The most connections known at once; of those beyond, the least recently used is forgotten. As many as the comparator's flows.
 pub const MAX_CONNECTIONS: usize = 65_536;
@@ -173,8 +172,8 @@ impl Rewriter {
             0 => frame,
             difference => {
                 self.counters.outputs_rewritten += 1;
-                let put = Put::new(&frame, &segment);
-                frame.edit(|bytes| put.number(bytes, TCP_SEQ_AT, segment.seq - difference))
+                let edit = TcpEdit::new(&frame, &segment);
+                frame.edit(|bytes| edit.put(bytes, TCP_SEQ_AT, &(segment.seq - difference).to_be_bytes()))
             }
         }
     }
@@ -266,11 +265,11 @@ impl Rewriter {
         for option in segment.options(&frame).filter(|option| option.kind == TcpOption::SACK) {
             sack.add(&option);
         }
-        let put = Put::new(&frame, segment);
+        let edit = TcpEdit::new(&frame, segment);
         frame.edit(|bytes| {
-            put.number(bytes, TCP_ACK_AT, ack + difference);
+            edit.put(bytes, TCP_ACK_AT, &(ack + difference).to_be_bytes());
             for (at, edge) in sack.iter() {
-                put.number(bytes, at, edge + difference);
+                edit.put(bytes, at, &(edge + difference).to_be_bytes());
             }
         })
     }
@@ -351,28 +350,6 @@ fn parse(frame: &[u8]) -> Option<(Segment, Vlans, SocketAddr, SocketAddr)> {
     let (segment, from, to) = Segment::parse(frame, &packet)?;
     let (source, destination) = (SocketAddr::new(packet.source, from), SocketAddr::new(packet.destination, to));
     Some((segment, packet.vlans, source, destination))
-}
-
-/// Puts numbers into a TCP header.
-struct Put {
-    tcp: Range<usize>,
-    /// Whether the checksum covers them already: else a card will see to it.
-    is_summed: bool,
-}
-
-impl Put {
-    fn new(frame: &Frame, segment: &Segment) -> Self {
-        Put { tcp: segment.header_at()..segment.payload_range().end, is_summed: !frame.offload.needs_checksum() }
-    }
-
-    fn number(&self, frame: &mut [u8], at: usize, number: Seq) {
-        let (tcp, bytes) = (&mut frame[self.tcp.clone()], number.0.to_be_bytes());
-        if self.is_summed {
-            checksum::replace(tcp, at, &bytes, TCP_CHECKSUM_AT);
-        } else {
-            tcp[at..at + bytes.len()].copy_from_slice(&bytes);
-        }
-    }
 }
 
 /// Feeds a rewriter with frames cut from arbitrary bytes: a fuzz target.
