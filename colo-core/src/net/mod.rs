@@ -10,7 +10,7 @@
 //! * [`announce`]: whose addresses a machine has, and the gratuitous ARP that tells a switch where it went.
 
 pub mod announce;
-mod checksum;
+pub(crate) mod checksum;
 mod frame;
 pub mod gate;
 pub(crate) mod ip;

@@ -145,6 +145,28 @@ impl Connection {
         (released, self.diverged && !was_diverged)
     }
 
+    /// What the primary has said last, if the client may have seen it, or of that the beginning: it goes before what waits.
+    fn overtakes(&mut self, is_open: bool) -> Option<Frame> {
+        let (_, frame, said) = self.held.back()?.clone();
+        if !is_open || self.diverged || said.ack > self.secondary_ack {
+            return None;
+        }
+        let places = (said.start..).take(said.bytes.len()).chain(said.fin.then_some(Self::FIN));
+        let (all, left) = (places.clone().count(), places.take_while(|place| self.left.contains(place)).count());
+        match left {
+            0 => None,
+            _ if left == all => self.held.pop_back().map(|_| frame),
+            _ => {
+                let (first, rest) = said.bytes.split_at(left);
+                let part = Said { bytes: first.to_vec(), fin: false, ..said.clone() };
+                let rest = Said { start: said.start + left, bytes: rest.to_vec(), ..said };
+                let cut = self.frame(&rest);
+                self.held.back_mut().into_iter().for_each(|held| (held.1, held.2) = (cut.clone(), rest.clone()));
+                Some(self.frame(&part))
+            }
+        }
+    }
+
     fn mark_left(&mut self, said: &Said) {
         self.left.extend(said.start..said.start + said.bytes.len());
         self.left.extend(said.fin.then_some(Self::FIN));
@@ -219,7 +241,7 @@ impl World {
         connection.primary_ack = connection.primary_ack.max(said.ack);
         connection.held.push_back((self.order, frame, said));
         self.order += 1;
-        self.check(&[index]);
+        self.check(&[index], true);
     }
 
     fn secondary_arrives(&mut self, index: usize) {
@@ -234,14 +256,15 @@ impl World {
         for (place, byte) in (said.start..).zip(said.bytes.iter().copied()).chain(fin) {
             connection.produced.entry(place).or_insert(byte);
         }
-        self.check(&[index]);
+        self.check(&[index], false);
     }
 
-    fn check(&mut self, indices: &[usize]) {
+    fn check(&mut self, indices: &[usize], by_primary: bool) {
         let mut expected: BTreeMap<u16, Vec<Frame>> = BTreeMap::new();
         for index in indices {
             let connection = &mut self.connections[*index];
-            let (released, diverged) = connection.decide(self.is_open);
+            let (mut released, diverged) = connection.decide(self.is_open);
+            released.extend(connection.overtakes(self.is_open && by_primary));
             self.divergence_expected |= diverged;
             if !released.is_empty() {
                 expected.insert(connection.port, released);
@@ -281,7 +304,7 @@ impl World {
         self.comparator.secondary_running(self.now);
         self.is_open = true;
         let all: Vec<usize> = (0..self.connections.len()).collect();
-        self.check(&all);
+        self.check(&all, false);
     }
 
     fn step(&mut self, dice: &mut Dice, divergent: bool) {
