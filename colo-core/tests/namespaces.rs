@@ -4,15 +4,5 @@
 mod cases;
 #[path = "namespaces/devices.rs"]
 mod devices;
-#[path = "namespaces/harness.rs"]
-mod harness;
-#[path = "namespaces/ledger.rs"]
-mod ledger;
-#[path = "namespaces/namespace.rs"]
-mod namespace;
-#[path = "namespaces/rig.rs"]
+#[path = "namespaces/rig/mod.rs"]
 mod rig;
-#[path = "namespaces/servers.rs"]
-mod servers;
-#[path = "namespaces/wire.rs"]
-mod wire;

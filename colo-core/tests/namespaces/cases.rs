@@ -1,15 +1,25 @@
 //! Two machines that say the same are found to say the same, whatever they are asked by real programs; and nothing leaves that only
 //! one has said.
 
-use crate::namespace::{has, possible};
-use crate::rig::{Background, CLIENT, Cards, PATIENCE, Rig, SERVER, SERVER6, Timestamps, await_listener};
-use crate::servers::{CLOCK, ECHO, HTTP, Servers, body, sum};
-use colo_core::compare::Reason;
-use std::io::{BufRead, BufReader, Write};
+use crate::rig::harness::{Orders, Way};
+use crate::rig::machines::{
+    Background, CLIENT, Cards, PATIENCE, Rig, SERVER, SERVER6, Timestamps, await_listener, patient,
+};
+use crate::rig::namespace::{has, possible};
+use crate::rig::servers::{CLOCK, ECHO, HTTP, Servers, body, sum};
+use colo_core::compare::{CompareConfig, Divergence, Reason};
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, UdpSocket};
+use std::time::Duration;
 
 /// What the bad wires do follows from it, as far as what the kernels do is the same.
 const SEED: u64 = 4;
+
+/// Another than [`SEED`], for a search.
+fn seed() -> u64 {
+    std::env::var("COLO_SEED").map_or(SEED, |seed| seed.parse().expect("COLO_SEED is a number"))
+}
 
 /// Whether the wires are good.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,7 +37,7 @@ fn equal(cards: Cards, timestamps: Timestamps, wires: Wires, talk: impl FnOnce(&
         assert!(has(tool), "{tool} is missing");
     }
     let rig = Rig::new(cards, timestamps);
-    rig.compare((wires == Wires::Bad).then_some(SEED));
+    rig.compare((wires == Wires::Bad).then(seed));
     talk(&rig);
     let report = rig.report();
     eprintln!(
@@ -36,7 +46,7 @@ fn equal(cards: Cards, timestamps: Timestamps, wires: Wires, talk: impl FnOnce(&
     );
     assert!(report.wrong.is_empty(), "left, and was not said by both: {:#?}", report.wrong);
     let told: Vec<String> = report.divergences.iter().map(ToString::to_string).collect();
-    assert!(told.is_empty(), "{told:#?}");
+    assert!(told.is_empty(), "found different, and are not: {told:#?}");
     let (bytes, frames) = report.checked;
     assert!(bytes + frames > 0, "something was compared");
     assert_eq!(report.mishaps != (0, 0), wires == Wires::Bad);
@@ -93,7 +103,7 @@ with_each_card! {
     bad_wires_and_machines_that_call: Timestamps::Off, Wires::Bad, machines_that_call;
 }
 
-/// Their offsets are each kernel's own.
+/// The machines' clocks differ, as those of two kernels do.
 mod timestamps {
     use super::*;
 
@@ -278,23 +288,55 @@ fn a_clock_is_a_miscompare_for_each_answer() {
     }
 }
 
-/// Real throughput both ways. Its server tells how much of the CPU it has used, which is a difference, and so is where it stops.
+/// How much of an answer each machine has said when its client goes away is a matter of time, and neither says more.
+#[test]
+#[ignore = "the comparator does not hear of it when a client resets a connection: what only one has said waits in vain"]
+fn clients_that_go_away() {
+    if !possible() {
+        return;
+    }
+    for cards in [Cards::TapWithOffloads, Cards::TapWithout, Cards::Cable] {
+        let rig = Rig::new(cards, Timestamps::Off);
+        let compare = CompareConfig { timeout: Duration::from_millis(500), ..patient() };
+        rig.begin(Orders { way: Way::Compare, compare, seed: None, keeps_ledger: true });
+        for n in 0..20 {
+            let mut stream = rig.client.enter(|| TcpStream::connect((SERVER, HTTP))).unwrap();
+            write!(stream, "GET /20000000/{n} HTTP/1.1\r\n\r\n").unwrap();
+            stream.read_exact(&mut [0; 100_000]).unwrap();
+        }
+        // For longer than anything may wait.
+        rig.client_runs(&format!("ping -q -c 20 -i 0.1 {SERVER}"), &[]);
+        let report = rig.report();
+        assert!(report.wrong.is_empty() && report.divergences.is_empty(), "{report:#?}");
+    }
+}
+
+/// Both ways, as fast as it goes. Its server tells how much of the CPU it has used, and stops sending when it is told to: that differs.
+/// All that was sent until then does not.
 #[test]
 fn iperf3_both_ways() {
     if !possible() {
         return;
     }
     for cards in [Cards::TapWithOffloads, Cards::TapWithout, Cards::Cable] {
-        for (direction, server) in [("", SERVER), ("-R", SERVER), ("-R", SERVER6)] {
+        for (direction, server) in [("", SERVER), (" -R", SERVER), (" -R", SERVER6)] {
             let rig = Rig::new(cards, Timestamps::Off);
-            let _servers = rig.servers_run("iperf3 -s -1", &[]);
+            // What it makes up itself depends on how much each write takes.
+            let _servers = rig.servers_run("iperf3 -s -1 -F /dev/zero", &[]);
             rig.await_listeners(5201);
             rig.compare(None);
-            let command = format!("iperf3 -c {server} -n 256M --repeating-payload {direction}");
-            rig.client_runs(command.trim(), &[]);
+            rig.client_runs(&format!("iperf3 -c {server} -n 64M -F /dev/zero{direction}"), &[]);
             let report = rig.report();
-            eprintln!("{cards:?} {direction}: {:?} checked, {:#?}", report.checked, report.divergences);
             assert!(report.wrong.is_empty(), "{:#?}", report.wrong);
+            assert!(direction.is_empty() || report.checked.0 >= 64 << 20, "{:?}", report.checked);
+            let told: Vec<String> = report.divergences.iter().map(ToString::to_string).collect();
+            let is_the_end = |reason: &Reason| matches!(reason, Reason::PayloadDiffers { .. } | Reason::FlagsDiffer);
+            assert!(report.divergences.iter().all(|divergence| is_the_end(&divergence.reason)), "{told:#?}");
+            // What the server tells of itself goes over a connection of its own.
+            let talk = |divergence: &&Divergence| matches!(divergence.reason, Reason::PayloadDiffers { .. });
+            let flows: HashSet<_> =
+                report.divergences.iter().filter(talk).map(|divergence| divergence.flow.unwrap().to_string()).collect();
+            assert_eq!(flows.len(), 1, "{told:#?}");
         }
     }
 }

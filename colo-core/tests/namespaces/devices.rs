@@ -1,6 +1,6 @@
 //! TAPs, packet sockets, and what is asked and told about devices.
 
-use crate::namespace::{Namespace, possible};
+use crate::rig::namespace::{Namespace, possible};
 use colo_core::domain::MacAddr;
 use colo_core::net::sys::{BridgePort, Link, LinkId, LinkName, Links, Offloads, PacketSocket, Promiscuous, Tap};
 use colo_core::net::testing::{Tcp, tagged, udp};

@@ -1,9 +1,9 @@
 //! Two machines with the same addresses, and a client, each a network namespace with the kernel's own TCP/IP; their cables lead to a
-//! [harness](crate::harness).
+//! [harness](super::harness).
 
-use crate::harness::{Cables, Orders, Report, Running, Way};
-use crate::namespace::Namespace;
-use crate::servers::Servers;
+use super::harness::{Cables, Orders, Report, Running, Way};
+use super::namespace::Namespace;
+use super::servers::Servers;
 use colo_core::compare::CompareConfig;
 use colo_core::net::Port;
 use colo_core::net::sys::{LinkName, Links, Offloads, PacketSocket, Promiscuous, Tap};
@@ -41,10 +41,11 @@ pub(crate) enum Timestamps {
 
 /// The three, and the harness between them.
 pub(crate) struct Rig {
+    /// The first to go: cables are gone with their machines.
+    harness: Running,
     pub(crate) client: Namespace,
     pub(crate) primary: Namespace,
     pub(crate) secondary: Namespace,
-    harness: Running,
     _servers: [Servers; 2],
     /// Where the ends of cables are, if that must be anywhere.
     _ends: Namespace,
@@ -148,7 +149,7 @@ pub(crate) fn await_listener(machine: &Namespace, port: u16) {
 
 /// A command that runs meanwhile. Ended when it is dropped.
 pub(crate) struct Background {
-    process: crate::namespace::Running,
+    process: super::namespace::Running,
     command: String,
     reader: Option<std::thread::JoinHandle<Vec<u8>>>,
 }

@@ -1,7 +1,7 @@
 //! What the two machines serve: the same, byte for byte, but for the clock.
 
-use crate::namespace::Namespace;
-use crate::wire::Dice;
+use super::namespace::Namespace;
+use super::wire::Dice;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -7,8 +7,9 @@
 //!
 //! There is no state to be copied. So a miscompare is counted, what the primary held leaves, and both go on as they are.
 
-use crate::ledger::Ledger;
-use crate::wire::Wire;
+use super::ledger::Ledger;
+use super::trace::{told, trace};
+use super::wire::Wire;
 use colo_core::compare::{Comparator, CompareConfig, Counters, Divergence};
 use colo_core::ids::Epoch;
 use colo_core::net::rewrite::Rewriter;
@@ -238,14 +239,14 @@ impl Harness {
     }
 
     fn turn(&mut self, now: Instant) {
-        self.from_client(now);
-        self.from_secondary(now);
-        self.from_primary(now);
-        self.to_client(now);
+        self.hear_client(now);
+        self.hear_secondary(now);
+        self.hear_primary(now);
+        self.tell_client(now);
         [&mut self.client, &mut self.primary, &mut self.secondary].into_iter().for_each(Outlet::flush);
     }
 
-    fn from_client(&mut self, now: Instant) {
+    fn hear_client(&mut self, now: Instant) {
         let mut arrived = Vec::new();
         if self.primary.unsent.is_empty() && self.secondary.unsent.is_empty() {
             for frame in self.client.receive() {
@@ -254,22 +255,19 @@ impl Harness {
         }
         self.to_servers.late(now, &mut arrived);
         for frame in arrived {
-            trace("c>p", &frame);
+            trace("to both", &frame);
             self.primary.unsent.push_back(frame.clone());
-            let frame = self.rewriter.handle_input(0, frame);
-            if let Some(frame) = &frame { trace("c>s", frame); }
-            self.secondary.unsent.extend(frame);
+            self.secondary.unsent.extend(self.rewriter.handle_input(0, frame));
         }
     }
 
-    fn from_secondary(&mut self, now: Instant) {
+    fn hear_secondary(&mut self, now: Instant) {
         for frame in self.secondary.receive() {
-            trace("s raw ", &frame);
             let frame = self.rewriter.handle_output(0, frame);
             while let Some((_, kept)) = self.rewriter.poll_input() {
                 self.secondary.unsent.push_back(kept);
             }
-            trace("s     ", &frame);
+            trace("secondary", &frame);
             if let Some(ledger) = &mut self.ledger {
                 ledger.secondary(&frame);
             }
@@ -280,13 +278,13 @@ impl Harness {
         }
     }
 
-    fn from_primary(&mut self, now: Instant) {
+    fn hear_primary(&mut self, now: Instant) {
         if !self.client.unsent.is_empty() || self.is_full() {
             return;
         }
         let mut left = Vec::new();
         for frame in self.primary.receive() {
-            trace("p     ", &frame);
+            trace("primary", &frame);
             if let Some(ledger) = &mut self.ledger {
                 ledger.primary(&frame);
             }
@@ -298,12 +296,11 @@ impl Harness {
         self.client.unsent.extend(left);
     }
 
-    fn to_client(&mut self, now: Instant) {
+    fn tell_client(&mut self, now: Instant) {
         let mut arrived = Vec::new();
         if let Some(comparator) = &mut self.comparator {
             comparator.handle_timeout(now);
             while let Some(release) = comparator.poll_release() {
-                trace("  release", &release.frame);
                 if let Some(ledger) = &mut self.ledger {
                     ledger.leaves(&release.frame);
                 }
@@ -311,6 +308,7 @@ impl Harness {
             }
             while comparator.poll_consumed().is_some() {}
             if let Some(divergence) = comparator.poll_divergence() {
+                told(|| format!("a miscompare: {divergence}"));
                 self.divergences.push(divergence);
                 self.number = 0;
                 for release in comparator.begin_epoch(comparator.epoch().next()) {
@@ -326,23 +324,7 @@ impl Harness {
             }
         }
         self.to_client.late(now, &mut arrived);
-        for f in &arrived { trace(" >c", f); }
+        arrived.iter().for_each(|frame| trace("to client", frame));
         self.client.unsent.extend(arrived);
-    }
-}
-
-pub(crate) fn trace(who: &str, frame: &Frame) {
-    use std::sync::OnceLock;
-    static T: OnceLock<Option<Instant>> = OnceLock::new();
-    let Some(t) = T.get_or_init(|| std::env::var_os("RIG_TRACE").map(|_| Instant::now())) else { return };
-    let at = t.elapsed().as_micros();
-    match etherparse::SlicedPacket::from_ethernet(frame).ok().and_then(|p| p.transport) {
-        Some(etherparse::TransportSlice::Tcp(tcp)) => {
-            let o: Vec<_> = tcp.options_iterator().flatten().map(|o| format!("{o:?}")).collect();
-            eprintln!("{at} {who} {}>{} {}{}{}{} seq {} ack {} len {} win {} {}", tcp.source_port(), tcp.destination_port(),
-            if tcp.syn() {"S"} else {""}, if tcp.fin() {"F"} else {""}, if tcp.rst() {"R"} else {""}, if tcp.ack() {"."} else {""},
-            tcp.sequence_number(), tcp.acknowledgment_number(), tcp.payload().len(), tcp.window_size(), o.join(" "));
-        }
-        _ => eprintln!("{at} {who} {} bytes {:02x?}", frame.len(), &frame[..frame.len().min(40)]),
     }
 }
