@@ -1,6 +1,7 @@
-//! What the benches under `benches/` share: [`Samples`], the [`Wire`] of a machine that nothing protects, and [`hosts`] that are
-//! processes; [`CpuTime`] as a measure.
+//! What the benches under `benches/` share: [`Samples`], the [`Wire`] of a machine that nothing protects, [`hosts`] that are
+//! processes, [`comparators`] that are, too, and [`CpuTime`] as a measure.
 
+pub mod comparators;
 mod cpu_time;
 pub mod hosts;
 mod samples;

@@ -19,18 +19,20 @@ pub(super) enum Content {
 /// Tells which flow a frame belongs to, and how it is compared there.
 pub(super) fn classify(nic: u8, frame: &[u8]) -> (Key, Content) {
     let whole = Content::Datagram(Mask::default());
-    let Some(Network { vlans, ethertype, at }) = Network::parse(frame) else {
+    let Some(network) = Network::parse(frame) else {
         return (Key::plain(nic, Vlans::default(), Tag::Malformed, 0), whole);
     };
+    let Network { vlans, ethertype, at } = network;
     if ethertype == ETHERTYPE_ARP {
         return (classify_arp(nic, vlans, &frame[at..]), whole);
     }
-    match IpPacket::parse(frame) {
+    match IpPacket::parse_behind(frame, network) {
         Some(packet) => classify_ip(nic, frame, &packet),
         None => (Key::plain(nic, vlans, Tag::Ethertype, ethertype), whole),
     }
 }
 
+#[inline(always)]
 fn classify_ip(nic: u8, frame: &[u8], packet: &IpPacket) -> (Key, Content) {
     let key = |tag: Tag, more: [u16; 2]| Key::between(nic, packet.vlans, tag, packet.source, packet.destination, more);
     if packet.fragment.is_some() {

@@ -14,8 +14,10 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// How many idle flows are looked at in one call: the work of ageing is spread.
+/// How many flows are looked at in one call for whether they are idle: the work is spread.
 const MAX_AGED_FLOWS: usize = 64;
+/// How often it is tried, within the time after which a flow is idle, when nothing was found.
+const AGEINGS: u32 = 64;
 
 /// How long a segment of which a part has been said by both may wait for its rest. The rest may be waiting for the client to hear of the
 /// part: so that is sent by itself then. Long against the moments by which two machines drift apart that do the same; nothing depends
@@ -49,6 +51,7 @@ pub struct Comparator {
     /// In all flows; not the fragments of incomplete packets.
     held: Held,
     next_order: u64,
+    next_ageing: Option<Instant>,
     counters: Counters,
 }
 
@@ -86,6 +89,7 @@ impl Comparator {
             out: Outbox { keep_evidence: config.keep_evidence, rules: config.rules.clone(), ..Outbox::default() },
             held: Held::default(),
             next_order: 0,
+            next_ageing: None,
             counters: Counters::default(),
             config,
         }
@@ -95,11 +99,11 @@ impl Comparator {
     /// [`begin_epoch`](Self::begin_epoch). The caller stops when [`is_full`](Self::is_full).
     pub fn handle_primary(&mut self, nic: u8, frame: Frame, now: Instant) {
         self.counters.primary_frames += 1;
-        let (key, content) = classify(nic, &frame);
+        let (key, content) = &classify(nic, &frame);
         let outgoing = Outgoing { order: self.next_order, since: now, frame, fragments: None };
         self.next_order += 1;
         match content {
-            Content::Fragment(packet) => self.primary_fragment(&packet, outgoing, nic, now),
+            Content::Fragment(packet) => self.primary_fragment(packet, outgoing, nic, now),
             content => self.push_primary(key, content, outgoing, now),
         }
     }
@@ -108,11 +112,11 @@ impl Comparator {
     /// primary's. May be called before [`secondary_running`](Self::secondary_running).
     pub fn handle_secondary(&mut self, nic: u8, number: u64, frame: Frame, now: Instant) {
         self.counters.secondary_frames += 1;
-        let (key, content) = classify(nic, &frame);
+        let (key, content) = &classify(nic, &frame);
         let witness = Witness { number, since: now, frame };
         match content {
             _ if self.is_blind => self.counters.forgotten_frames += 1,
-            Content::Fragment(packet) => self.secondary_fragment(&packet, witness, nic, now),
+            Content::Fragment(packet) => self.secondary_fragment(packet, witness, nic, now),
             content => self.push_secondary(key, content, witness, now),
         }
     }
@@ -194,6 +198,11 @@ impl Comparator {
         self.held_bytes().primary >= self.config.max_held_bytes || !self.homeless.is_empty()
     }
 
+    /// Whether the next frame of the secondary may be forgotten because so much of it is held. A caller that can hold it back does.
+    pub fn is_secondary_full(&self) -> bool {
+        self.held_bytes().secondary >= self.config.max_flow_bytes.min(self.config.max_held_bytes)
+    }
+
     /// The primary was captured. Returns all its frames that have not left, in the order in which it made them: they belong to the
     /// ended epoch, and the caller sends them once the checkpoint is acknowledged. The secondary's are forgotten.
     ///
@@ -257,20 +266,22 @@ impl Comparator {
             compared_bytes: self.out.compared_bytes,
             clamped_windows: self.out.clamped_windows,
             cut_frames: self.out.cut_frames,
+            reopened_windows: self.out.reopened_windows,
             held_bytes: self.held_bytes().primary,
             flows: self.flows.len(),
             ..self.counters
         }
     }
 
-    fn push_primary(&mut self, key: Key, content: Content, outgoing: Outgoing, now: Instant) {
+    fn push_primary(&mut self, key: &Key, content: &Content, outgoing: Outgoing, now: Instant) {
         let Some(id) = self.flow(key, now) else {
             self.held.primary += outgoing.charge();
             self.homeless.push((key.nic(), outgoing));
             self.diverge(None, Reason::QueueFull(Limit::Flows));
             return;
         };
-        if self.is_bypassed(id) {
+        let Some((_, entry)) = self.flows.get_mut(id) else { return };
+        if entry.is_bypassed {
             self.counters.bypassed_frames += 1;
             self.out.nic = key.nic();
             return self.out.release(outgoing);
@@ -286,25 +297,26 @@ impl Comparator {
             return;
         }
         if self.held_bytes().primary >= self.config.max_held_bytes {
-            self.diverge(Some(key.into()), Reason::QueueFull(Limit::HeldBytes));
+            self.diverge(Some((*key).into()), Reason::QueueFull(Limit::HeldBytes));
         } else if held.primary >= self.config.max_flow_bytes {
-            self.diverge(Some(key.into()), Reason::QueueFull(Limit::FlowBytes));
+            self.diverge(Some((*key).into()), Reason::QueueFull(Limit::FlowBytes));
         }
     }
 
-    fn push_secondary(&mut self, key: Key, content: Content, witness: Witness, now: Instant) {
+    fn push_secondary(&mut self, key: &Key, content: &Content, witness: Witness, now: Instant) {
         let Some(id) = self.flow(key, now) else {
             return self.forget(None, Limit::Flows);
         };
-        if self.is_bypassed(id) {
-            self.out.consumed.push_back(witness.number);
-            return;
+        let Some((_, entry)) = self.flows.get_mut(id) else { return };
+        if entry.is_bypassed {
+            return self.out.consumed.push_back(witness.number);
         }
+        let is_flow_full = entry.flow.held().secondary >= self.config.max_flow_bytes;
         if self.held_bytes().secondary >= self.config.max_held_bytes {
-            return self.forget(Some(key), Limit::HeldBytes);
+            return self.forget(Some(*key), Limit::HeldBytes);
         }
-        if self.flows.get_mut(id).is_some_and(|(_, entry)| entry.flow.held().secondary >= self.config.max_flow_bytes) {
-            return self.forget(Some(key), Limit::FlowBytes);
+        if is_flow_full {
+            return self.forget(Some(*key), Limit::FlowBytes);
         }
         self.work(id, now, |flow, out| {
             flow.push_secondary(witness, content, out)?;
@@ -322,13 +334,13 @@ impl Comparator {
                 self.counters.reassembled_packets += 1;
                 let (key, content) = opaque(nic, &frame);
                 let fragments = Some(parts.into_iter().map(|part| (part.number, part.frame)).collect());
-                self.push_primary(key, content, Outgoing { order, since, frame, fragments }, now);
+                self.push_primary(&key, &content, Outgoing { order, since, frame, fragments }, now);
             }
             Assembled::Apart(parts) => {
                 for Part { number, since, frame } in parts {
                     let (key, content) = opaque(nic, &frame);
                     let outgoing = Outgoing { order: number, since, frame, fragments: None };
-                    self.push_primary(key, content, outgoing, now);
+                    self.push_primary(&key, &content, outgoing, now);
                 }
             }
         }
@@ -347,20 +359,20 @@ impl Comparator {
                 let (key, content) = opaque(nic, &frame);
                 let others = parts.iter().map(|part| part.number).filter(|other| *other != number).collect();
                 self.grouped.insert(number, others);
-                self.push_secondary(key, content, Witness { number, since, frame }, now);
+                self.push_secondary(&key, &content, Witness { number, since, frame }, now);
             }
             Assembled::Apart(parts) => {
                 for Part { number, since, frame } in parts {
                     let (key, content) = opaque(nic, &frame);
-                    self.push_secondary(key, content, Witness { number, since, frame }, now);
+                    self.push_secondary(&key, &content, Witness { number, since, frame }, now);
                 }
             }
         }
     }
 
     /// Finds or makes the flow, in the current epoch. `None` when there are too many in which somebody waits.
-    fn flow(&mut self, key: Key, now: Instant) -> Option<SlotId> {
-        if let Some(id) = self.flows.find(&key) {
+    fn flow(&mut self, key: &Key, now: Instant) -> Option<SlotId> {
+        if let Some(id) = self.flows.find(key) {
             let (_, entry) = self.flows.get_mut(id)?;
             entry.last_used = now;
             if entry.epoch != self.epoch {
@@ -369,9 +381,9 @@ impl Comparator {
             }
             return Some(id);
         }
-        let rule = self.config.rules.find(|| key.into());
+        let rule = self.config.rules.find(|| (*key).into());
         let entry = Entry {
-            flow: Flow::new(&key),
+            flow: Flow::new(key),
             epoch: self.epoch,
             last_used: now,
             rule,
@@ -380,26 +392,31 @@ impl Comparator {
             has_part: false,
             has_diverged: false,
         };
-        let inserted = self.flows.insert(key, entry, |entry| entry.flow.waiting().is_none()).ok()?;
+        let inserted = self.flows.insert(*key, entry, |entry| entry.flow.waiting().is_none()).ok()?;
         self.counters.evicted_flows += u64::from(inserted.evicted.is_some());
         Some(inserted.id)
     }
 
-    fn is_bypassed(&mut self, id: SlotId) -> bool {
-        self.flows.get_mut(id).is_some_and(|(_, entry)| entry.is_bypassed)
-    }
-
     /// Forgets flows that nobody has used for long.
     fn forget_idle(&mut self, now: Instant) {
+        if self.next_ageing.is_some_and(|next| now < next) {
+            return;
+        }
+        let before = self.counters.aged_flows;
         for _ in 0..MAX_AGED_FLOWS {
-            let Some(id) = self.flows.oldest() else { return };
-            let Some((_, entry)) = self.flows.get_mut(id) else { return };
+            let Some(id) = self.flows.oldest() else { break };
+            let Some((_, entry)) = self.flows.get_mut(id) else { break };
             let is_idle = now.saturating_duration_since(entry.last_used) >= self.config.idle_timeout;
-            if !is_idle || entry.flow.waiting().is_some() {
-                return;
+            if is_idle && entry.flow.waiting().is_none() {
+                self.flows.remove(id);
+                self.counters.aged_flows += 1;
+            } else {
+                // The table's order is not exact.
+                self.flows.promote(id);
             }
-            self.flows.remove(id);
-            self.counters.aged_flows += 1;
+        }
+        if self.counters.aged_flows == before {
+            self.next_ageing = Some(now + self.config.idle_timeout / AGEINGS);
         }
     }
 

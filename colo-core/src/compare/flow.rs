@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 /// What each held frame costs beside its own bytes: its place in the queues. Keeps empty frames from being free.
-pub(super) const FRAME_OVERHEAD_BYTES: usize = 256;
+pub(super) const FRAME_OVERHEAD_BYTES: usize = 160;
 
 /// A frame of the primary, on its way out.
 #[derive(Clone, Debug)]
@@ -80,6 +80,7 @@ pub(super) struct Outbox {
     pub(super) rule: Option<u16>,
     pub(super) clamped_windows: u64,
     pub(super) cut_frames: u64,
+    pub(super) reopened_windows: u64,
     pub(super) spares: AllSpares,
 }
 
@@ -148,10 +149,10 @@ impl Flow {
     }
 
     /// Takes a frame of the primary. `content` is what [`classify`] said with the flow's key.
-    pub(super) fn push_primary(&mut self, outgoing: Outgoing, content: Content, spares: &mut AllSpares) {
+    pub(super) fn push_primary(&mut self, outgoing: Outgoing, content: &Content, spares: &mut AllSpares) {
         match (self, content) {
             (Flow::Stream(flow), Content::Segment(segment)) => flow.push_primary(outgoing, segment, &mut spares.tcp),
-            (Flow::Datagrams(flow), Content::Datagram(mask)) => flow.push_primary(outgoing, mask, spares),
+            (Flow::Datagrams(flow), Content::Datagram(mask)) => flow.push_primary(outgoing, *mask, spares),
             (flow, content) => unreachable!("{content:?} in {flow:?}"),
         }
     }
@@ -160,13 +161,13 @@ impl Flow {
     pub(super) fn push_secondary(
         &mut self,
         witness: Witness,
-        content: Content,
+        content: &Content,
         out: &mut Outbox,
     ) -> Result<(), Reason> {
         match (self, content) {
             (Flow::Stream(flow), Content::Segment(segment)) => flow.push_secondary(witness, segment, out),
             (Flow::Datagrams(flow), Content::Datagram(mask)) => {
-                flow.push_secondary(witness, mask, &mut out.spares);
+                flow.push_secondary(witness, *mask, &mut out.spares);
                 Ok(())
             }
             (flow, content) => unreachable!("{content:?} in {flow:?}"),

@@ -305,7 +305,7 @@ mod tests {
             insert(&mut assembler, 1, &body.clone().into());
             body.truncate(34 + 24);
             body[16..18].copy_from_slice(&44_u16.to_be_bytes());
-            body[20..22].copy_from_slice(&(0x2000 | 65_504_u16 / 8).to_be_bytes());
+            body[20..22].copy_from_slice(&(0x2000 | (65_504_u16 / 8)).to_be_bytes());
             insert(&mut assembler, number, &body.into())
         };
         assert!(matches!(giant(2), Assembled::Apart(all) if numbers(&all) == [0, 1, 2]));

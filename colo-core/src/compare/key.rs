@@ -1,3 +1,4 @@
+use super::classify::classify;
 use crate::net::Vlans;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -5,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// Frames between which the order matters, and only between those.
 ///
 /// Only what guests send is compared, so a flow has one direction: a guest that forwards both directions of a connection has two.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct FlowKey {
     /// The network card.
     pub nic: u8,
@@ -16,7 +17,7 @@ pub struct FlowKey {
 }
 
 /// What the frames of a flow have in common.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum FlowKind {
     /// One direction of a TCP connection, or of several one after the other.
@@ -66,9 +67,25 @@ pub enum FlowKind {
     Malformed,
 }
 
+impl FlowKey {
+    /// The flow of a frame that came from this network card.
+    pub fn of(nic: u8, frame: &[u8]) -> FlowKey {
+        classify(nic, frame).0.into()
+    }
+}
+
 impl fmt::Display for FlowKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind {
+        match self.vlans {
+            Vlans([0, 0]) => write!(f, "{} (nic {})", self.kind, self.nic),
+            vlans => write!(f, "{} (nic {}, VLAN {vlans})", self.kind, self.nic),
+        }
+    }
+}
+
+impl fmt::Display for FlowKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
             FlowKind::Tcp { source, destination } => write!(f, "TCP {source} > {destination}"),
             FlowKind::Udp { source, destination } => write!(f, "UDP {source} > {destination}"),
             FlowKind::Echo { source, destination, identifier, reply } => {
@@ -81,10 +98,6 @@ impl fmt::Display for FlowKey {
             FlowKind::Arp { sender, target } => write!(f, "ARP {sender} for {target}"),
             FlowKind::Ethertype(number) => write!(f, "EtherType {number:#06x}"),
             FlowKind::Malformed => f.write_str("malformed frames"),
-        }?;
-        match self.vlans {
-            Vlans([0, 0]) => write!(f, " (nic {})", self.nic),
-            vlans => write!(f, " (nic {}, VLAN {vlans})", self.nic),
         }
     }
 }

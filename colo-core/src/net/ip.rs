@@ -86,7 +86,12 @@ pub(crate) struct Fragment {
 
 impl IpPacket {
     pub(crate) fn parse(frame: &[u8]) -> Option<Self> {
-        let network = Network::parse(frame)?;
+        Self::parse_behind(frame, Network::parse(frame)?)
+    }
+
+    /// The same, when the frame was read as far as `network` says.
+    #[inline(always)]
+    pub(crate) fn parse_behind(frame: &[u8], network: Network) -> Option<Self> {
         let packet = match network.ethertype {
             ETHERTYPE_IPV4 => Self::parse_v4(frame, network)?,
             ETHERTYPE_IPV6 => Self::parse_v6(frame, network)?,
@@ -97,6 +102,7 @@ impl IpPacket {
         (packet.end >= packet.payload_at && packet.end <= frame.len() && padded).then_some(packet)
     }
 
+    #[inline(always)]
     fn parse_v4(frame: &[u8], Network { vlans, at, .. }: Network) -> Option<Self> {
         let header = Ipv4HeaderSlice::from_slice(frame.get(at..)?).ok()?;
         Some(IpPacket {

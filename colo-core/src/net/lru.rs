@@ -1,10 +1,14 @@
-//! A table of flows with a limit: found by key, kept in the order of their last use.
+//! A table of flows with a limit: found by key, kept in the order of their last use. That order is exact to within a sixteenth of the
+//! limit: so many uses may pass before an entry that is used again and again takes its new place, and most uses cost nothing.
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::{BuildHasher, Hash};
 
 /// How many of the least recently used entries are looked at for one that may go, before the table counts as full.
 const EVICTION_TRIES: usize = 16;
+
+/// Into how many parts the order is exact.
+const ORDER_PARTS: usize = 16;
 
 const NONE: u32 = u32::MAX;
 
@@ -25,12 +29,16 @@ pub(crate) struct LruTable<K, V> {
     free: Vec<u32>,
     newest: u32,
     oldest: u32,
+    /// How often anything was used, modulo 2^32.
+    uses: u32,
 }
 
 struct Slot<K, V> {
     generation: u32,
     newer: u32,
     older: u32,
+    /// When it took its place in the order.
+    placed: u32,
     entry: Option<(K, V)>,
 }
 
@@ -52,6 +60,7 @@ impl<K: Hash + Eq, V> LruTable<K, V> {
             free: Vec::new(),
             newest: NONE,
             oldest: NONE,
+            uses: 0,
         }
     }
 
@@ -63,7 +72,9 @@ impl<K: Hash + Eq, V> LruTable<K, V> {
     pub(crate) fn find(&mut self, key: &K) -> Option<SlotId> {
         let hash = self.hasher.hash_one(key);
         let index = *self.index.find(hash, |index| self.slots[*index as usize].has_key(key))?;
-        if self.newest != index {
+        self.uses = self.uses.wrapping_add(1);
+        let since_placed = self.uses.wrapping_sub(self.slots[index as usize].placed);
+        if self.newest != index && since_placed as usize > self.limit / ORDER_PARTS {
             self.unlink(index);
             self.link_newest(index);
         }
@@ -75,7 +86,7 @@ impl<K: Hash + Eq, V> LruTable<K, V> {
     pub(crate) fn insert(&mut self, key: K, value: V, may_go: impl Fn(&V) -> bool) -> Result<Inserted<V>, TableFull> {
         let evicted = if self.len() >= self.limit { Some(self.evict(may_go).ok_or(TableFull)?) } else { None };
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, newer: NONE, older: NONE, entry: None });
+            self.slots.push(Slot { generation: 0, newer: NONE, older: NONE, placed: 0, entry: None });
             (self.slots.len() - 1) as u32
         });
         let slot = &mut self.slots[index as usize];
@@ -94,6 +105,14 @@ impl<K: Hash + Eq, V> LruTable<K, V> {
         slot.entry.as_mut().map(|(key, value)| (&*key, value))
     }
 
+    /// Makes the entry the most recently used.
+    pub(crate) fn promote(&mut self, id: SlotId) {
+        if self.get_mut(id).is_some() && self.newest != id.index {
+            self.unlink(id.index);
+            self.link_newest(id.index);
+        }
+    }
+
     /// Makes the entry the least recently used: the first to go when the place is needed.
     pub(crate) fn demote(&mut self, id: SlotId) {
         if self.get_mut(id).is_none() || self.oldest == id.index {
@@ -102,7 +121,9 @@ impl<K: Hash + Eq, V> LruTable<K, V> {
         self.unlink(id.index);
         let former = std::mem::replace(&mut self.oldest, id.index);
         self.slots[former as usize].older = id.index;
-        self.slots[id.index as usize].newer = former;
+        let slot = &mut self.slots[id.index as usize];
+        // When it is used again it is to leave this place at once.
+        (slot.newer, slot.placed) = (former, self.uses.wrapping_sub(self.limit as u32));
     }
 
     pub(crate) fn remove(&mut self, id: SlotId) -> Option<V> {
@@ -162,7 +183,8 @@ impl<K: Hash + Eq, V> LruTable<K, V> {
 
     fn link_newest(&mut self, index: u32) {
         let former = std::mem::replace(&mut self.newest, index);
-        self.slots[index as usize].older = former;
+        let slot = &mut self.slots[index as usize];
+        (slot.older, slot.placed) = (former, self.uses);
         match self.slots.get_mut(former as usize) {
             Some(slot) => slot.newer = index,
             None => self.oldest = index,
@@ -192,6 +214,7 @@ mod tests {
         Insert(u8),
         Find(u8),
         Remove(u8),
+        Promote(u8),
         Demote(u8),
     }
 
@@ -201,6 +224,7 @@ mod tests {
             key.clone().prop_map(Op::Insert),
             key.clone().prop_map(Op::Find),
             key.clone().prop_map(Op::Remove),
+            key.clone().prop_map(Op::Promote),
             key.prop_map(Op::Demote)
         ]
     }
@@ -232,6 +256,12 @@ mod tests {
                         prop_assert_eq!(id.and_then(|id| table.remove(id)), list.contains(&key).then_some(key));
                         prop_assert!(id.is_none_or(|id| table.get_mut(id).is_none()));
                         list.retain(|k| *k != key);
+                    }
+                    Op::Promote(key) => {
+                        if let Some(id) = table.oldest().filter(|_| list.first() == Some(&key)) {
+                            table.promote(id);
+                            list.rotate_left(1);
+                        }
                     }
                     Op::Demote(key) => {
                         if let Some(id) = table.find(&key) {

@@ -43,8 +43,19 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// Reads the segment and its ports (source, destination).
+    #[inline(always)]
     pub(crate) fn parse(frame: &[u8], packet: &IpPacket) -> Option<(Self, u16, u16)> {
-        if packet.protocol != PROTOCOL_TCP || packet.fragment.is_some() {
+        if packet.fragment.is_some() {
+            return None;
+        }
+        Self::parse_beginning(frame, packet)
+    }
+
+    /// The same for a segment of which the packet may be the first fragment, if it has the whole header; the rest of the payload is in
+    /// others then.
+    #[inline(always)]
+    pub(crate) fn parse_beginning(frame: &[u8], packet: &IpPacket) -> Option<(Self, u16, u16)> {
+        if packet.protocol != PROTOCOL_TCP || packet.fragment.is_some_and(|fragment| fragment.offset > 0) {
             return None;
         }
         let header = TcpHeaderSlice::from_slice(packet.payload(frame)).ok()?;

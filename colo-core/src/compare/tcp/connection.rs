@@ -3,7 +3,7 @@ use super::part::part_of;
 use super::ranges::{Ranges, SequenceSpace};
 use super::secondary::Secondary;
 use super::stream::{Contradiction, first_difference};
-use super::window::{Acknowledgement, Closed, shift_of};
+use super::window::{Acknowledgement, Narrow, shift_of};
 use crate::compare::flow::{Outbox, Outgoing, Waiting, What, Witness, longest};
 use crate::compare::rules::Scan;
 use crate::compare::verdict::Reason;
@@ -29,8 +29,8 @@ pub(super) struct Connection {
     first: Option<i64>,
     /// How far the stream was gone through for what is masked.
     scan: Option<Box<ScanAt>>,
-    /// What left last, if its window was closed for the secondary's sake.
-    closed: Option<Box<Closed>>,
+    /// What left last, if its window was narrow for the secondary's sake.
+    narrow: Option<Box<Narrow>>,
     primary: Primary,
     secondary: Secondary,
 }
@@ -129,7 +129,8 @@ impl Connection {
 
     pub(super) fn waiting(&self) -> Option<Waiting> {
         let head = self.primary.held.front().map(|held| Waiting { since: held.outgoing.since, what: What::Primary });
-        let closed = self.closed.as_ref().map(|closed| Waiting { since: closed.since, what: What::Window });
+        let closed = self.narrow.as_ref().filter(|narrow| narrow.window == 0);
+        let closed = closed.map(|narrow| Waiting { since: narrow.since, what: What::Window });
         longest(longest(head, closed), self.secondary.waiting())
     }
 
@@ -143,9 +144,9 @@ impl Connection {
         self.secondary.frames()
     }
 
-    pub(super) fn push_primary(&mut self, outgoing: Outgoing, segment: Segment, spares: &mut TcpSpares) {
-        let start = self.payload_places(&segment).start;
-        let shift = shift_of(&segment, &outgoing.frame);
+    pub(super) fn push_primary(&mut self, outgoing: Outgoing, segment: &Segment, spares: &mut TcpSpares) {
+        let start = self.payload_places(segment).start;
+        let shift = shift_of(segment, &outgoing.frame);
         self.shift = shift.or(self.shift);
         let primary = &mut self.primary;
         primary.started = true;
@@ -153,33 +154,33 @@ impl Connection {
             primary.isn = Some(segment.seq);
             self.first = Some(start);
         }
-        primary.said = Acknowledgement::latest(&segment, shift, primary.said);
+        primary.said = Acknowledgement::latest(segment, shift, primary.said);
         primary.held_bytes += outgoing.charge();
         spares.held.equip(&mut primary.held);
-        primary.held.push_back(Held { outgoing, segment, start, left_bytes: 0 });
+        primary.held.push_back(Held { outgoing, segment: *segment, start, left_bytes: 0 });
     }
 
     pub(super) fn push_secondary(
         &mut self,
         witness: Witness,
-        segment: Segment,
+        segment: &Segment,
         out: &mut Outbox,
     ) -> Result<(), Reason> {
-        let shift = shift_of(&segment, &witness.frame);
+        let shift = shift_of(segment, &witness.frame);
         if segment.has(TcpFlags::SYN) {
             if self.knows_syn(Side::Secondary, segment.seq) {
-                self.secondary.said = Acknowledgement::latest(&segment, shift, self.secondary.said);
+                self.secondary.said = Acknowledgement::latest(segment, shift, self.secondary.said);
                 out.consumed.push_back(witness.number);
             } else {
-                self.secondary.open(witness, segment, shift, out);
+                self.secondary.open(witness, *segment, shift, out);
             }
             return Ok(());
         }
-        let Some(witness) = self.push_twin(witness, &segment, out) else {
+        let Some(witness) = self.push_twin(witness, segment, out) else {
             return Ok(());
         };
         self.secondary.started = true;
-        self.secondary.said = Acknowledgement::latest(&segment, shift, self.secondary.said);
+        self.secondary.said = Acknowledgement::latest(segment, shift, self.secondary.said);
         if segment.has(TcpFlags::URG) {
             let end = segment.seq + u32::from(segment.urgent);
             self.secondary.urgent = Seq::later(self.secondary.urgent, Some(end));
@@ -188,15 +189,18 @@ impl Connection {
             if self.left_reset == Some((segment.seq, segment.ack)) {
                 out.consumed.push_back(witness.number);
             } else {
-                self.secondary.push_reset(witness, segment);
+                self.secondary.push_reset(witness, *segment);
             }
             return Ok(());
         }
-        self.push_stream(witness, &segment, out)
+        self.push_stream(witness, segment, out)
     }
 
     /// Compares what can be compared, and releases what may leave.
     pub(super) fn advance(&mut self, out: &mut Outbox) -> Result<(), Reason> {
+        if self.waits_for_all() {
+            return Ok(());
+        }
         let verdict = self.verify(out);
         while out.open && self.primary.verified > 0 && self.head_may_leave()? {
             let Some(held) = self.primary.held.pop_front() else {
@@ -297,7 +301,8 @@ impl Connection {
             && held.segment.is_plain()
             && held.segment.seq == segment.seq
             && segment.payload_bytes() > 0
-            && (self.primary.verified, self.primary.compared) == (0, None)
+            && self.primary.verified == 0
+            && self.primary.compared.is_none_or(|compared| compared == held.start)
             && self.secondary.has_nothing_pending()
             && self.left.ends_before(held.start)
             && held.segment.ack.is_none_or(|ack| said.is_some_and(|said| !ack.is_after(said.number)));
@@ -305,6 +310,7 @@ impl Connection {
             return Some(witness);
         }
         let held = self.primary.held.pop_front()?;
+        self.primary.compared = None;
         (self.secondary.started, self.secondary.said) = (true, said);
         self.primary.held_bytes -= held.outgoing.charge();
         out.compared_bytes += u64::from(segment.payload_bytes());
@@ -320,9 +326,9 @@ impl Connection {
         let left = self.mark_left(&held, window);
         let Held { outgoing, segment, .. } = held;
         if let Some(heard) = self.heard.filter(|_| segment.ack.is_some()) {
-            let is_closed = window == 0 && segment.window > 0;
-            let now = out.now.unwrap_or(outgoing.since);
-            self.closed = is_closed.then(|| Box::new(Closed { outgoing: outgoing.clone(), segment, since: now }));
+            let since = out.now.unwrap_or(outgoing.since);
+            let is_narrow = Narrow::is_so(segment.window, window);
+            self.narrow = is_narrow.then(|| Box::new(Narrow { outgoing: outgoing.clone(), segment, window, since }));
             self.secondary.acknowledgement_left(heard, out);
         }
         if left.is_new_reset {
@@ -351,20 +357,39 @@ impl Connection {
         }
     }
 
-    /// Says again what was said with a closed window, once it is open.
+    /// Says again what was said with a narrow window, once it is open.
     fn reopen(&mut self, out: &mut Outbox) {
-        let Some(closed) = &self.closed else { return };
-        let (Some(ours), Some(theirs)) = (Acknowledgement::of(&closed.segment), self.secondary.said) else {
+        let Some(narrow) = &self.narrow else { return };
+        let (Some(ours), Some(theirs)) = (Acknowledgement::of(&narrow.segment), self.secondary.said) else {
             return;
         };
         let window = ours.window_within(theirs, self.shift);
-        if let Some(closed) = self.closed.take_if(|_| out.open && window > 0) {
-            let heard = Acknowledgement { window, ..ours }.after(self.heard);
-            self.heard = Some(heard);
-            self.secondary.acknowledgement_left(heard, out);
-            let outgoing = with_window(closed.outgoing, &closed.segment, window, out);
-            out.release(outgoing);
+        if !out.open || !narrow.has_opened(window) {
+            return;
         }
+        let (outgoing, segment) = (narrow.outgoing.clone(), narrow.segment);
+        let since = out.now.unwrap_or(narrow.since);
+        self.narrow.take_if(|_| !Narrow::is_so(segment.window, window));
+        if let Some(narrow) = &mut self.narrow {
+            (narrow.window, narrow.since) = (window, since);
+        }
+        let heard = Acknowledgement { window, ..ours }.after(self.heard);
+        self.heard = Some(heard);
+        self.secondary.acknowledgement_left(heard, out);
+        out.reopened_windows += 1;
+        let outgoing = with_window(outgoing, &segment, window, out);
+        out.release(outgoing);
+    }
+
+    /// Whether the first held segment is one of new bytes, and the secondary has produced none: there is nothing to be decided.
+    fn waits_for_all(&self) -> bool {
+        let is_new = |held: &Held| {
+            held.segment.is_plain() && held.segment.payload_bytes() > 0 && self.left.ends_before(held.start)
+        };
+        self.primary.verified == 0
+            && self.narrow.is_none()
+            && self.secondary.has_nothing_pending()
+            && self.primary.held.front().is_some_and(is_new)
     }
 
     /// Where a segment's payload lies. Segments that take no place in the stream do not say where it is, either: a RST or a bare

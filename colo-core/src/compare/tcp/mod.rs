@@ -36,18 +36,18 @@ pub(super) struct TcpSpares {
 }
 
 impl TcpFlow {
-    pub(super) fn push_primary(&mut self, outgoing: Outgoing, segment: Segment, spares: &mut TcpSpares) {
-        self.primary_at = self.place(Side::Primary, self.primary_at, &segment);
+    pub(super) fn push_primary(&mut self, outgoing: Outgoing, segment: &Segment, spares: &mut TcpSpares) {
+        self.primary_at = self.place(Side::Primary, self.primary_at, segment);
         self.at(self.primary_at).push_primary(outgoing, segment, spares);
     }
 
     pub(super) fn push_secondary(
         &mut self,
         witness: Witness,
-        segment: Segment,
+        segment: &Segment,
         out: &mut Outbox,
     ) -> Result<(), Reason> {
-        self.secondary_at = self.place(Side::Secondary, self.secondary_at, &segment);
+        self.secondary_at = self.place(Side::Secondary, self.secondary_at, segment);
         self.at(self.secondary_at).push_secondary(witness, segment, out)
     }
 

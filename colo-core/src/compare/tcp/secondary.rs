@@ -146,13 +146,17 @@ impl Secondary {
         heard: Option<Acknowledgement>,
         out: &mut Outbox,
     ) {
-        let Some(new) = acknowledgement.filter(|new| !heard.is_some_and(|heard| heard.covers(new))) else {
-            out.consumed.push_back(number);
-            return;
+        let Some(new) = acknowledgement else {
+            return out.consumed.push_back(number);
         };
-        match self.unacknowledged {
-            Some((_, old)) if old.number.is_after(new.number) => out.consumed.push_back(number),
-            _ => out.consumed.extend(self.unacknowledged.replace((number, new)).map(|(old, _)| old)),
+        if self.unacknowledged.is_some_and(|(_, old)| old.number.is_after(new.number)) {
+            return out.consumed.push_back(number);
+        }
+        out.consumed.extend(self.unacknowledged.take().map(|(old, _)| old));
+        if heard.is_some_and(|heard| heard.covers(&new)) {
+            out.consumed.push_back(number);
+        } else {
+            self.unacknowledged = Some((number, new));
         }
     }
 

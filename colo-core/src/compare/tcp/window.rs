@@ -65,15 +65,29 @@ pub(super) fn shift_of(segment: &Segment, frame: &[u8]) -> Option<u8> {
     Some(option.and_then(|option| option.data.first().copied()).unwrap_or(0).min(MAX_SHIFT))
 }
 
-/// A segment that left with its window closed, because the secondary's was. The client may wait for nothing but to hear that it is open
-/// again, and the primary does not know that it was ever closed: so the segment leaves once more when the secondary's opens.
+/// A segment that left with its window closed, or less than half as wide as the primary's, because the secondary's was. The client may wait
+/// for nothing but to hear that it is open again, and the primary does not know that it ever was not: so the segment leaves once more when
+/// the secondary's opens.
 #[derive(Debug)]
-pub(super) struct Closed {
+pub(super) struct Narrow {
     /// As the primary made it.
     pub(super) outgoing: Outgoing,
     pub(super) segment: Segment,
-    /// Since when it is closed.
+    /// The window that it left with.
+    pub(super) window: u16,
     pub(super) since: Instant,
+}
+
+impl Narrow {
+    /// Whether `window` instead of `ours` is narrow.
+    pub(super) fn is_so(ours: u16, window: u16) -> bool {
+        window < ours.div_ceil(2)
+    }
+
+    /// Whether a window that is so wide now is worth saying: not each byte by which it grows (RFC 9293 §3.8.6.2.2).
+    pub(super) fn has_opened(&self, window: u16) -> bool {
+        window > self.window && (window == self.segment.window || window / 2 >= self.window)
+    }
 }
 
 #[cfg(test)]
