@@ -10,14 +10,19 @@ use crate::ids::Epoch;
 use crate::net::ip::IpPacket;
 use crate::net::{Frame, LruTable, SlotId};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How many flows are looked at in one call for whether they are idle: the work is spread.
 const MAX_AGED_FLOWS: usize = 64;
 /// How often it is tried, within the time after which a flow is idle, when nothing was found.
 const AGEINGS: u32 = 64;
+
+/// How long a segment of which a part has been said by both may wait for its rest. The rest may be waiting for the client to hear of the
+/// part: so that is sent by itself then. Long against the moments by which two machines drift apart that do the same; nothing depends
+/// on it.
+const PART_DELAY: Duration = Duration::from_millis(1);
 
 /// Decides which of the primary's frames may leave, by what the secondary says. See the [module](super) for the rules.
 ///
@@ -27,6 +32,8 @@ pub struct Comparator {
     flows: LruTable<Key, Entry>,
     /// Every flow in which somebody waits, and some more, with the moment from which somebody waited when it was entered here.
     alarms: BinaryHeap<Reverse<(Instant, SlotId)>>,
+    /// Flows in which only a part of what is to leave next has been said by both, and since when.
+    parts: VecDeque<(Instant, SlotId)>,
     /// Frames of the primary for which the table had no room.
     homeless: Vec<(u8, Outgoing)>,
     fragments: Fragments,
@@ -57,6 +64,8 @@ struct Entry {
     rule: Option<u16>,
     is_bypassed: bool,
     has_alarm: bool,
+    /// Whether it is among the parts.
+    has_part: bool,
     /// The two machines differ here: nothing leaves before the next epoch.
     has_diverged: bool,
 }
@@ -67,6 +76,7 @@ impl Comparator {
         Comparator {
             flows: LruTable::new(config.max_flows),
             alarms: BinaryHeap::new(),
+            parts: VecDeque::new(),
             homeless: Vec::new(),
             fragments: Fragments::default(),
             secondary_fragments: Fragments::default(),
@@ -137,17 +147,28 @@ impl Comparator {
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called. May be earlier than necessary.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        let part = self.parts.front().map(|(since, _)| *since + PART_DELAY);
         if self.has_diverged {
-            return None;
+            return part;
         }
         let flow = self.alarms.peek().map(|Reverse((since, _))| *since);
         let fragments = [&self.fragments, &self.secondary_fragments].map(|f| f.waiting().map(|(since, _)| since));
-        let first = fragments.into_iter().flatten().chain(flow).min()?;
-        self.deadline(first)
+        let first = fragments.into_iter().flatten().chain(flow).min();
+        first.and_then(|first| self.deadline(first)).into_iter().chain(part).min()
     }
 
     /// Looks for frames that have waited too long, and for flows that are idle. May be called at any time.
     pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((_, id)) = self.parts.front().copied().filter(|(since, _)| *since + PART_DELAY <= now) {
+            self.parts.pop_front();
+            if let Some((_, entry)) = self.flows.get_mut(id) {
+                entry.has_part = false;
+            }
+            self.work(id, now, |flow, out| {
+                flow.release_part(out);
+                Ok(())
+            });
+        }
         while !self.has_diverged && self.alarms.peek().is_some_and(|Reverse((since, _))| self.is_late(*since, now)) {
             let Some(Reverse((_, id))) = self.alarms.pop() else {
                 return;
@@ -244,6 +265,7 @@ impl Comparator {
             released_frames: self.out.released_frames,
             compared_bytes: self.out.compared_bytes,
             clamped_windows: self.out.clamped_windows,
+            cut_frames: self.out.cut_frames,
             reopened_windows: self.out.reopened_windows,
             held_bytes: self.held_bytes().primary,
             flows: self.flows.len(),
@@ -266,7 +288,9 @@ impl Comparator {
         }
         let held = self.work(id, now, |flow, out| {
             flow.push_primary(outgoing, content, &mut out.spares);
-            flow.advance(out)
+            flow.advance(out)?;
+            flow.overtake(out);
+            Ok(())
         });
         // Until the secondary runs nothing can leave, and a checkpoint would not help: the caller's waiting for room will.
         if self.running_since.is_none() {
@@ -365,6 +389,7 @@ impl Comparator {
             rule,
             is_bypassed: rule.is_some_and(|rule| *self.config.rules.action(rule) == Action::Bypass),
             has_alarm: false,
+            has_part: false,
             has_diverged: false,
         };
         let inserted = self.flows.insert(*key, entry, |entry| entry.flow.waiting().is_none()).ok()?;
@@ -411,6 +436,10 @@ impl Comparator {
         let before = entry.flow.held();
         let verdict = step(&mut entry.flow, &mut self.out);
         entry.has_diverged |= verdict.is_err();
+        if self.out.open && !entry.has_part && entry.flow.has_part() {
+            entry.has_part = true;
+            self.parts.push_back((now, id));
+        }
         let after = entry.flow.held();
         let is_over = entry.flow.is_closed() && after == Held::default();
         self.held.primary = self.held.primary - before.primary + after.primary;

@@ -79,6 +79,7 @@ pub(super) struct Outbox {
     /// The number of that flow's rule.
     pub(super) rule: Option<u16>,
     pub(super) clamped_windows: u64,
+    pub(super) cut_frames: u64,
     pub(super) reopened_windows: u64,
     pub(super) spares: AllSpares,
 }
@@ -178,6 +179,25 @@ impl Flow {
         match self {
             Flow::Stream(flow) => flow.advance(out),
             Flow::Datagrams(flow) => flow.advance(out),
+        }
+    }
+
+    /// Lets the frame that the primary has said last go before those that wait, if there is nothing new in it.
+    pub(super) fn overtake(&mut self, out: &mut Outbox) {
+        if let Flow::Stream(flow) = self {
+            flow.overtake(out);
+        }
+    }
+
+    /// Whether only a part of the frame that is to leave next has been said by both.
+    pub(super) fn has_part(&self) -> bool {
+        matches!(self, Flow::Stream(flow) if flow.has_part())
+    }
+
+    /// Lets that part go.
+    pub(super) fn release_part(&mut self, out: &mut Outbox) {
+        if let Flow::Stream(flow) = self {
+            flow.release_part(out);
         }
     }
 

@@ -146,6 +146,8 @@ pub struct Counters {
     pub handed_back_frames: u64,
     /// Frames that left with a smaller window than the primary's, as the secondary's was smaller.
     pub clamped_windows: u64,
+    /// Frames of which a part left before the rest; each time is counted.
+    pub cut_frames: u64,
     /// Frames that left once more to say that a window is open again which left closed for the secondary's sake.
     pub reopened_windows: u64,
     /// Payload bytes of the two machines found equal.

@@ -14,12 +14,16 @@ pub(crate) fn replace(segment: &mut [u8], at: usize, bytes: &[u8], checksum_at: 
     segment[at..at + bytes.len()].copy_from_slice(bytes);
     let new = sum(&segment[start..end]);
     let checksum = u16::from_be_bytes([segment[checksum_at], segment[checksum_at + 1]]);
-    let mended = !fold(u32::from(!checksum) + u32::from(!old) + u32::from(new));
-    segment[checksum_at..checksum_at + 2].copy_from_slice(&mended.to_be_bytes());
+    segment[checksum_at..checksum_at + 2].copy_from_slice(&mend(checksum, old, new).to_be_bytes());
+}
+
+/// The checksum when what had one sum has another: equation 3 of RFC 1624.
+pub(crate) fn mend(checksum: u16, old: u16, new: u16) -> u16 {
+    !fold(u32::from(!checksum) + u32::from(!old) + u32::from(new))
 }
 
 /// The one's complement sum of the 16-bit words, the last one filled with a zero byte (RFC 1071).
-fn sum(bytes: &[u8]) -> u16 {
+pub(crate) fn sum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)));
     words.fold(0, |sum, word| fold(u32::from(sum) + word))
 }

@@ -4,6 +4,7 @@
 //! network, a pair of queues in memory ([`memory`]). The session polls ports by their file descriptors, takes what they have
 //! in batches, and never waits inside one.
 //!
+//! * [`sys`]: Linux' own devices, TAPs and packet sockets.
 //! * [`gate`]: what the primary's guest says is held here until it may be said.
 //! * [`rewrite`]: the secondary's sequence numbers, made to agree with what the client has seen.
 //! * [`qemu`]: frames in the sockets of QEMU's network filters.
@@ -11,7 +12,7 @@
 //! * [`announce`]: whose addresses a machine has, and the gratuitous ARP that tells a switch where it went.
 
 pub mod announce;
-mod checksum;
+pub(crate) mod checksum;
 mod frame;
 pub mod gate;
 pub(crate) mod ip;
@@ -22,6 +23,7 @@ pub mod rewrite;
 mod seq;
 pub mod socket_file;
 pub mod standby;
+pub mod sys;
 #[doc(hidden)]
 pub mod testing;
 pub(crate) mod wire;

@@ -24,7 +24,7 @@ pub(crate) const PROTOCOL_ICMPV6: u8 = 58;
 pub(crate) const TCP_SEQ_AT: usize = 4;
 pub(crate) const TCP_ACK_AT: usize = 8;
 pub(crate) const TCP_WINDOW_AT: usize = 14;
-const TCP_CHECKSUM_AT: usize = 16;
+pub(crate) const TCP_CHECKSUM_AT: usize = 16;
 const TCP_OPTIONS_AT: usize = 20;
 
 /// A TCP segment in an IP packet (RFC 9293 §3.1), with its places in the frame.
@@ -137,6 +137,7 @@ impl TcpFlags {
     pub(crate) const FIN: TcpFlags = TcpFlags(1);
     pub(crate) const SYN: TcpFlags = TcpFlags(2);
     pub(crate) const RST: TcpFlags = TcpFlags(4);
+    pub(crate) const PSH: TcpFlags = TcpFlags(8);
     pub(crate) const URG: TcpFlags = TcpFlags(32);
 
     pub(crate) const fn contains(self, other: TcpFlags) -> bool {

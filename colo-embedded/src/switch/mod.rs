@@ -45,7 +45,6 @@ mod port;
 mod ports;
 mod queue;
 mod relay;
-mod tap;
 
 pub use config::{Forward, ForwardParseError, SwitchConfig};
 pub use forward::MAX_CONNECTIONS;
@@ -54,6 +53,7 @@ pub use ports::MAX_PORTS;
 
 use colo_core::domain::MacAddr;
 use colo_core::net::socket_file::{SocketFile, SocketKind};
+use colo_core::net::sys::open_bare_tap;
 use engine::Engine;
 use forward::Forwarder;
 use std::io;
@@ -161,8 +161,13 @@ impl Switch {
         let path = config.socket.clone();
         let socket =
             SocketFile::bind(&path, SocketKind::Packets).map_err(|source| SwitchError::Socket { path, source })?;
-        let open = |name: &String| tap::open(name).map_err(|source| SwitchError::Tap { name: name.clone(), source });
-        let tap = config.tap.as_ref().map(open).transpose()?;
+        let tap = config.tap.as_ref().map(|name| {
+            let parsed = name.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error));
+            parsed
+                .and_then(|name| open_bare_tap(&name))
+                .map_err(|source| SwitchError::Tap { name: name.clone(), source })
+        });
+        let tap = tap.transpose()?;
         let forwarder = Forwarder::new(mac, address, prefix_len, &config.forwards, Instant::now())
             .map_err(|(listen, source)| SwitchError::Listen { listen, source })?;
         Ok(Self { engine: Engine::new(config, socket, tap, forwarder)? })

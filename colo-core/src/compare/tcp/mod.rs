@@ -1,6 +1,7 @@
 //! TCP, compared as a stream of bytes. The rules are in the table of the [module above](super).
 
 mod connection;
+mod part;
 mod ranges;
 mod secondary;
 mod stream;
@@ -59,6 +60,21 @@ impl TcpFlow {
             self.leave_first();
             self.secondary_at -= 1;
         }
+    }
+
+    /// Lets what the primary has said last go before what it said earlier, if the client may have seen it.
+    pub(super) fn overtake(&mut self, out: &mut Outbox) {
+        self.at(self.primary_at).overtake(out);
+    }
+
+    /// Whether only a part of what is to leave next has been said by both.
+    pub(super) fn has_part(&self) -> bool {
+        self.first.has_part()
+    }
+
+    /// Lets that part go.
+    pub(super) fn release_part(&mut self, out: &mut Outbox) {
+        self.first.release_part(out);
     }
 
     pub(super) fn begin_epoch(&mut self, ended: &mut Vec<Outgoing>, spares: &mut TcpSpares) {

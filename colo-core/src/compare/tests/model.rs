@@ -173,6 +173,31 @@ impl Connection {
         (released, self.diverged && !was_diverged)
     }
 
+    /// What the primary has said last, if the client may have seen it, or of that the beginning: it goes before what waits.
+    fn overtakes(&mut self, is_open: bool) -> Vec<Frame> {
+        let Some((_, said)) = self.held.back().cloned() else {
+            return Vec::new();
+        };
+        let places = (said.start..).take(said.bytes.len()).chain(said.fin.then_some(Self::FIN));
+        let (all, left) = (places.clone().count(), places.take_while(|place| self.left.contains(place)).count());
+        let may_leave = is_open && !self.diverged && said.ack <= self.secondary_ack.0;
+        // What comes in fragments is not changed, nor its order.
+        if !may_leave || left == 0 || self.frames(&said).len() > 1 {
+            return Vec::new();
+        }
+        let window = said.window.min(self.secondary_ack.1);
+        self.heard = later(self.heard, &Said { window, ..said.clone() });
+        if left == all {
+            self.held.pop_back();
+            return self.left(&said);
+        }
+        let (first, rest) = said.bytes.split_at(left);
+        let part = Said { bytes: first.to_vec(), fin: false, fragments: None, ..said.clone() };
+        let rest = Said { start: said.start + left, bytes: rest.to_vec(), fragments: None, ..said };
+        self.held.back_mut().into_iter().for_each(|(_, held)| *held = rest.clone());
+        self.left(&part)
+    }
+
     fn mark_left(&mut self, said: &Said) {
         self.left.extend(said.start..said.start + said.bytes.len());
         self.left.extend(said.fin.then_some(Self::FIN));
@@ -273,7 +298,7 @@ impl World {
         connection.primary_ack = later(connection.primary_ack, &said);
         connection.held.push_back((self.order, said));
         self.order += 1;
-        self.check(&[index]);
+        self.check(&[index], true);
     }
 
     fn secondary_arrives(&mut self, index: usize) {
@@ -290,14 +315,15 @@ impl World {
         for (place, byte) in (said.start..).zip(said.bytes.iter().copied()).chain(fin) {
             connection.produced.entry(place).or_insert(byte);
         }
-        self.check(&[index]);
+        self.check(&[index], false);
     }
 
-    fn check(&mut self, indices: &[usize]) {
+    fn check(&mut self, indices: &[usize], by_primary: bool) {
         let mut expected: BTreeMap<u16, Vec<Frame>> = BTreeMap::new();
         for index in indices {
             let connection = &mut self.connections[*index];
-            let (released, diverged) = connection.decide(self.is_open);
+            let (mut released, diverged) = connection.decide(self.is_open);
+            released.extend(connection.overtakes(self.is_open && by_primary));
             self.divergence_expected |= diverged;
             if !released.is_empty() {
                 expected.insert(connection.port, released);
@@ -337,7 +363,7 @@ impl World {
         self.comparator.secondary_running(self.now);
         self.is_open = true;
         let all: Vec<usize> = (0..self.connections.len()).collect();
-        self.check(&all);
+        self.check(&all, false);
     }
 
     fn step(&mut self, dice: &mut Dice, divergent: bool) {

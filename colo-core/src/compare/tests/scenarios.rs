@@ -754,3 +754,59 @@ proptest! {
         fuzz(&data);
     }
 }
+
+/// The secondary may be waiting for the client to acknowledge the part: its window, or Nagle's rule, lets it say no more.
+#[test]
+fn the_part_that_both_have_said_does_not_wait_for_the_rest() {
+    let mut bench = connected();
+    bench.primary(&data(1001, b"abcdefgh"));
+    bench.secondary(&data(1001, b"abc"));
+    let due = bench.comparator.poll_timeout().unwrap();
+    assert!(due < bench.now + CompareConfig::default().timeout);
+    bench.pass(due - bench.now);
+    assert_eq!(bench.released(), [data(1001, b"abc")]);
+    assert_eq!(bench.consumed(), [1]);
+    bench.secondary(&data(1004, b"de"));
+    bench.pass(CompareConfig::default().timeout / 2);
+    assert_eq!(bench.released(), [data(1004, b"de")]);
+    assert_eq!(bench.secondary(&data(1006, b"fgh")), [data(1006, b"fgh")]);
+    assert_eq!(bench.consumed(), [2, 3]);
+    // What is said again is whole.
+    assert_eq!(bench.primary(&data(1001, b"abcdefgh")), [data(1001, b"abcdefgh")]);
+    bench.pass(CompareConfig::default().timeout);
+    assert_eq!(bench.reason(), None);
+}
+
+#[test]
+fn no_part_leaves_that_says_more_than_the_secondary_has() {
+    let mut bench = connected();
+    bench.primary(&tcp().seq(1001).ack(501).payload(b"abcd").fin().frame());
+    bench.secondary(&data(1001, b"ab"));
+    bench.pass(CompareConfig::default().timeout / 2);
+    assert_eq!(bench.released(), NOTHING, "the acknowledgement is the primary's alone");
+    bench.secondary(&ack(1003, 501));
+    bench.pass(CompareConfig::default().timeout / 4);
+    let part = |seq, payload| tcp().seq(seq).ack(501).payload(payload).frame();
+    assert_eq!(bench.released(), [part(1001, b"ab")]);
+    bench.secondary(&data(1003, b"cd"));
+    bench.pass(CompareConfig::default().timeout / 8);
+    assert_eq!(bench.released(), [part(1003, b"cd")], "without the end of the stream");
+    assert_eq!(bench.secondary(&tcp().seq(1005).ack(500).fin().frame()), [tcp().seq(1005).ack(501).fin().frame()]);
+    assert_eq!(bench.reason(), None);
+}
+
+/// The client has lost a segment, and the secondary will say no more before it is there.
+#[test]
+fn what_has_left_is_said_again_before_what_waits() {
+    let mut bench = connected();
+    bench.primary(&data(1001, b"lost"));
+    assert_eq!(bench.secondary(&data(1001, b"lost")), [data(1001, b"lost")]);
+    assert_eq!(bench.primary(&data(1005, b"waits")), NOTHING);
+    assert_eq!(bench.primary(&data(1001, b"lost")), [data(1001, b"lost")]);
+    assert_eq!(bench.primary(&data(1001, b"lostwaits")), [data(1001, b"lost")], "as far as it has left");
+    assert_eq!(bench.primary(&tcp().seq(1001).ack(501).payload(b"lost").frame()), NOTHING);
+    let rest = [data(1005, b"waits"), data(1005, b"waits")];
+    assert_eq!(bench.secondary(&data(1005, b"waits")), rest);
+    assert_eq!(bench.secondary(&ack(1010, 501)), [tcp().seq(1001).ack(501).payload(b"lost").frame()]);
+    assert_eq!(bench.reason(), None);
+}
