@@ -14,6 +14,7 @@ mod mutate;
 pub mod packets;
 pub mod peer;
 pub mod pv;
+pub mod qemu;
 pub mod stream;
 pub mod toolstack;
 
@@ -34,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "peer", fuzz: peer::fuzz, seeds: peer::seeds },
     Target { name: "packets", fuzz: packets::fuzz, seeds: packets::seeds },
     Target { name: "pv", fuzz: pv::fuzz, seeds: pv::seeds },
+    Target { name: "qemu", fuzz: qemu::fuzz, seeds: qemu::seeds },
     Target { name: "toolstack", fuzz: toolstack::fuzz, seeds: toolstack::seeds },
 ];
 
