@@ -1,9 +1,12 @@
-//! What the benches under `benches/` share: [`Samples`], the [`Wire`] of a machine that nothing protects, and [`hosts`] that are
-//! processes.
+//! What the benches under `benches/` share: [`Samples`], the [`Wire`] of a machine that nothing protects, [`hosts`] that are
+//! processes, [`comparators`] that are, too, and [`CpuTime`] as a measure.
 
+pub mod comparators;
+mod cpu_time;
 pub mod hosts;
 mod samples;
 mod wire;
 
+pub use cpu_time::CpuTime;
 pub use samples::{Samples, millis};
 pub use wire::Wire;

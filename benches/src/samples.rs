@@ -19,6 +19,11 @@ impl Samples {
         self.0.push(sample);
     }
 
+    /// Adds all of another's.
+    pub fn append(&mut self, other: Samples) {
+        self.0.extend(other.0);
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.0.len()

@@ -1,6 +1,8 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use colo_core::compare::{RuleError, Rules};
+use colo_core::standalone::Address;
 use colo_embedded::switch::Forward;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -45,6 +47,10 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Show what is in a domain's image, and whether it is valid
     Inspect(InspectArgs),
+    /// Tell what differed at each miscompare that `colo primary` has recorded
+    Why(WhyArgs),
+    /// Compare the output of two QEMUs, in the place of QEMU's colo-compare
+    Compare(CompareArgs),
     /// See it all: a machine protected, killed, and still serving
     Demo(DemoArgs),
     /// The embedded hypervisor's own commands
@@ -91,6 +97,9 @@ pub(crate) struct PrimaryArgs {
     /// Milliseconds that one machine may say something that the other does not [default: 200]
     #[arg(long, value_name = "MS", value_parser = millis)]
     pub(crate) compare_timeout: Option<Duration>,
+    /// Flows that are not compared, or not in all their bytes: a file of rules (docs/miscompares.md)
+    #[arg(long, value_name = "FILE", value_parser = rules)]
+    pub(crate) compare_rules: Option<Rules>,
     /// Milliseconds between two heartbeats; five missed are a death
     #[arg(long, value_name = "MS", default_value = "100", value_parser = millis)]
     pub(crate) heartbeat: Duration,
@@ -103,6 +112,9 @@ pub(crate) struct PrimaryArgs {
     /// Hash the guest's whole memory at each checkpoint, for the secondary to verify
     #[arg(long)]
     pub(crate) verify: bool,
+    /// Write what both machines had said at each miscompare to a new file, for Wireshark and `colo why`; 64 MiB at most
+    #[arg(long, value_name = "FILE.pcapng")]
+    pub(crate) record_miscompares: Option<PathBuf>,
     /// For tests: die, as by `kill -9`, just before the Nth call of a callback of the save loop
     #[arg(long, value_name = "CALLBACK:N", hide = true, value_parser = fault)]
     pub(crate) die_at: Option<(String, u64)>,
@@ -194,6 +206,44 @@ pub(crate) struct InspectArgs {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct WhyArgs {
+    /// The recording, or any pcapng file with one interface for each machine; - for stdin
+    #[arg(value_name = "FILE.pcapng")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = COMPARE_HELP)]
+pub(crate) struct CompareArgs {
+    /// Where the primary's frames come in
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) primary_in: Address,
+    /// Where the secondary's frames come in
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) secondary_in: Address,
+    /// Where the primary's frames go out that the secondary has sent, too
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) out: Address,
+    /// Where the toolstack is asked for checkpoints, and tells of them
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) notify: Option<Address>,
+    /// Frames have vnet headers (QEMU's vnet_hdr_support=on)
+    #[arg(long)]
+    pub(crate) vnet_hdr: bool,
+    /// Milliseconds that a frame of the one machine waits for the other's
+    #[arg(long, value_name = "MS", default_value = "3000", value_parser = millis)]
+    pub(crate) compare_timeout: Duration,
+    /// Flows that are not compared, or not in all their bytes: a file of rules (docs/miscompares.md)
+    #[arg(long, value_name = "FILE", value_parser = rules)]
+    pub(crate) compare_rules: Option<Rules>,
+}
+
+const COMPARE_HELP: &str = "ADDRESS is the path of a Unix socket, or tcp:HOST:PORT; all are listened at.
+
+Without --notify nobody takes checkpoints: differences are logged, and what was held leaves. Stops on
+Ctrl-C or SIGTERM, and tells what it has done; on SIGUSR1 it tells, and goes on.";
+
+#[derive(Args, Debug)]
 pub(crate) struct SwitchArgs {
     /// The socket that machines connect to
     #[arg(long, value_name = "PATH", default_value_os_t = default_socket())]
@@ -229,6 +279,11 @@ fn millis(text: &str) -> Result<Duration, String> {
         Ok(millis @ 1..=3_600_000) => Ok(Duration::from_millis(u64::from(millis))),
         _ => Err("give whole milliseconds, from 1 to 3600000".into()),
     }
+}
+
+fn rules(path: &str) -> Result<Rules, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    text.parse().map_err(|error: RuleError| error.to_string())
 }
 
 fn fault(text: &str) -> Result<(String, u64), String> {

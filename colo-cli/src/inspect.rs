@@ -4,14 +4,13 @@
 //! stderr says where and what, and the exit code is 1.
 
 use crate::args::InspectArgs;
-use anyhow::{Context, Result, bail};
+use crate::source::{open, wrote};
+use anyhow::{Context, Result};
 use colo_core::ids::PAGE_SIZE;
 use colo_core::stream::image::{ImageItem, ImageLimits, ImageReader, ImageSummary, PageTally};
 use colo_core::stream::{Headers, PageType, Version};
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::{self, BufWriter, ErrorKind, Read, Write};
-use std::path::Path;
+use std::io::{self, BufWriter, Read, Write};
 use std::process::ExitCode;
 
 pub(crate) fn run(args: &InspectArgs, json: bool) -> Result<ExitCode> {
@@ -21,7 +20,9 @@ pub(crate) fn run(args: &InspectArgs, json: bool) -> Result<ExitCode> {
     // What came before a fault is printed before it.
     let flushed = out.flush();
     match read {
-        Ok(Told::All) => quiet_when_closed(flushed)?,
+        Ok(Told::All) => {
+            wrote(flushed)?;
+        }
         Ok(Told::NobodyListens) => {}
         Err(error) => return Err(error).context(name),
     }
@@ -32,17 +33,6 @@ pub(crate) fn run(args: &InspectArgs, json: bool) -> Result<ExitCode> {
 enum Told {
     All,
     NobodyListens,
-}
-
-fn open(path: &Path) -> Result<Box<dyn Read>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(io::stdin().lock()));
-    }
-    let file = File::open(path)?;
-    if file.metadata()?.is_dir() {
-        bail!("this is a directory");
-    }
-    Ok(Box::new(file))
 }
 
 fn inspect(source: impl Read, records: bool, json: bool, name: &str, out: &mut impl Write) -> Result<Told> {
@@ -64,19 +54,6 @@ fn inspect(source: impl Read, records: bool, json: bool, name: &str, out: &mut i
         false => write_summary(out, &summary, domain.as_ref(), name),
     };
     Ok(if wrote(written)? { Told::All } else { Told::NobodyListens })
-}
-
-/// Whether somebody still reads what is written.
-fn wrote(result: io::Result<()>) -> Result<bool> {
-    match result {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error).context("writing"),
-    }
-}
-
-fn quiet_when_closed(result: io::Result<()>) -> Result<()> {
-    wrote(result).map(|_| ())
 }
 
 /// One line: offset, length, layer, name, and what it says.

@@ -4,6 +4,7 @@
 //! side serves; 4 the guest crashed. `colo --help` tells them too.
 
 mod args;
+mod compare;
 mod demo;
 mod embedded;
 mod inspect;
@@ -11,6 +12,8 @@ mod output;
 mod primary;
 mod secondary;
 mod signals;
+mod source;
+mod why;
 mod xen;
 
 use args::{Cli, Command, EmbeddedCommand};
@@ -34,6 +37,8 @@ fn main() -> ExitCode {
         Command::List => xen::list(cli.json),
         Command::Info(args) => xen::info(args, cli.json),
         Command::Inspect(args) => inspect::run(args, cli.json),
+        Command::Why(args) => why::run(args, cli.json),
+        Command::Compare(args) => compare::run(args, cli.json),
         Command::Demo(args) => demo::run(args, cli.json),
         Command::Embedded(EmbeddedCommand::Switch(args)) => embedded::switch(args),
     };

@@ -9,6 +9,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Exit code: something failed.
 pub(crate) const FAILED: u8 = 1;
+/// Exit code: the command line makes no sense.
+pub(crate) const SENSELESS: u8 = 2;
 /// Exit code: the other side serves.
 const STOOD_DOWN: u8 = 3;
 /// Exit code: the guest crashed.

@@ -1,7 +1,7 @@
 //! `colo primary`.
 
 use crate::args::{HypervisorArg, ModeArg, PrimaryArgs};
-use crate::output::{Teller, exit_code};
+use crate::output::{SENSELESS, Teller, exit_code};
 use crate::{embedded, signals};
 use anyhow::{Result, bail};
 use colo_core::checkpoint::PrimaryConfig;
@@ -9,7 +9,7 @@ use colo_core::failover::CommandFence;
 use colo_core::layers::Faults;
 use colo_core::peer::Mode;
 use colo_core::save::layers::Faulty;
-use colo_core::session::{Event, PrimarySession, PrimarySessionConfig};
+use colo_core::session::{Event, PrimarySession, PrimarySessionConfig, RecordConfig};
 use crossbeam_channel::select;
 use signal_hook::consts::SIGINT;
 use std::process::ExitCode;
@@ -17,6 +17,14 @@ use std::process::ExitCode;
 pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
     if embedded::hypervisor(args.hypervisor) == HypervisorArg::Xen {
         bail!("this build drives no Xen domains yet; use --hypervisor embedded");
+    }
+    if args.mode == ModeArg::Remus && args.record_miscompares.is_some() {
+        eprintln!("colo: --record-miscompares: under Remus there are no miscompares to record; use --mode colo");
+        return Ok(ExitCode::from(SENSELESS));
+    }
+    if args.mode == ModeArg::Remus && args.compare_rules.is_some() {
+        eprintln!("colo: --compare-rules: under Remus nothing is compared; use --mode colo");
+        return Ok(ExitCode::from(SENSELESS));
     }
     let stop = signals::stop_signals()?;
     let (machine, lan) = embedded::boot(&args.domain, &args.machine)?;
@@ -67,7 +75,9 @@ fn config(args: &PrimaryArgs) -> PrimarySessionConfig {
     if let Some(timeout) = args.compare_timeout {
         config.compare.timeout = timeout;
     }
+    config.compare.rules = args.compare_rules.clone().unwrap_or_default();
     config.verify = args.verify;
+    config.record = args.record_miscompares.as_ref().map(RecordConfig::new);
     if let Some(command) = &args.fence_command {
         config.fence = Some(Box::new(CommandFence::new(command, &args.domain, "primary", &args.peer)));
     }

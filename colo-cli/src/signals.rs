@@ -21,12 +21,17 @@ pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
 /// Can be read once SIGINT or SIGTERM has come, for a thread that waits for something else, too. A [`stop_flag`] that was asked for
 /// before is set by then.
 pub(crate) fn stop_descriptor() -> Result<OwnedFd> {
-    let (stop, sender) = UnixStream::pair().context("signals")?;
-    for signal in [SIGINT, SIGTERM] {
+    Ok(descriptor(&[SIGINT, SIGTERM])?.into())
+}
+
+/// Can be read once one of the signals has come: some bytes, which say no more than that.
+pub(crate) fn descriptor(signals: &[i32]) -> Result<UnixStream> {
+    let (descriptor, sender) = UnixStream::pair().context("signals")?;
+    for signal in signals {
         let sender = sender.try_clone().context("signals")?;
-        signal_hook::low_level::pipe::register(signal, sender).context("signals")?;
+        signal_hook::low_level::pipe::register(*signal, sender).context("signals")?;
     }
-    Ok(stop.into())
+    Ok(descriptor)
 }
 
 /// SIGINT and SIGTERM from here on, in the order in which they come.

@@ -6,11 +6,12 @@
 //! * [`domain`]: what a hypervisor must offer; [`net`]: where packets come from and go to.
 //! * [`save`] takes a checkpoint of the primary's domain into a [`stream`], [`peer`] carries it, [`restore`] puts it into
 //!   the secondary's.
-//! * [`compare`] decides which of the primary's packets may leave.
+//! * [`compare`] decides which of the primary's packets may leave; [`record`] writes down in what the two machines differed, and why.
 //! * [`checkpoint`] decides when to take one, [`failover`] when and how to take over.
 //! * [`session`] wires all of it with threads and sockets: start there to protect a machine.
+//! * [`standalone`] is a comparator for those who have the rest from QEMU and Xen.
 //!
-//! All but [`session`] are plain state machines: events in, actions out, time as an argument.
+//! All but [`session`] and [`standalone`] are plain state machines: events in, actions out, time as an argument.
 
 pub mod checkpoint;
 pub mod compare;
@@ -20,8 +21,10 @@ pub mod ids;
 pub mod layers;
 pub mod net;
 pub mod peer;
+pub mod record;
 pub mod restore;
 pub mod save;
 pub mod session;
+pub mod standalone;
 pub mod stream;
 pub mod xen;

@@ -15,6 +15,8 @@ mod machine;
 mod output;
 #[path = "session/peers.rs"]
 mod peers;
+#[path = "session/record.rs"]
+mod record;
 #[path = "session/rig.rs"]
 mod rig;
 #[path = "session/takeover.rs"]

@@ -14,6 +14,7 @@ mod mutate;
 pub mod packets;
 pub mod peer;
 pub mod pv;
+pub mod record;
 pub mod stream;
 pub mod toolstack;
 
@@ -33,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "image", fuzz: image::fuzz, seeds: image::seeds },
     Target { name: "peer", fuzz: peer::fuzz, seeds: peer::seeds },
     Target { name: "packets", fuzz: packets::fuzz, seeds: packets::seeds },
+    Target { name: "record", fuzz: record::fuzz, seeds: record::seeds },
     Target { name: "pv", fuzz: pv::fuzz, seeds: pv::seeds },
     Target { name: "toolstack", fuzz: toolstack::fuzz, seeds: toolstack::seeds },
 ];

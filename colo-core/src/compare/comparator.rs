@@ -1,23 +1,38 @@
 use super::CompareConfig;
-use super::flow::{Content, Flow, FlowKey, Held, Outbox, Outgoing, Waiting, Witness, classify};
+use super::classify::{Content, classify};
+use super::datagram::Mask;
+use super::flow::{AllSpares, Flow, Held, Outbox, Outgoing, Waiting, What, Witness, charge};
+use super::fragments::{Assembled, Fragments, Part};
+use super::key::{FlowKey, Key};
+use super::rules::Action;
 use super::verdict::{Counters, Divergence, Limit, Reason, Release};
 use crate::ids::Epoch;
+use crate::net::ip::IpPacket;
 use crate::net::{Frame, LruTable, SlotId};
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 use std::time::Instant;
+
+/// How many flows are looked at in one call for whether they are idle: the work is spread.
+const MAX_AGED_FLOWS: usize = 64;
+/// How often it is tried, within the time after which a flow is idle, when nothing was found.
+const AGEINGS: u32 = 64;
 
 /// Decides which of the primary's frames may leave, by what the secondary says. See the [module](super) for the rules.
 ///
 /// It begins closed: everything is held until [`begin_epoch`](Self::begin_epoch) and [`secondary_running`](Self::secondary_running).
 pub struct Comparator {
     config: CompareConfig,
-    flows: LruTable<FlowKey, Entry>,
+    flows: LruTable<Key, Entry>,
     /// Every flow in which somebody waits, and some more, with the moment from which somebody waited when it was entered here.
     alarms: BinaryHeap<Reverse<(Instant, SlotId)>>,
     /// Frames of the primary for which the table had no room.
     homeless: Vec<(u8, Outgoing)>,
+    fragments: Fragments,
+    secondary_fragments: Fragments,
+    /// The numbers of fragments of the secondary, by that of the one that stands for all of them.
+    grouped: HashMap<u64, Box<[u64]>>,
     epoch: Epoch,
     /// From when on the secondary has been running in this epoch.
     running_since: Option<Instant>,
@@ -26,8 +41,10 @@ pub struct Comparator {
     has_diverged: bool,
     divergence: Option<Divergence>,
     out: Outbox,
+    /// In all flows; not the fragments of incomplete packets.
     held: Held,
     next_order: u64,
+    next_ageing: Option<Instant>,
     counters: Counters,
 }
 
@@ -35,6 +52,10 @@ pub struct Comparator {
 struct Entry {
     flow: Flow,
     epoch: Epoch,
+    last_used: Instant,
+    /// The number of the rule that holds.
+    rule: Option<u16>,
+    is_bypassed: bool,
     has_alarm: bool,
     /// The two machines differ here: nothing leaves before the next epoch.
     has_diverged: bool,
@@ -45,18 +66,22 @@ impl Comparator {
     pub fn new(config: CompareConfig) -> Self {
         Comparator {
             flows: LruTable::new(config.max_flows),
-            config,
             alarms: BinaryHeap::new(),
             homeless: Vec::new(),
+            fragments: Fragments::default(),
+            secondary_fragments: Fragments::default(),
+            grouped: HashMap::new(),
             epoch: Epoch::NONE,
             running_since: None,
             is_blind: false,
             has_diverged: false,
             divergence: None,
-            out: Outbox::default(),
+            out: Outbox { keep_evidence: config.keep_evidence, rules: config.rules.clone(), ..Outbox::default() },
             held: Held::default(),
             next_order: 0,
+            next_ageing: None,
             counters: Counters::default(),
+            config,
         }
     }
 
@@ -64,21 +89,12 @@ impl Comparator {
     /// [`begin_epoch`](Self::begin_epoch). The caller stops when [`is_full`](Self::is_full).
     pub fn handle_primary(&mut self, nic: u8, frame: Frame, now: Instant) {
         self.counters.primary_frames += 1;
-        let outgoing = Outgoing { order: self.next_order, since: now, frame };
+        let (key, content) = &classify(nic, &frame);
+        let outgoing = Outgoing { order: self.next_order, since: now, frame, fragments: None };
         self.next_order += 1;
-        let (key, content) = classify(nic, &outgoing.frame);
-        let Some(id) = self.flow(key) else {
-            self.held.primary += super::flow::charge(&outgoing.frame);
-            self.homeless.push((nic, outgoing));
-            return self.diverge(None, Reason::QueueFull(Limit::Flows));
-        };
-        self.work(id, |flow, out| {
-            flow.push_primary(outgoing, content);
-            flow.advance(out)
-        });
-        // Until the secondary runs nothing can leave, and a checkpoint would not help: the caller's waiting for room will.
-        if self.running_since.is_some() {
-            self.check_limit(id, key, |held| held.primary);
+        match content {
+            Content::Fragment(packet) => self.primary_fragment(packet, outgoing, nic, now),
+            content => self.push_primary(key, content, outgoing, now),
         }
     }
 
@@ -86,22 +102,13 @@ impl Comparator {
     /// primary's. May be called before [`secondary_running`](Self::secondary_running).
     pub fn handle_secondary(&mut self, nic: u8, number: u64, frame: Frame, now: Instant) {
         self.counters.secondary_frames += 1;
+        let (key, content) = &classify(nic, &frame);
         let witness = Witness { number, since: now, frame };
-        let (key, content) = classify(nic, &witness.frame);
-        if self.is_blind {
-            self.counters.forgotten_frames += 1;
-            return;
+        match content {
+            _ if self.is_blind => self.counters.forgotten_frames += 1,
+            Content::Fragment(packet) => self.secondary_fragment(packet, witness, nic, now),
+            content => self.push_secondary(key, content, witness, now),
         }
-        let Some(id) = self.flow(key) else {
-            return self.forget(None, Limit::Flows);
-        };
-        if self.held.secondary >= self.config.max_held_bytes {
-            return self.forget(Some(key), Limit::HeldBytes);
-        }
-        if self.flow_held(id).secondary >= self.config.max_flow_bytes {
-            return self.forget(Some(key), Limit::FlowBytes);
-        }
-        self.work(id, |flow, out| push_secondary(flow, witness, content, out));
     }
 
     /// The next frame that leaves now, in order.
@@ -114,7 +121,13 @@ impl Comparator {
     ///
     /// Numbers come in no order, each once. To be reported to the secondary after those frames were sent.
     pub fn poll_consumed(&mut self) -> Option<u64> {
-        self.out.consumed.pop_front()
+        let number = self.out.consumed.pop_front()?;
+        if !self.grouped.is_empty() {
+            if let Some(others) = self.grouped.remove(&number) {
+                self.out.consumed.extend(others);
+            }
+        }
+        Some(number)
     }
 
     /// Why a checkpoint is needed; at most once in an epoch.
@@ -127,11 +140,13 @@ impl Comparator {
         if self.has_diverged {
             return None;
         }
-        let Reverse((since, _)) = self.alarms.peek()?;
-        self.deadline(*since)
+        let flow = self.alarms.peek().map(|Reverse((since, _))| *since);
+        let fragments = [&self.fragments, &self.secondary_fragments].map(|f| f.waiting().map(|(since, _)| since));
+        let first = fragments.into_iter().flatten().chain(flow).min()?;
+        self.deadline(first)
     }
 
-    /// Looks for frames that have waited too long. May be called at any time.
+    /// Looks for frames that have waited too long, and for flows that are idle. May be called at any time.
     pub fn handle_timeout(&mut self, now: Instant) {
         while !self.has_diverged && self.alarms.peek().is_some_and(|Reverse((since, _))| self.is_late(*since, now)) {
             let Some(Reverse((_, id))) = self.alarms.pop() else {
@@ -143,17 +158,28 @@ impl Comparator {
             entry.has_alarm = false;
             let (key, waiting) = (*key, entry.flow.waiting());
             self.set_alarm(id);
-            if let Some(Waiting { since, is_primary }) = waiting.filter(|waiting| self.is_late(waiting.since, now)) {
-                let waited = now.saturating_duration_since(since);
-                let reason = if is_primary { Reason::Unmatched { waited } } else { Reason::OnlySecondary { waited } };
-                self.diverge(Some(key), reason);
+            if let Some(waiting) = waiting.filter(|waiting| self.is_late(waiting.since, now)) {
+                self.differ(id, key, late(waiting, now));
             }
         }
+        let fragments =
+            [(self.fragments.waiting(), What::Primary), (self.secondary_fragments.waiting(), What::Secondary)];
+        for (waiting, what) in fragments {
+            if let Some((since, flow)) = waiting.filter(|(since, _)| self.is_late(*since, now)) {
+                self.diverge(Some(flow), late(Waiting { since, what }, now));
+            }
+        }
+        self.forget_idle(now);
     }
 
     /// Whether the caller must stop taking the primary's output until something has left.
     pub fn is_full(&self) -> bool {
-        self.held.primary >= self.config.max_held_bytes || !self.homeless.is_empty()
+        self.held_bytes().primary >= self.config.max_held_bytes || !self.homeless.is_empty()
+    }
+
+    /// Whether the next frame of the secondary may be forgotten because so much of it is held. A caller that can hold it back does.
+    pub fn is_secondary_full(&self) -> bool {
+        self.held_bytes().secondary >= self.config.max_flow_bytes.min(self.config.max_held_bytes)
     }
 
     /// The primary was captured. Returns all its frames that have not left, in the order in which it made them: they belong to the
@@ -162,18 +188,24 @@ impl Comparator {
     /// From here on nothing leaves until [`secondary_running`](Self::secondary_running).
     pub fn begin_epoch(&mut self, epoch: Epoch) -> Vec<Release> {
         let mut ended: Vec<(u64, Release)> = Vec::new();
+        let mut put = |nic: u8, outgoing: Outgoing| {
+            ended.extend(outgoing.into_frames().map(|(order, frame)| (order, Release { nic, frame })));
+        };
         let mut of_flow = Vec::new();
-        for Reverse((_, id)) in self.alarms.drain() {
+        for Reverse((_, id)) in std::mem::take(&mut self.alarms) {
             let Some((key, entry)) = self.flows.get_mut(id) else {
                 continue;
             };
             entry.has_alarm = false;
-            entry.begin_epoch(epoch, &mut of_flow);
-            let nic = key.nic;
-            ended.extend(of_flow.drain(..).map(|Outgoing { order, frame, .. }| (order, Release { nic, frame })));
+            entry.begin_epoch(epoch, &mut of_flow, &mut self.out.spares);
+            of_flow.drain(..).for_each(|outgoing| put(key.nic(), outgoing));
+            // A client that was told of a closed window still waits.
+            self.set_alarm(id);
         }
-        let homeless = self.homeless.drain(..);
-        ended.extend(homeless.map(|(nic, Outgoing { order, frame, .. })| (order, Release { nic, frame })));
+        self.homeless.drain(..).for_each(|(nic, outgoing)| put(nic, outgoing));
+        let fragments = self.fragments.begin_epoch(self.out.now).into_iter();
+        ended.extend(fragments.map(|(nic, Part { number, frame, .. })| (number, Release { nic, frame })));
+        self.secondary_fragments.become_primary(&self.fragments);
         ended.sort_unstable_by_key(|(order, _)| *order);
         self.counters.handed_back_frames += ended.len() as u64;
 
@@ -182,6 +214,7 @@ impl Comparator {
         (self.is_blind, self.has_diverged, self.running_since) = (false, false, None);
         self.divergence = None;
         self.out.consumed.clear();
+        self.grouped.clear();
         // What may leave and was not fetched yet was decided on before.
         self.out.released.drain(..).chain(ended.into_iter().map(|(_, release)| release)).collect()
     }
@@ -196,7 +229,7 @@ impl Comparator {
         let mut waiting: Vec<(Instant, SlotId)> = self.alarms.iter().map(|Reverse(alarm)| *alarm).collect();
         waiting.sort_unstable();
         for (_, id) in waiting {
-            self.work(id, Flow::advance);
+            self.work(id, now, Flow::advance);
         }
     }
 
@@ -210,36 +243,170 @@ impl Comparator {
         Counters {
             released_frames: self.out.released_frames,
             compared_bytes: self.out.compared_bytes,
-            held_bytes: self.held.primary,
+            clamped_windows: self.out.clamped_windows,
+            reopened_windows: self.out.reopened_windows,
+            held_bytes: self.held_bytes().primary,
             flows: self.flows.len(),
             ..self.counters
         }
     }
 
+    fn push_primary(&mut self, key: &Key, content: &Content, outgoing: Outgoing, now: Instant) {
+        let Some(id) = self.flow(key, now) else {
+            self.held.primary += outgoing.charge();
+            self.homeless.push((key.nic(), outgoing));
+            self.diverge(None, Reason::QueueFull(Limit::Flows));
+            return;
+        };
+        let Some((_, entry)) = self.flows.get_mut(id) else { return };
+        if entry.is_bypassed {
+            self.counters.bypassed_frames += 1;
+            self.out.nic = key.nic();
+            return self.out.release(outgoing);
+        }
+        let held = self.work(id, now, |flow, out| {
+            flow.push_primary(outgoing, content, &mut out.spares);
+            flow.advance(out)
+        });
+        // Until the secondary runs nothing can leave, and a checkpoint would not help: the caller's waiting for room will.
+        if self.running_since.is_none() {
+            return;
+        }
+        if self.held_bytes().primary >= self.config.max_held_bytes {
+            self.diverge(Some((*key).into()), Reason::QueueFull(Limit::HeldBytes));
+        } else if held.primary >= self.config.max_flow_bytes {
+            self.diverge(Some((*key).into()), Reason::QueueFull(Limit::FlowBytes));
+        }
+    }
+
+    fn push_secondary(&mut self, key: &Key, content: &Content, witness: Witness, now: Instant) {
+        let Some(id) = self.flow(key, now) else {
+            return self.forget(None, Limit::Flows);
+        };
+        let Some((_, entry)) = self.flows.get_mut(id) else { return };
+        if entry.is_bypassed {
+            return self.out.consumed.push_back(witness.number);
+        }
+        let is_flow_full = entry.flow.held().secondary >= self.config.max_flow_bytes;
+        if self.held_bytes().secondary >= self.config.max_held_bytes {
+            return self.forget(Some(*key), Limit::HeldBytes);
+        }
+        if is_flow_full {
+            return self.forget(Some(*key), Limit::FlowBytes);
+        }
+        self.work(id, now, |flow, out| {
+            flow.push_secondary(witness, content, out)?;
+            flow.advance(out)
+        });
+    }
+
+    #[cold]
+    fn primary_fragment(&mut self, packet: &IpPacket, outgoing: Outgoing, nic: u8, now: Instant) {
+        let Some(fragment) = packet.fragment else { return };
+        let Outgoing { order, since, frame, .. } = outgoing;
+        match self.fragments.insert(nic, packet, fragment, Part { number: order, since, frame }) {
+            Assembled::Incomplete => {}
+            Assembled::Whole(frame, parts) => {
+                self.counters.reassembled_packets += 1;
+                let (key, content) = opaque(nic, &frame);
+                let fragments = Some(parts.into_iter().map(|part| (part.number, part.frame)).collect());
+                self.push_primary(&key, &content, Outgoing { order, since, frame, fragments }, now);
+            }
+            Assembled::Apart(parts) => {
+                for Part { number, since, frame } in parts {
+                    let (key, content) = opaque(nic, &frame);
+                    let outgoing = Outgoing { order: number, since, frame, fragments: None };
+                    self.push_primary(&key, &content, outgoing, now);
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn secondary_fragment(&mut self, packet: &IpPacket, witness: Witness, nic: u8, now: Instant) {
+        let Some(fragment) = packet.fragment else { return };
+        if self.held_bytes().secondary + charge(&witness.frame) > self.config.max_held_bytes {
+            return self.forget(None, Limit::HeldBytes);
+        }
+        let Witness { number, since, frame } = witness;
+        match self.secondary_fragments.insert(nic, packet, fragment, Part { number, since, frame }) {
+            Assembled::Incomplete => {}
+            Assembled::Whole(frame, parts) => {
+                let (key, content) = opaque(nic, &frame);
+                let others = parts.iter().map(|part| part.number).filter(|other| *other != number).collect();
+                self.grouped.insert(number, others);
+                self.push_secondary(&key, &content, Witness { number, since, frame }, now);
+            }
+            Assembled::Apart(parts) => {
+                for Part { number, since, frame } in parts {
+                    let (key, content) = opaque(nic, &frame);
+                    self.push_secondary(&key, &content, Witness { number, since, frame }, now);
+                }
+            }
+        }
+    }
+
     /// Finds or makes the flow, in the current epoch. `None` when there are too many in which somebody waits.
-    fn flow(&mut self, key: FlowKey) -> Option<SlotId> {
-        if let Some(id) = self.flows.find(&key) {
+    fn flow(&mut self, key: &Key, now: Instant) -> Option<SlotId> {
+        if let Some(id) = self.flows.find(key) {
             let (_, entry) = self.flows.get_mut(id)?;
+            entry.last_used = now;
             if entry.epoch != self.epoch {
                 // Nobody waited there when the epoch began.
-                entry.begin_epoch(self.epoch, &mut Vec::new());
+                entry.begin_epoch(self.epoch, &mut Vec::new(), &mut self.out.spares);
             }
             return Some(id);
         }
-        let entry = Entry { flow: Flow::new(&key), epoch: self.epoch, has_alarm: false, has_diverged: false };
-        let inserted = self.flows.insert(key, entry, |entry| entry.flow.waiting().is_none()).ok()?;
+        let rule = self.config.rules.find(|| (*key).into());
+        let entry = Entry {
+            flow: Flow::new(key),
+            epoch: self.epoch,
+            last_used: now,
+            rule,
+            is_bypassed: rule.is_some_and(|rule| *self.config.rules.action(rule) == Action::Bypass),
+            has_alarm: false,
+            has_diverged: false,
+        };
+        let inserted = self.flows.insert(*key, entry, |entry| entry.flow.waiting().is_none()).ok()?;
         self.counters.evicted_flows += u64::from(inserted.evicted.is_some());
         Some(inserted.id)
     }
 
-    /// Lets a flow do something, and keeps the sums and the alarms right.
-    fn work(&mut self, id: SlotId, step: impl FnOnce(&mut Flow, &mut Outbox) -> Result<(), Reason>) {
+    /// Forgets flows that nobody has used for long.
+    fn forget_idle(&mut self, now: Instant) {
+        if self.next_ageing.is_some_and(|next| now < next) {
+            return;
+        }
+        let before = self.counters.aged_flows;
+        for _ in 0..MAX_AGED_FLOWS {
+            let Some(id) = self.flows.oldest() else { break };
+            let Some((_, entry)) = self.flows.get_mut(id) else { break };
+            let is_idle = now.saturating_duration_since(entry.last_used) >= self.config.idle_timeout;
+            if is_idle && entry.flow.waiting().is_none() {
+                self.flows.remove(id);
+                self.counters.aged_flows += 1;
+            } else {
+                // The table's order is not exact.
+                self.flows.promote(id);
+            }
+        }
+        if self.counters.aged_flows == before {
+            self.next_ageing = Some(now + self.config.idle_timeout / AGEINGS);
+        }
+    }
+
+    /// Lets a flow do something, and keeps the sums and the alarms right. Returns what the flow holds then.
+    fn work(
+        &mut self,
+        id: SlotId,
+        now: Instant,
+        step: impl FnOnce(&mut Flow, &mut Outbox) -> Result<(), Reason>,
+    ) -> Held {
         let open = self.running_since.is_some() && !self.is_blind;
         let Some((key, entry)) = self.flows.get_mut(id) else {
-            return;
+            return Held::default();
         };
-        let key = *key;
-        self.out.nic = key.nic;
+        (self.out.nic, self.out.now, self.out.rule) = (key.nic(), Some(now), entry.rule);
         self.out.open = open && !entry.has_diverged;
         let before = entry.flow.held();
         let verdict = step(&mut entry.flow, &mut self.out);
@@ -249,12 +416,14 @@ impl Comparator {
         self.held.primary = self.held.primary - before.primary + after.primary;
         self.held.secondary = self.held.secondary - before.secondary + after.secondary;
         if let Err(reason) = verdict {
-            self.diverge(Some(key), reason);
+            let key = *key;
+            self.differ(id, key, reason);
         }
         self.set_alarm(id);
         if is_over {
             self.flows.demote(id);
         }
+        after
     }
 
     fn set_alarm(&mut self, id: SlotId) {
@@ -279,36 +448,44 @@ impl Comparator {
         self.deadline(since).is_some_and(|deadline| deadline <= now)
     }
 
-    fn flow_held(&mut self, id: SlotId) -> Held {
-        self.flows.get_mut(id).map_or(Held::default(), |(_, entry)| entry.flow.held())
-    }
-
-    fn check_limit(&mut self, id: SlotId, key: FlowKey, side: impl Fn(Held) -> usize) {
-        if side(self.held) >= self.config.max_held_bytes {
-            self.diverge(Some(key), Reason::QueueFull(Limit::HeldBytes));
-        } else if side(self.flow_held(id)) >= self.config.max_flow_bytes {
-            self.diverge(Some(key), Reason::QueueFull(Limit::FlowBytes));
+    fn held_bytes(&self) -> Held {
+        Held {
+            primary: self.held.primary + self.fragments.held_bytes(),
+            secondary: self.held.secondary + self.secondary_fragments.held_bytes(),
         }
     }
 
-    fn forget(&mut self, flow: Option<FlowKey>, limit: Limit) {
+    fn forget(&mut self, flow: Option<Key>, limit: Limit) {
         self.is_blind = true;
         self.counters.forgotten_frames += 1;
-        self.diverge(flow, Reason::QueueFull(limit));
+        self.diverge(flow.map(FlowKey::from), Reason::QueueFull(limit));
     }
 
-    fn diverge(&mut self, flow: Option<FlowKey>, reason: Reason) {
-        if !self.has_diverged {
-            self.has_diverged = true;
-            self.counters.count(&reason);
-            self.divergence = Some(Divergence { flow, reason, evidence: None });
+    /// The machines differ in a flow.
+    fn differ(&mut self, id: SlotId, key: Key, reason: Reason) {
+        if self.diverge(Some(key.into()), reason) && self.config.keep_evidence {
+            let evidence = self.flows.get_mut(id).map(|(_, entry)| Box::new(entry.flow.evidence()));
+            if let Some(divergence) = &mut self.divergence {
+                divergence.evidence = evidence;
+            }
         }
+    }
+
+    /// A checkpoint is needed. Returns whether this is the first reason for it.
+    fn diverge(&mut self, flow: Option<FlowKey>, reason: Reason) -> bool {
+        if self.has_diverged {
+            return false;
+        }
+        self.has_diverged = true;
+        self.counters.count(&reason);
+        self.divergence = Some(Divergence { flow, reason, evidence: None });
+        true
     }
 }
 
 impl Entry {
-    fn begin_epoch(&mut self, epoch: Epoch, ended: &mut Vec<Outgoing>) {
-        self.flow.begin_epoch(ended);
+    fn begin_epoch(&mut self, epoch: Epoch, ended: &mut Vec<Outgoing>, spares: &mut AllSpares) {
+        self.flow.begin_epoch(ended, spares);
         self.epoch = epoch;
         self.has_diverged = false;
     }
@@ -323,7 +500,20 @@ impl fmt::Debug for Comparator {
     }
 }
 
-fn push_secondary(flow: &mut Flow, witness: Witness, content: Content, out: &mut Outbox) -> Result<(), Reason> {
-    flow.push_secondary(witness, content, out)?;
-    flow.advance(out)
+/// How a frame is compared that is not put together with others.
+fn opaque(nic: u8, frame: &[u8]) -> (Key, Content) {
+    match classify(nic, frame) {
+        (key, Content::Fragment(packet)) => (key, Content::Datagram(Mask::of(&packet, None))),
+        other => other,
+    }
+}
+
+/// Why a checkpoint is needed when something has waited too long.
+fn late(Waiting { since, what }: Waiting, now: Instant) -> Reason {
+    let waited = now.saturating_duration_since(since);
+    match what {
+        What::Primary => Reason::Unmatched { waited },
+        What::Secondary => Reason::OnlySecondary { waited },
+        What::Window => Reason::WindowClosed { waited },
+    }
 }

@@ -1,7 +1,9 @@
 //! Flows whose frames are compared one by one, the first of the one side with the first of the other.
 
-use super::flow::{Held, Outbox, Outgoing, Waiting, Witness, charge, longest, trim};
-use super::verdict::Reason;
+use super::flow::{AllSpares, Held, Outbox, Outgoing, Waiting, What, Witness, charge, longest};
+use super::rules::Scan;
+use super::verdict::{Evidence, Reason};
+use crate::net::Frame;
 use crate::net::ip::IpPacket;
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -16,27 +18,46 @@ pub(super) struct Mask {
     half_at: Option<u16>,
     /// Where the packet ends: nothing that follows is compared. 0 for the whole frame.
     end: u32,
+    /// Where the payload of the innermost protocol that is known begins.
+    payload_at: u32,
 }
 
 impl Mask {
     /// For an IP packet with a checksum at that place of its payload.
     pub(super) fn of(packet: &IpPacket, checksum_at: Option<usize>) -> Mask {
+        // UDP's header, and that of an echo.
+        let header_bytes = if checksum_at.is_some() { 8 } else { 0 };
+        let payload_at = (packet.payload_at + header_bytes) as u32;
         // A packet is no longer than 64 KiB, with some headers before it.
         let place = |at: usize, bytes: u16| u16::try_from(at).map_or((0, 0), |at| (at, bytes));
         let checksum = checksum_at.map_or((0, 0), |at| place(packet.payload_at + at, 2));
         let end = packet.end as u32;
         match packet.source {
             // The identification, the header's checksum.
-            IpAddr::V4(_) => {
-                Mask { ignored: [place(packet.at + 4, 2), place(packet.at + 10, 2), checksum], half_at: None, end }
-            }
+            IpAddr::V4(_) => Mask {
+                ignored: [place(packet.at + 4, 2), place(packet.at + 10, 2), checksum],
+                half_at: None,
+                end,
+                payload_at,
+            },
             // The flow label, which begins within a byte, and a fragment's identification.
             IpAddr::V6(_) => {
                 let identification = packet.fragment_at.map_or((0, 0), |at| place(at + 4, 4));
                 let half_at = u16::try_from(packet.at + 1).ok();
-                Mask { ignored: [place(packet.at + 1, 3), identification, checksum], half_at, end }
+                Mask { ignored: [place(packet.at + 1, 3), identification, checksum], half_at, end, payload_at }
             }
         }
+    }
+
+    /// Where the payload is, in a frame.
+    fn payload(&self, frame: &[u8]) -> Range<usize> {
+        let end = if self.end == 0 { frame.len() } else { self.end as usize };
+        self.payload_at as usize..end
+    }
+
+    /// The same for what is before a place, behind all that is ignored.
+    fn up_to(self, end: usize) -> Mask {
+        Mask { end: end as u32, ..self }
     }
 
     /// The stretches that are compared, in order, for a frame of this length.
@@ -55,8 +76,9 @@ impl Mask {
     }
 }
 
+/// A frame, and which of its bytes are compared.
 #[derive(Debug)]
-struct Datagram<T> {
+pub(super) struct Datagram<T> {
     item: T,
     mask: Mask,
 }
@@ -72,13 +94,15 @@ pub(super) struct DatagramFlow {
 }
 
 impl DatagramFlow {
-    pub(super) fn push_primary(&mut self, item: Outgoing, mask: Mask) {
-        self.held.primary += charge(&item.frame);
+    pub(super) fn push_primary(&mut self, item: Outgoing, mask: Mask, spares: &mut AllSpares) {
+        self.held.primary += item.charge();
+        spares.outgoing.equip(&mut self.primary);
         self.primary.push_back(Datagram { item, mask });
     }
 
-    pub(super) fn push_secondary(&mut self, item: Witness, mask: Mask) {
+    pub(super) fn push_secondary(&mut self, item: Witness, mask: Mask, spares: &mut AllSpares) {
         self.held.secondary += charge(&item.frame);
+        spares.witnesses.equip(&mut self.secondary);
         self.secondary.push_back(Datagram { item, mask });
     }
 
@@ -89,24 +113,27 @@ impl DatagramFlow {
                 break;
             };
             self.equal -= 1;
-            self.held.primary -= charge(&outgoing.item.frame);
+            self.held.primary -= outgoing.item.charge();
             self.held.secondary -= charge(&witness.item.frame);
             out.consumed.push_back(witness.item.number);
-            out.release(outgoing.item.frame);
+            out.release(outgoing.item);
         }
-        trim(&mut self.primary);
-        trim(&mut self.secondary);
+        out.spares.outgoing.settle(&mut self.primary);
+        out.spares.witnesses.settle(&mut self.secondary);
         verdict
     }
 
-    pub(super) fn begin_epoch(&mut self, ended: &mut Vec<Outgoing>) {
+    pub(super) fn begin_epoch(&mut self, ended: &mut Vec<Outgoing>, spares: &mut AllSpares) {
         ended.extend(self.primary.drain(..).map(|datagram| datagram.item));
-        *self = DatagramFlow::default();
+        self.secondary.clear();
+        spares.outgoing.settle(&mut self.primary);
+        spares.witnesses.settle(&mut self.secondary);
+        (self.equal, self.held) = (0, Held::default());
     }
 
     pub(super) fn waiting(&self) -> Option<Waiting> {
-        let primary = self.primary.front().map(|d| Waiting { since: d.item.since, is_primary: true });
-        let secondary = self.secondary.front().map(|d| Waiting { since: d.item.since, is_primary: false });
+        let primary = self.primary.front().map(|d| Waiting { since: d.item.since, what: What::Primary });
+        let secondary = self.secondary.front().map(|d| Waiting { since: d.item.since, what: What::Secondary });
         longest(primary, secondary)
     }
 
@@ -114,9 +141,18 @@ impl DatagramFlow {
         self.held
     }
 
+    /// The frames that wait, of each machine.
+    pub(super) fn evidence(&self) -> Evidence {
+        Evidence::new(
+            self.primary.iter().map(|datagram| &datagram.item.frame),
+            self.secondary.iter().map(|datagram| &datagram.item.frame),
+        )
+    }
+
     fn compare(&mut self, out: &mut Outbox) -> Result<(), Reason> {
         while let (Some(outgoing), Some(witness)) = (self.primary.get(self.equal), self.secondary.get(self.equal)) {
-            match first_difference(&outgoing.item.frame, outgoing.mask, &witness.item.frame, witness.mask) {
+            let (ours, theirs) = (&outgoing.item.frame, &witness.item.frame);
+            match first_difference(ours, outgoing.mask, theirs, witness.mask, out) {
                 None => self.equal += 1,
                 Some(offset) => {
                     return Err(Reason::PayloadDiffers { offset: offset as u64 });
@@ -129,7 +165,36 @@ impl DatagramFlow {
 }
 
 /// Where two frames first differ in a byte that is compared.
-fn first_difference(a: &[u8], mask_a: Mask, b: &[u8], mask_b: Mask) -> Option<usize> {
+fn first_difference(a: &Frame, mask_a: Mask, b: &Frame, mask_b: Mask, out: &Outbox) -> Option<usize> {
+    if out.rule.is_some() {
+        return first_difference_by_rule(a, mask_a, b, mask_b, out);
+    }
+    // What a card cuts it into must be the same.
+    if a.offload.gso_size != b.offload.gso_size {
+        return Some(0);
+    }
+    first_difference_in_bytes(a, mask_a, b, mask_b)
+}
+
+#[cold]
+fn first_difference_by_rule(a: &[u8], mask_a: Mask, b: &[u8], mask_b: Mask, out: &Outbox) -> Option<usize> {
+    let masks = out.masks().filter(|_| !out.ignores_bytes())?;
+    let (payload_a, payload_b) = (mask_a.payload(a), mask_b.payload(b));
+    if payload_a != payload_b {
+        return Some(payload_a.start.min(payload_b.start));
+    }
+    let differing = Scan::at(Some(0)).first_difference(masks, &a[payload_a.clone()], &b[payload_b.clone()]);
+    let up_to = |frame: &[u8], payload: Range<usize>| frame[..payload.start].to_vec();
+    let headers = first_difference_in_bytes(
+        &up_to(a, payload_a.clone()),
+        mask_a.up_to(payload_a.start),
+        &up_to(b, payload_b.clone()),
+        mask_b.up_to(payload_b.start),
+    );
+    headers.or(differing.map(|at| payload_a.start + at))
+}
+
+fn first_difference_in_bytes(a: &[u8], mask_a: Mask, b: &[u8], mask_b: Mask) -> Option<usize> {
     // Packets of different shape have stretches of different length, which are not equal.
     for (in_a, in_b) in mask_a.compared(a.len()).into_iter().zip(mask_b.compared(b.len())) {
         if a[in_a.clone()] != b[in_b.clone()] {
@@ -147,15 +212,17 @@ fn first_difference(a: &[u8], mask_a: Mask, b: &[u8], mask_b: Mask) -> Option<us
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::flow::{Content, classify};
+    use crate::compare::classify::{Content, classify};
     use crate::net::testing::{echo_reply, tagged, udp, udp6, with_extensions};
 
     fn difference(a: &[u8], b: &[u8]) -> Option<usize> {
+        let (a, b) = (&Frame::copy_from_slice(a), &Frame::copy_from_slice(b));
         let mask = |frame: &[u8]| match classify(0, frame).1 {
             Content::Datagram(mask) => mask,
+            Content::Fragment(packet) => Mask::of(&packet, None),
             content => panic!("{content:?}"),
         };
-        first_difference(a, mask(a), b, mask(b))
+        first_difference(a, mask(a), b, mask(b), &Outbox::default())
     }
 
     /// Every byte is flipped: only those that the module's table calls ignored make no difference.

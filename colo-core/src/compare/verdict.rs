@@ -24,13 +24,29 @@ pub struct Divergence {
     pub evidence: Option<Box<Evidence>>,
 }
 
-/// What was held of a flow when the machines were found to differ, as each of them made it, oldest first.
+/// What was held of a flow when the machines were found to differ, as each of them made it, oldest first; at most
+/// [`MAX_FRAMES`](Self::MAX_FRAMES) of each.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Evidence {
     /// The primary's frames.
     pub primary: Vec<Frame>,
     /// The secondary's frames, in the primary's sequence numbers where they are known.
     pub secondary: Vec<Frame>,
+}
+
+impl Evidence {
+    /// The most frames of each machine: the first are those that differ.
+    pub const MAX_FRAMES: usize = 64;
+
+    pub(super) fn new<'a>(
+        primary: impl Iterator<Item = &'a Frame>,
+        secondary: impl Iterator<Item = &'a Frame>,
+    ) -> Self {
+        Evidence {
+            primary: primary.take(Self::MAX_FRAMES).cloned().collect(),
+            secondary: secondary.take(Self::MAX_FRAMES).cloned().collect(),
+        }
+    }
 }
 
 /// Why a checkpoint is needed.
@@ -57,6 +73,11 @@ pub enum Reason {
     /// The primary did not produce in time what the secondary produced.
     OnlySecondary {
         /// How long the secondary's frame has waited.
+        waited: Duration,
+    },
+    /// The primary would take more of a TCP stream, the secondary would not, and the client was told so.
+    WindowClosed {
+        /// For how long.
         waited: Duration,
     },
     /// Too much is waiting.
@@ -94,6 +115,9 @@ impl fmt::Display for Reason {
             Reason::OnlySecondary { waited } => {
                 write!(f, "the secondary's frame unmatched for {} ms", waited.as_millis())
             }
+            Reason::WindowClosed { waited } => {
+                write!(f, "the secondary's window closed for {} ms", waited.as_millis())
+            }
             Reason::QueueFull(limit) => write!(f, "too much waits ({limit})"),
         }
     }
@@ -120,10 +144,20 @@ pub struct Counters {
     pub released_frames: u64,
     /// Frames handed back when their epoch ended.
     pub handed_back_frames: u64,
+    /// Frames that left with a smaller window than the primary's, as the secondary's was smaller.
+    pub clamped_windows: u64,
+    /// Frames that left once more to say that a window is open again which left closed for the secondary's sake.
+    pub reopened_windows: u64,
     /// Payload bytes of the two machines found equal.
     pub compared_bytes: u64,
     /// Frames of the secondary that were forgotten because a queue was full; a checkpoint follows.
     pub forgotten_frames: u64,
+    /// Frames released uncompared, by a rule.
+    pub bypassed_frames: u64,
+    /// Packets of the primary that were put together from fragments.
+    pub reassembled_packets: u64,
+    /// Flows forgotten because nobody had used them for long.
+    pub aged_flows: u64,
     /// Idle flows forgotten to make room for new ones.
     pub evicted_flows: u64,
     /// Divergences by [`Reason::PayloadDiffers`].
@@ -134,6 +168,8 @@ pub struct Counters {
     pub unmatched: u64,
     /// Divergences by [`Reason::OnlySecondary`].
     pub only_secondary: u64,
+    /// Divergences by [`Reason::WindowClosed`].
+    pub window_closed: u64,
     /// Divergences by [`Reason::QueueFull`].
     pub queue_full: u64,
     /// What the primary's held frames count now, in bytes.
@@ -149,6 +185,7 @@ impl Counters {
             Reason::HandshakeDiffers | Reason::FlagsDiffer | Reason::OutOfWindow => &mut self.stream_differs,
             Reason::Unmatched { .. } => &mut self.unmatched,
             Reason::OnlySecondary { .. } => &mut self.only_secondary,
+            Reason::WindowClosed { .. } => &mut self.window_closed,
             Reason::QueueFull(_) => &mut self.queue_full,
         } += 1;
     }

@@ -248,6 +248,13 @@ impl Gate {
         self.divergence.as_ref()
     }
 
+    /// The divergence behind the last trigger with what both machines had said, if that was kept; once. The rest of it stays.
+    pub fn take_evidence(&mut self) -> Option<Divergence> {
+        let divergence = self.divergence.as_mut()?;
+        let evidence = divergence.evidence.take()?;
+        Some(Divergence { evidence: Some(evidence), ..divergence.clone() })
+    }
+
     /// Whether the guest's output must be left where it is for now.
     pub fn is_full(&self) -> bool {
         let compare_full = matches!(&self.way, Way::Compare(comparator) if comparator.is_full());
@@ -309,5 +316,24 @@ fn trigger_of(divergence: &Divergence) -> Trigger {
         Reason::Unmatched { .. } | Reason::OnlySecondary { .. } => Trigger::Unmatched,
         Reason::QueueFull(_) => Trigger::QueueFull,
         _ => Trigger::Miscompare,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::Evidence;
+
+    #[test]
+    fn evidence_is_taken_once_and_the_words_stay() {
+        let mut gate = Gate::new(Mode::Colo, CompareConfig::default());
+        assert_eq!(gate.take_evidence(), None);
+        let evidence = Evidence { primary: vec![Frame::from_static(b"frame")], secondary: Vec::new() };
+        let reason = Reason::PayloadDiffers { offset: 3 };
+        let whole = Divergence { flow: None, reason, evidence: Some(Box::new(evidence)) };
+        gate.divergence = Some(whole.clone());
+        assert_eq!(gate.take_evidence(), Some(whole));
+        assert_eq!(gate.take_evidence(), None);
+        assert_eq!(gate.divergence().map(ToString::to_string), Some("payload differs at 3".into()));
     }
 }

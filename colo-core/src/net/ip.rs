@@ -63,8 +63,8 @@ pub(crate) struct IpPacket {
     pub(crate) destination: IpAddr,
     /// Of the payload: behind extension headers.
     pub(crate) protocol: u8,
-    /// Whether it is only a part of a packet, be it the first.
-    pub(crate) is_fragment: bool,
+    /// When it is only a part of a packet, be it the first: which.
+    pub(crate) fragment: Option<Fragment>,
     /// Where its header, its payload and what follows it begin, in bytes from the start of the frame.
     pub(crate) at: usize,
     pub(crate) payload_at: usize,
@@ -73,9 +73,25 @@ pub(crate) struct IpPacket {
     pub(crate) fragment_at: Option<usize>,
 }
 
+/// Which part of a packet a fragment is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Fragment {
+    /// What its parts have in common.
+    pub(crate) identification: u32,
+    /// Where its payload belongs in the packet's, in bytes.
+    pub(crate) offset: usize,
+    /// Whether it is not the last.
+    pub(crate) more: bool,
+}
+
 impl IpPacket {
     pub(crate) fn parse(frame: &[u8]) -> Option<Self> {
-        let network = Network::parse(frame)?;
+        Self::parse_behind(frame, Network::parse(frame)?)
+    }
+
+    /// The same, when the frame was read as far as `network` says.
+    #[inline(always)]
+    pub(crate) fn parse_behind(frame: &[u8], network: Network) -> Option<Self> {
         let packet = match network.ethertype {
             ETHERTYPE_IPV4 => Self::parse_v4(frame, network)?,
             ETHERTYPE_IPV6 => Self::parse_v6(frame, network)?,
@@ -86,6 +102,7 @@ impl IpPacket {
         (packet.end >= packet.payload_at && packet.end <= frame.len() && padded).then_some(packet)
     }
 
+    #[inline(always)]
     fn parse_v4(frame: &[u8], Network { vlans, at, .. }: Network) -> Option<Self> {
         let header = Ipv4HeaderSlice::from_slice(frame.get(at..)?).ok()?;
         Some(IpPacket {
@@ -93,7 +110,11 @@ impl IpPacket {
             source: header.source_addr().into(),
             destination: header.destination_addr().into(),
             protocol: header.protocol().0,
-            is_fragment: header.is_fragmenting_payload(),
+            fragment: header.is_fragmenting_payload().then(|| Fragment {
+                identification: header.identification().into(),
+                offset: usize::from(header.fragments_offset().value()) * 8,
+                more: header.more_fragments(),
+            }),
             at,
             payload_at: at + header.slice().len(),
             end: at + usize::from(header.total_len()),
@@ -118,7 +139,7 @@ impl IpPacket {
             source: address(8)?,
             destination: address(24)?,
             protocol: header[6],
-            is_fragment: false,
+            fragment: None,
             at,
             payload_at: at + HEADER_BYTES,
             end: at + HEADER_BYTES + length,
@@ -147,7 +168,14 @@ impl IpPacket {
                     let field = word(frame, self.payload_at + 2)?;
                     self.fragment_at = Some(self.payload_at);
                     // An offset, or more to come: a packet that is all of one fragment (RFC 6946) is whole.
-                    self.is_fragment |= field & 0xFFF9 != 0;
+                    if field & 0xFFF9 != 0 {
+                        let identification = frame.get(self.payload_at + 4..self.payload_at + 8)?;
+                        self.fragment = Some(Fragment {
+                            identification: u32::from_be_bytes(identification.try_into().ok()?),
+                            offset: usize::from(field & 0xFFF8),
+                            more: field & 1 != 0,
+                        });
+                    }
                     8
                 }
                 _ => return Some(()),
@@ -155,7 +183,7 @@ impl IpPacket {
             frame.get(self.payload_at..self.payload_at + bytes)?;
             self.protocol = frame[self.payload_at];
             self.payload_at += bytes;
-            if self.is_fragment {
+            if self.fragment.is_some() {
                 // What follows is a part of what would follow.
                 return Some(());
             }
@@ -208,7 +236,7 @@ mod tests {
     fn extension_headers_are_gone_behind() {
         let frame = udp6(53, 4000, b"answer");
         let plain = IpPacket::parse(&frame).unwrap();
-        assert_eq!((plain.protocol, plain.is_fragment, plain.payload(&frame).len()), (17, false, 14));
+        assert_eq!((plain.protocol, plain.fragment, plain.payload(&frame).len()), (17, None, 14));
         // Hop by hop, routing with 16 bytes, authentication with 12, destination.
         let headers: [(u8, Vec<u8>); 4] = [
             (0, vec![0, 0, 1, 4, 0, 0, 0, 0]),
@@ -218,7 +246,7 @@ mod tests {
         ];
         let extended = with_extensions(&frame, &headers);
         let packet = IpPacket::parse(&extended).unwrap();
-        assert_eq!((packet.protocol, packet.is_fragment), (17, false));
+        assert_eq!((packet.protocol, packet.fragment), (17, None));
         assert_eq!(packet.payload(&extended), plain.payload(&frame));
         for bytes in 54..extended.len() {
             assert_eq!(IpPacket::parse(&extended[..bytes]), None, "{bytes} bytes");
@@ -230,10 +258,11 @@ mod tests {
         let frame = udp6(53, 4000, b"answer");
         let parse =
             |field: u8| IpPacket::parse(&with_extensions(&frame, &[(44, vec![0, 0, 0, field, 1, 2, 3, 4])])).unwrap();
-        assert_eq!((parse(0).is_fragment, parse(0).fragment_at), (false, Some(54)));
-        assert!(parse(1).is_fragment, "more to come");
-        assert!(parse(8).is_fragment, "an offset");
-        assert!(!parse(6).is_fragment, "reserved bits say nothing");
+        assert_eq!((parse(0).fragment, parse(0).fragment_at), (None, Some(54)));
+        let identification = 0x0102_0304;
+        assert_eq!(parse(1).fragment, Some(Fragment { identification, offset: 0, more: true }));
+        assert_eq!(parse(8).fragment, Some(Fragment { identification, offset: 8, more: false }));
+        assert_eq!(parse(6).fragment, None, "reserved bits say nothing");
         assert_eq!(parse(1).protocol, 17);
         // What lies behind an offset is the middle of something, whatever it looks like.
         let middle =

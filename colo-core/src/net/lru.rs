@@ -1,10 +1,14 @@
-//! A table of flows with a limit: found by key, kept in the order of their last use.
+//! A table of flows with a limit: found by key, kept in the order of their last use. That order is exact to within a sixteenth of the
+//! limit: so many uses may pass before an entry that is used again and again takes its new place, and most uses cost nothing.
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::hash::{BuildHasher, Hash};
 
 /// How many of the least recently used entries are looked at for one that may go, before the table counts as full.
 const EVICTION_TRIES: usize = 16;
+
+/// Into how many parts the order is exact.
+const ORDER_PARTS: usize = 16;
 
 const NONE: u32 = u32::MAX;
 
@@ -18,25 +22,46 @@ pub(crate) struct SlotId {
 /// The table. Every operation takes constant time, and none allocates but the growth of the table itself.
 pub(crate) struct LruTable<K, V> {
     limit: usize,
-    index: HashMap<K, u32>,
+    hasher: DefaultHashBuilder,
+    /// Places in `slots`: the keys stand there only.
+    index: HashTable<u32>,
     slots: Vec<Slot<K, V>>,
     free: Vec<u32>,
     newest: u32,
     oldest: u32,
+    /// How often anything was used, modulo 2^32.
+    uses: u32,
 }
 
 struct Slot<K, V> {
     generation: u32,
     newer: u32,
     older: u32,
+    /// When it took its place in the order.
+    placed: u32,
     entry: Option<(K, V)>,
 }
 
-impl<K: Hash + Eq + Clone, V> LruTable<K, V> {
+impl<K: Eq, V> Slot<K, V> {
+    fn has_key(&self, key: &K) -> bool {
+        self.entry.as_ref().is_some_and(|(own, _)| own == key)
+    }
+}
+
+impl<K: Hash + Eq, V> LruTable<K, V> {
     /// An empty table for at most `limit` entries.
     pub(crate) fn new(limit: usize) -> Self {
         let limit = limit.clamp(1, NONE as usize);
-        LruTable { limit, index: HashMap::new(), slots: Vec::new(), free: Vec::new(), newest: NONE, oldest: NONE }
+        LruTable {
+            limit,
+            hasher: DefaultHashBuilder::default(),
+            index: HashTable::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            newest: NONE,
+            oldest: NONE,
+            uses: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -45,8 +70,11 @@ impl<K: Hash + Eq + Clone, V> LruTable<K, V> {
 
     /// Finds an entry and makes it the most recently used.
     pub(crate) fn find(&mut self, key: &K) -> Option<SlotId> {
-        let index = *self.index.get(key)?;
-        if self.newest != index {
+        let hash = self.hasher.hash_one(key);
+        let index = *self.index.find(hash, |index| self.slots[*index as usize].has_key(key))?;
+        self.uses = self.uses.wrapping_add(1);
+        let since_placed = self.uses.wrapping_sub(self.slots[index as usize].placed);
+        if self.newest != index && since_placed as usize > self.limit / ORDER_PARTS {
             self.unlink(index);
             self.link_newest(index);
         }
@@ -58,13 +86,16 @@ impl<K: Hash + Eq + Clone, V> LruTable<K, V> {
     pub(crate) fn insert(&mut self, key: K, value: V, may_go: impl Fn(&V) -> bool) -> Result<Inserted<V>, TableFull> {
         let evicted = if self.len() >= self.limit { Some(self.evict(may_go).ok_or(TableFull)?) } else { None };
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, newer: NONE, older: NONE, entry: None });
+            self.slots.push(Slot { generation: 0, newer: NONE, older: NONE, placed: 0, entry: None });
             (self.slots.len() - 1) as u32
         });
         let slot = &mut self.slots[index as usize];
-        slot.entry = Some((key.clone(), value));
+        let hash = self.hasher.hash_one(&key);
+        slot.entry = Some((key, value));
         let id = SlotId { index, generation: slot.generation };
-        self.index.insert(key, index);
+        let rehash =
+            |index: &u32| self.slots[*index as usize].entry.as_ref().map_or(0, |(key, _)| self.hasher.hash_one(key));
+        self.index.insert_unique(hash, index, rehash);
         self.link_newest(index);
         Ok(Inserted { id, evicted })
     }
@@ -72,6 +103,14 @@ impl<K: Hash + Eq + Clone, V> LruTable<K, V> {
     pub(crate) fn get_mut(&mut self, id: SlotId) -> Option<(&K, &mut V)> {
         let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?;
         slot.entry.as_mut().map(|(key, value)| (&*key, value))
+    }
+
+    /// Makes the entry the most recently used.
+    pub(crate) fn promote(&mut self, id: SlotId) {
+        if self.get_mut(id).is_some() && self.newest != id.index {
+            self.unlink(id.index);
+            self.link_newest(id.index);
+        }
     }
 
     /// Makes the entry the least recently used: the first to go when the place is needed.
@@ -82,7 +121,9 @@ impl<K: Hash + Eq + Clone, V> LruTable<K, V> {
         self.unlink(id.index);
         let former = std::mem::replace(&mut self.oldest, id.index);
         self.slots[former as usize].older = id.index;
-        self.slots[id.index as usize].newer = former;
+        let slot = &mut self.slots[id.index as usize];
+        // When it is used again it is to leave this place at once.
+        (slot.newer, slot.placed) = (former, self.uses.wrapping_sub(self.limit as u32));
     }
 
     pub(crate) fn remove(&mut self, id: SlotId) -> Option<V> {
@@ -91,15 +132,22 @@ impl<K: Hash + Eq + Clone, V> LruTable<K, V> {
         let slot = &mut self.slots[id.index as usize];
         slot.generation = slot.generation.wrapping_add(1);
         let (key, value) = slot.entry.take()?;
-        self.index.remove(&key);
+        if let Ok(entry) = self.index.find_entry(self.hasher.hash_one(&key), |index| *index == id.index) {
+            entry.remove();
+        }
         self.free.push(id.index);
         Some(value)
     }
 
+    /// The entry that was not used for the longest time.
+    pub(crate) fn oldest(&self) -> Option<SlotId> {
+        let slot = self.slots.get(self.oldest as usize)?;
+        Some(SlotId { index: self.oldest, generation: slot.generation })
+    }
+
     pub(crate) fn clear(&mut self) {
-        while self.oldest != NONE {
-            let index = self.oldest;
-            self.remove(SlotId { index, generation: self.slots[index as usize].generation });
+        while let Some(id) = self.oldest() {
+            self.remove(id);
         }
     }
 
@@ -135,7 +183,8 @@ impl<K: Hash + Eq + Clone, V> LruTable<K, V> {
 
     fn link_newest(&mut self, index: u32) {
         let former = std::mem::replace(&mut self.newest, index);
-        self.slots[index as usize].older = former;
+        let slot = &mut self.slots[index as usize];
+        (slot.older, slot.placed) = (former, self.uses);
         match self.slots.get_mut(former as usize) {
             Some(slot) => slot.newer = index,
             None => self.oldest = index,
@@ -165,6 +214,7 @@ mod tests {
         Insert(u8),
         Find(u8),
         Remove(u8),
+        Promote(u8),
         Demote(u8),
     }
 
@@ -174,6 +224,7 @@ mod tests {
             key.clone().prop_map(Op::Insert),
             key.clone().prop_map(Op::Find),
             key.clone().prop_map(Op::Remove),
+            key.clone().prop_map(Op::Promote),
             key.prop_map(Op::Demote)
         ]
     }
@@ -205,6 +256,12 @@ mod tests {
                         prop_assert_eq!(id.and_then(|id| table.remove(id)), list.contains(&key).then_some(key));
                         prop_assert!(id.is_none_or(|id| table.get_mut(id).is_none()));
                         list.retain(|k| *k != key);
+                    }
+                    Op::Promote(key) => {
+                        if let Some(id) = table.oldest().filter(|_| list.first() == Some(&key)) {
+                            table.promote(id);
+                            list.rotate_left(1);
+                        }
                     }
                     Op::Demote(key) => {
                         if let Some(id) = table.find(&key) {

@@ -7,6 +7,8 @@
 //! * [`sys`]: Linux' own devices, TAPs and packet sockets.
 //! * [`gate`]: what the primary's guest says is held here until it may be said.
 //! * [`rewrite`]: the secondary's sequence numbers, made to agree with what the client has seen.
+//! * [`qemu`]: frames in the sockets of QEMU's network filters.
+//! * [`socket_file`]: Unix sockets in the file system.
 //! * [`announce`]: whose addresses a machine has, and the gratuitous ARP that tells a switch where it went.
 
 pub mod announce;
@@ -16,8 +18,10 @@ pub mod gate;
 pub(crate) mod ip;
 mod lru;
 pub mod memory;
+pub mod qemu;
 pub mod rewrite;
 mod seq;
+pub mod socket_file;
 pub mod standby;
 pub mod sys;
 #[doc(hidden)]

@@ -27,8 +27,15 @@
 //! ([`Rewriter::go_live`]) the rewriter stays in the way for the connections that it knows; new ones have nothing to be moved.
 //!
 //! Sequence numbers stand in the header's two fields and in the SACK option (RFC 2018) of what the client sends. Checksums are mended
-//! (RFC 1624), so that one that was wrong stays wrong. Fragments are not changed: their connection differs until the next checkpoint. A frame is
-//! copied only when it is changed and shared with somebody.
+//! (RFC 1624), so that one that was wrong stays wrong; those that a card is to complete are left to it. Of a segment in fragments the
+//! first is changed, if it has the whole header. A frame is copied only when it is changed and shared with somebody.
+//!
+//! **Clocks.** Where both sides use timestamps (RFC 7323), each machine's run from an origin of its own, and the client echoes the
+//! primary's. Left as it is, a guest that connects would refuse the answer, as it echoes what the guest never said; and after a failover
+//! the client would drop what comes from a clock that is behind. So their difference is learnt with that of the sequence numbers, from
+//! what the guest's SYN said and what the other side echoed, and moved in the same way. An echo is never of what the guest has not said
+//! yet: when the primary's clock is seen to be ahead, the difference becomes smaller by so much, and what the secondary would say after a
+//! failover is never older than what the client has seen.
 //!
 //! ```
 //! use colo_core::net::rewrite::Rewriter;
@@ -46,12 +53,11 @@
 //! ```
 
 use super::ip::{IpPacket, Vlans};
-use super::wire::{Segment, TCP_ACK_AT, TCP_CHECKSUM_AT, TCP_SEQ_AT, TcpFlags, TcpOption};
-use super::{Frame, LruTable, Seq, SlotId, checksum};
+use super::wire::{Segment, TCP_ACK_AT, TCP_SEQ_AT, TcpEdit, TcpFlags, TcpOption};
+use super::{Frame, LruTable, Seq, SlotId};
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::ops::Range;
 
 /// The most connections known at once; of those beyond, the least recently used is forgotten. As many as the comparator's flows.
 pub const MAX_CONNECTIONS: usize = 65_536;
@@ -101,6 +107,10 @@ struct Connection {
     guest_isn: Option<Seq>,
     /// What is to be added to the primary's numbers to have the secondary's.
     difference: Option<u32>,
+    /// The latest value of the guest's own clock that it has said.
+    guest_clock: Option<u32>,
+    /// What is to be added to the primary's clock to have the secondary's.
+    clock_difference: Option<u32>,
     kept: Vec<Frame>,
     fin_in: bool,
     fin_out: bool,
@@ -134,13 +144,13 @@ impl Rewriter {
         };
         let (_, connection) = self.connections.get_mut(id)?;
         connection.fin_in |= segment.has(TcpFlags::FIN);
-        if !connection.kept.is_empty() || connection.learn(segment.ack).is_err() {
+        if !connection.kept.is_empty() || connection.learn(&segment, &frame).is_err() {
             self.keep(id, frame);
             return None;
         }
-        let difference = connection.difference.unwrap_or(0);
+        let moved = connection.moved();
         self.demote_closed(id, &segment);
-        Some(self.rewrite_input(frame, &segment, difference))
+        Some(self.rewrite_input(frame, &segment, moved))
     }
 
     /// Takes a frame from the guest, and returns it as the clients are to see it. [`poll_input`](Self::poll_input) may have something
@@ -164,19 +174,27 @@ impl Rewriter {
         if connection.is_older(&segment) {
             connection.difference = Some(0);
         }
+        let clock = timestamps(&segment, &frame);
+        if let Some(Timestamps { value, .. }) = clock {
+            connection.guest_clock = Seq::later(connection.guest_clock.map(Seq), Some(Seq(value))).map(|seq| seq.0);
+        }
         if is_syn || segment.has(TcpFlags::RST) || connection.difference.is_some() {
             self.hand_out(id);
         }
-        let difference = self.connections.get_mut(id).and_then(|(_, connection)| connection.difference);
+        let moved = self.connections.get_mut(id).map_or(Moved::default(), |(_, connection)| connection.moved());
         self.demote_closed(id, &segment);
-        match difference.unwrap_or(0) {
-            0 => frame,
-            difference => {
-                self.counters.outputs_rewritten += 1;
-                let put = Put::new(&frame, &segment);
-                frame.edit(|bytes| put.number(bytes, TCP_SEQ_AT, segment.seq - difference))
-            }
+        let clock = clock.filter(|_| moved.clock != 0);
+        if moved.seq == 0 && clock.is_none() {
+            return frame;
         }
+        self.counters.outputs_rewritten += 1;
+        let edit = TcpEdit::new(&frame, &segment);
+        frame.edit(|bytes| {
+            edit.put(bytes, TCP_SEQ_AT, &(segment.seq - moved.seq).to_be_bytes());
+            if let Some(Timestamps { at, value, .. }) = clock {
+                edit.put(bytes, at, &value.wrapping_sub(moved.clock).to_be_bytes());
+            }
+        })
     }
 
     /// The next frame that was kept and may now go to the guest, with its network card. To be emptied after each
@@ -241,8 +259,8 @@ impl Rewriter {
                 return;
             };
             // Refused, there is nothing to learn, and nothing to be moved.
-            let difference = connection.learn(segment.ack).ok().and(connection.difference).unwrap_or(0);
-            let frame = self.rewrite_input(frame, &segment, difference);
+            let moved = connection.learn(&segment, &frame).map_or(Moved::default(), |()| connection.moved());
+            let frame = self.rewrite_input(frame, &segment, moved);
             self.ready.push_back((nic, frame));
         }
     }
@@ -257,20 +275,24 @@ impl Rewriter {
         }
     }
 
-    fn rewrite_input(&mut self, frame: Frame, segment: &Segment, difference: u32) -> Frame {
-        let Some(ack) = segment.ack.filter(|_| difference != 0) else {
+    fn rewrite_input(&mut self, frame: Frame, segment: &Segment, moved: Moved) -> Frame {
+        let Some(ack) = segment.ack.filter(|_| moved != Moved::default()) else {
             return frame;
         };
         self.counters.inputs_rewritten += 1;
         let mut sack = SackEdges::default();
-        for option in segment.options(&frame).filter(|option| option.kind == TcpOption::SACK) {
+        for option in segment.options(&frame).filter(|option| option.kind == TcpOption::SACK && moved.seq != 0) {
             sack.add(&option);
         }
-        let put = Put::new(&frame, segment);
+        let clock = timestamps(segment, &frame).filter(|_| moved.clock != 0);
+        let edit = TcpEdit::new(&frame, segment);
         frame.edit(|bytes| {
-            put.number(bytes, TCP_ACK_AT, ack + difference);
+            edit.put(bytes, TCP_ACK_AT, &(ack + moved.seq).to_be_bytes());
             for (at, edge) in sack.iter() {
-                put.number(bytes, at, edge + difference);
+                edit.put(bytes, at, &(edge + moved.seq).to_be_bytes());
+            }
+            if let Some(Timestamps { at, echo, .. }) = clock {
+                edit.put(bytes, at + size_of_val(&echo), &echo.wrapping_add(moved.clock).to_be_bytes());
             }
         })
     }
@@ -287,6 +309,13 @@ impl fmt::Debug for Rewriter {
         let mut debug = f.debug_struct("Rewriter");
         debug.field("connections", &self.connections.len()).field("counters", &self.counters).finish_non_exhaustive()
     }
+}
+
+/// By how much a connection's numbers are to be moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Moved {
+    seq: u32,
+    clock: u32,
 }
 
 /// The guest has not sent its SYN yet.
@@ -311,16 +340,50 @@ impl Connection {
         self.difference.is_none() && is_beyond && !segment.has(TcpFlags::SYN) && !segment.has(TcpFlags::RST)
     }
 
-    /// Learns the difference from the first acknowledgement of the guest's SYN.
-    fn learn(&mut self, ack: Option<Seq>) -> Result<(), NotYet> {
-        let (Some(ack), None) = (ack, self.difference) else {
+    fn moved(&self) -> Moved {
+        Moved { seq: self.difference.unwrap_or(0), clock: self.clock_difference.unwrap_or(0) }
+    }
+
+    /// Learns the differences from the first acknowledgement of the guest's SYN, and that of the clocks better from later ones.
+    fn learn(&mut self, segment: &Segment, frame: &[u8]) -> Result<(), NotYet> {
+        let Some(ack) = segment.ack else {
             return Ok(());
         };
+        let is_first = self.difference.is_none();
+        if let (Some(said), Some(Timestamps { echo, .. })) = (self.guest_clock, timestamps(segment, frame)) {
+            let is_ahead = |moved: u32| Seq(echo.wrapping_add(moved)).is_after(Seq(said));
+            if is_first && self.guest_isn.is_some() || self.clock_difference.is_some_and(is_ahead) {
+                self.clock_difference = Some(said.wrapping_sub(echo));
+            }
+        }
+        if !is_first {
+            return Ok(());
+        }
         let primary_isn = ack - 1;
         let guest_isn = self.guest_isn.ok_or(NotYet)?;
         self.difference = Some(guest_isn.0.wrapping_sub(primary_isn.0));
         Ok(())
     }
+}
+
+/// The option that carries the clocks.
+#[derive(Clone, Copy, Debug)]
+struct Timestamps {
+    /// Where its first value stands in the TCP header.
+    at: usize,
+    /// The sender's clock.
+    value: u32,
+    /// The last that the sender has heard.
+    echo: u32,
+}
+
+fn timestamps(segment: &Segment, frame: &[u8]) -> Option<Timestamps> {
+    let option = segment.options(frame).find(|option| option.kind == TcpOption::TIMESTAMPS)?;
+    let &[v0, v1, v2, v3, e0, e1, e2, e3] = option.data else {
+        return None;
+    };
+    let (value, echo) = (u32::from_be_bytes([v0, v1, v2, v3]), u32::from_be_bytes([e0, e1, e2, e3]));
+    Some(Timestamps { at: option.data_at, value, echo })
 }
 
 /// The edges of SACK blocks with their places in the TCP header. Forty bytes of options have room for four blocks.
@@ -348,31 +411,9 @@ impl SackEdges {
 
 fn parse(frame: &[u8]) -> Option<(Segment, Vlans, SocketAddr, SocketAddr)> {
     let packet = IpPacket::parse(frame)?;
-    let (segment, from, to) = Segment::parse(frame, &packet)?;
+    let (segment, from, to) = Segment::parse_beginning(frame, &packet)?;
     let (source, destination) = (SocketAddr::new(packet.source, from), SocketAddr::new(packet.destination, to));
     Some((segment, packet.vlans, source, destination))
-}
-
-/// Puts numbers into a TCP header.
-struct Put {
-    tcp: Range<usize>,
-    /// Whether the checksum covers them already: else a card will see to it.
-    is_summed: bool,
-}
-
-impl Put {
-    fn new(frame: &Frame, segment: &Segment) -> Self {
-        Put { tcp: segment.header_at()..segment.payload_range().end, is_summed: !frame.offload.needs_checksum() }
-    }
-
-    fn number(&self, frame: &mut [u8], at: usize, number: Seq) {
-        let (tcp, bytes) = (&mut frame[self.tcp.clone()], number.0.to_be_bytes());
-        if self.is_summed {
-            checksum::replace(tcp, at, &bytes, TCP_CHECKSUM_AT);
-        } else {
-            tcp[at..at + bytes.len()].copy_from_slice(&bytes);
-        }
-    }
 }
 
 /// Feeds a rewriter with frames cut from arbitrary bytes: a fuzz target.

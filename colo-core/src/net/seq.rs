@@ -25,6 +25,11 @@ impl Seq {
         self.distance_from(other) > 0
     }
 
+    /// The number as it stands in a header.
+    pub(crate) const fn to_be_bytes(self) -> [u8; 4] {
+        self.0.to_be_bytes()
+    }
+
     /// The later of two numbers, either of which may be missing.
     pub(crate) fn later(a: Option<Seq>, b: Option<Seq>) -> Option<Seq> {
         match (a, b) {

@@ -7,6 +7,7 @@
 //! assert_eq!(&frame[54..], b"hello");
 //! ```
 
+use super::ip::IpPacket;
 use super::{Frame, Seq};
 use crate::domain::MacAddr;
 use etherparse::{IpNumber, Ipv4Header, PacketBuilder, TcpHeader};
@@ -224,6 +225,39 @@ pub fn with_extensions(frame: &[u8], headers: &[(u8, Vec<u8>)]) -> Frame {
 pub fn tagged(frame: &[u8], tags: &[(u16, u16)]) -> Frame {
     let tags = tags.iter().flat_map(|(ethertype, tag)| [ethertype.to_be_bytes(), tag.to_be_bytes()].concat());
     [&frame[..12], &tags.collect::<Vec<u8>>(), &frame[12..]].concat().into()
+}
+
+/// The fragments of an IP packet, with so many bytes of its payload in each.
+///
+/// # Panics
+/// When the frame is none, or the bytes are not a multiple of 8.
+pub fn fragments(frame: &[u8], bytes: usize, identification: u16) -> Vec<Frame> {
+    let packet = IpPacket::parse(frame).expect("an IP packet");
+    assert_eq!(bytes % 8, 0, "offsets count in units of 8 bytes");
+    let payload = packet.payload(frame);
+    let is_v4 = packet.source.is_ipv4();
+    let fragment = |(index, part): (usize, &[u8])| {
+        let (offset, more) = (index * bytes, index * bytes + part.len() < payload.len());
+        let mut fragment = frame[..packet.payload_at].to_vec();
+        if is_v4 {
+            let length = (packet.payload_at - packet.at + part.len()) as u16;
+            let place = (offset / 8) as u16 | u16::from(more) << 13;
+            fragment[packet.at + 2..packet.at + 4].copy_from_slice(&length.to_be_bytes());
+            fragment[packet.at + 4..packet.at + 6].copy_from_slice(&identification.to_be_bytes());
+            fragment[packet.at + 6..packet.at + 8].copy_from_slice(&place.to_be_bytes());
+        } else {
+            const FRAGMENT: u8 = 44;
+            let place = (offset as u16 | u16::from(more)).to_be_bytes();
+            let [id0, id1] = identification.to_be_bytes();
+            fragment.extend_from_slice(&[packet.protocol, 0, place[0], place[1], 0, 0, id0, id1]);
+            let length = (fragment.len() - packet.at - 40 + part.len()) as u16;
+            fragment[packet.at + 4..packet.at + 6].copy_from_slice(&length.to_be_bytes());
+            fragment[packet.at + 6] = FRAGMENT;
+        }
+        fragment.extend_from_slice(part);
+        fragment.into()
+    };
+    payload.chunks(bytes).enumerate().map(fragment).collect()
 }
 
 /// The guest's answer to an ICMP echo request.

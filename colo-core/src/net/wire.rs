@@ -3,10 +3,11 @@
 //! The parsers accept only frames that say one thing: every length fits, nothing is truncated, nothing but Ethernet's padding
 //! follows the packet. `None` means "treat it as opaque bytes", never an error: the frame may make sense to somebody else.
 
-use super::Seq;
 use super::ip::IpPacket;
+use super::{Frame, Seq, checksum};
 use etherparse::TcpHeaderSlice;
 use std::fmt;
+use std::ops::Range;
 
 /// The shortest frame on a wire, without its checksum (IEEE 802.3): shorter ones are padded up to this length.
 pub(crate) const MIN_WIRE_FRAME_BYTES: usize = 60;
@@ -22,7 +23,8 @@ pub(crate) const PROTOCOL_ICMPV6: u8 = 58;
 /// Where a TCP header (RFC 9293 §3.1) has its fields, in bytes from its start.
 pub(crate) const TCP_SEQ_AT: usize = 4;
 pub(crate) const TCP_ACK_AT: usize = 8;
-pub(crate) const TCP_CHECKSUM_AT: usize = 16;
+pub(crate) const TCP_WINDOW_AT: usize = 14;
+const TCP_CHECKSUM_AT: usize = 16;
 const TCP_OPTIONS_AT: usize = 20;
 
 /// A TCP segment in an IP packet (RFC 9293 §3.1), with its places in the frame.
@@ -41,8 +43,19 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// Reads the segment and its ports (source, destination).
+    #[inline(always)]
     pub(crate) fn parse(frame: &[u8], packet: &IpPacket) -> Option<(Self, u16, u16)> {
-        if packet.protocol != PROTOCOL_TCP || packet.is_fragment {
+        if packet.fragment.is_some() {
+            return None;
+        }
+        Self::parse_beginning(frame, packet)
+    }
+
+    /// The same for a segment of which the packet may be the first fragment, if it has the whole header; the rest of the payload is in
+    /// others then.
+    #[inline(always)]
+    pub(crate) fn parse_beginning(frame: &[u8], packet: &IpPacket) -> Option<(Self, u16, u16)> {
+        if packet.protocol != PROTOCOL_TCP || packet.fragment.is_some_and(|fragment| fragment.offset > 0) {
             return None;
         }
         let header = TcpHeaderSlice::from_slice(packet.payload(frame)).ok()?;
@@ -65,13 +78,19 @@ impl Segment {
         self.flags.contains(flag)
     }
 
+    /// Whether it says nothing but bytes and an acknowledgement.
+    pub(crate) fn is_plain(&self) -> bool {
+        const OTHER: u8 = TcpFlags::FIN.0 | TcpFlags::SYN.0 | TcpFlags::RST.0 | TcpFlags::URG.0;
+        self.flags.0 & OTHER == 0
+    }
+
     /// Where the TCP header begins in the frame.
     pub(crate) fn header_at(&self) -> usize {
         usize::from(self.header_at)
     }
 
     /// Where the payload lies in the frame.
-    pub(crate) fn payload_range(&self) -> std::ops::Range<usize> {
+    pub(crate) fn payload_range(&self) -> Range<usize> {
         let start = self.header_at() + usize::from(self.header_bytes);
         start..start + self.payload_bytes as usize
     }
@@ -84,6 +103,29 @@ impl Segment {
     pub(crate) fn options<'a>(&self, frame: &'a [u8]) -> TcpOptions<'a> {
         let header = &frame[self.header_at()..self.payload_range().start];
         TcpOptions { header, at: TCP_OPTIONS_AT }
+    }
+}
+
+/// Changes fields of a TCP header, and mends its checksum.
+pub(crate) struct TcpEdit {
+    tcp: Range<usize>,
+    /// Whether the checksum covers the fields already: else a card will see to it.
+    is_summed: bool,
+}
+
+impl TcpEdit {
+    pub(crate) fn new(frame: &Frame, segment: &Segment) -> Self {
+        TcpEdit { tcp: segment.header_at()..segment.payload_range().end, is_summed: !frame.offload.needs_checksum() }
+    }
+
+    /// Puts a field in its place, counted from the start of the header.
+    pub(crate) fn put(&self, frame: &mut [u8], at: usize, field: &[u8]) {
+        let tcp = &mut frame[self.tcp.clone()];
+        if self.is_summed {
+            checksum::replace(tcp, at, field, TCP_CHECKSUM_AT);
+        } else {
+            tcp[at..at + field.len()].copy_from_slice(field);
+        }
     }
 }
 
@@ -112,6 +154,8 @@ pub(crate) struct TcpOption<'a> {
 }
 
 impl TcpOption<'_> {
+    /// How far windows are shifted (RFC 7323).
+    pub(crate) const WINDOW_SCALE: u8 = 3;
     /// Selective acknowledgements: pairs of sequence numbers (RFC 2018).
     pub(crate) const SACK: u8 = 5;
     /// The sender's clock and the last one heard (RFC 7323).

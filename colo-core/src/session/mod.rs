@@ -3,19 +3,20 @@
 //! [`PrimarySession`] protects a running machine towards a peer; [`SecondarySession`] takes one in and, when the primary is
 //! lost, serves in its place. Each reports what happens as [`Event`]s.
 //!
-//! A session has two or three threads, and nothing else in the library starts any:
+//! A session has two to four threads, and nothing else in the library starts any:
 //!
 //! ```text
 //! engine    the save loop, or the restore; the only one that touches the domain
 //! net       one poll over the guest's cards, the clients' network and the net channel; the only one that touches packets
 //! reader    (primary) the state channel's messages, handed to the engine
+//! recorder  (primary, on request) miscompares, written to a file; nobody waits for it
 //! ```
 //!
 //! The net thread's state is behind one mutex, taken by the engine for moments: to freeze, to begin an epoch, to thaw. The net
 //! thread alone judges whether the peer is there; the engine acts on it.
 //!
 //! A panic in any thread of a primary destroys its guest before the connections close, so that the secondary can take over; on a
-//! secondary it ends the session, and the primary goes on unprotected.
+//! secondary it ends the session, and the primary goes on unprotected. A panic of the recorder ends the recording, and nothing else.
 //!
 //! `examples/` has a program of thirty lines that protects a machine and survives its loss.
 
@@ -24,6 +25,7 @@ mod event;
 mod net_loop;
 mod primary;
 mod primary_net;
+mod recorder;
 mod secondary;
 mod secondary_net;
 mod wake;
@@ -33,10 +35,12 @@ mod tests;
 
 pub use event::{Event, EventSender, Events, Outcome};
 pub use primary::{NotStarted, PrimaryController, PrimarySession, PrimarySessionConfig, SaveLayer};
+pub use recorder::RecordConfig;
 pub use secondary::{RestoreLayer, SecondaryController, SecondarySession, SecondarySessionConfig};
 
 use crate::domain::DomainError;
 use crate::peer::PeerError;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Between two heartbeats, unless told otherwise; five missed are a death. See [`crate::failover::Detector`].
@@ -72,6 +76,14 @@ pub enum SessionError {
         peer: String,
         /// What it did.
         what: &'static str,
+    },
+    /// The file for miscompares cannot be used.
+    #[error("{}: {source}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// The domain, or the clients' network.
     #[error(transparent)]

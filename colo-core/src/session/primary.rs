@@ -3,6 +3,7 @@
 use super::event::{Event, EventSender, Events, Outcome};
 use super::net_loop::{Farewell, Nic};
 use super::primary_net::{Ends, PrimaryNetHandle};
+use super::recorder::{RecordConfig, RecordFile};
 use super::{CONNECT_TIMEOUT, HEARTBEAT, SessionError};
 use crate::checkpoint::{EngineError, Primary, PrimaryConfig};
 use crate::compare::CompareConfig;
@@ -43,6 +44,8 @@ pub struct PrimarySessionConfig {
     pub verify: bool,
     /// Makes sure that a secondary which was lost does not serve, before this side serves on without it.
     pub fence: Option<Box<dyn Fence>>,
+    /// Where miscompares are written down, under COLO. Has the comparator keep evidence.
+    pub record: Option<RecordConfig>,
     /// Layers of the embedder's own.
     pub layer: Option<SaveLayer>,
 }
@@ -57,6 +60,7 @@ impl PrimarySessionConfig {
             save: SaveConfig::default(),
             verify: false,
             fence: None,
+            record: None,
             layer: None,
         }
     }
@@ -95,8 +99,8 @@ impl PrimarySession {
         config: PrimarySessionConfig,
     ) -> Result<PrimarySession, Box<NotStarted>> {
         assert_eq!(machine.nics.len(), lans.len(), "one way to the clients for each card");
-        let greeted = match greet(&machine, peer, &config) {
-            Ok(greeted) => greeted,
+        let ready = match Ready::new(&machine, peer, &config) {
+            Ok(ready) => ready,
             Err(error) => {
                 return Err(Box::new(NotStarted { error, machine, lans }));
             }
@@ -105,7 +109,7 @@ impl PrimarySession {
         let (control, commands) = bounded(16);
         let peer = peer.to_owned();
         let thread = std::thread::spawn(move || {
-            let outcome = protect(machine, lans, &peer, config, greeted, &commands, &events);
+            let outcome = protect(machine, lans, &peer, config, ready, &commands, &events);
             events.send(Event::Ended(outcome.clone()));
             outcome
         });
@@ -165,6 +169,21 @@ pub(super) enum Alert {
     NetEnded(String),
 }
 
+/// What a session needs to begin.
+struct Ready {
+    greeted: Greeted,
+    record: Option<RecordFile>,
+}
+
+impl Ready {
+    fn new(machine: &Machine, peer: &str, config: &PrimarySessionConfig) -> Result<Ready, SessionError> {
+        // The file first: what is wrong with it need not bother the peer.
+        let open = |record| RecordFile::open(record, config.checkpoints.mode);
+        let record = config.record.as_ref().map(open).transpose()?;
+        Ok(Ready { greeted: greet(machine, peer, config)?, record })
+    }
+}
+
 /// The connections of a session that both sides have agreed on.
 struct Greeted {
     state: StateChannel,
@@ -215,18 +234,24 @@ fn protect(
     lans: Vec<Box<dyn Port>>,
     peer: &str,
     config: PrimarySessionConfig,
-    greeted: Greeted,
+    Ready { greeted, record }: Ready,
     control: &Receiver<Control>,
     events: &EventSender,
 ) -> Outcome {
     let (alerts, alerted) = bounded(64);
     let (inbox, messages) = bounded(64);
     let nics = machine.nics.drain(..).zip(lans).map(|(guest, lan)| Nic::new(guest, Some(lan))).collect();
-    let gate = Gate::new(config.checkpoints.mode, config.compare.clone());
+    let keep_evidence = config.compare.keep_evidence || record.is_some();
+    let gate = Gate::new(config.checkpoints.mode, CompareConfig { keep_evidence, ..config.compare });
     let ends = Ends { nics, peer: greeted.net, state: greeted.shutdown };
     let net = match PrimaryNetHandle::new(config.checkpoints.mode, gate, ends, config.heartbeat, alerts.clone()) {
         Ok(net) => net,
         Err(error) => return Outcome::Failed(error.to_string()),
+    };
+    let recording = match record.map(RecordFile::start).map(|(recorder, recording)| (net.record(recorder), recording)) {
+        Some((Err(panicked), _)) => return Outcome::Failed(panicked.to_string()),
+        Some((Ok(()), recording)) => Some(recording),
+        None => None,
     };
     let (sender, receiver) = greeted.state.split();
     let reader = std::thread::spawn(move || read_messages(receiver, &inbox));
@@ -272,6 +297,10 @@ fn protect(
     drop(engine);
     let _ = net_thread.join();
     let _ = reader.join();
+    drop(net);
+    if let Some(recording) = recording {
+        recording.finish();
+    }
     outcome.unwrap_or_else(|_| Outcome::Failed("the engine has panicked".into()))
 }
 

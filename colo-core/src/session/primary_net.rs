@@ -2,6 +2,7 @@
 
 use super::net_loop::{Farewell, IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, goodbye, messages, part, tag};
 use super::primary::Alert;
+use super::recorder::Recorder;
 use super::wake::Waker;
 use crate::checkpoint::PrimaryNet;
 use crate::domain::StateRecord;
@@ -45,6 +46,8 @@ struct State {
     /// What was said to have left, to be reported together.
     reports: BTreeMap<Epoch, Vec<u64>>,
     alerts: Sender<Alert>,
+    /// Where miscompares are written down.
+    recorder: Option<Recorder>,
 }
 
 /// The ends of a net thread's connections: the domain's cards, and the channel to the secondary.
@@ -76,12 +79,19 @@ impl PrimaryNetHandle {
             lost: false,
             reports: BTreeMap::new(),
             alerts,
+            recorder: None,
         };
         Ok(PrimaryNetHandle(Arc::new(Shared {
             lane: Lane::new(state),
             waker: Waker::new()?,
             stop: AtomicBool::new(false),
         })))
+    }
+
+    /// Miscompares are written down from here on.
+    pub(super) fn record(&self, recorder: Recorder) -> Result<(), Panicked> {
+        self.0.lane.first()?.recorder = Some(recorder);
+        Ok(())
     }
 
     /// The net thread: until [`PrimaryNetHandle::stop`].
@@ -222,6 +232,7 @@ impl State {
             moved |= self.give_input();
         }
         if let Some(trigger) = self.gate.poll_trigger() {
+            self.record();
             self.ask(trigger);
         }
         self.report();
@@ -378,6 +389,13 @@ impl State {
         }
         for (epoch, numbers) in reports {
             let _ = peer.queue(&Message::Released { epoch, numbers });
+        }
+    }
+
+    /// Hands on what both machines had said, to be written down.
+    fn record(&mut self) {
+        if let (Some(recorder), Some(divergence)) = (&mut self.recorder, self.gate.take_evidence()) {
+            recorder.submit(self.gate.epoch(), divergence);
         }
     }
 

@@ -7,7 +7,7 @@ use super::forward::Forwarder;
 use super::packet_io::{Batch, Received};
 use super::ports::{Kind, MAX_PORTS, Port, Ports};
 use super::queue::FrameQueue;
-use super::socket_file::SocketFile;
+use colo_core::net::socket_file::SocketFile;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use std::io;

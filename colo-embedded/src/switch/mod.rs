@@ -45,7 +45,6 @@ mod port;
 mod ports;
 mod queue;
 mod relay;
-mod socket_file;
 
 pub use config::{Forward, ForwardParseError, SwitchConfig};
 pub use forward::MAX_CONNECTIONS;
@@ -53,10 +52,10 @@ pub use port::SwitchPort;
 pub use ports::MAX_PORTS;
 
 use colo_core::domain::MacAddr;
+use colo_core::net::socket_file::{SocketFile, SocketKind};
 use colo_core::net::sys::open_bare_tap;
 use engine::Engine;
 use forward::Forwarder;
-use socket_file::SocketFile;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -160,7 +159,8 @@ impl Switch {
             return Err(SwitchError::Target { forward, address, prefix_len });
         }
         let path = config.socket.clone();
-        let socket = SocketFile::bind(&path).map_err(|source| SwitchError::Socket { path, source })?;
+        let socket =
+            SocketFile::bind(&path, SocketKind::Packets).map_err(|source| SwitchError::Socket { path, source })?;
         let tap = config.tap.as_ref().map(|name| {
             let parsed = name.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error));
             parsed

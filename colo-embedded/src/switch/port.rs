@@ -1,7 +1,8 @@
 //! The other end of the switch's ports: a machine's or a session's.
 
+use super::SOCKET_BUFFER_BYTES;
 use super::packet_io::{self, BATCH_FRAMES, Batch, Received};
-use super::{SOCKET_BUFFER_BYTES, socket_file};
+use colo_core::net::socket_file::{self, SocketKind};
 use colo_core::net::{Frame, MAX_BATCH_FRAMES, Port};
 use std::fmt;
 use std::io;
@@ -21,7 +22,7 @@ impl SwitchPort {
     /// # Errors
     /// `NotFound` or `ConnectionRefused` when there is no switch; otherwise the kernel's.
     pub fn connect(path: impl AsRef<Path>) -> io::Result<Self> {
-        let socket = socket_file::connect(path.as_ref())?;
+        let socket = socket_file::connect(path.as_ref(), SocketKind::Packets)?;
         // As far as the kernel lets us; smaller ones only mean more wake-ups.
         let _ = socket2::SockRef::from(&socket).set_send_buffer_size(SOCKET_BUFFER_BYTES);
         Ok(Self { socket, batch: Batch::new(), closed: false })

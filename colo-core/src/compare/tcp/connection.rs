@@ -1,10 +1,13 @@
+use super::TcpSpares;
 use super::ranges::{Ranges, SequenceSpace};
-use super::secondary::{Acknowledgement, Secondary};
+use super::secondary::Secondary;
 use super::stream::{Contradiction, first_difference};
-use crate::compare::flow::{Outbox, Outgoing, Waiting, Witness, charge, longest, trim};
+use super::window::{Acknowledgement, Narrow, shift_of};
+use crate::compare::flow::{Outbox, Outgoing, Waiting, What, Witness, longest};
+use crate::compare::rules::Scan;
 use crate::compare::verdict::Reason;
-use crate::net::Seq;
-use crate::net::wire::{Segment, TcpFlags, TcpOption};
+use crate::net::wire::{Segment, TCP_WINDOW_AT, TcpEdit, TcpFlags, TcpOption};
+use crate::net::{Frame, Seq};
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -19,8 +22,23 @@ pub(super) struct Connection {
     /// The last RST that left.
     left_reset: Option<(Seq, Option<Seq>)>,
     fin_left: bool,
+    /// How far windows are shifted, when it is known.
+    shift: Option<u8>,
+    /// The place of the first byte, when the primary's SYN was seen.
+    first: Option<i64>,
+    /// How far the stream was gone through for what is masked.
+    scan: Option<Box<ScanAt>>,
+    /// What left last, if its window was narrow for the secondary's sake.
+    narrow: Option<Box<Narrow>>,
     primary: Primary,
     secondary: Secondary,
+}
+
+/// A scan, and the place in the stream that it has come to.
+#[derive(Debug)]
+struct ScanAt {
+    place: i64,
+    scan: Scan,
 }
 
 /// What the primary has produced and the client has not seen.
@@ -28,8 +46,8 @@ pub(super) struct Connection {
 struct Primary {
     started: bool,
     isn: Option<Seq>,
-    /// The highest acknowledgement.
-    ack: Option<Seq>,
+    /// The latest acknowledgement.
+    said: Option<Acknowledgement>,
     held: VecDeque<Held>,
     /// How many of the first held segments the secondary has produced, too.
     verified: usize,
@@ -39,19 +57,25 @@ struct Primary {
 }
 
 #[derive(Debug)]
-struct Held {
+pub(super) struct Held {
     outgoing: Outgoing,
     segment: Segment,
     /// The place of its payload.
-    payload: Range<i64>,
+    start: i64,
 }
 
 impl Held {
+    /// The places of its payload.
+    fn payload(&self) -> Range<i64> {
+        self.start..self.start + i64::from(self.segment.payload_bytes())
+    }
+
     /// All the places that it takes: SYN and FIN have one each.
     fn places(&self) -> Range<i64> {
         let syn = i64::from(self.segment.has(TcpFlags::SYN));
         let fin = i64::from(self.segment.has(TcpFlags::FIN));
-        self.payload.start - syn..self.payload.end + fin
+        let payload = self.payload();
+        payload.start - syn..payload.end + fin
     }
 
     fn payload_bytes(&self) -> &[u8] {
@@ -101,39 +125,59 @@ impl Connection {
     }
 
     pub(super) fn waiting(&self) -> Option<Waiting> {
-        let head = self.primary.held.front().map(|held| Waiting { since: held.outgoing.since, is_primary: true });
-        longest(head, self.secondary.waiting())
+        let head = self.primary.held.front().map(|held| Waiting { since: held.outgoing.since, what: What::Primary });
+        let closed = self.narrow.as_ref().filter(|narrow| narrow.window == 0);
+        let closed = closed.map(|narrow| Waiting { since: narrow.since, what: What::Window });
+        longest(longest(head, closed), self.secondary.waiting())
     }
 
-    pub(super) fn push_primary(&mut self, outgoing: Outgoing, segment: Segment) {
-        let payload = self.payload_places(&segment);
+    /// What waits of the primary's.
+    pub(super) fn primary_frames(&self) -> impl Iterator<Item = &Frame> {
+        self.primary.held.iter().map(|held| &held.outgoing.frame)
+    }
+
+    /// What waits of the secondary's, as far as it was kept.
+    pub(super) fn secondary_frames(&self) -> impl Iterator<Item = &Frame> {
+        self.secondary.frames()
+    }
+
+    pub(super) fn push_primary(&mut self, outgoing: Outgoing, segment: &Segment, spares: &mut TcpSpares) {
+        let start = self.payload_places(segment).start;
+        let shift = shift_of(segment, &outgoing.frame);
+        self.shift = shift.or(self.shift);
         let primary = &mut self.primary;
         primary.started = true;
         if segment.has(TcpFlags::SYN) {
             primary.isn = Some(segment.seq);
+            self.first = Some(start);
         }
-        primary.ack = Seq::later(primary.ack, segment.ack);
-        primary.held_bytes += charge(&outgoing.frame);
-        primary.held.push_back(Held { outgoing, segment, payload });
+        primary.said = Acknowledgement::latest(segment, shift, primary.said);
+        primary.held_bytes += outgoing.charge();
+        spares.held.equip(&mut primary.held);
+        primary.held.push_back(Held { outgoing, segment: *segment, start });
     }
 
     pub(super) fn push_secondary(
         &mut self,
         witness: Witness,
-        segment: Segment,
+        segment: &Segment,
         out: &mut Outbox,
     ) -> Result<(), Reason> {
+        let shift = shift_of(segment, &witness.frame);
         if segment.has(TcpFlags::SYN) {
             if self.knows_syn(Side::Secondary, segment.seq) {
-                self.secondary.ack = Seq::later(self.secondary.ack, segment.ack);
+                self.secondary.said = Acknowledgement::latest(segment, shift, self.secondary.said);
                 out.consumed.push_back(witness.number);
             } else {
-                self.secondary.open(witness, segment, out);
+                self.secondary.open(witness, *segment, shift, out);
             }
             return Ok(());
         }
+        let Some(witness) = self.push_twin(witness, segment, out) else {
+            return Ok(());
+        };
         self.secondary.started = true;
-        self.secondary.ack = Seq::later(self.secondary.ack, segment.ack);
+        self.secondary.said = Acknowledgement::latest(segment, shift, self.secondary.said);
         if segment.has(TcpFlags::URG) {
             let end = segment.seq + u32::from(segment.urgent);
             self.secondary.urgent = Seq::later(self.secondary.urgent, Some(end));
@@ -142,40 +186,145 @@ impl Connection {
             if self.left_reset == Some((segment.seq, segment.ack)) {
                 out.consumed.push_back(witness.number);
             } else {
-                self.secondary.push_reset(witness, segment);
+                self.secondary.push_reset(witness, *segment);
             }
             return Ok(());
         }
-        self.push_stream(&witness, &segment, out)
+        self.push_stream(witness, segment, out)
     }
 
     /// Compares what can be compared, and releases what may leave.
     pub(super) fn advance(&mut self, out: &mut Outbox) -> Result<(), Reason> {
+        if self.waits_for_all() {
+            return Ok(());
+        }
         let verdict = self.verify(out);
         while out.open && self.primary.verified > 0 && self.head_may_leave()? {
             let Some(held) = self.primary.held.pop_front() else {
                 break;
             };
             self.primary.verified -= 1;
-            self.primary.held_bytes -= charge(&held.outgoing.frame);
-            self.mark_left(&held, out);
-            out.release(held.outgoing.frame);
+            self.primary.held_bytes -= held.outgoing.charge();
+            self.release(held, out);
         }
-        trim(&mut self.primary.held);
+        out.spares.tcp.held.settle(&mut self.primary.held);
+        self.reopen(out);
         verdict
     }
 
     /// The secondary now stands where the primary stands; all that the primary holds will leave before anything later.
-    pub(super) fn begin_epoch(&mut self, ended: &mut Vec<Outgoing>) {
-        // What the secondary's frames said in the ended epoch is nobody's concern any more.
-        let mut ignored = Outbox::default();
+    pub(super) fn begin_epoch(&mut self, ended: &mut Vec<Outgoing>, spares: &mut TcpSpares) {
         while let Some(held) = self.primary.held.pop_front() {
-            self.mark_left(&held, &mut ignored);
+            self.mark_left(&held, held.segment.window);
             ended.push(held.outgoing);
         }
         let primary = &mut self.primary;
+        spares.held.settle(&mut primary.held);
         (primary.verified, primary.compared, primary.held_bytes) = (0, None, 0);
-        self.secondary = Secondary::like_primary(primary.started, primary.isn, primary.ack);
+        self.secondary.become_primary(primary.started, primary.isn, primary.said, spares);
+    }
+
+    /// A segment that the primary has cut just so, and that is the next to leave, is compared as it stands and needs no place among what
+    /// waits. That is how most come. Returns the witness when it is anything else.
+    fn push_twin(&mut self, witness: Witness, segment: &Segment, out: &mut Outbox) -> Option<Witness> {
+        let Some(held) = self.primary.held.front() else {
+            return Some(witness);
+        };
+        let said = Acknowledgement::latest(segment, None, self.secondary.said);
+        let is_twin = out.open
+            && out.rule.is_none()
+            && segment.is_plain()
+            && held.segment.is_plain()
+            && held.segment.seq == segment.seq
+            && segment.payload_bytes() > 0
+            && self.primary.verified == 0
+            && self.primary.compared.is_none_or(|compared| compared == held.start)
+            && self.secondary.has_nothing_pending()
+            && self.left.ends_before(held.start)
+            && held.segment.ack.is_none_or(|ack| said.is_some_and(|said| !ack.is_after(said.number)));
+        if !is_twin || held.payload_bytes() != &witness.frame[segment.payload_range()] {
+            return Some(witness);
+        }
+        let held = self.primary.held.pop_front()?;
+        self.primary.compared = None;
+        (self.secondary.started, self.secondary.said) = (true, said);
+        self.primary.held_bytes -= held.outgoing.charge();
+        out.compared_bytes += u64::from(segment.payload_bytes());
+        self.release(held, out);
+        self.secondary.acknowledge(witness.number, Acknowledgement::of(segment), self.heard, out);
+        None
+    }
+
+    /// Lets a segment go, with no more of a window than both have open.
+    fn release(&mut self, held: Held, out: &mut Outbox) {
+        let window = self.window_for(&held);
+        let left = self.mark_left(&held, window);
+        let Held { outgoing, segment, .. } = held;
+        if let Some(heard) = self.heard.filter(|_| segment.ack.is_some()) {
+            let since = out.now.unwrap_or(outgoing.since);
+            let is_narrow = Narrow::is_so(segment.window, window);
+            self.narrow = is_narrow.then(|| Box::new(Narrow { outgoing: outgoing.clone(), segment, window, since }));
+            self.secondary.acknowledgement_left(heard, out);
+        }
+        if left.is_new_reset {
+            self.secondary.reset_left(out);
+        }
+        if segment.has(TcpFlags::SYN) {
+            self.secondary.syn_left(out);
+        }
+        self.secondary.bytes_left(&self.left, &left.stretch, self.heard, out);
+        let outgoing = with_window(outgoing, &segment, window, out);
+        out.release(outgoing);
+    }
+
+    fn window_for(&self, held: &Held) -> u16 {
+        let segment = &held.segment;
+        // A header in fragments is left as it is.
+        let said = self.secondary.said.filter(|_| held.outgoing.fragments.is_none());
+        let (Some(ours), Some(theirs)) = (Acknowledgement::of(segment), said) else {
+            return segment.window;
+        };
+        match (&self.secondary.syn, segment.has(TcpFlags::SYN)) {
+            // What a SYN says is not shifted.
+            (Some(syn), true) => segment.window.min(syn.1.window),
+            (None, true) => segment.window,
+            (_, false) => ours.window_within(theirs, self.shift),
+        }
+    }
+
+    /// Says again what was said with a narrow window, once it is open.
+    fn reopen(&mut self, out: &mut Outbox) {
+        let Some(narrow) = &self.narrow else { return };
+        let (Some(ours), Some(theirs)) = (Acknowledgement::of(&narrow.segment), self.secondary.said) else {
+            return;
+        };
+        let window = ours.window_within(theirs, self.shift);
+        if !out.open || !narrow.has_opened(window) {
+            return;
+        }
+        let (outgoing, segment) = (narrow.outgoing.clone(), narrow.segment);
+        let since = out.now.unwrap_or(narrow.since);
+        self.narrow.take_if(|_| !Narrow::is_so(segment.window, window));
+        if let Some(narrow) = &mut self.narrow {
+            (narrow.window, narrow.since) = (window, since);
+        }
+        let heard = Acknowledgement { window, ..ours }.after(self.heard);
+        self.heard = Some(heard);
+        self.secondary.acknowledgement_left(heard, out);
+        out.reopened_windows += 1;
+        let outgoing = with_window(outgoing, &segment, window, out);
+        out.release(outgoing);
+    }
+
+    /// Whether the first held segment is one of new bytes, and the secondary has produced none: there is nothing to be decided.
+    fn waits_for_all(&self) -> bool {
+        let is_new = |held: &Held| {
+            held.segment.is_plain() && held.segment.payload_bytes() > 0 && self.left.ends_before(held.start)
+        };
+        self.primary.verified == 0
+            && self.narrow.is_none()
+            && self.secondary.has_nothing_pending()
+            && self.primary.held.front().is_some_and(is_new)
     }
 
     /// Where a segment's payload lies. Segments that take no place in the stream do not say where it is, either: a RST or a bare
@@ -190,7 +339,7 @@ impl Connection {
         start..start + bytes
     }
 
-    fn push_stream(&mut self, witness: &Witness, segment: &Segment, out: &mut Outbox) -> Result<(), Reason> {
+    fn push_stream(&mut self, witness: Witness, segment: &Segment, out: &mut Outbox) -> Result<(), Reason> {
         let payload = self.payload_places(segment);
         let fin = segment.has(TcpFlags::FIN);
         let places = payload.start..payload.end + i64::from(fin);
@@ -199,18 +348,21 @@ impl Connection {
             self.secondary.acknowledge(witness.number, acknowledgement, self.heard, out);
             return Ok(());
         }
-        if !self.space.is_near(places.start) || !self.space.is_near(places.end) {
+        let is_near = self.space.is_near(places.start) && self.space.is_near(places.end);
+        let spares = &mut out.spares.tcp;
+        self.secondary.push_pending(&witness, places, acknowledgement, out.keep_evidence, &mut spares.pending);
+        if !is_near {
             return Err(Reason::OutOfWindow);
         }
         if fin && self.secondary.fin.is_some_and(|other| other != payload.end) {
             return Err(Reason::FlagsDiffer);
         }
-        self.secondary.push_pending(witness, places, acknowledgement);
         if fin {
             self.secondary.fin = Some(payload.end);
         }
-        let bytes = witness.frame.slice(segment.payload_range());
-        let inserted = self.secondary.stream.insert(payload.start, &bytes);
+        let ignores_bytes = out.ignores_bytes();
+        let (part, spares) = (segment.payload_range(), &mut out.spares.tcp.pieces);
+        let inserted = self.secondary.stream.insert(payload.start, witness.frame, part, ignores_bytes, spares);
         inserted.map_err(|Contradiction { place }| differs_at(&self.space, place))
     }
 
@@ -222,17 +374,20 @@ impl Connection {
                 true // Decided when it is the first.
             } else if held.segment.has(TcpFlags::SYN) && self.left.end_of(places.start).is_none() {
                 match &self.secondary.syn {
-                    Some((witness, syn)) if same_handshake(held, &witness.frame, syn) => true,
+                    Some(syn) if same_handshake(held, &syn.0.frame, &syn.1) => true,
                     Some(_) => return Err(Reason::HandshakeDiffers),
                     None => false,
                 }
             } else {
-                let from = self.primary.compared.unwrap_or(held.payload.start);
-                let compared = self.compare_payload(held, from)?;
+                let from = self.primary.compared.unwrap_or(held.start);
+                let mut scan = self.scan.take();
+                let compared = self.compare_payload(held, from, &mut scan, out);
+                self.scan = scan;
+                let compared = compared?;
                 out.compared_bytes += (compared - from) as u64;
                 self.primary.compared = Some(compared);
                 let held = &self.primary.held[self.primary.verified];
-                compared == held.payload.end && self.fin_agrees(held)?
+                compared == held.payload().end && self.fin_agrees(held)?
             };
             if !agreed {
                 break;
@@ -244,33 +399,61 @@ impl Connection {
     }
 
     /// Compares a segment's payload from a place on, and returns up to where the secondary has produced the same.
-    fn compare_payload(&self, held: &Held, from: i64) -> Result<i64, Reason> {
+    fn compare_payload(
+        &self,
+        held: &Held,
+        from: i64,
+        scan: &mut Option<Box<ScanAt>>,
+        out: &Outbox,
+    ) -> Result<i64, Reason> {
         let payload = held.payload_bytes();
+        let places = held.payload();
         let mut place = from;
-        while place < held.payload.end {
+        while place < places.end {
             if let Some(end) = self.left.end_of(place) {
-                place = end.min(held.payload.end);
+                place = end.min(places.end);
                 continue;
             }
             if self.secondary.fin.is_some_and(|fin| fin <= place) {
                 return Err(Reason::FlagsDiffer);
             }
-            let ours = &payload[(place - held.payload.start) as usize..];
+            let ours = &payload[(place - places.start) as usize..];
             let theirs = self.secondary.stream.run_at(place);
             let bytes = ours.len().min(theirs.len());
             if bytes == 0 {
                 break;
             }
-            if let Some(at) = first_difference(&ours[..bytes], &theirs[..bytes]) {
+            let (ours, theirs) = (&ours[..bytes], &theirs[..bytes]);
+            let difference = match out.masks() {
+                _ if out.ignores_bytes() => None,
+                Some(masks) => self.scan_at(place, scan).first_difference(masks, ours, theirs),
+                None => first_difference(ours, theirs),
+            };
+            if let Some(at) = difference {
                 return Err(differs_at(&self.space, place + at as i64));
             }
             place += bytes as i64;
+            if let Some(scan) = scan {
+                scan.place = place;
+            }
         }
         Ok(place)
     }
 
+    /// The scan for what is masked, at this place: where it was when the stream was gone through so far, else anew.
+    fn scan_at<'a>(&self, place: i64, scan: &'a mut Option<Box<ScanAt>>) -> &'a mut Scan {
+        let anew = || {
+            let in_payload = self.first.map(|first| place.saturating_sub(first)).and_then(|at| u64::try_from(at).ok());
+            Box::new(ScanAt { place, scan: Scan::at(in_payload) })
+        };
+        if scan.as_ref().is_some_and(|scan| scan.place != place) {
+            *scan = None;
+        }
+        &mut scan.get_or_insert_with(anew).scan
+    }
+
     fn fin_agrees(&self, held: &Held) -> Result<bool, Reason> {
-        let place = held.payload.end;
+        let place = held.payload().end;
         if !held.segment.has(TcpFlags::FIN) || self.left.end_of(place).is_some() {
             return Ok(true);
         }
@@ -288,7 +471,8 @@ impl Connection {
         };
         let segment = &held.segment;
         let behind = |said: Option<Seq>, seq: Seq| said.is_none_or(|said| seq.is_after(said));
-        if segment.ack.is_some_and(|ack| behind(self.secondary.ack, ack)) {
+        let acknowledged = self.secondary.said.map(|said| said.number);
+        if segment.ack.is_some_and(|ack| behind(acknowledged, ack)) {
             return Ok(false);
         }
         if segment.has(TcpFlags::RST) {
@@ -312,30 +496,42 @@ impl Connection {
     }
 
     /// The client has seen this segment, or will before anything later.
-    fn mark_left(&mut self, held: &Held, out: &mut Outbox) {
+    fn mark_left(&mut self, held: &Held, window: u16) -> Left {
+        let mut left = Left::default();
         if let Some(acknowledgement) = Acknowledgement::of(&held.segment) {
-            let heard = acknowledgement.after(self.heard);
-            self.heard = Some(heard);
-            self.secondary.acknowledgement_left(heard, out);
+            self.heard = Some(Acknowledgement { window, ..acknowledgement }.after(self.heard));
         }
         if held.segment.has(TcpFlags::RST) {
             let reset = (held.segment.seq, held.segment.ack);
-            if self.left_reset.replace(reset) != Some(reset) {
-                self.secondary.reset_left(out);
-            }
-            return;
-        }
-        if held.segment.has(TcpFlags::SYN) {
-            self.secondary.syn_left(out);
+            left.is_new_reset = self.left_reset.replace(reset) != Some(reset);
+            return left;
         }
         self.fin_left |= held.segment.has(TcpFlags::FIN);
         let places = held.places();
         if !places.is_empty() {
             self.space.reach(places.end);
-            let range = self.left.insert(places);
-            self.secondary.bytes_left(&self.left, &range, self.heard, out);
+            left.stretch = self.left.insert(places);
         }
+        left
     }
+}
+
+/// What a segment that has left was.
+#[derive(Default)]
+struct Left {
+    is_new_reset: bool,
+    /// The stretch of the stream that it has become a part of; empty if it takes no place.
+    stretch: Range<i64>,
+}
+
+/// The frame with this window.
+fn with_window(mut outgoing: Outgoing, segment: &Segment, window: u16, out: &mut Outbox) -> Outgoing {
+    if window != segment.window {
+        out.clamped_windows += 1;
+        let edit = TcpEdit::new(&outgoing.frame, segment);
+        outgoing.frame = outgoing.frame.edit(|bytes| edit.put(bytes, TCP_WINDOW_AT, &window.to_be_bytes()));
+    }
+    outgoing
 }
 
 fn differs_at(space: &SequenceSpace, place: i64) -> Reason {

@@ -4,9 +4,11 @@ mod connection;
 mod ranges;
 mod secondary;
 mod stream;
+mod window;
 
 use super::flow::{Held, Outbox, Outgoing, Waiting, Witness, longest};
-use super::verdict::Reason;
+use super::verdict::{Evidence, Reason};
+use crate::compare::spares::Spares;
 use crate::net::wire::{Segment, TcpFlags};
 use connection::{Connection, Side};
 use std::collections::VecDeque;
@@ -15,82 +17,115 @@ use std::collections::VecDeque;
 ///
 /// The two machines need not open the next connection at the same moment. Each side has its place in the list; the first
 /// connection is gone through to its end before the next.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub(super) struct TcpFlow {
-    connections: VecDeque<Connection>,
+    first: Connection,
+    /// Those after it: none but for a moment.
+    later: VecDeque<Connection>,
     primary_at: usize,
     secondary_at: usize,
 }
 
-impl Default for TcpFlow {
-    fn default() -> Self {
-        TcpFlow { connections: VecDeque::from([Connection::default()]), primary_at: 0, secondary_at: 0 }
-    }
+/// Memory for the queues of all TCP flows.
+#[derive(Default, Debug)]
+pub(super) struct TcpSpares {
+    held: Spares<connection::Held>,
+    pending: Spares<secondary::Pending>,
+    pieces: Spares<stream::Piece>,
 }
 
 impl TcpFlow {
-    pub(super) fn push_primary(&mut self, outgoing: Outgoing, segment: Segment) {
-        self.primary_at = self.place(Side::Primary, self.primary_at, &segment);
-        self.connections[self.primary_at].push_primary(outgoing, segment);
+    pub(super) fn push_primary(&mut self, outgoing: Outgoing, segment: &Segment, spares: &mut TcpSpares) {
+        self.primary_at = self.place(Side::Primary, self.primary_at, segment);
+        self.at(self.primary_at).push_primary(outgoing, segment, spares);
     }
 
     pub(super) fn push_secondary(
         &mut self,
         witness: Witness,
-        segment: Segment,
+        segment: &Segment,
         out: &mut Outbox,
     ) -> Result<(), Reason> {
-        self.secondary_at = self.place(Side::Secondary, self.secondary_at, &segment);
-        self.connections[self.secondary_at].push_secondary(witness, segment, out)
+        self.secondary_at = self.place(Side::Secondary, self.secondary_at, segment);
+        self.at(self.secondary_at).push_secondary(witness, segment, out)
     }
 
     pub(super) fn advance(&mut self, out: &mut Outbox) -> Result<(), Reason> {
         loop {
-            self.connections[0].advance(out)?;
-            if self.primary_at == 0 || self.secondary_at == 0 || !self.connections[0].is_idle() {
+            self.first.advance(out)?;
+            if self.primary_at == 0 || self.secondary_at == 0 || !self.first.is_idle() {
                 return Ok(());
             }
-            self.connections.pop_front();
-            self.primary_at -= 1;
+            self.leave_first();
             self.secondary_at -= 1;
         }
     }
 
-    pub(super) fn begin_epoch(&mut self, ended: &mut Vec<Outgoing>) {
-        for connection in &mut self.connections {
-            connection.begin_epoch(ended);
+    pub(super) fn begin_epoch(&mut self, ended: &mut Vec<Outgoing>, spares: &mut TcpSpares) {
+        for connection in self.all_mut() {
+            connection.begin_epoch(ended, spares);
         }
         // The primary may have left earlier connections, and the secondary may have been ahead.
-        self.connections.truncate(self.primary_at + 1);
-        self.connections.drain(..self.primary_at);
-        (self.primary_at, self.secondary_at) = (0, 0);
+        self.later.truncate(self.primary_at);
+        while self.primary_at > 0 {
+            self.leave_first();
+        }
+        self.secondary_at = 0;
     }
 
     pub(super) fn waiting(&self) -> Option<Waiting> {
-        self.connections.iter().map(Connection::waiting).fold(None, longest)
+        self.all().map(Connection::waiting).fold(None, longest)
     }
 
     pub(super) fn held(&self) -> Held {
-        self.connections.iter().map(Connection::held_bytes).fold(Held::default(), |sum, (primary, secondary)| Held {
+        self.all().map(Connection::held_bytes).fold(Held::default(), |sum, (primary, secondary)| Held {
             primary: sum.primary + primary,
             secondary: sum.secondary + secondary,
         })
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.connections.len() == 1 && self.connections[0].is_closed()
+        self.later.is_empty() && self.first.is_closed()
+    }
+
+    /// The frames that wait, of each machine.
+    pub(super) fn evidence(&self) -> Evidence {
+        Evidence::new(
+            self.all().flat_map(Connection::primary_frames),
+            self.all().flat_map(Connection::secondary_frames),
+        )
     }
 
     /// The connection that a segment of this side belongs to.
     fn place(&mut self, side: Side, at: usize, segment: &Segment) -> usize {
-        let connection = &self.connections[at];
-        let stays = connection.knows_syn(side, segment.seq) || connection.accepts_syn(side);
-        if !segment.has(TcpFlags::SYN) || stays {
+        if !segment.has(TcpFlags::SYN) {
             return at;
         }
-        if at + 1 == self.connections.len() {
-            self.connections.push_back(Connection::default());
+        let connection = self.at(at);
+        if connection.knows_syn(side, segment.seq) || connection.accepts_syn(side) {
+            return at;
+        }
+        if at == self.later.len() {
+            self.later.push_back(Connection::default());
         }
         at + 1
+    }
+
+    fn at(&mut self, index: usize) -> &mut Connection {
+        if index == 0 { &mut self.first } else { &mut self.later[index - 1] }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Connection> {
+        std::iter::once(&self.first).chain(&self.later)
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
+        std::iter::once(&mut self.first).chain(&mut self.later)
+    }
+
+    /// The first connection is over, for the primary at least.
+    fn leave_first(&mut self) {
+        self.first = self.later.pop_front().unwrap_or_default();
+        self.primary_at -= 1;
     }
 }

@@ -41,10 +41,12 @@ impl SequenceSpace {
     }
 }
 
-/// Stretches of a stream, sorted, none touching another.
+/// Stretches of a stream, sorted, none touching another. A guest that sends in order has one, and that is no allocation.
 #[derive(Default, Debug)]
 pub(super) struct Ranges {
-    ranges: Vec<Range<i64>>,
+    /// The highest; empty when there is none.
+    last: Range<i64>,
+    lower: Vec<Range<i64>>,
 }
 
 impl Ranges {
@@ -53,27 +55,48 @@ impl Ranges {
         if new.is_empty() {
             return new;
         }
-        let first = self.ranges.partition_point(|range| range.end < new.start);
-        let last = self.ranges.partition_point(|range| range.start <= new.end);
+        if self.last.is_empty() {
+            self.last = new;
+        } else if self.last.start <= new.start && new.start <= self.last.end {
+            self.last.end = self.last.end.max(new.end);
+        } else {
+            return self.insert_out_of_order(new);
+        }
+        self.last.clone()
+    }
+
+    #[cold]
+    fn insert_out_of_order(&mut self, new: Range<i64>) -> Range<i64> {
+        let ranges = &mut self.lower;
+        ranges.push(self.last.clone());
+        let first = ranges.partition_point(|range| range.end < new.start);
+        let last = ranges.partition_point(|range| range.start <= new.end);
         let mut merged = new;
-        for range in self.ranges.drain(first..last) {
+        for range in ranges.drain(first..last) {
             merged = merged.start.min(range.start)..merged.end.max(range.end);
         }
-        self.ranges.insert(first, merged.clone());
-        if self.ranges.len() > MAX_RANGES {
-            self.ranges.remove(0);
+        ranges.insert(first, merged.clone());
+        if ranges.len() > MAX_RANGES {
+            ranges.remove(0);
         }
+        self.last = ranges.pop().unwrap_or_default();
         merged
     }
 
     /// Where the stretch that holds this place ends.
     pub(super) fn end_of(&self, place: i64) -> Option<i64> {
-        self.ranges.iter().rev().find(|range| range.contains(&place)).map(|range| range.end)
+        let mut ranges = std::iter::once(&self.last).chain(self.lower.iter().rev());
+        ranges.find(|range| range.contains(&place)).map(|range| range.end)
     }
 
     /// Whether one stretch holds all of these places.
     pub(super) fn covers(&self, places: &Range<i64>) -> bool {
         places.is_empty() || self.end_of(places.start).is_some_and(|end| places.end <= end)
+    }
+
+    /// Whether everything in it lies before this place.
+    pub(super) fn ends_before(&self, place: i64) -> bool {
+        self.last.end <= place || self.last.is_empty()
     }
 }
 
@@ -108,15 +131,18 @@ mod tests {
                 prop_assert!(merged.start <= start && merged.end >= start + bytes);
                 prop_assert!(merged.clone().all(|place| set.contains(&place)));
                 // Only a forgotten range may be missing, and those are the lowest.
-                prop_assert!(ranges.ranges.len() <= MAX_RANGES);
-                let lowest = ranges.ranges.first().map_or(0, |range| range.start);
-                if ranges.ranges.len() < MAX_RANGES {
+                let all: Vec<_> = ranges.lower.iter().chain([&ranges.last]).filter(|range| !range.is_empty()).cloned().collect();
+                prop_assert!(all.len() <= MAX_RANGES);
+                let lowest = all.first().map_or(0, |range| range.start);
+                if all.len() < MAX_RANGES {
                     set.retain(|place| *place >= lowest);
                 }
                 for place in lowest..70 {
                     prop_assert_eq!(ranges.end_of(place).is_some(), set.contains(&place), "at {}", place);
                 }
-                prop_assert!(ranges.ranges.windows(2).all(|pair| pair[0].end < pair[1].start));
+                prop_assert!(all.windows(2).all(|pair| pair[0].end < pair[1].start));
+                let highest = set.last().map_or(0, |place| place + 1);
+                prop_assert!(ranges.ends_before(highest) && (set.is_empty() || !ranges.ends_before(highest - 1)));
             }
         }
     }

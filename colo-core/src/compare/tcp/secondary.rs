@@ -1,8 +1,11 @@
+use super::TcpSpares;
 use super::ranges::Ranges;
 use super::stream::Stream;
-use crate::compare::flow::{Outbox, Waiting, Witness, charge, longest, trim};
-use crate::net::Seq;
+use super::window::Acknowledgement;
+use crate::compare::flow::{Outbox, Waiting, What, Witness, charge, longest};
+use crate::compare::spares::Spares;
 use crate::net::wire::Segment;
+use crate::net::{Frame, Seq};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Instant;
@@ -15,9 +18,9 @@ pub(super) struct Secondary {
     /// The number of its own SYN.
     pub(super) isn: Option<Seq>,
     /// Its SYN, until the primary's has left.
-    pub(super) syn: Option<(Witness, Segment)>,
-    /// The highest acknowledgement; after a checkpoint, the primary's.
-    pub(super) ack: Option<Seq>,
+    pub(super) syn: Option<Box<(Witness, Segment)>>,
+    /// The latest acknowledgement; after a checkpoint, the primary's.
+    pub(super) said: Option<Acknowledgement>,
     /// The end of the latest urgent data.
     pub(super) urgent: Option<Seq>,
     /// Where its FIN stands.
@@ -34,60 +37,47 @@ pub(super) struct Secondary {
     pub(super) held_bytes: usize,
 }
 
-/// What a segment says to the other side's sender.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Acknowledgement {
-    number: Seq,
-    window: u16,
-}
-
-impl Acknowledgement {
-    pub(super) fn of(segment: &Segment) -> Option<Self> {
-        segment.ack.map(|number| Acknowledgement { number, window: segment.window })
-    }
-
-    /// Whether whoever heard `self` learns nothing from `other`.
-    fn covers(&self, other: &Acknowledgement) -> bool {
-        self.number.is_after(other.number) || self.number == other.number && self.window >= other.window
-    }
-
-    /// Who heard both, in this order, knows this.
-    pub(super) fn after(self, earlier: Option<Acknowledgement>) -> Acknowledgement {
-        match earlier {
-            Some(earlier) if earlier.number.is_after(self.number) => earlier,
-            _ => self,
-        }
-    }
-}
-
 #[derive(Debug)]
-struct Pending {
+pub(super) struct Pending {
     number: u64,
     since: Instant,
     places: Range<i64>,
     acknowledgement: Option<Acknowledgement>,
     charge: usize,
+    /// The frame, when it is wanted for evidence.
+    frame: Option<Box<Frame>>,
 }
 
 impl Secondary {
-    /// The state after a checkpoint of a primary with this number and this highest acknowledgement.
-    pub(super) fn like_primary(started: bool, isn: Option<Seq>, ack: Option<Seq>) -> Self {
-        Secondary { started, isn, ack, ..Secondary::default() }
+    /// A checkpoint: it stands where the primary stands, which has this number and this latest acknowledgement.
+    pub(super) fn become_primary(
+        &mut self,
+        started: bool,
+        isn: Option<Seq>,
+        said: Option<Acknowledgement>,
+        spares: &mut TcpSpares,
+    ) {
+        self.pending.clear();
+        spares.pending.settle(&mut self.pending);
+        self.stream.clear(&mut spares.pieces);
+        *self = Secondary { started, isn, said, ..Secondary::default() };
     }
 
     /// Keeps the SYN. Segments before it were of another connection: nothing of them can leave any more.
-    pub(super) fn open(&mut self, witness: Witness, segment: Segment, out: &mut Outbox) {
+    pub(super) fn open(&mut self, witness: Witness, segment: Segment, shift: Option<u8>, out: &mut Outbox) {
         out.consumed.extend(self.pending.drain(..).map(|pending| pending.number));
         out.consumed.extend(self.resets.drain(..).map(|(witness, _)| witness.number));
         out.consumed.extend(self.unacknowledged.map(|(number, _)| number));
-        *self = Secondary { started: true, isn: Some(segment.seq), ack: segment.ack, ..Secondary::default() };
+        let said = Acknowledgement::latest(&segment, shift, None);
+        self.become_primary(true, Some(segment.seq), said, &mut out.spares.tcp);
         self.held_bytes = charge(&witness.frame);
-        self.syn = Some((witness, segment));
+        self.syn = Some(Box::new((witness, segment)));
     }
 
     /// The primary's SYN has left.
     pub(super) fn syn_left(&mut self, out: &mut Outbox) {
-        if let Some((witness, _)) = self.syn.take() {
+        if let Some(syn) = self.syn.take() {
+            let (witness, _) = *syn;
             self.held_bytes -= charge(&witness.frame);
             out.consumed.push_back(witness.number);
         }
@@ -112,10 +102,14 @@ impl Secondary {
         witness: &Witness,
         places: Range<i64>,
         acknowledgement: Option<Acknowledgement>,
+        keep_frame: bool,
+        spares: &mut Spares<Pending>,
     ) {
         let charge = charge(&witness.frame);
         self.held_bytes += charge;
-        let pending = Pending { number: witness.number, since: witness.since, places, acknowledgement, charge };
+        let frame = keep_frame.then(|| Box::new(witness.frame.clone()));
+        let pending = Pending { number: witness.number, since: witness.since, places, acknowledgement, charge, frame };
+        spares.equip(&mut self.pending);
         // Segments come mostly in order.
         let behind = self.pending.iter().rev().take_while(|other| other.places.end > pending.places.end).count();
         self.pending.insert(self.pending.len() - behind, pending);
@@ -129,7 +123,10 @@ impl Secondary {
         heard: Option<Acknowledgement>,
         out: &mut Outbox,
     ) {
-        self.stream.forget(range);
+        if range.is_empty() {
+            return;
+        }
+        self.stream.forget(range, &mut out.spares.tcp.pieces);
         while self.pending.front().is_some_and(|pending| left.covers(&pending.places)) {
             let Some(pending) = self.pending.pop_front() else {
                 break;
@@ -137,7 +134,7 @@ impl Secondary {
             self.held_bytes -= pending.charge;
             self.acknowledge(pending.number, pending.acknowledgement, heard, out);
         }
-        trim(&mut self.pending);
+        out.spares.tcp.pending.settle(&mut self.pending);
     }
 
     /// All that frame `number` has left to say is an acknowledgement. Only the latest is worth keeping: whoever hears it needs none
@@ -149,13 +146,17 @@ impl Secondary {
         heard: Option<Acknowledgement>,
         out: &mut Outbox,
     ) {
-        let Some(new) = acknowledgement.filter(|new| !heard.is_some_and(|heard| heard.covers(new))) else {
-            out.consumed.push_back(number);
-            return;
+        let Some(new) = acknowledgement else {
+            return out.consumed.push_back(number);
         };
-        match self.unacknowledged {
-            Some((_, old)) if old.number.is_after(new.number) => out.consumed.push_back(number),
-            _ => out.consumed.extend(self.unacknowledged.replace((number, new)).map(|(old, _)| old)),
+        if self.unacknowledged.is_some_and(|(_, old)| old.number.is_after(new.number)) {
+            return out.consumed.push_back(number);
+        }
+        out.consumed.extend(self.unacknowledged.take().map(|(old, _)| old));
+        if heard.is_some_and(|heard| heard.covers(&new)) {
+            out.consumed.push_back(number);
+        } else {
+            self.unacknowledged = Some((number, new));
         }
     }
 
@@ -167,10 +168,22 @@ impl Secondary {
         }
     }
 
+    /// Whether no bytes and no end of the stream wait.
+    pub(super) fn has_nothing_pending(&self) -> bool {
+        self.pending.is_empty() && self.stream.is_empty() && self.fin.is_none()
+    }
+
+    /// The frames that wait, as far as they were kept.
+    pub(super) fn frames(&self) -> impl Iterator<Item = &Frame> {
+        let syn = self.syn.iter().map(|syn| &syn.0.frame);
+        let bytes = self.pending.iter().filter_map(|pending| pending.frame.as_deref());
+        syn.chain(bytes).chain(self.resets.iter().map(|(witness, _)| &witness.frame))
+    }
+
     /// What has waited longest. A mere acknowledgement waits for nothing: the primary's own will do.
     pub(super) fn waiting(&self) -> Option<Waiting> {
-        let at = |since| Waiting { since, is_primary: false };
-        let syn = self.syn.as_ref().map(|(witness, _)| at(witness.since));
+        let at = |since| Waiting { since, what: What::Secondary };
+        let syn = self.syn.as_ref().map(|syn| at(syn.0.since));
         let reset = self.resets.front().map(|(witness, _)| at(witness.since));
         let bytes = self.pending.front().map(|pending| at(pending.since));
         longest(longest(syn, reset), bytes)

@@ -1,22 +1,39 @@
-use bytes::Bytes;
+use crate::compare::spares::Spares;
+use crate::net::Frame;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// What the secondary has produced of a stream and has not left yet: slices of its frames, sorted, none overlapping another.
+/// What the secondary has produced of a stream and has not left yet: parts of its frames, sorted, none overlapping another.
 #[derive(Default, Debug)]
 pub(super) struct Stream {
     pieces: VecDeque<Piece>,
 }
 
 #[derive(Debug)]
-struct Piece {
+pub(super) struct Piece {
     start: i64,
-    bytes: Bytes,
+    frame: Frame,
+    /// Where its bytes are in the frame.
+    at: u32,
+    length: u32,
 }
 
 impl Piece {
     fn end(&self) -> i64 {
-        self.start + self.bytes.len() as i64
+        self.start + i64::from(self.length)
+    }
+
+    /// The bytes from one place to another.
+    fn bytes(&self, places: Range<i64>) -> &[u8] {
+        let at = self.at as usize;
+        &self.frame[at + (places.start - self.start) as usize..at + (places.end - self.start) as usize]
+    }
+
+    /// A part of it.
+    fn part(&self, places: Range<i64>) -> Piece {
+        let at = self.at + (places.start - self.start) as u32;
+        let length = (places.end - places.start) as u32;
+        Piece { start: places.start, frame: self.frame.clone(), at, length }
     }
 }
 
@@ -27,28 +44,42 @@ pub(super) struct Contradiction {
 }
 
 impl Stream {
-    /// Adds what is new in these bytes. What was there before stays.
-    pub(super) fn insert(&mut self, start: i64, bytes: &Bytes) -> Result<(), Contradiction> {
-        let end = start + bytes.len() as i64;
-        let slice = |from: i64, to: i64| bytes.slice((from - start) as usize..(to - start) as usize);
+    /// Adds what is new in a part of a frame, whose first byte has this place. What was there before stays.
+    pub(super) fn insert(
+        &mut self,
+        start: i64,
+        frame: Frame,
+        part: Range<usize>,
+        ignores_bytes: bool,
+        spares: &mut Spares<Piece>,
+    ) -> Result<(), Contradiction> {
+        let new = Piece { start, frame, at: part.start as u32, length: part.len() as u32 };
+        if new.length == 0 {
+            return Ok(());
+        }
+        spares.equip(&mut self.pieces);
         let mut index = self.first_ending_after(start);
+        if self.pieces.get(index).is_none_or(|piece| piece.start >= new.end()) {
+            self.pieces.insert(index, new);
+            return Ok(());
+        }
         let mut place = start;
-        while place < end {
-            let Some(piece) = self.pieces.get(index).filter(|piece| piece.start < end) else {
-                self.pieces.insert(index, Piece { start: place, bytes: slice(place, end) });
+        while place < new.end() {
+            let Some(piece) = self.pieces.get(index).filter(|piece| piece.start < new.end()) else {
+                self.pieces.insert(index, new.part(place..new.end()));
                 break;
             };
             if place < piece.start {
-                let gap_end = piece.start;
-                self.pieces.insert(index, Piece { start: place, bytes: slice(place, gap_end) });
-                place = gap_end;
+                let gap = place..piece.start;
+                place = gap.end;
+                self.pieces.insert(index, new.part(gap));
             } else {
-                let to = piece.end().min(end);
-                let known = &piece.bytes[(place - piece.start) as usize..(to - piece.start) as usize];
-                if let Some(at) = first_difference(known, &slice(place, to)) {
+                let both = place..piece.end().min(new.end());
+                let difference = first_difference(piece.bytes(both.clone()), new.bytes(both.clone()));
+                if let Some(at) = difference.filter(|_| !ignores_bytes) {
                     return Err(Contradiction { place: place + at as i64 });
                 }
-                place = to;
+                place = both.end;
             }
             index += 1;
         }
@@ -58,7 +89,7 @@ impl Stream {
     /// The bytes from a place on, as far as they lie in one piece; empty when the place is not there.
     pub(super) fn run_at(&self, place: i64) -> &[u8] {
         match self.pieces.get(self.first_ending_after(place)) {
-            Some(piece) if piece.start <= place => &piece.bytes[(place - piece.start) as usize..],
+            Some(piece) if piece.start <= place => piece.bytes(place..piece.end()),
             _ => &[],
         }
     }
@@ -69,13 +100,26 @@ impl Stream {
     }
 
     /// Forgets the pieces that lie wholly in a range.
-    pub(super) fn forget(&mut self, range: &Range<i64>) {
+    pub(super) fn forget(&mut self, range: &Range<i64>, spares: &mut Spares<Piece>) {
+        if self.pieces.is_empty() {
+            return;
+        }
         let from = self.pieces.partition_point(|piece| piece.start < range.start);
         let to = self.pieces.partition_point(|piece| piece.end() <= range.end);
         if from < to {
             self.pieces.drain(from..to);
         }
-        super::super::flow::trim(&mut self.pieces);
+        spares.settle(&mut self.pieces);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self, spares: &mut Spares<Piece>) {
+        self.pieces.clear();
+        spares.settle(&mut self.pieces);
     }
 
     fn first_ending_after(&self, place: i64) -> usize {
@@ -119,7 +163,7 @@ mod tests {
         /// Against one cell per place.
         #[test]
         fn behaves_like_an_array(ops in proptest::collection::vec(op(), 0..60)) {
-            let mut stream = Stream::default();
+            let (mut stream, mut spares) = (Stream::default(), Spares::default());
             let mut cells: [Option<u8>; 80] = [None; 80];
             for op in ops {
                 match op {
@@ -129,7 +173,9 @@ mod tests {
                             *cell ^= 0x80;
                         }
                         let clash = (start..).zip(&data).find(|(place, new)| cells[*place as usize].is_some_and(|old| old != **new));
-                        let result = stream.insert(start, &Bytes::from(data.clone()));
+                        // Somewhere in a frame.
+                        let frame = Frame::from([&[0xFF; 3][..], &data, &[0xFF; 2]].concat());
+                        let result = stream.insert(start, frame, 3..3 + data.len(), false, &mut spares);
                         prop_assert_eq!(result.err().map(|e| e.place), clash.map(|(place, _)| place));
                         let end = clash.map_or(start + bytes, |(place, _)| place);
                         for (place, new) in (start..end).zip(&data) {
@@ -138,7 +184,7 @@ mod tests {
                     }
                     Op::Forget { start, bytes } => {
                         // Pieces that stick out are kept whole, which no reader minds.
-                        stream.forget(&(start..start + bytes));
+                        stream.forget(&(start..start + bytes), &mut spares);
                         for place in start..start + bytes {
                             if stream.run_at(place).is_empty() {
                                 cells[place as usize] = None;

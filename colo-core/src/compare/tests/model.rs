@@ -1,9 +1,9 @@
-//! Two machines that cut, repeat, reorder and bundle as they like, and a comparator that is slow and plain: it keeps every byte in a map of
+//! Two machines that cut, repeat, reorder, bundle and fragment as they like, and have more or less of a window open, and a comparator that is slow and plain: it keeps every byte in a map of
 //! its own and looks at all of them each time. After every single event both must have decided the same.
 
 use super::*;
-use crate::net::Seq;
-use crate::net::testing::seq_of;
+use crate::net::ip::IpPacket;
+use crate::net::testing::fragments;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -36,6 +36,9 @@ struct Said {
     bytes: Vec<u8>,
     fin: bool,
     ack: u32,
+    window: u16,
+    /// The packet comes in fragments, which have this in common.
+    fragments: Option<u16>,
 }
 
 /// A machine's TCP: how far it has sent and acknowledged.
@@ -44,12 +47,17 @@ struct Machine {
     stream: Vec<u8>,
     sent: usize,
     ack: u32,
+    window: u16,
     fin_sent: bool,
 }
 
 impl Machine {
+    const WINDOW: u16 = 8192;
+
     fn say(&mut self, dice: &mut Dice) -> Said {
         self.ack = (self.ack + [0, 0, 17, 60][dice.roll(4)] as u32).min(Connection::LAST_ACK);
+        // None so narrow that it would have to be said again.
+        self.window = [Self::WINDOW, 5000, 5001, 6000][dice.roll(4)];
         let (mut start, mut end) = (self.sent, self.sent);
         match dice.roll(10) {
             0 => {}                                                   // a bare acknowledgement
@@ -59,7 +67,7 @@ impl Machine {
         if !self.fin_sent {
             end += [0, 1, 20, 60][dice.roll(4)];
         }
-        self.segment(start, end.min(STREAM_BYTES), dice.chance(10))
+        self.segment(start, end.min(STREAM_BYTES), dice.chance(10), dice)
     }
 
     /// Says all that is left to be said.
@@ -67,15 +75,17 @@ impl Machine {
         if self.fin_sent && self.ack == Connection::LAST_ACK {
             return None;
         }
-        self.ack = Connection::LAST_ACK;
-        Some(self.segment(self.sent, (self.sent + 1 + dice.roll(90)).min(STREAM_BYTES), true))
+        (self.ack, self.window) = (Connection::LAST_ACK, Self::WINDOW);
+        Some(self.segment(self.sent, (self.sent + 1 + dice.roll(90)).min(STREAM_BYTES), true, dice))
     }
 
-    fn segment(&mut self, start: usize, end: usize, may_fin: bool) -> Said {
+    fn segment(&mut self, start: usize, end: usize, may_fin: bool, dice: &mut Dice) -> Said {
         self.sent = self.sent.max(end);
         let fin = end == STREAM_BYTES && (may_fin || self.fin_sent);
         self.fin_sent |= fin;
-        Said { start, bytes: self.stream[start..end].to_vec(), fin, ack: self.ack }
+        let fragments = dice.chance(10).then(|| dice.roll(1 << 16) as u16);
+        let bytes = self.stream[start..end].to_vec();
+        Said { start, bytes, fin, ack: self.ack, window: self.window, fragments }
     }
 }
 
@@ -87,12 +97,15 @@ struct Connection {
     primary: Machine,
     secondary: Machine,
     /// Frames that a machine has said and that are still in its card, where they may change places.
-    cards: [VecDeque<(Frame, Said)>; 2],
-    held: VecDeque<(usize, Frame, Said)>,
+    cards: [VecDeque<Said>; 2],
+    held: VecDeque<(usize, Said)>,
     left: BTreeSet<usize>,
     produced: BTreeMap<usize, u8>,
-    secondary_ack: u32,
-    primary_ack: u32,
+    /// The latest acknowledgement of each machine with the window that it said with it.
+    secondary_ack: (u32, u16),
+    primary_ack: (u32, u16),
+    /// The same as the client has heard it.
+    heard: (u32, u16),
     diverged: bool,
 }
 
@@ -101,15 +114,27 @@ impl Connection {
     /// The place that FIN takes.
     const FIN: usize = STREAM_BYTES;
 
-    fn frame(&self, said: &Said) -> Frame {
-        let tcp = Tcp::new(self.port, 4000).seq(self.isn.wrapping_add(said.start as u32));
+    fn frames(&self, said: &Said) -> Vec<Frame> {
+        let tcp = Tcp::new(self.port, 4000).seq(self.isn.wrapping_add(said.start as u32)).window(said.window);
         let tcp = tcp.ack(self.client_isn.wrapping_add(said.ack)).payload(&said.bytes);
-        if said.fin { tcp.fin().frame() } else { tcp.frame() }
+        let frame = if said.fin { tcp.fin().frame() } else { tcp.frame() };
+        match said.fragments {
+            Some(identification) if said.bytes.len() > 4 => fragments(&frame, 24, identification),
+            _ => vec![frame],
+        }
+    }
+
+    /// The frames of a segment that leaves: with no more of a window than both have open, if it can be changed.
+    fn left(&self, said: &Said) -> Vec<Frame> {
+        let mut left = said.clone();
+        if self.frames(said).len() == 1 {
+            left.window = said.window.min(self.secondary_ack.1);
+        }
+        self.frames(&left)
     }
 
     fn push(&mut self, side: usize, said: Said, dice: &mut Dice) {
-        let frame = self.frame(&said);
-        self.cards[side].push_back((frame, said));
+        self.cards[side].push_back(said);
         let count = self.cards[side].len();
         if count > 1 && dice.chance(15) {
             self.cards[side].swap(count - 1, count - 2);
@@ -120,7 +145,7 @@ impl Connection {
     fn decide(&mut self, is_open: bool) -> (Vec<Frame>, bool) {
         let was_diverged = self.diverged;
         let mut verified = 0;
-        'segments: for (_, _, said) in &self.held {
+        'segments: for (_, said) in &self.held {
             let fin = said.fin.then_some((Self::FIN, 0));
             for (place, byte) in (said.start..).zip(said.bytes.iter().copied()).chain(fin) {
                 match self.produced.get(&place) {
@@ -136,11 +161,14 @@ impl Connection {
             verified += 1;
         }
         let mut released = Vec::new();
-        while is_open && !was_diverged && verified > 0 && self.held[0].2.ack <= self.secondary_ack {
-            let (_, frame, said) = self.held.pop_front().unwrap();
+        while is_open && !was_diverged && verified > 0 && self.held[0].1.ack <= self.secondary_ack.0 {
+            let (_, said) = self.held.pop_front().unwrap();
             verified -= 1;
             self.mark_left(&said);
-            released.push(frame);
+            released.extend(self.left(&said));
+            let window =
+                if self.frames(&said).len() == 1 { said.window.min(self.secondary_ack.1) } else { said.window };
+            self.heard = later(self.heard, &Said { window, ..said });
         }
         (released, self.diverged && !was_diverged)
     }
@@ -161,7 +189,29 @@ impl Connection {
     }
 }
 
+/// What a machine's latest acknowledgement and window are after a segment.
+fn later(before: (u32, u16), said: &Said) -> (u32, u16) {
+    if said.ack >= before.0 { (said.ack, said.window) } else { before }
+}
+
+/// Which connection a frame belongs to: later fragments do not tell, but the first one comes before them.
+#[derive(Default)]
+struct Ports {
+    last: u16,
+}
+
+impl Ports {
+    fn of(&mut self, frame: &[u8]) -> u16 {
+        let fragment = IpPacket::parse(frame).unwrap().fragment;
+        if fragment.is_none_or(|fragment| fragment.offset == 0) {
+            self.last = u16::from_be_bytes([frame[34], frame[35]]);
+        }
+        self.last
+    }
+}
+
 struct World {
+    ports: Ports,
     comparator: Comparator,
     now: Instant,
     connections: Vec<Connection>,
@@ -182,7 +232,7 @@ impl World {
             // Near a wrap-around of either number as often as not.
             let number = |dice: &mut Dice| (dice.roll(1 << 32) as u32) | if dice.chance(50) { 0xffff_ff00 } else { 0 };
             let stream = (0..STREAM_BYTES).map(|_| dice.roll(256) as u8).collect();
-            let machine = Machine { stream, sent: 0, ack: 1, fin_sent: false };
+            let machine = Machine { stream, sent: 0, ack: 1, window: Machine::WINDOW, fin_sent: false };
             Connection {
                 port,
                 isn: number(dice),
@@ -193,12 +243,14 @@ impl World {
                 held: VecDeque::new(),
                 left: BTreeSet::new(),
                 produced: BTreeMap::new(),
-                secondary_ack: 0,
-                primary_ack: 0,
+                secondary_ack: (0, 0),
+                primary_ack: (0, 0),
+                heard: (0, 0),
                 diverged: false,
             }
         });
         World {
+            ports: Ports::default(),
             comparator,
             now,
             connections: connections.into(),
@@ -211,25 +263,29 @@ impl World {
     }
 
     fn primary_arrives(&mut self, index: usize) {
-        let Some((frame, said)) = self.connections[index].cards[0].pop_front() else {
+        let Some(said) = self.connections[index].cards[0].pop_front() else {
             return;
         };
-        self.comparator.handle_primary(0, frame.clone(), self.now);
         let connection = &mut self.connections[index];
-        connection.primary_ack = connection.primary_ack.max(said.ack);
-        connection.held.push_back((self.order, frame, said));
+        for frame in connection.frames(&said) {
+            self.comparator.handle_primary(0, frame, self.now);
+        }
+        connection.primary_ack = later(connection.primary_ack, &said);
+        connection.held.push_back((self.order, said));
         self.order += 1;
         self.check(&[index]);
     }
 
     fn secondary_arrives(&mut self, index: usize) {
-        let Some((frame, said)) = self.connections[index].cards[1].pop_front() else {
+        let Some(said) = self.connections[index].cards[1].pop_front() else {
             return;
         };
-        self.comparator.handle_secondary(0, self.number, frame, self.now);
-        self.number += 1;
         let connection = &mut self.connections[index];
-        connection.secondary_ack = connection.secondary_ack.max(said.ack);
+        for frame in connection.frames(&said) {
+            self.comparator.handle_secondary(0, self.number, frame, self.now);
+            self.number += 1;
+        }
+        connection.secondary_ack = later(connection.secondary_ack, &said);
         let fin = said.fin.then_some((Connection::FIN, 0));
         for (place, byte) in (said.start..).zip(said.bytes.iter().copied()).chain(fin) {
             connection.produced.entry(place).or_insert(byte);
@@ -249,8 +305,7 @@ impl World {
         }
         let mut actual: BTreeMap<u16, Vec<Frame>> = BTreeMap::new();
         while let Some(release) = self.comparator.poll_release() {
-            let port = u16::from_be_bytes([release.frame[34], release.frame[35]]);
-            actual.entry(port).or_default().push(release.frame);
+            actual.entry(self.ports.of(&release.frame)).or_default().push(release.frame);
         }
         assert_eq!(actual, expected);
         while let Some(number) = self.comparator.poll_consumed() {
@@ -264,9 +319,10 @@ impl World {
         let mut expected: Vec<(usize, Frame)> = Vec::new();
         for connection in &mut self.connections {
             let held: Vec<_> = connection.held.drain(..).collect();
-            for (order, frame, said) in held {
+            for (order, said) in held {
                 connection.mark_left(&said);
-                expected.push((order, frame));
+                connection.heard = later(connection.heard, &said);
+                expected.extend(connection.frames(&said).into_iter().map(|frame| (order, frame)));
             }
             connection.checkpoint();
         }
@@ -358,7 +414,9 @@ proptest! {
             prop_assert!((0..=Connection::FIN).all(|place| connection.left.contains(&place)));
         }
         prop_assert_eq!(world.comparator.poll_divergence(), None);
-        prop_assert_eq!(world.consumed.len() as u64, world.number, "every frame of the secondary has been said");
+        // But a window that the primary had before the secondary, and does not say again.
+        let unheard = world.connections.iter().filter(|connection| connection.heard.1 < connection.secondary_ack.1).count();
+        prop_assert_eq!(world.consumed.len() + unheard, world.number as usize, "every frame of the secondary has been said");
         world.comparator.handle_timeout(world.now + Duration::from_secs(9));
         prop_assert_eq!(world.comparator.poll_divergence(), None);
     }
@@ -379,7 +437,7 @@ proptest! {
 /// The generator does what its name says: without this the tests above could pass by saying nothing.
 #[test]
 fn histories_are_varied() {
-    let (mut repeated, mut reordered, mut diverged, mut late) = (0, 0, 0, 0);
+    let (mut repeated, mut reordered, mut diverged, mut late, mut fragmented, mut narrowed) = (0, 0, 0, 0, 0, 0);
     for seed in 1..50 {
         let mut dice = Dice(seed * 0x9e37_79b9);
         let mut world = World::new(&mut dice);
@@ -387,15 +445,19 @@ fn histories_are_varied() {
             world.step(&mut dice, true);
             diverged += usize::from(world.divergence_expected);
             for connection in &world.connections {
-                let seqs: Vec<Seq> = connection.held.iter().map(|(_, frame, _)| seq_of(frame)).collect();
-                repeated += seqs.windows(2).filter(|pair| pair[0] == pair[1]).count();
-                reordered += seqs.windows(2).filter(|pair| pair[0].is_after(pair[1])).count();
+                let starts: Vec<usize> = connection.held.iter().map(|(_, said)| said.start).collect();
+                repeated += starts.windows(2).filter(|pair| pair[0] == pair[1]).count();
+                reordered += starts.windows(2).filter(|pair| pair[0] > pair[1]).count();
+                let frames = connection.held.iter().map(|(_, said)| connection.frames(said).len());
+                fragmented += frames.filter(|frames| *frames > 1).count();
+                let clamped = |(_, said): &&(usize, Said)| connection.left(said) != connection.frames(said);
+                narrowed += connection.held.iter().filter(clamped).count();
                 late += usize::from(connection.held.len() > 3);
             }
         }
     }
     assert!(
-        repeated > 100 && reordered > 100 && diverged > 100 && late > 100,
-        "{repeated} {reordered} {diverged} {late}"
+        [repeated, reordered, diverged, late, fragmented, narrowed].iter().all(|count| *count > 100),
+        "{repeated} {reordered} {diverged} {late} {fragmented} {narrowed}"
     );
 }

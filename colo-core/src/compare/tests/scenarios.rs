@@ -1,5 +1,6 @@
 use super::*;
-use crate::net::testing::{CARRIERS, CLIENT, arp_request, carried, echo_reply, echo_reply6, tagged, udp};
+use crate::net::Offload;
+use crate::net::testing::{CARRIERS, CLIENT, arp_request, carried, echo_reply, echo_reply6, fragments, tagged, udp};
 use proptest::prelude::*;
 
 const MSS: [u8; 4] = [2, 4, 5, 0xb4];
@@ -352,8 +353,6 @@ fn every_kind_is_a_flow() {
     ipv6[12..14].copy_from_slice(&[0x86, 0xdd]);
     let mut vlan = udp(1, 2, b"x").to_vec();
     vlan[12..14].copy_from_slice(&[0x81, 0]);
-    let mut fragment = udp(1, 2, b"x").to_vec();
-    fragment[20] |= 0x20;
     let mut malformed = udp(1, 2, b"x").to_vec();
     malformed[16] = 0xff;
     let frames = [
@@ -365,7 +364,6 @@ fn every_kind_is_a_flow() {
         data(5, b"x"),
         ipv6.into(),
         vlan.into(),
-        fragment.into(),
         malformed.into(),
     ];
     let mut bench = Bench::new();
@@ -382,6 +380,214 @@ fn every_kind_is_a_flow() {
         assert_eq!(bench.secondary(frame), std::slice::from_ref(frame));
     }
     assert_eq!((bench.consumed().len(), bench.reason()), (frames.len(), None));
+}
+
+/// However the two machines cut a packet: it is compared whole, and the primary's fragments leave.
+#[test]
+fn fragments_are_compared_as_their_packet() {
+    let mut bench = Bench::new();
+    let whole = udp(1, 2, &[7; 100]);
+    let (ours, theirs) = (fragments(&whole, 48, 1), fragments(&whole, 64, 9));
+    for frame in &ours {
+        assert_eq!(bench.primary(frame), NOTHING);
+    }
+    assert_eq!(bench.secondary(&theirs[1]), NOTHING);
+    assert_eq!(bench.secondary(&theirs[0]), ours);
+    assert_eq!(bench.consumed(), [0, 1]);
+    assert_eq!((bench.comparator.counters().held_bytes, bench.comparator.counters().reassembled_packets), (0, 1));
+    for frame in fragments(&udp(1, 2, &[7; 100]), 48, 2) {
+        bench.primary(&frame);
+    }
+    let mut changed = [7; 100];
+    changed[99] = 8;
+    for frame in fragments(&udp(1, 2, &changed), 48, 2) {
+        bench.secondary(&frame);
+    }
+    assert_eq!(bench.reason(), Some(Reason::PayloadDiffers { offset: 14 + 20 + 8 + 99 }));
+}
+
+#[test]
+fn a_stream_may_come_in_fragments() {
+    let mut bench = connected();
+    let ours = fragments(&data(1001, &[b'x'; 60]), 24, 1);
+    for frame in &ours {
+        bench.primary(frame);
+    }
+    bench.secondary(&data(1001, &[b'x'; 20]));
+    assert_eq!(bench.secondary(&data(1021, &[b'x'; 40])), ours);
+    assert_eq!((bench.consumed(), bench.reason()), (vec![1, 2], None));
+}
+
+#[test]
+fn an_incomplete_packet_asks_for_a_checkpoint_and_ends_after_it() {
+    let mut bench = Bench::new();
+    let parts = fragments(&udp(1, 2, &[7; 100]), 48, 1);
+    bench.primary(&parts[0]);
+    assert_eq!(bench.comparator.poll_timeout(), Some(bench.now + Duration::from_millis(200)));
+    bench.pass(Duration::from_millis(200));
+    let divergence = bench.comparator.poll_divergence().unwrap().to_string();
+    assert_eq!(divergence, "IP 10.0.0.1 > 10.0.0.2 protocol 17 (nic 0): the primary's frame unmatched for 200 ms");
+    assert_eq!(bench.checkpoint(), &parts[..1]);
+    for frame in &parts[1..] {
+        bench.primary(frame);
+    }
+    bench.secondary(&parts[1]);
+    assert_eq!(bench.secondary(&parts[2]), &parts[1..]);
+    assert_eq!(bench.consumed(), [0, 1]);
+    bench.secondary(&parts[0]);
+    bench.pass(Duration::from_millis(200));
+    assert!(matches!(bench.reason(), Some(Reason::OnlySecondary { .. })));
+}
+
+#[test]
+fn fragments_that_make_no_packet_are_compared_for_themselves() {
+    let mut bench = Bench::new();
+    let parts = fragments(&udp(1, 2, &[7; 100]), 48, 1);
+    let mut other = parts[0].to_vec();
+    *other.last_mut().unwrap() ^= 1;
+    let other = Frame::from(other);
+    bench.primary(&parts[0]);
+    bench.primary(&other);
+    assert_eq!(bench.secondary(&parts[0]), NOTHING);
+    assert_eq!(bench.secondary(&other), [parts[0].clone(), other]);
+    assert_eq!((bench.consumed(), bench.reason()), (vec![0, 1], None));
+}
+
+/// The edge of what the client may send is that of the machine that has less room.
+#[test]
+fn no_window_leaves_that_only_one_has_open() {
+    let mut bench = connected();
+    let said = |ack: u32, window: u16| tcp().seq(1001).ack(ack).window(window).frame();
+    bench.secondary(&said(600, 1000));
+    assert_eq!(bench.primary(&said(600, 5000)), [said(600, 1000)]);
+    assert_eq!(bench.primary(&said(500, 5000)), [said(500, 1100)]);
+    assert_eq!(bench.primary(&said(600, 900)), [said(600, 900)]);
+    assert_eq!(bench.comparator.counters().clamped_windows, 2);
+    // The checksum of what has a card to complete it is the card's affair.
+    let offload = Offload { flags: 1, checksum_start: 34, checksum_offset: 16, ..Offload::default() };
+    let left = bench.primary(&said(600, 5000).with_offload(offload));
+    assert_eq!(left[0][..50], said(600, 1000)[..50]);
+    assert_eq!((&left[0][50..52], left[0].offload), (&said(600, 5000)[50..52], offload));
+}
+
+#[test]
+fn windows_are_shifted_as_the_handshake_says() {
+    let mut bench = Bench::new();
+    let syn_ack = |isn, window| tcp().syn().seq(isn).ack(500).window(window).options(&[3, 3, 7, 0]).frame();
+    bench.primary(&syn_ack(1000, 64_000));
+    assert_eq!(bench.secondary(&syn_ack(9000, 60_000)), [syn_ack(1000, 60_000)], "that of a SYN is not shifted");
+    let said = |ack: u32, window: u16| tcp().seq(1001).ack(ack).window(window).frame();
+    assert_eq!(bench.primary(&said(500, 500)), [said(500, 60_000 >> 7)]);
+    bench.secondary(&said(500 + 1280, 400));
+    assert_eq!(bench.primary(&said(500, 500)), [said(500, 410)]);
+}
+
+/// A client that was told of a closed window hears of its opening, even if the primary never knew that it was closed.
+#[test]
+fn a_closed_window_opens_again() {
+    let mut bench = connected();
+    let said = |ack: u32, window: u16| tcp().seq(1001).ack(ack).window(window).frame();
+    bench.secondary(&said(600, 0));
+    assert_eq!(bench.primary(&said(600, 5000)), [said(600, 0)]);
+    assert_eq!(bench.secondary(&said(600, 700)), [said(600, 700)]);
+    assert_eq!(bench.secondary(&said(600, 900)), NOTHING, "not for every byte");
+    assert_eq!(bench.secondary(&said(600, 1400)), [said(600, 1400)]);
+    assert_eq!(bench.secondary(&said(600, 5001)), [said(600, 5000)]);
+    assert_eq!(bench.secondary(&said(600, 9000)), NOTHING);
+    bench.secondary(&said(600, 0));
+    assert_eq!(bench.primary(&said(600, 5000)), [said(600, 0)]);
+    bench.pass(Duration::from_millis(200));
+    assert_eq!(bench.reason(), Some(Reason::WindowClosed { waited: Duration::from_millis(200) }));
+    assert_eq!(bench.capture(), NOTHING);
+    assert_eq!(bench.released(), NOTHING);
+    bench.comparator.secondary_running(bench.now);
+    assert_eq!(bench.released(), [said(600, 5000)], "the secondary has what the primary has");
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.reason(), None);
+}
+
+#[test]
+fn rules_hold_for_their_flows() {
+    let rules = "bypass udp from :1\nignore udp from :2\nmask udp from :3 bytes 4..6\nignore tcp to :4000\nmask tcp to :4001 after \"Date: \" until \"\\n\"";
+    let config = CompareConfig { rules: rules.parse().unwrap(), ..CompareConfig::default() };
+    let mut bench = Bench::with(config.clone());
+    bench.comparator.begin_epoch(Epoch(2));
+    assert_eq!(bench.primary(&udp(1, 9, b"at once")), [udp(1, 9, b"at once")], "even while nothing else leaves");
+    bench.comparator.secondary_running(bench.now);
+    bench.secondary(&udp(1, 9, b"no matter"));
+    assert_eq!(bench.consumed(), [0]);
+    assert_eq!(bench.primary(&udp(2, 9, b"10:15")), NOTHING);
+    assert_eq!(bench.secondary(&udp(2, 9, b"different")), [udp(2, 9, b"10:15")]);
+    bench.primary(&udp(3, 9, b"now:15."));
+    assert_eq!(bench.secondary(&udp(3, 9, b"now:16.")), [udp(3, 9, b"now:15.")]);
+    assert_eq!((bench.consumed(), bench.reason()), (vec![1, 2], None));
+    bench.primary(&udp(3, 9, b"now:15."));
+    bench.secondary(&udp(3, 9, b"now:15!"));
+    assert_eq!(bench.reason(), Some(Reason::PayloadDiffers { offset: 48 }));
+
+    let mut bench = Bench::with(config.clone());
+    bench.primary(&data(1001, b"10:15, 10:16"));
+    assert_eq!(bench.secondary(&data(1001, b"10:17, ")), NOTHING);
+    assert_eq!(bench.secondary(&data(1004, b"contradicts")), [data(1001, b"10:15, 10:16")]);
+    assert_eq!((bench.consumed(), bench.reason()), (vec![0], None), "the other goes on behind what has left");
+
+    let mut bench = Bench::with(config);
+    let http = |clock: &str, body: &str| format!("HTTP/1.1 200 OK\r\nDate: {clock}\r\n\r\n{body}");
+    let to = |seq: u32, text: &str| Tcp::new(80, 4001).seq(seq).ack(500).payload(text.as_bytes()).frame();
+    let (ours, theirs) = (http("10:15", "hello"), http("11:26", "hello"));
+    bench.primary(&to(1001, &ours));
+    bench.secondary(&to(1001, &theirs[..19]));
+    assert_eq!(bench.secondary(&to(1020, &theirs[19..])), [to(1001, &ours)]);
+    let next = 1001 + ours.len() as u32;
+    bench.primary(&to(next, &http("10:16", "hello")));
+    bench.secondary(&to(next, &http("10:17", "jello")));
+    let first_of_body = next + ours.len() as u32 - 5;
+    assert_eq!(bench.reason(), Some(Reason::PayloadDiffers { offset: first_of_body.into() }));
+}
+
+/// What differed is handed out with the reason, on request.
+#[test]
+fn a_divergence_has_its_evidence() {
+    let config = CompareConfig { keep_evidence: true, ..CompareConfig::default() };
+    let evidence = |bench: &mut Bench| {
+        let evidence = bench.comparator.poll_divergence().unwrap().evidence.unwrap();
+        (evidence.primary, evidence.secondary)
+    };
+    let mut bench = Bench::with(config.clone());
+    bench.primary(&udp(1, 2, b"10:15"));
+    bench.secondary(&udp(1, 2, b"10:16"));
+    assert_eq!(evidence(&mut bench), (vec![udp(1, 2, b"10:15")], vec![udp(1, 2, b"10:16")]));
+    bench.checkpoint();
+    bench.primary(&data(1001, b"same"));
+    bench.primary(&data(1005, b"10:15"));
+    bench.secondary(&data(1001, b"same"));
+    bench.secondary(&data(1005, b"10:"));
+    bench.secondary(&data(1008, b"16"));
+    assert_eq!(evidence(&mut bench), (vec![data(1005, b"10:15")], vec![data(1005, b"10:"), data(1008, b"16")]));
+    bench.checkpoint();
+    bench.secondary(&udp(1, 2, b"alone"));
+    bench.pass(Duration::from_millis(200));
+    assert_eq!(evidence(&mut bench), (vec![], vec![udp(1, 2, b"alone")]));
+    bench.checkpoint();
+    bench.secondary(&data(0x5000_0000, b"far"));
+    assert_eq!(evidence(&mut bench), (vec![], vec![data(0x5000_0000, b"far")]));
+}
+
+#[test]
+fn idle_flows_are_forgotten_in_time() {
+    let mut bench = Bench::new();
+    for port in 0..100 {
+        bench.primary(&udp(port, 2, b"x"));
+        bench.secondary(&udp(port, 2, b"x"));
+    }
+    bench.pass(Duration::from_secs(200));
+    bench.primary(&udp(0, 2, b"x"));
+    bench.secondary(&udp(0, 2, b"x"));
+    bench.pass(Duration::from_secs(100));
+    bench.pass(Duration::ZERO);
+    bench.pass(Duration::ZERO);
+    let counters = bench.comparator.counters();
+    assert_eq!((counters.flows, counters.aged_flows, counters.evicted_flows), (1, 99, 0));
 }
 
 #[test]
@@ -527,12 +733,21 @@ proptest! {
     /// Well-formed segments with arbitrary fields of one connection reach the code behind the parser.
     #[test]
     fn arbitrary_segments_lose_nothing(
-        segments in proptest::collection::vec((any::<u8>(), 0..64u8, 0..40u32, prop_oneof![Just(0u32), Just(1 << 30), Just(1 << 31)], 0..6usize), 0..200)
+        segments in proptest::collection::vec(
+            (any::<u8>(), 0..64u8, 0..40u32, prop_oneof![Just(0u32), Just(1 << 30), Just(1 << 31)], 0..6usize, 0..3u16, 0..12u8),
+            0..200,
+        )
     ) {
         let mut data = Vec::new();
-        for (side, flags, near, far, bytes) in segments {
-            let mut frame = tcp().seq(near.wrapping_add(far).wrapping_sub(20)).ack(near).payload(&[side & 1; 6][..bytes]).frame().to_vec();
+        for (side, flags, near, far, bytes, window, fragment) in segments {
+            let tcp = Tcp::new(80, 4000 + near as u16 % 3).window(window);
+            let mut frame = tcp.seq(near.wrapping_add(far).wrapping_sub(20)).ack(near).payload(&[side & 1; 6][..bytes]).frame().to_vec();
             frame[47] = flags;
+            // A fragment as often as not, of one of two packets.
+            if fragment < 6 {
+                frame[19] = fragment & 1;
+                frame[20..22].copy_from_slice(&[[0x20, 0], [0x20, 3], [0, 6]][usize::from(fragment) / 2]);
+            }
             data.extend_from_slice(&[side, frame.len() as u8]);
             data.extend_from_slice(&frame);
         }

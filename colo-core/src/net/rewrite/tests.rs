@@ -1,5 +1,6 @@
 use super::*;
-use crate::net::testing::{CARRIERS, Tcp, ack_of, carried, seq_of};
+use crate::net::Offload;
+use crate::net::testing::{CARRIERS, Tcp, ack_of, carried, fragments, seq_of};
 use proptest::prelude::*;
 
 const CLIENT_PORT: u16 = 4000;
@@ -21,12 +22,49 @@ fn sack_option(padding: usize, edges: &[u32]) -> Vec<u8> {
     option
 }
 
-/// What either machine sends after the handshake and what the client answers, by a machine's first sequence number.
-fn conversation(isn: u32, client_isn: u32, padding: usize) -> Vec<(bool, Frame)> {
-    let at = |bytes: u32| isn.wrapping_add(bytes);
+/// The clocks behind any number of NOPs.
+fn clock_option(padding: usize, value: u32, echo: u32) -> Vec<u8> {
+    let mut option = vec![1; padding];
+    option.extend_from_slice(&[TcpOption::TIMESTAMPS, 10]);
+    option.extend([value, echo].iter().flat_map(|clock| clock.to_be_bytes()));
+    option
+}
+
+/// What a machine chooses for itself.
+#[derive(Clone, Copy, Debug)]
+struct Machine {
+    isn: u32,
+    clock: u32,
+}
+
+impl Machine {
+    /// What it says at a time of its connection.
+    fn says(&self, segment: Tcp, padding: usize, time: u32) -> Frame {
+        segment.options(&clock_option(padding, self.clock.wrapping_add(time), 77)).frame()
+    }
+
+    /// What the client answers that has heard what it said then.
+    fn hears(&self, segment: Tcp, padding: usize, time: u32) -> Frame {
+        segment.options(&clock_option(padding, 88, self.clock.wrapping_add(time))).frame()
+    }
+}
+
+prop_compose! {
+    fn machine()(isn: u32, clock: u32) -> Machine {
+        Machine { isn, clock }
+    }
+}
+
+/// What either machine sends after the handshake and what the client answers.
+fn conversation(machine: Machine, client_isn: u32, padding: usize) -> Vec<(bool, Frame)> {
+    let at = |bytes: u32| machine.isn.wrapping_add(bytes);
     let client_at = |bytes: u32| client_isn.wrapping_add(bytes);
     let sack = sack_option(padding, &[at(11), at(21), at(31), at(41)]);
     vec![
+        (false, machine.hears(from_client().seq(client_at(1)).ack(at(1)), padding, 0)),
+        (true, machine.says(from_guest().seq(at(1)).ack(client_at(1)), padding, 5)),
+        (false, machine.hears(from_client().seq(client_at(1)).ack(at(1)).payload(b"odd"), padding, 5)),
+        (true, machine.says(from_guest().seq(at(1)).ack(client_at(4)).payload(b"odd"), 0, 1 << 20)),
         (false, from_client().seq(client_at(1)).ack(at(1)).frame()),
         (false, from_client().seq(client_at(1)).ack(at(1)).payload(b"GET /").frame()),
         (true, from_guest().seq(at(1)).ack(client_at(6)).payload(b"0123456789").frame()),
@@ -45,8 +83,8 @@ proptest! {
     /// primary says, byte for byte and checksum for checksum.
     #[test]
     fn client_connects(
-        primary_isn: u32,
-        secondary_isn: u32,
+        primary in machine(),
+        secondary in machine(),
         client_isn: u32,
         padding in 0..3usize,
         keep_a_reference: bool,
@@ -55,37 +93,43 @@ proptest! {
         let mut rewriter = Rewriter::new();
         let syn = carried(way, &from_client().syn().seq(client_isn).frame());
         prop_assert_eq!(rewriter.handle_input(0, syn.clone()), Some(syn));
-        let syn_ack_with =
-            |isn| carried(way, &from_guest().syn().seq(isn).ack(client_isn.wrapping_add(1)).frame());
-        let syn_ack = syn_ack_with(secondary_isn);
+        let syn_ack_of = |machine: Machine| {
+            let syn_ack = from_guest().syn().seq(machine.isn).ack(client_isn.wrapping_add(1));
+            carried(way, &machine.says(syn_ack, padding, 0))
+        };
+        let syn_ack = syn_ack_of(secondary);
         prop_assert_eq!(rewriter.handle_output(0, syn_ack.clone()), syn_ack.clone());
-        let primary = conversation(primary_isn, client_isn, padding);
-        let secondary = conversation(secondary_isn, client_isn, padding);
+        let both = [primary, secondary].map(|machine| conversation(machine, client_isn, padding));
         let mut references = Vec::new();
-        for ((is_output, of_primary), (_, of_secondary)) in primary.into_iter().zip(secondary) {
-            let (of_primary, of_secondary) = (carried(way, &of_primary), carried(way, &of_secondary));
+        for ((is_output, of_primary), (_, of_secondary)) in both[0].iter().zip(&both[1]) {
+            let (of_primary, of_secondary) = (carried(way, of_primary), carried(way, of_secondary));
             if keep_a_reference {
                 references.extend([of_primary.clone(), of_secondary.clone()]);
             }
-            if is_output {
+            if *is_output {
                 prop_assert_eq!(rewriter.handle_output(0, of_secondary), of_primary);
             } else {
                 prop_assert_eq!(rewriter.handle_input(0, of_primary), Some(of_secondary));
             }
         }
         // A repeated SYN-ACK carries the primary's number now.
-        prop_assert_eq!(rewriter.handle_output(0, syn_ack), syn_ack_with(primary_isn));
+        prop_assert_eq!(rewriter.handle_output(0, syn_ack), syn_ack_of(primary));
     }
 
     #[test]
-    fn guest_connects(primary_isn: u32, secondary_isn: u32, peer_isn: u32) {
+    fn guest_connects(primary in machine(), secondary in machine(), peer_isn: u32) {
         let mut rewriter = Rewriter::new();
-        let syn = from_guest().syn().seq(secondary_isn).frame();
+        let syn = secondary.says(from_guest().syn().seq(secondary.isn), 0, 0);
         prop_assert_eq!(rewriter.handle_output(0, syn.clone()), syn);
-        let syn_ack = |isn: u32| from_client().syn().seq(peer_isn).ack(isn.wrapping_add(1)).frame();
-        prop_assert_eq!(rewriter.handle_input(0, syn_ack(primary_isn)), Some(syn_ack(secondary_isn)));
-        let hello = |isn: u32| from_guest().seq(isn.wrapping_add(1)).ack(peer_isn.wrapping_add(1)).payload(b"hello").frame();
-        prop_assert_eq!(rewriter.handle_output(0, hello(secondary_isn)), hello(primary_isn));
+        let syn_ack = |machine: Machine| {
+            machine.hears(from_client().syn().seq(peer_isn).ack(machine.isn.wrapping_add(1)), 0, 0)
+        };
+        prop_assert_eq!(rewriter.handle_input(0, syn_ack(primary)), Some(syn_ack(secondary)));
+        let hello = |machine: Machine| {
+            let hello = from_guest().seq(machine.isn.wrapping_add(1)).ack(peer_isn.wrapping_add(1)).payload(b"hello");
+            machine.says(hello, 1, 900)
+        };
+        prop_assert_eq!(rewriter.handle_output(0, hello(secondary)), hello(primary));
     }
 
     /// The client has the primary's SYN-ACK before the secondary's guest has answered.
@@ -221,13 +265,49 @@ fn a_refused_connection_of_the_guest_is_refused_in_its_numbers() {
     assert_eq!(ack_of(&refusal), Seq(301));
 }
 
+/// After a failover the client, who has heard the primary, is not to hear a clock that is behind.
 #[test]
-fn what_is_not_a_whole_segment_is_not_touched() {
+fn a_primary_that_is_ahead_pulls_the_clock_along() {
+    let (primary, secondary) = (Machine { isn: 100, clock: 1000 }, Machine { isn: 300, clock: u32::MAX - 5 });
+    let mut rewriter = Rewriter::new();
+    rewriter.handle_input(0, from_client().syn().seq(1).frame());
+    rewriter.handle_output(0, secondary.says(from_guest().syn().seq(300).ack(2), 0, 0));
+    let first = rewriter.handle_input(0, primary.hears(from_client().seq(2).ack(101), 0, 0));
+    assert_eq!(first, Some(secondary.hears(from_client().seq(2).ack(301), 0, 0)));
+    rewriter.handle_output(0, secondary.says(from_guest().seq(301).ack(2), 0, 10));
+    let later = rewriter.handle_input(0, primary.hears(from_client().seq(2).ack(101), 0, 40));
+    assert_eq!(later, Some(secondary.hears(from_client().seq(2).ack(301), 0, 10)), "as late as the guest has said");
+    let said = rewriter.handle_output(0, secondary.says(from_guest().seq(301).ack(2), 0, 11));
+    assert_eq!(said, primary.says(from_guest().seq(101).ack(2), 0, 41));
+}
+
+/// The checksum that a card is to complete covers only the pseudo header.
+#[test]
+fn a_checksum_left_to_the_card_stays() {
     let mut rewriter = established(100, 300);
-    let mut fragment = from_guest().seq(5000).ack(10).payload(&[0; 80]).frame().to_vec();
-    fragment[20] = 0x20;
-    let fragment = Frame::from(fragment);
-    assert_eq!(rewriter.handle_output(0, fragment.clone()), fragment);
+    let offload = Offload { flags: 1, checksum_start: 34, checksum_offset: 16, ..Offload::default() };
+    let said = from_guest().seq(5000).ack(10).payload(b"x").frame();
+    let left = rewriter.handle_output(0, said.clone().with_offload(offload));
+    assert_eq!((seq_of(&left), left.offload), (Seq(4800), offload));
+    assert_eq!(left[42..], said[42..]);
+}
+
+#[test]
+fn the_first_fragment_has_the_numbers() {
+    let mut rewriter = established(100, 300);
+    let parts = |seq| fragments(&from_guest().seq(seq).ack(10).payload(&[7; 80]).frame(), 40, 1);
+    let (theirs, ours) = (parts(5000), parts(4800));
+    for (theirs, ours) in theirs.into_iter().zip(ours) {
+        assert_eq!(rewriter.handle_output(0, theirs), ours);
+    }
+    // Not the whole header.
+    let short = &fragments(&from_guest().seq(5000).ack(10).payload(&[7; 80]).frame(), 16, 1)[0];
+    assert_eq!(rewriter.handle_output(0, short.clone()), *short);
+}
+
+#[test]
+fn another_card_is_another_network() {
+    let mut rewriter = established(100, 300);
     // Another network card is another network.
     let other = from_guest().seq(5000).ack(10).frame();
     assert_eq!(rewriter.handle_output(1, other.clone()), other);

@@ -1,4 +1,20 @@
-//! The switch's socket in the file system: made without a race for who may connect, and removed at the end.
+//! Unix sockets in the file system: made without a race for who may connect, and removed at the end.
+//!
+//! ```
+//! use colo_core::net::socket_file::{self, SocketFile, SocketKind};
+//!
+//! let path = std::env::temp_dir().join(format!("colo-doc-{}.socket", std::process::id()));
+//! let socket = SocketFile::bind(&path, SocketKind::Stream)?;
+//! assert!(socket.accept()?.is_none());
+//! let client = socket_file::connect(&path, SocketKind::Stream)?;
+//! assert!(socket.accept()?.is_some());
+//!
+//! // Somebody listens here: the next one is refused, and the file left alone.
+//! assert_eq!(SocketFile::bind(&path, SocketKind::Stream).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+//! drop(socket);
+//! assert!(!path.exists());
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -10,9 +26,18 @@ use std::path::{Path, PathBuf};
 /// Connections that wait to be accepted: more than a restart of everything makes at once.
 const BACKLOG: i32 = 64;
 
-/// A listening `SOCK_SEQPACKET` socket and its file, which is removed when this is dropped.
+/// What a socket carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SocketKind {
+    /// A stream of bytes (`SOCK_STREAM`).
+    Stream,
+    /// Packets, in order (`SOCK_SEQPACKET`).
+    Packets,
+}
+
+/// A listening socket and its file, which is removed when this is dropped.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub struct SocketFile {
     socket: OwnedFd,
     path: PathBuf,
     /// Device and inode of the file made here: another's file of the same name is left alone.
@@ -24,9 +49,9 @@ impl SocketFile {
     ///
     /// # Errors
     /// `AddrInUse` when somebody listens there; `AlreadyExists` when the file is no socket; otherwise the kernel's.
-    pub(super) fn bind(path: &Path) -> io::Result<Self> {
-        remove_stale(path)?;
-        let socket = packet_socket()?;
+    pub fn bind(path: &Path, kind: SocketKind) -> io::Result<Self> {
+        remove_stale(path, kind)?;
+        let socket = socket(kind)?;
         // The file gets its mode from the socket's own (Linux), less the process's mask: never open to others, not even
         // between two calls.
         rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
@@ -41,7 +66,7 @@ impl SocketFile {
     ///
     /// # Errors
     /// Those of `accept4(2)`.
-    pub(super) fn accept(&self) -> io::Result<Option<OwnedFd>> {
+    pub fn accept(&self) -> io::Result<Option<OwnedFd>> {
         loop {
             match rustix::net::accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok(connection) => return Ok(Some(connection)),
@@ -71,22 +96,26 @@ impl Drop for SocketFile {
     }
 }
 
-/// A connection to the switch at `path`, which does not block.
+/// A connection to whoever listens at `path`, which does not block.
 ///
 /// # Errors
-/// `NotFound` or `ConnectionRefused` when there is no switch; otherwise the kernel's.
-pub(super) fn connect(path: &Path) -> io::Result<OwnedFd> {
-    let socket = packet_socket()?;
+/// `NotFound` or `ConnectionRefused` when nobody does; otherwise the kernel's.
+pub fn connect(path: &Path, kind: SocketKind) -> io::Result<OwnedFd> {
+    let socket = socket(kind)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket)
 }
 
-fn packet_socket() -> io::Result<OwnedFd> {
+fn socket(kind: SocketKind) -> io::Result<OwnedFd> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+    let kind = match kind {
+        SocketKind::Stream => SocketType::STREAM,
+        SocketKind::Packets => SocketType::SEQPACKET,
+    };
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)?)
 }
 
-fn remove_stale(path: &Path) -> io::Result<()> {
+fn remove_stale(path: &Path, kind: SocketKind) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
@@ -95,7 +124,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         }
         Ok(_) => {}
     }
-    match connect(path) {
+    match connect(path, kind) {
         // Nobody has it open: its maker has ended without removing it.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => match std::fs::remove_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -112,8 +141,10 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    const KIND: SocketKind = SocketKind::Packets;
+
     fn directory(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("colo-switch-{}-{name}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("colo-socket-file-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir(&path).unwrap();
         path
@@ -123,19 +154,22 @@ mod tests {
     fn a_stale_socket_is_replaced_a_live_one_is_not() {
         let directory = directory("stale");
         let path = directory.join("s");
-        let first = SocketFile::bind(&path).unwrap();
+        let first = SocketFile::bind(&path, KIND).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(SocketFile::bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(SocketFile::bind(&path, KIND).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert!(path.exists());
         drop(first);
         assert!(!path.exists());
 
-        // What a killed switch leaves behind: a bound socket's file, and no socket.
+        // What a killed process leaves behind: a bound socket's file, and no socket.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let second = SocketFile::bind(&path).unwrap();
-        connect(&path).unwrap();
+        let second = SocketFile::bind(&path, KIND).unwrap();
+        connect(&path, KIND).unwrap();
         assert!(second.accept().unwrap().is_some());
+        // One of the other kind that listens is alive, too.
+        let error = SocketFile::bind(&path, SocketKind::Stream).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         drop(second);
         std::fs::remove_dir_all(directory).unwrap();
     }
@@ -145,11 +179,11 @@ mod tests {
         let directory = directory("other");
         let path = directory.join("s");
         std::fs::write(&path, "precious").unwrap();
-        assert_eq!(SocketFile::bind(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(SocketFile::bind(&path, KIND).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
 
         std::fs::remove_file(&path).unwrap();
-        let ours = SocketFile::bind(&path).unwrap();
+        let ours = SocketFile::bind(&path, KIND).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "another's").unwrap();
         drop(ours);
