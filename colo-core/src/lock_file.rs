@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 /// A file that is locked with `flock`, which the kernel unlocks when the last process that has it open is gone. Dropped, it is removed
 /// and closed.
 #[derive(Debug)]
-pub(super) struct LockFile {
+pub(crate) struct LockFile {
     /// Closing it is unlocking it, unless it is open elsewhere, too.
-    pub(super) file: File,
+    pub(crate) file: File,
     path: PathBuf,
 }
 
 impl LockFile {
     /// Locks the file, which is made where it is not there; none when another has it.
-    pub(super) fn try_lock(path: &Path) -> Result<Option<LockFile>, Errno> {
+    pub(crate) fn try_lock(path: &Path) -> Result<Option<LockFile>, Errno> {
         loop {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let file = open(path, flags, Mode::RUSR | Mode::WUSR)?;
@@ -34,7 +34,7 @@ impl LockFile {
     }
 
     /// A file that this process has been given, open and locked.
-    pub(super) fn taken_over(file: OwnedFd, path: PathBuf) -> LockFile {
+    pub(crate) fn taken_over(file: OwnedFd, path: PathBuf) -> LockFile {
         LockFile { file: file.into(), path }
     }
 
