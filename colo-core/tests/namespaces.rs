@@ -4,3 +4,5 @@
 mod devices;
 #[path = "namespaces/namespace.rs"]
 mod namespace;
+#[path = "namespaces/takeover.rs"]
+mod takeover;

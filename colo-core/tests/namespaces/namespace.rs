@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -48,6 +48,11 @@ impl Namespace {
         assert!(holder.wait().unwrap().success());
         namespace.run("ip link set lo up");
         namespace
+    }
+
+    /// Where other programs find it, as long as this is there.
+    pub(crate) fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
     /// Does something on a thread in this network.
