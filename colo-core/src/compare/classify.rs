@@ -64,6 +64,14 @@ fn classify_ip(nic: u8, frame: &[u8], packet: &IpPacket) -> (Key, Content) {
     (key(Tag::Ip, [packet.protocol.into(), 0]), mask(None))
 }
 
+/// Of a client's frame that resets a TCP connection, the flow of what the guest says in it.
+pub(super) fn reset_flow(nic: u8, frame: &[u8]) -> Option<Key> {
+    let packet = IpPacket::parse(frame)?;
+    let (segment, from, to) = Segment::parse(frame, &packet)?;
+    let key = || Key::between(nic, packet.vlans, Tag::Tcp, packet.destination, packet.source, [to, from]);
+    segment.has(TcpFlags::RST).then(key)
+}
+
 fn classify_arp(nic: u8, vlans: Vlans, arp: &[u8]) -> Key {
     const ETHERNET_AND_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
     let address = |at: usize| IpAddr::from(Ipv4Addr::new(arp[at], arp[at + 1], arp[at + 2], arp[at + 3]));

@@ -1,5 +1,5 @@
 use super::CompareConfig;
-use super::classify::{Content, classify};
+use super::classify::{Content, classify, reset_flow};
 use super::datagram::Mask;
 use super::flow::{AllSpares, Flow, Held, Outbox, Outgoing, Waiting, What, Witness, charge};
 use super::fragments::{Assembled, Fragments, Part};
@@ -121,6 +121,18 @@ impl Comparator {
         }
     }
 
+    /// A client's frame is on its way to both guests. Only one thing is to be learnt from it: that a client has reset a connection. Then
+    /// nobody is to hear any more what waits there, and no checkpoint is asked for it: it waits for the next epoch. A reset that the
+    /// guests do not believe (its numbers may be wrong) thus costs the connection the time until then, at worst.
+    pub fn handle_input(&mut self, nic: u8, frame: &[u8]) {
+        let Some(id) = reset_flow(nic, frame).and_then(|key| self.flows.find(&key)) else {
+            return;
+        };
+        if let Some((_, entry)) = self.flows.get_mut(id) {
+            entry.flow.client_reset();
+        }
+    }
+
     /// The next frame that leaves now, in order.
     pub fn poll_release(&mut self) -> Option<Release> {
         self.out.released.pop_front()
@@ -169,25 +181,32 @@ impl Comparator {
                 Ok(())
             });
         }
+        let mut unheard = Vec::new();
         while !self.has_diverged && self.alarms.peek().is_some_and(|Reverse((since, _))| self.is_late(*since, now)) {
-            let Some(Reverse((_, id))) = self.alarms.pop() else {
-                return;
-            };
+            let Some(Reverse((_, id))) = self.alarms.pop() else { break };
             let Some((key, entry)) = self.flows.get_mut(id) else {
                 continue;
             };
             entry.has_alarm = false;
             let (key, waiting) = (*key, entry.flow.waiting());
+            if waiting.is_some_and(|waiting| waiting.what == What::Nobody) {
+                // It stays among the alarms, for the next epoch.
+                entry.has_alarm = true;
+                unheard.push(id);
+                continue;
+            }
             self.set_alarm(id);
-            if let Some(waiting) = waiting.filter(|waiting| self.is_late(waiting.since, now)) {
-                self.differ(id, key, late(waiting, now));
+            if let Some(reason) = waiting.filter(|w| self.is_late(w.since, now)).and_then(|w| late(w, now)) {
+                self.differ(id, key, reason);
             }
         }
+        self.alarms.extend(unheard.into_iter().map(|id| Reverse((now, id))));
         let fragments =
             [(self.fragments.waiting(), What::Primary), (self.secondary_fragments.waiting(), What::Secondary)];
         for (waiting, what) in fragments {
-            if let Some((since, flow)) = waiting.filter(|(since, _)| self.is_late(*since, now)) {
-                self.diverge(Some(flow), late(Waiting { since, what }, now));
+            let Some((since, flow)) = waiting.filter(|(since, _)| self.is_late(*since, now)) else { continue };
+            if let Some(reason) = late(Waiting { since, what }, now) {
+                self.diverge(Some(flow), reason);
             }
         }
         self.forget_idle(now);
@@ -538,11 +557,12 @@ fn opaque(nic: u8, frame: &[u8]) -> (Key, Content) {
 }
 
 /// Why a checkpoint is needed when something has waited too long.
-fn late(Waiting { since, what }: Waiting, now: Instant) -> Reason {
+fn late(Waiting { since, what }: Waiting, now: Instant) -> Option<Reason> {
     let waited = now.saturating_duration_since(since);
-    match what {
+    Some(match what {
         What::Primary => Reason::Unmatched { waited },
         What::Secondary => Reason::OnlySecondary { waited },
         What::Window => Reason::WindowClosed { waited },
-    }
+        What::Nobody => return None,
+    })
 }

@@ -134,6 +134,8 @@ pub(super) enum What {
     Secondary,
     /// A client, for the secondary's window.
     Window,
+    /// What nobody is to hear any more.
+    Nobody,
 }
 
 /// A flow by the way in which it is compared.
@@ -179,6 +181,13 @@ impl Flow {
         match self {
             Flow::Stream(flow) => flow.advance(out),
             Flow::Datagrams(flow) => flow.advance(out),
+        }
+    }
+
+    /// Its client has reset the connection.
+    pub(super) fn client_reset(&mut self) {
+        if let Flow::Stream(flow) = self {
+            flow.client_reset();
         }
     }
 

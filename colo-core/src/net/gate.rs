@@ -134,6 +134,13 @@ impl Gate {
         }
     }
 
+    /// A client's frame, which both guests are given.
+    pub fn handle_input(&mut self, nic: u8, frame: &Frame) {
+        if let Way::Compare(comparator) = &mut self.way {
+            comparator.handle_input(nic, frame);
+        }
+    }
+
     /// A frame of the secondary's guest. One of another epoch than the primary's says nothing any more.
     pub fn handle_secondary(&mut self, epoch: Epoch, number: u64, frame: NetFrame, now: Instant) {
         if let (Way::Compare(comparator), true) = (&mut self.way, epoch == self.epoch) {

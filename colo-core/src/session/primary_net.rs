@@ -345,6 +345,7 @@ impl State {
             }
             let taken = self.nics[index].feed_guest();
             moved |= !taken.is_empty();
+            taken.iter().for_each(|frame| self.gate.handle_input(index as u8, frame));
             self.mirror(index, taken);
         }
         moved

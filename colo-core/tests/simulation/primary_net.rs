@@ -212,6 +212,7 @@ impl Net {
             self.input.extend(self.lan_in.drain(..));
         }
         let taken = Guest(domain).give(&self.input);
+        self.input[..taken].iter().for_each(|frame| self.gate.handle_input(0, frame));
         let frames: Vec<NetFrame> = self.input.drain(..taken).map(|frame| NetFrame { nic: 0, frame }).collect();
         let epoch = self.gate.epoch();
         if frames.is_empty() || !self.peer || self.mode != Mode::Colo || epoch == Epoch::NONE {

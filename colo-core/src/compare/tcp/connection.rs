@@ -25,6 +25,9 @@ pub(super) struct Connection {
     fin_left: bool,
     /// How far windows are shifted, when it is known.
     shift: Option<u8>,
+    /// The client has reset the connection in this epoch: how much each machine had said until then is a matter of time, and what only one
+    /// has said waits for nothing. The machines need not agree that it was the client; the next epoch begins anew.
+    is_reset_by_client: bool,
     /// The place of the first byte, when the primary's SYN was seen.
     first: Option<i64>,
     /// How far the stream was gone through for what is masked.
@@ -119,6 +122,11 @@ impl Connection {
         self.waiting().is_none()
     }
 
+    /// The client has reset the connection.
+    pub(super) fn client_reset(&mut self) {
+        self.is_reset_by_client = true;
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.left_reset.is_some() || self.fin_left
     }
@@ -128,6 +136,11 @@ impl Connection {
     }
 
     pub(super) fn waiting(&self) -> Option<Waiting> {
+        let waiting = self.waits_for();
+        if self.is_reset_by_client { waiting.map(|waiting| Waiting { what: What::Nobody, ..waiting }) } else { waiting }
+    }
+
+    fn waits_for(&self) -> Option<Waiting> {
         let head = self.primary.held.front().map(|held| Waiting { since: held.outgoing.since, what: What::Primary });
         let closed = self.narrow.as_ref().filter(|narrow| narrow.window == 0);
         let closed = closed.map(|narrow| Waiting { since: narrow.since, what: What::Window });
@@ -285,6 +298,7 @@ impl Connection {
         let primary = &mut self.primary;
         spares.held.settle(&mut primary.held);
         (primary.verified, primary.compared, primary.held_bytes) = (0, None, 0);
+        self.is_reset_by_client = false;
         self.secondary.become_primary(primary.started, primary.isn, primary.said, spares);
     }
 

@@ -62,6 +62,11 @@ impl TcpFlow {
         }
     }
 
+    /// The client has reset the connection.
+    pub(super) fn client_reset(&mut self) {
+        self.all_mut().for_each(Connection::client_reset);
+    }
+
     /// Lets what the primary has said last go before what it said earlier, if the client may have seen it.
     pub(super) fn overtake(&mut self, out: &mut Outbox) {
         self.at(self.primary_at).overtake(out);

@@ -545,6 +545,39 @@ fn rules_hold_for_their_flows() {
     assert_eq!(bench.reason(), Some(Reason::PayloadDiffers { offset: first_of_body.into() }));
 }
 
+/// How much each machine had said when its client went away is a matter of time.
+#[test]
+fn what_a_client_has_reset_is_not_waited_for() {
+    let reset = Tcp::new(4000, 80).inbound().rst().seq(500).frame();
+    for (ours, theirs) in [("abcdef", "abc"), ("abc", "abcdef")] {
+        let mut bench = connected();
+        bench.primary(&data(1001, ours.as_bytes()));
+        bench.secondary(&data(1001, theirs.as_bytes()));
+        bench.comparator.handle_input(1, &reset);
+        bench.comparator.handle_input(0, &Tcp::new(4000, 80).inbound().seq(500).ack(1001).frame());
+        bench.comparator.handle_input(0, &reset);
+        bench.pass(Duration::from_secs(1));
+        assert_eq!(bench.reason(), None);
+        // What was under way.
+        bench.primary(&data(1007, b"more"));
+        bench.pass(Duration::from_secs(1));
+        assert_eq!(bench.reason(), None);
+        assert_eq!(bench.checkpoint().last(), Some(&data(1007, b"more")));
+        // The reset was not the client's: they go on.
+        bench.primary(&data(1011, b"yet more"));
+        bench.pass(Duration::from_secs(1));
+        assert!(matches!(bench.reason(), Some(Reason::Unmatched { .. })));
+    }
+    // All that a connection had held is handed back at the next checkpoint.
+    let mut bench = connected();
+    bench.primary(&data(1001, b"abc"));
+    bench.comparator.handle_input(0, &reset);
+    bench.pass(Duration::from_secs(1));
+    bench.pass(Duration::from_secs(1));
+    assert_eq!((bench.checkpoint(), bench.reason()), (vec![data(1001, b"abc")], None));
+    assert_eq!(bench.comparator.counters().held_bytes, 0);
+}
+
 /// What differed is handed out with the reason, on request.
 #[test]
 fn a_divergence_has_its_evidence() {

@@ -256,6 +256,9 @@ impl Harness {
         self.to_servers.late(now, &mut arrived);
         for frame in arrived {
             trace("to both", &frame);
+            if let Some(comparator) = &mut self.comparator {
+                comparator.handle_input(0, &frame);
+            }
             self.primary.unsent.push_back(frame.clone());
             self.secondary.unsent.extend(self.rewriter.handle_input(0, frame));
         }
