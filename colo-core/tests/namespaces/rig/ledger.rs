@@ -191,7 +191,8 @@ impl Stream {
         while at < end {
             let ours = &segment.payload[(at - place) as usize..];
             let bytes = end_of(&self.said, at).map_or(0, |to| (to.min(end) - at) as usize);
-            let theirs = &self.bytes[(at - self.start) as usize..][..bytes];
+            let theirs = self.bytes.get((at - self.start) as usize..).unwrap_or_default();
+            let theirs = &theirs[..bytes];
             if ours[..bytes] != *theirs {
                 at += ours.iter().zip(theirs).take_while(|(ours, theirs)| ours == theirs).count() as i64;
             } else if bytes > 0 {

@@ -9,6 +9,7 @@ use colo_core::net::Port;
 use colo_core::net::sys::{LinkName, Links, Offloads, PacketSocket, Promiscuous, Tap};
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(crate) const SERVER: &str = "10.9.0.1";
@@ -49,11 +50,16 @@ pub(crate) struct Rig {
     _servers: [Servers; 2],
     /// Where the ends of cables are, if that must be anywhere.
     _ends: Namespace,
+    /// One rig at a time: the kernel has queues that all networks share, and when they are full it loses frames of one machine.
+    _turn: MutexGuard<'static, ()>,
 }
+
+static TURN: Mutex<()> = Mutex::new(());
 
 impl Rig {
     /// Sets everything up. Everything is forwarded.
     pub(crate) fn new(cards: Cards, timestamps: Timestamps) -> Rig {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let ends = Namespace::new();
         ends.set("ipv6/conf/default/disable_ipv6", "1");
         let ([client, primary, secondary], cables) = machines(cards, &ends);
@@ -76,7 +82,7 @@ impl Rig {
         primary.set("ipv4/tcp_timestamps", ours);
         secondary.set("ipv4/tcp_timestamps", theirs);
         let servers = [Servers::start(&primary), Servers::start(&secondary)];
-        Rig { client, primary, secondary, harness: Running::start(cables), _servers: servers, _ends: ends }
+        Rig { client, primary, secondary, harness: Running::start(cables), _servers: servers, _ends: ends, _turn: turn }
     }
 
     /// From now on the comparator decides.
