@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use colo_core::compare::{RuleError, Rules};
+use colo_core::net::takeover::STATE_FOLDER;
 use colo_core::standalone::Address;
 use colo_embedded::switch::Forward;
 use std::net::Ipv4Addr;
@@ -51,11 +52,20 @@ pub(crate) enum Command {
     Why(WhyArgs),
     /// Compare the output of two QEMUs, in the place of QEMU's colo-compare
     Compare(CompareArgs),
+    /// The network of this host's guests
+    #[command(subcommand)]
+    Net(NetCommand),
     /// See it all: a machine protected, killed, and still serving
     Demo(DemoArgs),
     /// The embedded hypervisor's own commands
     #[command(subcommand)]
     Embedded(EmbeddedCommand),
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum NetCommand {
+    /// Put guests' network cards back that a killed colo, and its guard, have left out of their bridges
+    Repair(RepairArgs),
 }
 
 #[derive(Subcommand, Debug)]
@@ -242,6 +252,13 @@ const COMPARE_HELP: &str = "ADDRESS is the path of a Unix socket, or tcp:HOST:PO
 
 Without --notify nobody takes checkpoints: differences are logged, and what was held leaves. \
 Stops on Ctrl-C or SIGTERM, and tells what it has done; on SIGUSR1 it tells, and goes on.";
+
+#[derive(Args, Debug)]
+pub(crate) struct RepairArgs {
+    /// For tests: where it is written down which cards are taken over
+    #[arg(long, value_name = "FOLDER", hide = true, default_value = STATE_FOLDER)]
+    pub(crate) state_folder: PathBuf,
+}
 
 #[derive(Args, Debug)]
 pub(crate) struct SwitchArgs {

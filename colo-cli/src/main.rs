@@ -8,6 +8,7 @@ mod compare;
 mod demo;
 mod embedded;
 mod inspect;
+mod net;
 mod output;
 mod primary;
 mod secondary;
@@ -16,7 +17,7 @@ mod source;
 mod why;
 mod xen;
 
-use args::{Cli, Command, EmbeddedCommand};
+use args::{Cli, Command, EmbeddedCommand, NetCommand};
 use clap::Parser;
 use colo_core::xen::toolstack::HelperRole;
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Why(args) => why::run(args, cli.json),
         Command::Compare(args) => compare::run(args, cli.json),
+        Command::Net(NetCommand::Repair(args)) => net::repair_cards(args, cli.json),
         Command::Demo(args) => demo::run(args, cli.json),
         Command::Embedded(EmbeddedCommand::Switch(args)) => embedded::switch(args),
     };

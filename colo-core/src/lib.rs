@@ -9,6 +9,7 @@
 //! * [`compare`] decides which of the primary's packets may leave; [`record`] writes down in what the two machines differed, and why.
 //! * [`checkpoint`] decides when to take one, [`failover`] when and how to take over.
 //! * [`session`] wires all of it with threads and sockets: start there to protect a machine.
+//! * [`guard`] sets things right when the process is killed.
 //! * [`standalone`] is a comparator for those who have the rest from QEMU and Xen.
 //!
 //! All but [`session`] and [`standalone`] are plain state machines: events in, actions out, time as an argument.
@@ -17,8 +18,10 @@ pub mod checkpoint;
 pub mod compare;
 pub mod domain;
 pub mod failover;
+pub mod guard;
 pub mod ids;
 pub mod layers;
+mod lock_file;
 pub mod net;
 pub mod peer;
 pub mod record;

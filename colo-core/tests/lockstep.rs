@@ -241,8 +241,8 @@ struct World {
 impl World {
     fn new(seed: u64, loss_percent: u64) -> Self {
         let start = Instant::now();
-        // Longer than a stack takes to say again what was lost: what waits for that is no difference, and only those are looked for.
-        let timeout = Duration::from_secs(5);
+        // What the client has lost may be all that both machines wait for, until they send it again.
+        let timeout = Duration::from_secs(2);
         let mut comparator = Comparator::new(CompareConfig { timeout, ..CompareConfig::default() });
         comparator.begin_epoch(Epoch::FIRST);
         comparator.secondary_running(start);

@@ -6,3 +6,5 @@ mod cases;
 mod devices;
 #[path = "namespaces/rig/mod.rs"]
 mod rig;
+#[path = "namespaces/takeover.rs"]
+mod takeover;

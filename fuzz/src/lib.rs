@@ -14,6 +14,7 @@ mod mutate;
 pub mod packets;
 pub mod peer;
 pub mod pv;
+pub mod qemu;
 pub mod record;
 pub mod stream;
 pub mod toolstack;
@@ -36,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "packets", fuzz: packets::fuzz, seeds: packets::seeds },
     Target { name: "record", fuzz: record::fuzz, seeds: record::seeds },
     Target { name: "pv", fuzz: pv::fuzz, seeds: pv::seeds },
+    Target { name: "qemu", fuzz: qemu::fuzz, seeds: qemu::seeds },
     Target { name: "toolstack", fuzz: toolstack::fuzz, seeds: toolstack::seeds },
 ];
 

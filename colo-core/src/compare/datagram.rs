@@ -169,8 +169,8 @@ fn first_difference(a: &Frame, mask_a: Mask, b: &Frame, mask_b: Mask, out: &Outb
     if out.rule.is_some() {
         return first_difference_by_rule(a, mask_a, b, mask_b, out);
     }
-    // What a card cuts it into must be the same.
-    if a.offload.gso_size != b.offload.gso_size {
+    // What a card makes several datagrams of must become the same ones.
+    if a.offload.datagram_bytes() != b.offload.datagram_bytes() {
         return Some(0);
     }
     first_difference_in_bytes(a, mask_a, b, mask_b)

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 /// What each held frame costs beside its own bytes: its place in the queues. Keeps empty frames from being free.
-pub(super) const FRAME_OVERHEAD_BYTES: usize = 160;
+pub(super) const FRAME_OVERHEAD_BYTES: usize = 176;
 
 /// A frame of the primary, on its way out.
 #[derive(Clone, Debug)]

@@ -75,7 +75,7 @@
 //! | **Ethernet** addresses, type | compared; ignored for TCP | segments have no counterpart, and the neighbour's address is the network's affair |
 //! | **VLAN** numbers, of one tag or two | compared | the flow's key |
 //! | priority | compared; ignored for TCP | segments have no counterpart |
-//! | what is left for a card to do | the size that it is cut into is compared; ignored for TCP | segments have no counterpart |
+//! | what is left for a card to do | the size of the datagrams that it is to become is compared; all else ignored | segments have no counterpart |
 //! | padding up to 60 bytes | ignored | says nothing; may hold what was in the memory before |
 //! | **IPv4** identification | ignored | each machine counts for itself |
 //! | header checksum | ignored | follows from the rest |
@@ -150,7 +150,7 @@ pub struct CompareConfig {
     /// 200 ms by default: the shortest retransmission timeout in wide use (Linux), so that a client is not made to send again by
     /// waiting alone; and long against what two machines under load drift apart.
     pub timeout: Duration,
-    /// The most bytes held of each machine's frames, with 160 bytes for each frame's place in the queues. 64 MiB by default: half a
+    /// The most bytes held of each machine's frames, with 176 bytes for each frame's place in the queues. 64 MiB by default: half a
     /// second of a link of 1 Gbit/s.
     pub max_held_bytes: usize,
     /// The same for each machine in one flow. 16 MiB by default: more than common TCP windows, and no flow takes all.

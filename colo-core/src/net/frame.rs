@@ -50,6 +50,12 @@ impl Offload {
         self.flags & Self::NEEDS_CHECKSUM != 0
     }
 
+    /// How many bytes each of the datagrams has that a card is to make of this one; `None` when it is to make none.
+    pub(crate) fn datagram_bytes(&self) -> Option<u16> {
+        const UDP: u8 = 5;
+        (self.gso_type == UDP).then_some(self.gso_size)
+    }
+
     /// Reads a header, in little-endian order.
     pub const fn from_header(header: [u8; Self::HEADER_BYTES]) -> Self {
         let [flags, gso_type, h0, h1, s0, s1, c0, c1, o0, o1] = header;

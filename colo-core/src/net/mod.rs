@@ -5,6 +5,7 @@
 //! in batches, and never waits inside one.
 //!
 //! * [`sys`]: Linux' own devices, TAPs and packet sockets.
+//! * [`takeover`]: a guest's card taken out of its bridge, and put back, whatever happens.
 //! * [`gate`]: what the primary's guest says is held here until it may be said.
 //! * [`rewrite`]: the secondary's sequence numbers, made to agree with what the client has seen.
 //! * [`qemu`]: frames in the sockets of QEMU's network filters.
@@ -24,6 +25,7 @@ mod seq;
 pub mod socket_file;
 pub mod standby;
 pub mod sys;
+pub mod takeover;
 #[doc(hidden)]
 pub mod testing;
 pub(crate) mod wire;

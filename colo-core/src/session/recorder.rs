@@ -362,8 +362,11 @@ mod tests {
             assert_eq!(log.matches("WARN").count(), 1, "{log}");
             assert!(log.contains("file: no storage space; no more miscompares are recorded"), "{log}");
         }
-        let (all, _) = record(Disk::of(room), MAX_FILE_BYTES, 3);
-        assert_eq!(all, [(1, 10), (2, 11)], "what is not whole is taken back");
+        for size in [room, room + 10] {
+            let disk = Disk::of(size);
+            let (all, _) = record(disk.clone(), MAX_FILE_BYTES, 3);
+            assert_eq!((all, disk.bytes().len()), (vec![(1, 10), (2, 11)], room), "what is not whole is taken back");
+        }
     }
 
     #[test]
@@ -399,6 +402,7 @@ mod tests {
         recorder.submit(Epoch(1), divergence(MAX_QUEUED_BYTES));
         recorder.submit(Epoch(1), divergence(60));
         assert_eq!((items.len(), recorder.shared.dropped.load(Ordering::SeqCst)), (1, 1));
+        assert_eq!(items.recv().unwrap().number, 1, "the long one");
         drop(items);
         recorder.submit(Epoch(1), divergence(60));
         assert_eq!(recorder.count, 3, "the numbers tell what is missing");

@@ -13,7 +13,7 @@
 //!
 //! * [`pv`]: what PV guests know of their machine, in bytes.
 //! * [`toolstack`]: what `xl` and libxl do for us, above all to build a domain that is to be restored. [`qmp`]: the device model's monitor.
-//! * [`guard`]: somebody to set things right when this process is killed. [`save_lock`]: one saver of a domain at a time.
+//! * [`save_lock`]: one saver of a domain at a time.
 //!
 //! Of the handles:
 //!
@@ -41,9 +41,7 @@ mod error;
 pub mod evtchn;
 pub mod foreign;
 pub mod gnttab;
-pub mod guard;
 pub mod image;
-mod lock_file;
 mod log;
 mod mapping;
 mod poll;

@@ -4,12 +4,12 @@
 //! of two moments. So whoever saves a domain holds its [`SaveLock`] from before the first touch to the very end.
 //!
 //! The lock is a `flock` on a file, which belongs to an open file, not to a process: the kernel gives it up when the last descriptor
-//! of it is closed, however its holders end. The saver hands a descriptor to its [`Guard`](super::guard::Guard), too. So a saver that is
+//! of it is closed, however its holders end. The saver hands a descriptor to its [`Guard`](crate::guard::Guard), too. So a saver that is
 //! killed is still its domain's saver until its guard has set things right; a guard that is dismissed has ended by then.
 //!
 //! ```no_run
 //! use colo_core::ids::DomId;
-//! use colo_core::xen::guard::Guard;
+//! use colo_core::guard::Guard;
 //! use colo_core::xen::save_lock::SaveLock;
 //!
 //! let mut guard = Guard::start(|_, mut kept| {
@@ -21,8 +21,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use super::lock_file::LockFile;
 use crate::ids::DomId;
+use crate::lock_file::LockFile;
 use rustix::fs::{Mode, mkdir};
 use rustix::io::Errno;
 use std::io;
@@ -120,7 +120,7 @@ fn holder(path: &Path) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::xen::guard::Guard;
+    use crate::guard::Guard;
     use std::io::{Read, Write};
     use std::os::fd::{AsRawFd, FromRawFd};
     use std::os::unix::net::UnixStream;

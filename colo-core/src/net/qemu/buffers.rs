@@ -43,6 +43,11 @@ impl BufferPool {
         spare.unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice())
     }
 
+    /// Takes a buffer back.
+    pub(super) fn put(&self, buffer: Box<[u8]>) {
+        self.0.put(buffer);
+    }
+
     /// Whether so many bytes more may be lent.
     pub(super) fn may_lend(&self, bytes: usize) -> bool {
         self.lent_bytes() + bytes <= self.0.max_lent_bytes
@@ -52,6 +57,18 @@ impl BufferPool {
     pub(super) fn lend(&self, buffer: Box<[u8]>, bytes: usize) -> Bytes {
         self.0.lent_bytes.fetch_add(buffer.len(), Ordering::Relaxed);
         Bytes::from_owner(Lent { buffer, bytes, pool: Arc::clone(&self.0) })
+    }
+}
+
+impl Shared {
+    /// Keeps a buffer for the next who wants one, unless it is of another size or there are enough.
+    fn put(&self, buffer: Box<[u8]>) {
+        if buffer.len() == BUFFER_BYTES {
+            let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+            if spare.len() < MAX_SPARE_BUFFERS {
+                spare.push(buffer);
+            }
+        }
     }
 }
 
@@ -71,12 +88,7 @@ impl AsRef<[u8]> for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         self.pool.lent_bytes.fetch_sub(self.buffer.len(), Ordering::Relaxed);
-        if self.buffer.len() == BUFFER_BYTES {
-            let mut spare = self.pool.spare.lock().unwrap_or_else(PoisonError::into_inner);
-            if spare.len() < MAX_SPARE_BUFFERS {
-                spare.push(std::mem::take(&mut self.buffer));
-            }
-        }
+        self.pool.put(std::mem::take(&mut self.buffer));
     }
 }
 

@@ -180,6 +180,12 @@ impl FrameDecoder {
     }
 }
 
+impl Drop for FrameDecoder {
+    fn drop(&mut self) {
+        self.pool.put(std::mem::take(&mut self.filling));
+    }
+}
+
 /// Appends a frame to what is to be sent, with a vnet header of that many bytes, or without any.
 ///
 /// # Panics

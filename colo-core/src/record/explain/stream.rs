@@ -133,14 +133,9 @@ impl Both<'_, '_> {
         };
         let place =
             hinted.filter(|place| differs(*place)).or_else(|| first_conflict(&self.ours.bytes, &self.theirs.bytes));
-        let mut found: Vec<(i64, Difference)> = Vec::new();
-        match place {
-            Some(place) => found.push((place, self.at("payload", place))),
-            None => found.extend(self.contradiction(hinted)),
-        }
-        found.extend(self.ends());
-        found.sort_by_key(|(place, _)| (hinted != Some(*place), *place));
-        let mut found: Vec<Difference> = found.into_iter().map(|(_, difference)| difference).collect();
+        let bytes = place.map(|place| self.at("payload", place)).or_else(|| self.contradiction(hinted));
+        // Behind an end only one of them has bytes, so what differs in bytes comes before it.
+        let mut found: Vec<Difference> = bytes.into_iter().chain(self.ends()).collect();
         if let (Some(ours), Some(theirs)) = (self.ours.reset, self.theirs.reset) {
             found.extend(handshake::payload(ours, theirs));
         }
@@ -148,7 +143,7 @@ impl Both<'_, '_> {
     }
 
     /// Where a machine sends something again, and other than before or than the other.
-    fn contradiction(&self, hinted: Option<i64>) -> Option<(i64, Difference)> {
+    fn contradiction(&self, hinted: Option<i64>) -> Option<Difference> {
         let ours = self.ours.bytes.contradictions().iter().map(|other| (other, true));
         let theirs = self.theirs.bytes.contradictions().iter().map(|other| (other, false));
         let (other, is_ours) =
@@ -167,16 +162,16 @@ impl Both<'_, '_> {
         (*at, *from, *text) = (Some(frame), Some(offset), Some(byte(value)));
         // The bytes around it are those that came first.
         difference.excerpts = None;
-        Some((place, difference))
+        Some(difference)
     }
 
     /// Where one ends its stream, and the other does not or elsewhere.
-    fn ends(&self) -> Option<(i64, Difference)> {
+    fn ends(&self) -> Option<Difference> {
         let difference = |place: i64, primary: String, secondary: String| {
             let mut difference = self.event("FIN", place, Some(primary), Some(secondary));
             difference.place.primary_frame = self.ours.fin.map(|(_, frame)| frame);
             difference.place.secondary_frame = self.theirs.fin.map(|(_, frame)| frame);
-            Some((place, difference))
+            Some(difference)
         };
         let follows = |end: i64, place: i64| match end - place {
             1 => "not set, 1 byte follows".to_owned(),

@@ -188,6 +188,8 @@ fn the_words_of_the_divergence_have_a_say() {
     let what = Reason::Unmatched { waited }.to_string();
     let explained = explain(&miscompare(&what, &[one, udp(53, 4000, b"more")], &[two]));
     assert!(explained.to_string().starts_with("the secondary did not send this: UDP"), "{explained}");
+    let explained = explain(&miscompare(&what, &[segment("id 1, more")], &[segment("id 2")]));
+    assert!(explained.to_string().contains("primary 6 bytes \", more\", secondary nothing"), "{explained}");
 }
 
 fn segment(seq: u32) -> Tcp {

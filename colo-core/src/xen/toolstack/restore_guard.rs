@@ -1,7 +1,7 @@
 use super::target::Target;
 use super::xl::Xl;
+use crate::guard::Guard;
 use crate::ids::DomId;
-use crate::xen::guard::Guard;
 use crate::xen::poll::ready_one;
 use crate::xen::{Control, Xen};
 use rustix::event::PollFlags;

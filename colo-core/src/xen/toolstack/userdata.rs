@@ -1,5 +1,5 @@
 use crate::ids::DomId;
-use crate::xen::lock_file::LockFile;
+use crate::lock_file::LockFile;
 use rustix::io::Errno;
 use std::fmt;
 use std::path::{Path, PathBuf};

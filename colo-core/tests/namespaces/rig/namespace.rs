@@ -50,6 +50,11 @@ impl Namespace {
         namespace
     }
 
+    /// Where other programs find it, as long as this is there.
+    pub(crate) fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+    }
+
     /// Does something on a thread in this network.
     pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let inside = || {
@@ -57,11 +62,6 @@ impl Namespace {
             work()
         };
         std::thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    }
-
-    /// Where another process finds it, as long as this one lives.
-    pub(crate) fn path(&self) -> String {
-        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
     /// Runs a command, given in words, and returns what it prints.

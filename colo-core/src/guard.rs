@@ -1,11 +1,14 @@
 //! Somebody to set things right when this process is killed.
 //!
 //! A domain that is being saved stands still for a moment. If its saver is killed just then, nobody would let it go on. One that is
-//! being restored is half made for a while, and would stay so. A [`Guard`] is a small process of its own that does nothing but wait for
-//! that.
+//! being restored is half made for a while, and would stay so. One whose network card has been taken over would be cut off. A [`Guard`]
+//! is a small process of its own that does nothing but wait for that.
+//!
+//! Each one that is started has copies of the descriptors that are open then, those of the ones before it included: of several the last
+//! one acts first.
 //!
 //! ```
-//! use colo_core::xen::guard::Guard;
+//! use colo_core::guard::Guard;
 //!
 //! let mut guard = Guard::start(|what, _| { /* resume that domain */ })?;
 //! guard.watch(b"domain 3")?;
@@ -17,7 +20,7 @@
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
+    SendFlags, Shutdown, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, shutdown, socketpair,
 };
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -67,7 +70,7 @@ impl Guard {
     /// When the guard has been killed: nobody watches. `InvalidInput`: more than [`MAX_WATCHED_BYTES`].
     ///
     /// ```
-    /// # use colo_core::xen::guard::Guard;
+    /// # use colo_core::guard::Guard;
     /// # let mut guard = Guard::start(|_, _| ())?;
     /// guard.watch(&3_u32.to_le_bytes())?;
     /// # Ok::<(), std::io::Error>(())
@@ -86,7 +89,7 @@ impl Guard {
     /// When the guard has been killed.
     ///
     /// ```
-    /// # use colo_core::xen::guard::Guard;
+    /// # use colo_core::guard::Guard;
     /// # let mut guard = Guard::start(|_, _| ())?;
     /// guard.keep(std::fs::File::open("/dev/null")?)?;
     /// # Ok::<(), std::io::Error>(())
@@ -123,7 +126,10 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.alive = None;
+        // Closing it is not enough: a guard that was started later may have a copy.
+        if let Some(alive) = self.alive.take() {
+            let _ = shutdown(&alive, Shutdown::Both);
+        }
         let mut status = 0;
         // SAFETY: `status` is a place for one status; the child is this process's own and nobody else waits for it.
         while unsafe { libc::waitpid(self.child, &raw mut status, 0) } == -1
@@ -149,7 +155,11 @@ fn watch(watched: &OwnedFd, on_death: impl FnOnce(&[u8], Vec<OwnedFd>)) -> ! {
     while let Some(bytes) = hear(watched, &mut message, &mut kept) {
         match message[0] {
             WATCH => watches = Some(message[1..bytes].to_vec()),
-            DISMISS => watches = None,
+            DISMISS => {
+                watches = None;
+                // A guard that was started later may have a copy of the other end, so that there is no end to be heard.
+                break;
+            }
             _ => {}
         }
     }
@@ -208,6 +218,24 @@ mod tests {
             let _ = std::fs::remove_file(&path);
             assert_eq!(acted.as_deref(), (watches && !dismissed).then_some("7"), "{name}");
         }
+    }
+
+    #[test]
+    fn guards_end_in_whatever_order_they_were_started() {
+        let traces = ["first", "second", "third"].map(trace);
+        let [first, second, third] = traces.each_ref().map(|path| {
+            let mut guard = Guard::start(|what, _| drop(std::fs::write(path, what))).unwrap();
+            guard.watch(b"it").unwrap();
+            guard
+        });
+        // The later ones have copies of what these hear by.
+        first.dismiss();
+        assert!(!traces[0].exists());
+        drop(second);
+        assert_eq!(std::fs::read(&traces[1]).unwrap(), b"it");
+        third.dismiss();
+        assert!(!traces[2].exists());
+        std::fs::remove_file(&traces[1]).unwrap();
     }
 
     #[test]

@@ -4,18 +4,19 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// A file that is locked with `flock`, which the kernel unlocks when the last process that has it open is gone. Dropped, it is removed
-/// and closed.
+/// A file that is locked with `flock`, which the kernel unlocks when the last process that has it open is gone. Dropped, it is removed,
+/// unless it shall stay, and closed.
 #[derive(Debug)]
-pub(super) struct LockFile {
+pub(crate) struct LockFile {
     /// Closing it is unlocking it, unless it is open elsewhere, too.
-    pub(super) file: File,
+    pub(crate) file: File,
     path: PathBuf,
+    stays: bool,
 }
 
 impl LockFile {
     /// Locks the file, which is made where it is not there; none when another has it.
-    pub(super) fn try_lock(path: &Path) -> Result<Option<LockFile>, Errno> {
+    pub(crate) fn try_lock(path: &Path) -> Result<Option<LockFile>, Errno> {
         loop {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let file = open(path, flags, Mode::RUSR | Mode::WUSR)?;
@@ -25,7 +26,7 @@ impl LockFile {
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno),
             }
-            let lock = LockFile { file: file.into(), path: path.to_owned() };
+            let lock = LockFile { file: file.into(), path: path.to_owned(), stays: false };
             // Its last holder may have removed it meanwhile.
             if lock.is_at_its_path()? {
                 return Ok(Some(lock));
@@ -34,11 +35,22 @@ impl LockFile {
     }
 
     /// A file that this process has been given, open and locked.
-    pub(super) fn taken_over(file: OwnedFd, path: PathBuf) -> LockFile {
-        LockFile { file: file.into(), path }
+    pub(crate) fn taken_over(file: OwnedFd, path: PathBuf) -> LockFile {
+        LockFile { file: file.into(), path, stays: false }
     }
 
-    fn is_at_its_path(&self) -> Result<bool, Errno> {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the file shall be there after this is dropped, unlocked.
+    pub(crate) fn set_stays(&mut self, stays: bool) {
+        self.stays = stays;
+    }
+
+    /// Whether its name is still its own.
+    pub(crate) fn is_at_its_path(&self) -> Result<bool, Errno> {
         let locked = fstat(&self.file)?;
         match stat(&self.path) {
             Ok(named) => Ok((named.st_dev, named.st_ino) == (locked.st_dev, locked.st_ino)),
@@ -52,7 +64,7 @@ impl Drop for LockFile {
     fn drop(&mut self) {
         // Removed while still locked, as every holder does: nobody else can put another there. If it is gone already, what has its
         // name now is another's.
-        if matches!(self.is_at_its_path(), Ok(true)) {
+        if !self.stays && matches!(self.is_at_its_path(), Ok(true)) {
             let _ = std::fs::remove_file(&self.path);
         }
     }

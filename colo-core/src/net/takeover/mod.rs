@@ -1,0 +1,315 @@
+//! A guest's network card, taken out of its bridge and given a TAP in its place, and put back.
+//!
+//! ```text
+//! before:      clients === xenbr0 === vif5.0 --- guest
+//!
+//! taken over:  clients === xenbr0 === colo5.0 (Tap) <- this process -> (PacketSocket) vif5.0 --- guest
+//! ```
+//!
+//! At no moment are both in the bridge: no frame goes in a circle, and none comes twice. The TAP has the card's place in the bridge with
+//! all its settings (VLANs, isolation, flooding, spanning tree), its MTU and its address; the host itself is silent and deaf on both.
+//!
+//! The guest must not lose its network for ever, however this ends:
+//!
+//! * [`Takeover::stop`], or dropping it, puts the card back.
+//! * When this process is killed, its [`Guard`] does.
+//! * When the guard was killed, too, there is a record in [`STATE_FOLDER`], from which [`repair`] does, or the next
+//!   [`Takeover::start`] of that card. A record is locked by whoever has the card: it is not touched while its process or its guard lives.
+//!
+//! Several cards at once are several takeovers. Everything happens in the network namespace of the calling thread, which must be the
+//! same for start and stop. The guards make copies of this process: begin before there is much to copy.
+//!
+//! ```no_run
+//! use colo_core::net::Port;
+//! use colo_core::net::takeover::Takeover;
+//!
+//! let (takeover, mut guest, mut clients) = Takeover::start(&"vif5.0".parse()?, &"colo5.0".parse()?)?;
+//! let mut frames = Vec::new();
+//! guest.receive(&mut frames)?;
+//! clients.send(&frames)?;
+//! takeover.stop()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+mod put_back;
+mod quiet;
+mod record;
+mod state_file;
+
+pub use error::TakeoverError;
+
+use crate::guard::Guard;
+use crate::net::sys::{Link, LinkName, Links, Offloads, PacketSocket, Promiscuous, Tap};
+use error::doing;
+use put_back::put_back;
+use record::{Device, Record, Written};
+use rustix::io::Errno;
+use state_file::StateFile;
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::read_dir;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Where it is written down which cards are taken over: a file for each, of its name. Gone with the next start of the host, as all
+/// that they are about.
+pub const STATE_FOLDER: &str = "/run/colo/net";
+
+/// A card that is taken over, until this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Takeover {
+    record: Record,
+    /// None once it is over.
+    held: Option<(StateFile, Guard)>,
+}
+
+impl Takeover {
+    /// Takes a card over: takes it out of its bridge, puts a new TAP there, and returns the guest's side and the clients'. Nothing passes
+    /// between them but what the caller carries. If an earlier takeover of the card was never ended, that is done first.
+    ///
+    /// What is under way at that moment is lost, as when a cable is moved.
+    ///
+    /// # Errors
+    /// [`TakeoverError`]. Everything is as it was before, then.
+    pub fn start(vif: &LinkName, tap: &LinkName) -> Result<(Takeover, PacketSocket, Tap), TakeoverError> {
+        Self::start_in(Path::new(STATE_FOLDER), vif, tap)
+    }
+
+    /// As [`Takeover::start`], with another folder for records, which is made where it is not there.
+    ///
+    /// # Errors
+    /// As [`Takeover::start`].
+    pub fn start_in(
+        folder: &Path,
+        vif: &LinkName,
+        tap: &LinkName,
+    ) -> Result<(Takeover, PacketSocket, Tap), TakeoverError> {
+        let what = || format!("taking {vif} over");
+        let mut links = Links::open().map_err(doing(what))?;
+        find(&mut links, vif)?;
+        let mut file = StateFile::take(folder, vif)?;
+        if let Written::Whole(left) = file.read()? {
+            put_back(&left, file.path())?;
+            file.set_obsolete();
+        }
+        let card = find(&mut links, vif)?;
+        let bridge = bridge_of(&mut links, &card)?;
+        let port = links.bridge_port(card.id).map_err(doing(what))?;
+        let port = port.ok_or_else(|| TakeoverError::NotInBridge(vif.clone()))?;
+        if links.find(tap).is_ok() {
+            return Err(TakeoverError::TapExists(tap.clone()));
+        }
+        // Before the TAP: the guard shall have no descriptor of it.
+        let mut guard = Guard::start(put_back_after_death).map_err(TakeoverError::Guard)?;
+        guard.keep(&file).map_err(TakeoverError::Guard)?;
+        let clients = Tap::open(tap, Offloads::On).map_err(|error| match error.kind() {
+            io::ErrorKind::ResourceBusy | io::ErrorKind::InvalidInput => TakeoverError::TapExists(tap.clone()),
+            _ => doing(what)(error),
+        })?;
+        let tap = links.find(tap).map_err(doing(what))?;
+        dress(&mut links, &tap, &card).map_err(doing(what))?;
+
+        let record = Record {
+            process: std::process::id(),
+            namespace: namespace()?,
+            vif: Device { id: card.id, name: card.name.clone() },
+            tap: Device { id: tap.id, name: tap.name },
+            bridge: Device { id: bridge.id, name: bridge.name },
+            is_up: card.is_up,
+            has_arp: card.has_arp,
+            host: quiet::settings(vif).map_err(doing(what))?,
+            port,
+        };
+        file.write(&record)?;
+        if let Err(error) = guard.watch(file.path().as_os_str().as_bytes()) {
+            file.remove();
+            return Err(TakeoverError::Guard(error));
+        }
+        // Nothing was touched so far. From here on it is put back in any case.
+        let takeover = Takeover { record, held: Some((file, guard)) };
+        takeover.exchange(&mut links).map_err(doing(what))?;
+        // Not earlier: what came to the card in the bridge has passed there.
+        let guest = PacketSocket::open(vif, Promiscuous::Yes).map_err(doing(what))?;
+        Ok((takeover, guest, clients))
+    }
+
+    /// Puts the card back. Both ports are of no use from then on: frames that were received, and not sent on yet, are lost.
+    ///
+    /// # Errors
+    /// [`TakeoverError`]: the guard has tried, too, and the record is still there for [`repair`].
+    pub fn stop(mut self) -> Result<(), TakeoverError> {
+        self.end()
+    }
+
+    /// The TAP for the card.
+    fn exchange(&self, links: &mut Links) -> io::Result<()> {
+        let Record { vif, tap, bridge, port, .. } = &self.record;
+        // The host's IP would get to see it as soon as it is in no bridge.
+        quiet::silence(&vif.name)?;
+        links.set_arp(vif.id, false)?;
+        links.set_master(vif.id, None)?;
+        // Up at the end, so that nothing passes before the port is what the card's was.
+        links.set_master(tap.id, Some(bridge.id))?;
+        links.set_bridge_port(tap.id, port)?;
+        links.set_up(tap.id, true)
+    }
+
+    fn end(&mut self) -> Result<(), TakeoverError> {
+        let Some((file, guard)) = self.held.take() else { return Ok(()) };
+        match put_back(&self.record, file.path()) {
+            Ok(_) => {
+                guard.dismiss();
+                file.remove();
+                Ok(())
+            }
+            Err(error) => {
+                // It tries once more.
+                drop(guard);
+                if file.is_removed() { Ok(()) } else { Err(error) }
+            }
+        }
+    }
+}
+
+impl Drop for Takeover {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::error!(vif = %self.record.vif.name, %error, "not put back");
+        }
+    }
+}
+
+/// What became of a card that a takeover had left behind.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Repaired {
+    /// It is in its bridge.
+    PutBack {
+        /// Its bridge.
+        bridge: LinkName,
+    },
+    /// Somebody has put it into another one; there it stays.
+    Elsewhere,
+    /// It is gone, with its guest.
+    Gone,
+    /// It had not been touched.
+    Untouched,
+    /// It is not left behind: whoever has taken it over is alive, or its guard is about to put it back.
+    InUse {
+        /// Who; none if it has not said so yet.
+        process: Option<u32>,
+    },
+}
+
+impl fmt::Display for Repaired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Repaired::PutBack { bridge } => write!(f, "put back into {bridge}"),
+            Repaired::Elsewhere => f.write_str("in another bridge meanwhile: stays there"),
+            Repaired::Gone => f.write_str("gone, with its guest: nothing to put back"),
+            Repaired::Untouched => f.write_str("had not been touched"),
+            Repaired::InUse { process: Some(id) } => write!(f, "in use by process {id}: left alone"),
+            Repaired::InUse { process: None } => f.write_str("in use: left alone"),
+        }
+    }
+}
+
+/// What [`repair`] did about one card.
+#[derive(Debug)]
+pub struct Repair {
+    /// The card.
+    pub vif: LinkName,
+    /// What became of it.
+    pub result: Result<Repaired, TakeoverError>,
+}
+
+/// Puts back what killed takeovers whose guards were killed, too, have left; all of it, whatever goes wrong with one. The folder is
+/// [`STATE_FOLDER`], unless they were started with another. Nothing to be done is no error.
+///
+/// # Errors
+/// When the folder cannot be read.
+///
+/// ```
+/// use colo_core::net::takeover::repair;
+///
+/// assert!(repair("/nonexistent/colo".as_ref())?.is_empty());
+/// # Ok::<(), colo_core::net::takeover::TakeoverError>(())
+/// ```
+pub fn repair(folder: &Path) -> Result<Vec<Repair>, TakeoverError> {
+    let failed = |error| TakeoverError::File { path: folder.to_owned(), error };
+    let entries = match read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut cards = Vec::new();
+    for entry in entries {
+        // What is no card's name is no record of ours.
+        cards.extend(entry.map_err(failed)?.file_name().to_str().and_then(|name| name.parse::<LinkName>().ok()));
+    }
+    cards.sort();
+    Ok(cards.into_iter().map(|vif| Repair { result: repair_one(folder, &vif), vif }).collect())
+}
+
+fn repair_one(folder: &Path, vif: &LinkName) -> Result<Repaired, TakeoverError> {
+    match StateFile::take(folder, vif) {
+        Ok(file) => put_back_from(file),
+        Err(TakeoverError::Busy { process, .. }) => Ok(Repaired::InUse { process }),
+        Err(error) => Err(error),
+    }
+}
+
+fn put_back_from(mut file: StateFile) -> Result<Repaired, TakeoverError> {
+    let repaired = match file.read()? {
+        Written::Whole(record) => put_back(&record, file.path())?,
+        Written::Part => Repaired::Untouched,
+    };
+    file.remove();
+    Ok(repaired)
+}
+
+/// What a guard does: it was told where the record is, and has been given it open and locked.
+fn put_back_after_death(path: &[u8], mut kept: Vec<OwnedFd>) {
+    let path = PathBuf::from(OsStr::from_bytes(path));
+    let Some(file) = kept.pop() else { return };
+    if let Err(error) = put_back_from(StateFile::taken_over(file, path)) {
+        // Not by a log, whose lock may have been another thread's when this process was made.
+        let _ = rustix::io::write(io::stderr(), format!("colo: {error}\n").as_bytes());
+    }
+}
+
+fn find(links: &mut Links, vif: &LinkName) -> Result<Link, TakeoverError> {
+    links.find(vif).map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::NODEV) => TakeoverError::NoDevice(vif.clone()),
+        _ => doing(|| format!("asking for {vif}"))(error),
+    })
+}
+
+fn bridge_of(links: &mut Links, card: &Link) -> Result<Link, TakeoverError> {
+    let vif = card.name.clone();
+    let master = card.master.ok_or_else(|| TakeoverError::NotInBridge(vif.clone()))?;
+    let bridge = links.get(master).map_err(doing(|| format!("asking for the bridge of {vif}")))?;
+    if bridge.is_bridge() { Ok(bridge) } else { Err(TakeoverError::NoBridge { vif, master: bridge.name }) }
+}
+
+/// Makes a new TAP look like the card.
+fn dress(links: &mut Links, tap: &Link, card: &Link) -> io::Result<()> {
+    quiet::silence(&tap.name)?;
+    links.set_arp(tap.id, false)?;
+    links.set_mtu(tap.id, card.mtu)?;
+    // A bridge that was given no address of its own has its lowest port's: it must not change.
+    card.address.map_or(Ok(()), |address| links.set_address(tap.id, address))
+}
+
+/// The number of this thread's network namespace.
+fn namespace() -> Result<u64, TakeoverError> {
+    let path = Path::new("/proc/thread-self/ns/net");
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.ino()),
+        Err(error) => Err(TakeoverError::File { path: path.to_owned(), error }),
+    }
+}
