@@ -54,6 +54,13 @@
 //! wide, for the secondary's sake leaves once more when the secondary's opens: the primary does not know that there is anything to be said.
 //! When it stays closed a checkpoint settles it.
 //!
+//! When only a part of that segment has been produced by the secondary, the part leaves by itself, after a millisecond: the secondary may be
+//! waiting for the client to acknowledge it, as its window or Nagle's rule lets it say no more, and would wait for ever. It is cut as a
+//! card would cut it.
+//!
+//! A segment of which all has left before does not wait behind others: the client has lost it, and the secondary may say no more before the
+//! client has it. Of one that goes further the beginning leaves so.
+//!
 //! *What has left* is remembered as the exact stretches of the stream, not as one highest number: a connection older than protection,
 //! whose first segments come out of order, has holes below the highest number, and what is in a hole has not been compared. So there
 //! is no guess where such a connection begins. Bytes sent before protection and repeated now leave when both machines repeat them;
@@ -109,7 +116,7 @@
 //! | everything else (three tags, malformed), whole frame | compared | in order with the others of its EtherType |
 //!
 //! All but TCP is compared frame by frame, the first of the one machine with the first of the other. The order of frames within a
-//! [flow](FlowKey) never changes, and does not matter between flows. [Rules](rules) take flows, or some of their bytes, out of all this.
+//! [flow](FlowKey) never changes, but for segments that are said again, and does not matter between flows. [Rules](rules) take flows, or some of their bytes, out of all this.
 //!
 //! # Limits
 //!
