@@ -232,9 +232,12 @@ impl Connection {
     /// the client has lost it. What waits may wait for nothing else: the secondary may say no more before the client has acknowledged that.
     /// Of a segment that has more in it the beginning goes.
     pub(super) fn overtake(&mut self, out: &mut Outbox) {
-        let Some(held) = self.primary.held.back().filter(|held| out.open && self.can_be_cut(held)) else {
+        let Some(held) = self.primary.held.back() else { return };
+        // Most segments are new.
+        let is_new = self.left.ends_before(held.start) && held.segment.payload_bytes() > 0;
+        if is_new || !out.open || !self.can_be_cut(held) {
             return;
-        };
+        }
         let places = held.places();
         if !places.is_empty() && self.left.covers(&places) {
             let Some(held) = self.primary.held.pop_back() else { return };
@@ -274,8 +277,9 @@ impl Connection {
 
     /// Which bytes of the first held segment's payload are such a part.
     fn part(&self) -> Option<Range<usize>> {
+        let compared = self.primary.compared?;
         let held = self.primary.held.front().filter(|held| self.primary.verified == 0 && self.can_be_cut(held))?;
-        let end = (self.primary.compared? - held.start) as usize;
+        let end = (compared - held.start) as usize;
         (end > held.left_bytes).then_some(held.left_bytes..end)
     }
 
@@ -335,14 +339,19 @@ impl Connection {
 
     /// Lets a segment go, with no more of a window than both have open.
     fn release(&mut self, mut held: Held, out: &mut Outbox) {
-        held = rest(held);
+        if held.left_bytes > 0 {
+            held = rest(held);
+        }
         let window = self.window_for(&held);
         let left = self.mark_left(&held, window);
-        let Held { outgoing, segment, .. } = held;
+        let Held { mut outgoing, segment, .. } = held;
         if let Some(heard) = self.heard.filter(|_| segment.ack.is_some()) {
             let since = out.now.unwrap_or(outgoing.since);
             let is_narrow = Narrow::is_so(segment.window, window);
-            self.narrow = is_narrow.then(|| Box::new(Narrow { outgoing: outgoing.clone(), segment, window, since }));
+            if is_narrow || self.narrow.is_some() {
+                self.narrow =
+                    is_narrow.then(|| Box::new(Narrow { outgoing: outgoing.clone(), segment, window, since }));
+            }
             self.secondary.acknowledgement_left(heard, out);
         }
         if left.is_new_reset {
@@ -352,7 +361,7 @@ impl Connection {
             self.secondary.syn_left(out);
         }
         self.secondary.bytes_left(&self.left, &left.stretch, self.heard, out);
-        let outgoing = with_window(outgoing, &segment, window, out);
+        set_window(&mut outgoing, &segment, window, out);
         out.release(outgoing);
     }
 
@@ -381,7 +390,7 @@ impl Connection {
         if !out.open || !narrow.has_opened(window) {
             return;
         }
-        let (outgoing, segment) = (narrow.outgoing.clone(), narrow.segment);
+        let (mut outgoing, segment) = (narrow.outgoing.clone(), narrow.segment);
         let since = out.now.unwrap_or(narrow.since);
         self.narrow.take_if(|_| !Narrow::is_so(segment.window, window));
         if let Some(narrow) = &mut self.narrow {
@@ -391,7 +400,7 @@ impl Connection {
         self.heard = Some(heard);
         self.secondary.acknowledgement_left(heard, out);
         out.reopened_windows += 1;
-        let outgoing = with_window(outgoing, &segment, window, out);
+        set_window(&mut outgoing, &segment, window, out);
         out.release(outgoing);
     }
 
@@ -619,14 +628,14 @@ struct Left {
     stretch: Range<i64>,
 }
 
-/// The frame with this window.
-fn with_window(mut outgoing: Outgoing, segment: &Segment, window: u16, out: &mut Outbox) -> Outgoing {
+/// Gives the frame this window.
+fn set_window(outgoing: &mut Outgoing, segment: &Segment, window: u16, out: &mut Outbox) {
     if window != segment.window {
         out.clamped_windows += 1;
         let edit = TcpEdit::new(&outgoing.frame, segment);
-        outgoing.frame = outgoing.frame.edit(|bytes| edit.put(bytes, TCP_WINDOW_AT, &window.to_be_bytes()));
+        let frame = std::mem::take(&mut outgoing.frame);
+        outgoing.frame = frame.edit(|bytes| edit.put(bytes, TCP_WINDOW_AT, &window.to_be_bytes()));
     }
-    outgoing
 }
 
 fn differs_at(space: &SequenceSpace, place: i64) -> Reason {
