@@ -17,6 +17,8 @@ pub(super) enum Content {
 }
 
 /// Tells which flow a frame belongs to, and how it is compared there.
+// Inline: what it returns is large, and read at once.
+#[inline(always)]
 pub(super) fn classify(nic: u8, frame: &[u8]) -> (Key, Content) {
     let whole = Content::Datagram(Mask::default());
     let Some(network) = Network::parse(frame) else {
