@@ -97,7 +97,7 @@
 //! | **TCP** ports | compared | the flow's key |
 //! | sequence number | reconciled | gives the bytes their place; the secondary's is rewritten |
 //! | acknowledgement | reconciled | rule 2 |
-//! | SYN, FIN, RST | compared | rule 3; a RST's numbers are not, as they tell only how far its sender had got |
+//! | SYN, FIN, RST | compared | rule 3; a RST's numbers are not, as they tell only how far its sender had got, but rule 2 holds for its acknowledgement |
 //! | ACK | reconciled | rule 2; compared with SYN |
 //! | URG and its pointer | reconciled | leaves when the secondary has marked as far |
 //! | PSH, ECE, CWR | ignored; compared with SYN | follow segmentation and the network's load |
