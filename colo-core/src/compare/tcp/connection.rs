@@ -1,16 +1,21 @@
+mod leave;
+mod parts;
+mod verify;
+
 use super::TcpSpares;
-use super::part::part_of;
 use super::ranges::{Ranges, SequenceSpace};
 use super::secondary::Secondary;
-use super::stream::{Contradiction, first_difference};
+use super::stream::Contradiction;
 use super::window::{Acknowledgement, Narrow, shift_of};
 use crate::compare::flow::{Outbox, Outgoing, Waiting, What, Witness, longest};
 use crate::compare::rules::Scan;
 use crate::compare::verdict::Reason;
-use crate::net::wire::{Segment, TCP_WINDOW_AT, TcpEdit, TcpFlags, TcpOption};
+use crate::net::wire::{Segment, TcpFlags};
 use crate::net::{Frame, Seq};
+use parts::rest;
 use std::collections::VecDeque;
 use std::ops::Range;
+use verify::differs_at;
 
 /// One direction of one TCP connection.
 #[derive(Default, Debug)]
@@ -228,71 +233,6 @@ impl Connection {
         verdict
     }
 
-    /// Lets the primary's last segment go before those that wait, if the client may have seen all that it says: it is said again because
-    /// the client has lost it. What waits may wait for nothing else: the secondary may say no more before the client has acknowledged that.
-    /// Of a segment that has more in it the beginning goes.
-    pub(super) fn overtake(&mut self, out: &mut Outbox) {
-        let Some(held) = self.primary.held.back() else { return };
-        // Most segments are new.
-        let is_new = self.left.ends_before(held.start) && held.segment.payload_bytes() > 0;
-        if is_new || !out.open || !self.can_be_cut(held) {
-            return;
-        }
-        let places = held.places();
-        if !places.is_empty() && self.left.covers(&places) {
-            let Some(held) = self.primary.held.pop_back() else { return };
-            let primary = &mut self.primary;
-            primary.held_bytes -= held.outgoing.charge();
-            if primary.verified >= primary.held.len() {
-                (primary.verified, primary.compared) = (primary.held.len(), None);
-            }
-            self.release(held, out);
-        } else if let Some(end) = self.left.end_of(held.start).filter(|_| !held.payload().is_empty()) {
-            let bytes = (end - held.start) as usize;
-            if let Some(part) = cut(held, 0..bytes, false) {
-                self.primary.held.back_mut().into_iter().for_each(|held| held.left_bytes = bytes);
-                out.cut_frames += 1;
-                self.release(part, out);
-            }
-        }
-    }
-
-    /// Whether the beginning of the first held segment was produced by the secondary, too, and says nothing that the secondary has not
-    /// said.
-    pub(super) fn has_part(&self) -> bool {
-        self.part().is_some()
-    }
-
-    /// Lets that part go by itself.
-    pub(super) fn release_part(&mut self, out: &mut Outbox) {
-        let (Some(part), Some(held)) = (self.part().filter(|_| out.open), self.primary.held.front_mut()) else {
-            return;
-        };
-        held.left_bytes = part.end;
-        if let Some(part) = cut(held, part, false) {
-            out.cut_frames += 1;
-            self.release(part, out);
-        }
-    }
-
-    /// Which bytes of the first held segment's payload are such a part.
-    fn part(&self) -> Option<Range<usize>> {
-        let compared = self.primary.compared?;
-        let held = self.primary.held.front().filter(|held| self.primary.verified == 0 && self.can_be_cut(held))?;
-        let end = (compared - held.start) as usize;
-        (end > held.left_bytes).then_some(held.left_bytes..end)
-    }
-
-    /// Whether a part of it may leave before the rest: a segment of bytes, perhaps with the end of the stream, that acknowledges no more
-    /// than the secondary has.
-    fn can_be_cut(&self, held: &Held) -> bool {
-        let segment = &held.segment;
-        let other = [TcpFlags::SYN, TcpFlags::RST, TcpFlags::URG].into_iter().any(|flag| segment.has(flag));
-        let acknowledged = self.secondary.said.map(|said| said.number);
-        let is_beyond = |ack: Seq| acknowledged.is_none_or(|said| ack.is_after(said));
-        !other && held.outgoing.fragments.is_none() && !segment.ack.is_some_and(is_beyond)
-    }
-
     /// The secondary now stands where the primary stands; all that the primary holds will leave before anything later.
     pub(super) fn begin_epoch(&mut self, ended: &mut Vec<Outgoing>, spares: &mut TcpSpares) {
         while let Some(held) = self.primary.held.pop_front() {
@@ -337,84 +277,6 @@ impl Connection {
         None
     }
 
-    /// Lets a segment go, with no more of a window than both have open.
-    fn release(&mut self, mut held: Held, out: &mut Outbox) {
-        if held.left_bytes > 0 {
-            held = rest(held);
-        }
-        let window = self.window_for(&held);
-        let left = self.mark_left(&held, window);
-        let Held { mut outgoing, segment, .. } = held;
-        if let Some(heard) = self.heard.filter(|_| segment.ack.is_some()) {
-            let since = out.now.unwrap_or(outgoing.since);
-            let is_narrow = Narrow::is_so(segment.window, window);
-            if is_narrow || self.narrow.is_some() {
-                self.narrow =
-                    is_narrow.then(|| Box::new(Narrow { outgoing: outgoing.clone(), segment, window, since }));
-            }
-            self.secondary.acknowledgement_left(heard, out);
-        }
-        if left.is_new_reset {
-            self.secondary.reset_left(out);
-        }
-        if segment.has(TcpFlags::SYN) {
-            self.secondary.syn_left(out);
-        }
-        self.secondary.bytes_left(&self.left, &left.stretch, self.heard, out);
-        set_window(&mut outgoing, &segment, window, out);
-        out.release(outgoing);
-    }
-
-    fn window_for(&self, held: &Held) -> u16 {
-        let segment = &held.segment;
-        // A header in fragments is left as it is.
-        let said = self.secondary.said.filter(|_| held.outgoing.fragments.is_none());
-        let (Some(ours), Some(theirs)) = (Acknowledgement::of(segment), said) else {
-            return segment.window;
-        };
-        match (&self.secondary.syn, segment.has(TcpFlags::SYN)) {
-            // What a SYN says is not shifted.
-            (Some(syn), true) => segment.window.min(syn.1.window),
-            (None, true) => segment.window,
-            (_, false) => ours.window_within(theirs, self.shift),
-        }
-    }
-
-    /// Says again what was said with a narrow window, once it is open.
-    fn reopen(&mut self, out: &mut Outbox) {
-        let Some(narrow) = &self.narrow else { return };
-        let (Some(ours), Some(theirs)) = (Acknowledgement::of(&narrow.segment), self.secondary.said) else {
-            return;
-        };
-        let window = ours.window_within(theirs, self.shift);
-        if !out.open || !narrow.has_opened(window) {
-            return;
-        }
-        let (mut outgoing, segment) = (narrow.outgoing.clone(), narrow.segment);
-        let since = out.now.unwrap_or(narrow.since);
-        self.narrow.take_if(|_| !Narrow::is_so(segment.window, window));
-        if let Some(narrow) = &mut self.narrow {
-            (narrow.window, narrow.since) = (window, since);
-        }
-        let heard = Acknowledgement { window, ..ours }.after(self.heard);
-        self.heard = Some(heard);
-        self.secondary.acknowledgement_left(heard, out);
-        out.reopened_windows += 1;
-        set_window(&mut outgoing, &segment, window, out);
-        out.release(outgoing);
-    }
-
-    /// Whether the first held segment is one of new bytes, and the secondary has produced none: there is nothing to be decided.
-    fn waits_for_all(&self) -> bool {
-        let is_new = |held: &Held| {
-            held.segment.is_plain() && held.segment.payload_bytes() > 0 && self.left.ends_before(held.start)
-        };
-        self.primary.verified == 0
-            && self.narrow.is_none()
-            && self.secondary.has_nothing_pending()
-            && self.primary.held.front().is_some_and(is_new)
-    }
-
     /// Where a segment's payload lies. Segments that take no place in the stream do not say where it is, either: a RST or a bare
     /// acknowledgement may carry any number.
     fn payload_places(&mut self, segment: &Segment) -> Range<i64> {
@@ -453,206 +315,4 @@ impl Connection {
         let inserted = self.secondary.stream.insert(payload.start, witness.frame, part, ignores_bytes, spares);
         inserted.map_err(|Contradiction { place }| differs_at(&self.space, place))
     }
-
-    /// Counts the held segments that the secondary has produced, too, from the first on.
-    fn verify(&mut self, out: &mut Outbox) -> Result<(), Reason> {
-        while let Some(held) = self.primary.held.get(self.primary.verified) {
-            let places = held.places();
-            let agreed = if held.segment.has(TcpFlags::RST) {
-                true // Decided when it is the first.
-            } else if held.segment.has(TcpFlags::SYN) && self.left.end_of(places.start).is_none() {
-                match &self.secondary.syn {
-                    Some(syn) if same_handshake(held, &syn.0.frame, &syn.1) => true,
-                    Some(_) => return Err(Reason::HandshakeDiffers),
-                    None => false,
-                }
-            } else {
-                let from = self.primary.compared.unwrap_or(held.start);
-                let mut scan = self.scan.take();
-                let compared = self.compare_payload(held, from, &mut scan, out);
-                self.scan = scan;
-                let compared = compared?;
-                out.compared_bytes += (compared - from) as u64;
-                self.primary.compared = Some(compared);
-                let held = &self.primary.held[self.primary.verified];
-                compared == held.payload().end && self.fin_agrees(held)?
-            };
-            if !agreed {
-                break;
-            }
-            self.primary.verified += 1;
-            self.primary.compared = None;
-        }
-        Ok(())
-    }
-
-    /// Compares a segment's payload from a place on, and returns up to where the secondary has produced the same.
-    fn compare_payload(
-        &self,
-        held: &Held,
-        from: i64,
-        scan: &mut Option<Box<ScanAt>>,
-        out: &Outbox,
-    ) -> Result<i64, Reason> {
-        let payload = held.payload_bytes();
-        let places = held.payload();
-        let mut place = from;
-        while place < places.end {
-            if let Some(end) = self.left.end_of(place) {
-                place = end.min(places.end);
-                continue;
-            }
-            if self.secondary.fin.is_some_and(|fin| fin <= place) {
-                return Err(Reason::FlagsDiffer);
-            }
-            let ours = &payload[(place - places.start) as usize..];
-            let theirs = self.secondary.stream.run_at(place);
-            let bytes = ours.len().min(theirs.len());
-            if bytes == 0 {
-                break;
-            }
-            let (ours, theirs) = (&ours[..bytes], &theirs[..bytes]);
-            let difference = match out.masks() {
-                _ if out.ignores_bytes() => None,
-                Some(masks) => self.scan_at(place, scan).first_difference(masks, ours, theirs),
-                None => first_difference(ours, theirs),
-            };
-            if let Some(at) = difference {
-                return Err(differs_at(&self.space, place + at as i64));
-            }
-            place += bytes as i64;
-            if let Some(scan) = scan {
-                scan.place = place;
-            }
-        }
-        Ok(place)
-    }
-
-    /// The scan for what is masked, at this place: where it was when the stream was gone through so far, else anew.
-    fn scan_at<'a>(&self, place: i64, scan: &'a mut Option<Box<ScanAt>>) -> &'a mut Scan {
-        let anew = || {
-            let in_payload = self.first.map(|first| place.saturating_sub(first)).and_then(|at| u64::try_from(at).ok());
-            Box::new(ScanAt { place, scan: Scan::at(in_payload) })
-        };
-        if scan.as_ref().is_some_and(|scan| scan.place != place) {
-            *scan = None;
-        }
-        &mut scan.get_or_insert_with(anew).scan
-    }
-
-    fn fin_agrees(&self, held: &Held) -> Result<bool, Reason> {
-        let place = held.payload().end;
-        if !held.segment.has(TcpFlags::FIN) || self.left.end_of(place).is_some() {
-            return Ok(true);
-        }
-        match self.secondary.fin {
-            Some(fin) if fin == place => Ok(true),
-            None if !self.secondary.stream.reaches(place) => Ok(false),
-            _ => Err(Reason::FlagsDiffer),
-        }
-    }
-
-    /// Whether the first held segment, whose content is verified, says nothing else that the secondary has not said.
-    fn head_may_leave(&self) -> Result<bool, Reason> {
-        let Some(held) = self.primary.held.front() else {
-            return Ok(false);
-        };
-        let segment = &held.segment;
-        let behind = |said: Option<Seq>, seq: Seq| said.is_none_or(|said| seq.is_after(said));
-        let acknowledged = self.secondary.said.map(|said| said.number);
-        if segment.ack.is_some_and(|ack| behind(acknowledged, ack)) {
-            return Ok(false);
-        }
-        if segment.has(TcpFlags::RST) {
-            return self.reset_may_leave(held);
-        }
-        let urgent = segment.has(TcpFlags::URG) && !self.left.covers(&held.places());
-        Ok(!urgent || !behind(self.secondary.urgent, segment.seq + u32::from(segment.urgent)))
-    }
-
-    fn reset_may_leave(&self, held: &Held) -> Result<bool, Reason> {
-        if self.left_reset == Some((held.segment.seq, held.segment.ack)) && held.segment.payload_bytes() == 0 {
-            return Ok(true);
-        }
-        let Some((witness, segment)) = self.secondary.resets.front() else {
-            return Ok(false);
-        };
-        if witness.frame[segment.payload_range()] != *held.payload_bytes() {
-            return Err(Reason::PayloadDiffers { offset: u64::from(held.segment.seq.0) });
-        }
-        Ok(true)
-    }
-
-    /// The client has seen this segment, or will before anything later.
-    fn mark_left(&mut self, held: &Held, window: u16) -> Left {
-        let mut left = Left::default();
-        if let Some(acknowledgement) = Acknowledgement::of(&held.segment) {
-            self.heard = Some(Acknowledgement { window, ..acknowledgement }.after(self.heard));
-        }
-        if held.segment.has(TcpFlags::RST) {
-            let reset = (held.segment.seq, held.segment.ack);
-            left.is_new_reset = self.left_reset.replace(reset) != Some(reset);
-            return left;
-        }
-        self.fin_left |= held.segment.has(TcpFlags::FIN);
-        let places = held.places();
-        if !places.is_empty() {
-            self.space.reach(places.end);
-            left.stretch = self.left.insert(places);
-        }
-        left
-    }
-}
-
-/// What has not left of it.
-fn rest(held: Held) -> Held {
-    if held.left_bytes == 0 {
-        return held;
-    }
-    cut(&held, held.left_bytes..held.payload_bytes().len(), true).unwrap_or(held)
-}
-
-/// The same with only these bytes of its payload.
-fn cut(held: &Held, part: Range<usize>, is_last: bool) -> Option<Held> {
-    let start = held.start + part.start as i64;
-    let (frame, segment) = part_of(&held.outgoing.frame, &held.segment, part, is_last)?;
-    let outgoing = Outgoing { frame, fragments: None, ..held.outgoing };
-    Some(Held { outgoing, segment, start, left_bytes: 0 })
-}
-
-/// What a segment that has left was.
-#[derive(Default)]
-struct Left {
-    is_new_reset: bool,
-    /// The stretch of the stream that it has become a part of; empty if it takes no place.
-    stretch: Range<i64>,
-}
-
-/// Gives the frame this window.
-fn set_window(outgoing: &mut Outgoing, segment: &Segment, window: u16, out: &mut Outbox) {
-    if window != segment.window {
-        out.clamped_windows += 1;
-        let edit = TcpEdit::new(&outgoing.frame, segment);
-        let frame = std::mem::take(&mut outgoing.frame);
-        outgoing.frame = frame.edit(|bytes| edit.put(bytes, TCP_WINDOW_AT, &window.to_be_bytes()));
-    }
-}
-
-fn differs_at(space: &SequenceSpace, place: i64) -> Reason {
-    Reason::PayloadDiffers { offset: u64::from(space.seq_at(place).0) }
-}
-
-/// Whether two SYNs agree in everything but the sequence number, the clock's value and the window of the moment.
-fn same_handshake(held: &Held, frame: &[u8], segment: &Segment) -> bool {
-    let options = |frame, segment: &Segment| -> Vec<(u8, Vec<u8>)> {
-        let masked = |option: TcpOption<'_>| match option.kind {
-            TcpOption::TIMESTAMPS => (option.kind, vec![0; option.data.len()]),
-            kind => (kind, option.data.to_vec()),
-        };
-        segment.options(frame).map(masked).collect()
-    };
-    held.segment.flags == segment.flags
-        && held.segment.ack == segment.ack
-        && held.payload_bytes() == &frame[segment.payload_range()]
-        && options(&held.outgoing.frame, &held.segment) == options(frame, segment)
 }
