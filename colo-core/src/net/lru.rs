@@ -31,6 +31,8 @@ pub(crate) struct LruTable<K, V> {
     oldest: u32,
     /// How often anything was used, modulo 2^32.
     uses: u32,
+    /// What was found last: frames of a flow come in trains.
+    last: u32,
 }
 
 struct Slot<K, V> {
@@ -61,6 +63,7 @@ impl<K: Hash + Eq, V> LruTable<K, V> {
             newest: NONE,
             oldest: NONE,
             uses: 0,
+            last: NONE,
         }
     }
 
@@ -70,8 +73,11 @@ impl<K: Hash + Eq, V> LruTable<K, V> {
 
     /// Finds an entry and makes it the most recently used.
     pub(crate) fn find(&mut self, key: &K) -> Option<SlotId> {
-        let hash = self.hasher.hash_one(key);
-        let index = *self.index.find(hash, |index| self.slots[*index as usize].has_key(key))?;
+        if !self.slots.get(self.last as usize).is_some_and(|slot| slot.has_key(key)) {
+            let hash = self.hasher.hash_one(key);
+            self.last = *self.index.find(hash, |index| self.slots[*index as usize].has_key(key))?;
+        }
+        let index = self.last;
         self.uses = self.uses.wrapping_add(1);
         let since_placed = self.uses.wrapping_sub(self.slots[index as usize].placed);
         if self.newest != index && since_placed as usize > self.limit / ORDER_PARTS {
