@@ -287,6 +287,11 @@ mod tests {
         let mut assembler = Fragments::default();
         insert(&mut assembler, 0, &parts[1]);
         assert!(matches!(insert(&mut assembler, 1, &changed.into()), Assembled::Apart(all) if numbers(&all) == [0, 1]));
+        // By as little as can be.
+        let mut early = parts[1].to_vec();
+        early[20..22].copy_from_slice(&(0x2000_u16 | 5).to_be_bytes());
+        insert(&mut assembler, 0, &parts[0]);
+        assert!(matches!(insert(&mut assembler, 1, &early.into()), Assembled::Apart(all) if numbers(&all) == [0, 1]));
         // Behind the end.
         insert(&mut assembler, 2, parts.last().unwrap());
         let longer = fragments(&udp(53, 4000, &[7; 300]), 48, 7);
