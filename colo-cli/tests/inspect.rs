@@ -1,33 +1,14 @@
 //! `colo inspect`, the real command, on small images of every kind and on what is none.
 
+#[path = "support/scratch.rs"]
+mod scratch;
+
 use colo_core::stream::image::testing::images;
+use scratch::Scratch;
 use serde_json::Value;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
-
-/// A directory of this test's own, removed with everything in it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("colo-inspect-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-
-    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn inspect(path: &Path, options: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_colo")).arg("inspect").arg(path).args(options).output().unwrap()
@@ -48,7 +29,7 @@ fn complaint(path: &Path, output: &Output) -> String {
 
 #[test]
 fn valid_images_of_every_kind() {
-    let scratch = Scratch::new("valid");
+    let scratch = Scratch::new("inspect-valid");
     for (name, bytes) in images() {
         let path = scratch.file(name, &bytes);
         let output = inspect(&path, &[]);
@@ -70,7 +51,7 @@ fn valid_images_of_every_kind() {
 
 #[test]
 fn what_a_summary_says() {
-    let scratch = Scratch::new("summary");
+    let scratch = Scratch::new("inspect-summary");
     let path = scratch.file("pv", &image("pv"));
     let value: Value = serde_json::from_slice(&inspect(&path, &["--json"]).stdout).unwrap();
     assert_eq!(value["domain"]["name"], "small");
@@ -88,7 +69,7 @@ fn what_a_summary_says() {
 
 #[test]
 fn what_is_wrong_is_said_in_one_line() {
-    let scratch = Scratch::new("wrong");
+    let scratch = Scratch::new("inspect-wrong");
     let hvm = image("hvm");
     let changed = |at: usize, value: u8| {
         let mut bytes = hvm.clone();
@@ -137,7 +118,7 @@ fn what_is_wrong_is_said_in_one_line() {
 
 #[test]
 fn records_come_before_the_fault() {
-    let scratch = Scratch::new("records");
+    let scratch = Scratch::new("inspect-records");
     let hvm = image("hvm");
     let path = scratch.file("cut", &hvm[..hvm.len() - 8]);
     let output = inspect(&path, &["--records"]);

@@ -1,40 +1,21 @@
 //! `colo why`, the real command, on recordings and on what is none; and `--record-miscompares` where it cannot be.
 
+#[path = "support/scratch.rs"]
+mod scratch;
+
 use colo_core::compare::{Divergence, Evidence, FlowKey, Reason};
 use colo_core::ids::Epoch;
 use colo_core::net::Frame;
 use colo_core::net::testing::{Tcp, udp};
 use colo_core::record::{MAX_FILE_BYTES, Miscompare, Recording};
 use colo_embedded::switch::{Switch, SwitchConfig};
+use scratch::Scratch;
 use serde_json::Value;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, UNIX_EPOCH};
-
-/// A directory of this test's own, removed with everything in it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("colo-why-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-
-    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn colo(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_colo")).args(arguments).output().unwrap()
@@ -86,7 +67,7 @@ fn two() -> Vec<Miscompare> {
 
 #[test]
 fn what_differed_is_told_in_words() {
-    let scratch = Scratch::new("words");
+    let scratch = Scratch::new("why-words");
     let path = scratch.file("record.pcapng", &recorded(&two()));
     let expected = "\
 miscompare 1, 2024-02-29 23:59:59.123456789 UTC, epoch 5
@@ -107,7 +88,7 @@ miscompare 4, 2024-02-29 23:59:59.123456789 UTC, epoch 8
 
 #[test]
 fn and_as_json() {
-    let scratch = Scratch::new("json");
+    let scratch = Scratch::new("why-json");
     let path = scratch.file("record.pcapng", &recorded(&two()));
     let values: Vec<Value> = told(&path, &["--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(values.len(), 2);
@@ -126,7 +107,7 @@ fn and_as_json() {
 
 #[test]
 fn what_is_wrong_is_said_in_one_line_after_what_is_right() {
-    let scratch = Scratch::new("wrong");
+    let scratch = Scratch::new("why-wrong");
     let (whole, one) = (recorded(&two()), recorded(&two()[..1]));
     let check = |name: &str, bytes: &[u8], told: usize, said: &str| {
         let path = scratch.file(name, bytes);
@@ -192,7 +173,7 @@ fn reads_stdin_and_minds_no_closed_pipe() {
 
 #[test]
 fn under_remus_nothing_can_be_recorded() {
-    let scratch = Scratch::new("remus");
+    let scratch = Scratch::new("why-remus");
     let path = scratch.0.join("record.pcapng");
     let arguments =
         ["primary", "--hypervisor", "embedded", "--domain", "web", "--peer", "127.0.0.1:1", "--mode", "remus"];
@@ -205,7 +186,7 @@ fn under_remus_nothing_can_be_recorded() {
 /// Before anything begins.
 #[test]
 fn rules_that_make_no_sense_are_refused_with_their_line() {
-    let scratch = Scratch::new("rules");
+    let scratch = Scratch::new("why-rules");
     let wrong = scratch.file("wrong", b"# one\nmask tcp from :80\n");
     let right = scratch.file("right", b"ignore udp from :123\n");
     let run = |rules: &std::path::Path, mode: &str| {
@@ -223,7 +204,7 @@ fn rules_that_make_no_sense_are_refused_with_their_line() {
 
 #[test]
 fn what_is_in_a_file_stays_there() {
-    let scratch = Scratch::new("exists");
+    let scratch = Scratch::new("why-exists");
     let path = scratch.file("record.pcapng", b"an earlier one");
     let socket = scratch.0.join("switch");
     let mut switch = Switch::new(&SwitchConfig::new(&socket)).unwrap();

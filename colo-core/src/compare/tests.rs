@@ -1,5 +1,9 @@
+mod limits;
 mod model;
-mod scenarios;
+mod packets;
+mod progress;
+mod rules;
+mod streams;
 
 use super::*;
 use crate::net::Frame;
@@ -75,4 +79,25 @@ impl Bench {
 /// A segment of the guest.
 fn tcp() -> Tcp {
     Tcp::new(80, 4000)
+}
+
+const MSS: [u8; 4] = [2, 4, 5, 0xb4];
+const NOTHING: [Frame; 0] = [];
+
+fn data(seq: u32, payload: &[u8]) -> Frame {
+    tcp().seq(seq).ack(500).payload(payload).frame()
+}
+
+fn ack(seq: u32, ack: u32) -> Frame {
+    tcp().seq(seq).ack(ack).frame()
+}
+
+/// A bench on which the primary's handshake with number 1000 has left; the secondary chose 9000.
+fn connected() -> Bench {
+    let mut bench = Bench::new();
+    let syn_ack = tcp().syn().seq(1000).ack(500).options(&MSS).frame();
+    assert_eq!(bench.primary(&syn_ack), NOTHING);
+    assert_eq!(bench.secondary(&tcp().syn().seq(9000).ack(500).options(&MSS).identification(7).frame()), [syn_ack]);
+    assert_eq!(bench.consumed(), [0]);
+    bench
 }

@@ -262,7 +262,6 @@ impl Connection {
             && self.primary.verified == 0
             && self.primary.compared.is_none_or(|compared| compared == held.start)
             && self.secondary.has_nothing_pending()
-            && self.left.ends_before(held.start)
             && held.segment.ack.is_none_or(|ack| said.is_some_and(|said| !ack.is_after(said.number)));
         if !is_twin || held.payload_bytes() != &witness.frame[segment.payload_range()] {
             return Some(witness);
