@@ -52,6 +52,8 @@ pub(crate) struct GuestConfig {
     pub(crate) name: String,
     /// The last byte of its addresses: 10.9.0.N. Not below 10, for hosts have those, and not 254, which clients have.
     pub(crate) number: u8,
+    /// The bridge that its card is on.
+    pub(crate) bridge: String,
     /// Its memory.
     pub(crate) memory_mib: u32,
     /// How many pages it rewrites every 200 ms.
@@ -66,8 +68,9 @@ impl GuestConfig {
     /// A guest that rewrites some of its memory, named after its type.
     pub(crate) fn new(kind: GuestType) -> GuestConfig {
         let number = 11 + kind as u8;
-        let (words, lines) = (String::new(), String::new());
-        GuestConfig { kind, name: kind.name().into(), number, memory_mib: MEMORY_MIB, dirty_pages: 20, words, lines }
+        let (bridge, words, lines) = ("xenbr0".into(), String::new(), String::new());
+        let name = kind.name().into();
+        GuestConfig { kind, name, number, bridge, memory_mib: MEMORY_MIB, dirty_pages: 20, words, lines }
     }
 
     /// The same guest, deaf to its host's requests: asked to suspend, it just runs on. Its kernel does not set up what hears them.
@@ -77,8 +80,8 @@ impl GuestConfig {
     }
 
     /// The configuration, as `xl create` reads it.
-    fn text(&self) -> String {
-        let GuestConfig { kind, name, number, memory_mib, dirty_pages, words, .. } = self;
+    pub(crate) fn text(&self) -> String {
+        let GuestConfig { kind, name, number, bridge, memory_mib, dirty_pages, words, .. } = self;
         let mut text = String::new();
         let mut line = |line: std::fmt::Arguments<'_>| {
             let _ = writeln!(text, "{line}");
@@ -93,7 +96,7 @@ impl GuestConfig {
         line(format_args!("ramdisk = '{KERNELS}/{GUEST}'"));
         let words = format!("u.name={name} u.ip=10.9.0.{number}/24 u.dirty={dirty_pages} {words}");
         line(format_args!("cmdline = 'console=hvc0 quiet {}'", words.trim_end()));
-        line(format_args!("vif = ['mac=00:16:3e:00:00:{number:02x},bridge=xenbr0,type=vif']"));
+        line(format_args!("vif = ['mac=00:16:3e:00:00:{number:02x},bridge={bridge},type=vif']"));
         line(format_args!("on_poweroff = 'destroy'"));
         line(format_args!("on_reboot = 'destroy'"));
         line(format_args!("on_crash = 'preserve'"));

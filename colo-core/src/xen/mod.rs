@@ -44,6 +44,7 @@ pub mod gnttab;
 pub mod image;
 mod log;
 mod mapping;
+pub mod overlay;
 mod poll;
 pub mod pv;
 pub mod qmp;

@@ -4,6 +4,7 @@ mod boot;
 mod ci;
 mod guests;
 mod inspect_agrees;
+mod overlay;
 mod probe;
 mod restore_fails;
 mod save_fails;
@@ -42,5 +43,6 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     save_fails::SCENARIO,
     restore_fails::SCENARIO,
     speed::SCENARIO,
+    overlay::SCENARIO,
     two_hosts::SCENARIO,
 ];

@@ -90,6 +90,8 @@ pub struct XenDomain {
     is_asked: bool,
     last_pause: Option<Duration>,
     emulator: Option<EmulatorState>,
+    /// Whether the state is for a domain that runs beside it on another host.
+    has_twin: bool,
     incoming: Option<Incoming>,
 }
 
@@ -116,6 +118,23 @@ impl XenDomain {
         suspend_limit: Duration,
     ) -> Result<XenDomain, DomainError> {
         Self::with(xen, control, store, info, suspend_limit, None)
+    }
+
+    /// Opens a whole domain that is to be given another's state, over its own.
+    ///
+    /// # Errors
+    /// As for [`XenDomain::open`].
+    pub fn adopt(xen: Xen, domid: DomId) -> Result<XenDomain, DomainError> {
+        let mut domain = Self::open(xen, domid, Duration::ZERO)?;
+        domain.access = Access::ReadWrite;
+        Ok(domain)
+    }
+
+    /// Has [`State::save_state`] give, too, what an [`overlay`](crate::xen::overlay) on another host needs.
+    ///
+    /// [`State::save_state`]: crate::domain::State::save_state
+    pub fn set_has_twin(&mut self) {
+        self.has_twin = true;
     }
 
     /// Opens a domain that the toolstack has just made, to put a guest into it.
@@ -185,6 +204,7 @@ impl XenDomain {
             is_asked: false,
             last_pause: None,
             emulator: None,
+            has_twin: false,
             incoming,
         })
     }

@@ -4,6 +4,7 @@ use super::{GuestType, XenDomain, bad_state};
 use crate::domain::{Control as _, DomainError, RunState, State, StateRecord};
 use crate::stream::{CpuidPolicy, DomainHeader, MsrPolicy, StreamError, kind};
 use crate::xen::control::policy::CpuPolicy;
+use crate::xen::overlay::twin_state;
 use crate::xen::toolstack::messages::{MISSING_CPUID, MISSING_MSR};
 
 impl State for XenDomain {
@@ -63,14 +64,18 @@ impl State for XenDomain {
         if self.run_state() != RunState::Suspended {
             return Err(DomainError::NotSuspended(self.spec.name.clone()));
         }
-        match self.guest_type {
-            GuestType::Pv => self.save_pv_state(),
-            GuestType::Pvh => hvm::save_state(&self.control, self.domid),
+        let mut state = match self.guest_type {
+            GuestType::Pv => self.save_pv_state()?,
+            GuestType::Pvh => hvm::save_state(&self.control, self.domid)?,
             GuestType::Hvm => {
                 self.emulator = Some(self.emulator_state()?);
-                hvm::save_state(&self.control, self.domid)
+                hvm::save_state(&self.control, self.domid)?
             }
+        };
+        if self.has_twin {
+            state.extend(twin_state(self)?);
         }
+        Ok(state)
     }
 
     fn check_state(&self, state: &[StateRecord]) -> Result<(), DomainError> {

@@ -1,0 +1,67 @@
+//! The secondary's domain: given the primary's state again and again, while it stays the domain that the toolstack has made.
+//!
+//! ```text
+//! Twin (what the engine drives)      Overlay (how, for this type of guest)
+//!   suspend                            stop      the guest stands still, by force; its devices let go of its memory
+//!   take_dirty                         unlogged  pages that the hypervisor's log does not know
+//!   write_pages                                  into the mapped memory
+//!   load_state                         load      what is not memory: registers, event channels, grants, devices
+//!   resume                             go
+//! ```
+//!
+//! What travels beside memory and registers for that is made by [`twin_state`], on the primary, while its guest stands still.
+
+mod twin;
+
+pub use twin::Twin;
+
+use super::domain::XenDomain;
+use crate::domain::{DirtyBitmap, DomainError, StateRecord};
+
+/// How a running domain is given another's state. Called in the order in which they stand here, for each checkpoint; after an error the
+/// domain is of no use any more.
+pub trait Overlay: Send {
+    /// Stops the guest by force, since what it is doing is thrown away. On return nothing touches its memory.
+    ///
+    /// # Errors
+    /// When the hypervisor or a backend does not do what it is told.
+    fn stop(&mut self, domain: &mut XenDomain) -> Result<(), DomainError>;
+
+    /// Adds pages that may have been written since the last time without the hypervisor's log knowing it.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn unlogged(&mut self, domain: &mut XenDomain, into: &mut DirtyBitmap) -> Result<(), DomainError>;
+
+    /// The guest's memory is the primary's: gives it the rest of the primary's state.
+    ///
+    /// # Errors
+    /// [`DomainError::BadState`] when the records do not fit; else as for [`Overlay::stop`].
+    fn load(&mut self, domain: &mut XenDomain, state: &[StateRecord]) -> Result<(), DomainError>;
+
+    /// Lets the guest go on.
+    ///
+    /// # Errors
+    /// As for [`Overlay::stop`].
+    fn go(&mut self, domain: &mut XenDomain) -> Result<(), DomainError>;
+}
+
+/// The way that fits this guest.
+///
+/// # Errors
+/// When there is none.
+pub fn overlay_for(domain: &XenDomain) -> Result<Box<dyn Overlay>, DomainError> {
+    Err(DomainError::Other(format!("a guest of type {} cannot run beside its primary yet", domain.guest_type())))
+}
+
+/// What an [`Overlay`] on the other host needs of the primary's suspended domain, beside its memory and what [`State::save_state`]
+/// gives: records of our own that hold a domain's state.
+///
+/// [`State::save_state`]: crate::domain::State::save_state
+///
+/// # Errors
+/// When the hypervisor or xenstore refuses.
+pub fn twin_state(domain: &mut XenDomain) -> Result<Vec<StateRecord>, DomainError> {
+    let _ = domain;
+    Ok(Vec::new())
+}

@@ -1,0 +1,134 @@
+use super::Overlay;
+use crate::domain::{Control, DirtyBitmap, DirtyLog, DomainError, DomainSpec, Pages, RunState, State, StateRecord};
+use crate::ids::{Page, Pfn};
+use crate::stream::{DomainHeader, PageList, PageType};
+use crate::xen::domain::XenDomain;
+
+/// A domain that runs beside another host's, and is given its state at each checkpoint.
+pub struct Twin {
+    domain: XenDomain,
+    overlay: Box<dyn Overlay>,
+    /// Stopped by [`Overlay::stop`], and not gone on since.
+    is_stopped: bool,
+}
+
+impl Twin {
+    /// For a domain that runs, or is paused and has never run.
+    pub fn new(domain: XenDomain, overlay: Box<dyn Overlay>) -> Twin {
+        Twin { domain, overlay, is_stopped: false }
+    }
+
+    /// The domain.
+    pub fn domain(&mut self) -> &mut XenDomain {
+        &mut self.domain
+    }
+}
+
+impl Control for Twin {
+    fn spec(&self) -> &DomainSpec {
+        self.domain.spec()
+    }
+
+    fn run_state(&self) -> RunState {
+        match self.domain.run_state() {
+            // A way that resets the domain clears that it is suspended, and holds it by a pause.
+            RunState::Running if self.is_stopped => RunState::Suspended,
+            state => state,
+        }
+    }
+
+    fn suspend(&mut self) -> Result<(), DomainError> {
+        if self.is_stopped {
+            return Ok(());
+        }
+        self.overlay.stop(&mut self.domain)?;
+        self.is_stopped = true;
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<(), DomainError> {
+        if self.is_stopped {
+            self.overlay.go(&mut self.domain)?;
+            self.is_stopped = false;
+        }
+        Ok(())
+    }
+
+    fn destroy(&mut self) {
+        self.domain.destroy();
+    }
+}
+
+impl DirtyLog for Twin {
+    fn dirty_log_kind(&self) -> &'static str {
+        self.domain.dirty_log_kind()
+    }
+
+    fn enable_dirty_log(&mut self) -> Result<(), DomainError> {
+        self.domain.enable_dirty_log()
+    }
+
+    fn take_dirty(&mut self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        self.domain.take_dirty(into)?;
+        self.overlay.unlogged(&mut self.domain, into)
+    }
+
+    fn disable_dirty_log(&mut self) -> Result<(), DomainError> {
+        self.domain.disable_dirty_log()
+    }
+}
+
+impl Pages for Twin {
+    fn populated(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        self.domain.populated(into)
+    }
+
+    fn read_pages(&self, pfns: &[Pfn], out: &mut [u8]) -> Result<(), DomainError> {
+        self.domain.read_pages(pfns, out)
+    }
+
+    fn write_pages(&mut self, pfns: &[Pfn], data: &[u8]) -> Result<(), DomainError> {
+        self.domain.write_pages(pfns, data)
+    }
+
+    fn populate(&mut self, pages: &PageList<'_>) -> Result<(), DomainError> {
+        self.domain.populate(pages)
+    }
+
+    fn localise(&mut self, page_type: PageType, page: &mut Page) -> Result<(), DomainError> {
+        self.domain.localise(page_type, page)
+    }
+
+    fn update_p2m(&mut self) -> Result<(), DomainError> {
+        self.domain.update_p2m()
+    }
+}
+
+impl State for Twin {
+    fn stream_header(&self) -> DomainHeader {
+        self.domain.stream_header()
+    }
+
+    fn load_static(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
+        self.domain.load_static(state)
+    }
+
+    fn load_layout(&mut self, record: &StateRecord) -> Result<(), DomainError> {
+        self.domain.load_layout(record)
+    }
+
+    fn save_state(&mut self) -> Result<Vec<StateRecord>, DomainError> {
+        self.domain.save_state()
+    }
+
+    fn check_state(&self, state: &[StateRecord]) -> Result<(), DomainError> {
+        self.domain.check_state(state)
+    }
+
+    fn load_state(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
+        if !self.is_stopped {
+            return Err(DomainError::NotSuspended(self.spec().name.clone()));
+        }
+        self.overlay.load(&mut self.domain, state)
+    }
+}
