@@ -255,6 +255,9 @@ Stops on Ctrl-C or SIGTERM, and tells what it has done; on SIGUSR1 it tells, and
 
 #[derive(Args, Debug)]
 pub(crate) struct RepairArgs {
+    /// Also cards that were left out on purpose, since another host may serve their guests: make sure first that none does
+    #[arg(long)]
+    pub(crate) kept_out: bool,
     /// For tests: where it is written down which cards are taken over
     #[arg(long, value_name = "FOLDER", hide = true, default_value = STATE_FOLDER)]
     pub(crate) state_folder: PathBuf,

@@ -3,14 +3,15 @@
 use crate::args::RepairArgs;
 use crate::output::{FAILED, print_json};
 use anyhow::Result;
-use colo_core::net::takeover::{Repaired, repair};
+use colo_core::net::takeover::{Repaired, repair, repair_kept_out};
 use serde_json::json;
 use std::process::ExitCode;
 
 /// `colo net repair`: one line for each card that there was a record of.
 pub(crate) fn repair_cards(args: &RepairArgs, json: bool) -> Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
-    for card in repair(&args.state_folder)? {
+    let cards = if args.kept_out { repair_kept_out(&args.state_folder) } else { repair(&args.state_folder) };
+    for card in cards? {
         let (event, text) = match &card.result {
             Ok(repaired) => (name(repaired), repaired.to_string()),
             Err(error) => {
@@ -32,6 +33,7 @@ fn name(repaired: &Repaired) -> &'static str {
         Repaired::PutBack { .. } => "put-back",
         Repaired::Elsewhere => "elsewhere",
         Repaired::Gone => "gone",
+        Repaired::KeptOut => "kept-out",
         Repaired::Untouched => "untouched",
         Repaired::InUse { .. } => "in-use",
         _ => "other",

@@ -10,6 +10,7 @@
 //! * [`rewrite`]: the secondary's sequence numbers, made to agree with what the client has seen.
 //! * [`qemu`]: frames in the sockets of QEMU's network filters.
 //! * [`socket_file`]: Unix sockets in the file system.
+//! * [`late`]: a port whose device comes later.
 //! * [`announce`]: whose addresses a machine has, and the gratuitous ARP that tells a switch where it went.
 
 pub mod announce;
@@ -17,6 +18,7 @@ pub(crate) mod checksum;
 mod frame;
 pub mod gate;
 pub(crate) mod ip;
+pub mod late;
 mod lru;
 pub mod memory;
 pub mod qemu;

@@ -3,7 +3,7 @@
 use crate::rig::namespace::{Namespace, possible};
 use colo_core::domain::MacAddr;
 use colo_core::net::sys::{BridgePort, LinkName, Links, PacketSocket, Tap};
-use colo_core::net::takeover::{Repaired, Takeover, TakeoverError, repair};
+use colo_core::net::takeover::{Orphan, Repaired, Takeover, TakeoverError, repair, repair_kept_out};
 use colo_core::net::{Frame, Port};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -113,10 +113,16 @@ impl Host {
 
     /// A process that has taken these cards over.
     fn spawn(&self, cards: &[(&str, &str)]) -> Taker {
+        self.spawn_with(cards, &[])
+    }
+
+    /// The same, with words in its environment.
+    fn spawn_with(&self, cards: &[(&str, &str)], environment: &[(&str, &str)]) -> Taker {
         let cards: Vec<_> = cards.iter().map(|(vif, tap)| format!("{vif}={tap}")).collect();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "takeover::takes_over_until_it_is_killed", "--ignored", "--nocapture"]);
         command.env("COLO_TEST_FOLDER", &self.folder).env("COLO_TEST_CARDS", cards.join(" "));
+        command.envs(environment.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut process = self.network.enter(|| command.spawn().unwrap());
         let mut said = BufReader::new(process.stdout.take().unwrap());
@@ -180,7 +186,11 @@ fn takes_over_until_it_is_killed() {
     let folder = PathBuf::from(std::env::var_os("COLO_TEST_FOLDER").expect("started by another test"));
     let cards = std::env::var("COLO_TEST_CARDS").unwrap();
     let pairs = cards.split(' ').map(|pair| pair.split_once('=').unwrap());
-    let taken: Vec<_> = pairs.map(|(vif, tap)| Takeover::start_in(&folder, &name(vif), &name(tap)).unwrap()).collect();
+    let mut taken: Vec<_> =
+        pairs.map(|(vif, tap)| Takeover::start_in(&folder, &name(vif), &name(tap)).unwrap()).collect();
+    if std::env::var_os("COLO_TEST_STAY_OUT").is_some() {
+        taken.iter_mut().for_each(|(takeover, ..)| takeover.set_orphan(Orphan::StayOut).unwrap());
+    }
     println!("\ntaken over");
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
     drop(taken);
@@ -419,7 +429,7 @@ fn what_has_changed_meanwhile_is_told_or_left_alone() {
     assert_eq!(host.records(), 0);
 
     // What a full disk leaves, and what is of another version.
-    std::fs::write(host.folder.join("vif5.1"), "colo-takeover 1\nprocess 1\n").unwrap();
+    std::fs::write(host.folder.join("vif5.1"), "colo-takeover 2\nprocess 1\n").unwrap();
     assert_eq!(host.repair(), [("vif5.1".into(), Ok(Repaired::Untouched))]);
     std::fs::write(host.folder.join("vif5.1"), "colo-takeover 2\nend\n").unwrap();
     let told = outcome().unwrap_err();
@@ -556,4 +566,50 @@ fn guest_and_clients_talk_before_while_and_after() {
     assert!(longest.iter().all(|bytes| *bytes > 1514), "{longest:?}");
     host.stop(takeover).unwrap();
     talk(&client, &guest);
+}
+
+#[test]
+fn a_card_whose_guest_another_host_may_serve_stays_out() {
+    if !possible() {
+        return;
+    }
+    let host = Host::new("orphan");
+    let taker = host.spawn_with(&[("vif5.0", "colo5.0")], &[("COLO_TEST_STAY_OUT", "1")]);
+    kill_process(taker.id(), Signal::KILL).unwrap();
+    taker.wait();
+    assert_eq!(host.state("vif5.0").port, None, "it is in no bridge");
+    assert!(!host.has("colo5.0"), "the TAP is gone");
+    assert_eq!(host.repair(), [("vif5.0".into(), Ok(Repaired::KeptOut))]);
+    let refused = host.start("vif5.0", "colo5.0").unwrap_err();
+    assert!(matches!(refused, TakeoverError::KeptOut(_)), "{refused}");
+    assert_eq!(host.state("vif5.0").port, None, "still");
+    let put_back = host.network.enter(|| repair_kept_out(&host.folder)).unwrap();
+    assert!(matches!(put_back[0].result, Ok(Repaired::PutBack { .. })), "{put_back:?}");
+    assert!(host.state("vif5.0").port.is_some());
+    assert_eq!(host.records(), 0);
+}
+
+#[test]
+fn a_guest_that_is_not_to_be_seen_yet_joins_later() {
+    if !possible() {
+        return;
+    }
+    let host = Host::new("aside");
+    let before = host.state("vif5.0");
+    let aside = || host.network.enter(|| Takeover::start_aside_in(&host.folder, &name("vif5.0"), &name("colo5.0")));
+    let (takeover, guest, clients) = aside().unwrap();
+    assert_eq!((host.state("vif5.0").port, host.state("colo5.0").port), (None, None));
+    host.network.enter(|| takeover.join()).unwrap();
+    assert_eq!(host.state("colo5.0").port, before.port, "in the card's place");
+    drop((guest, clients));
+    // Not told otherwise, it does not go back by itself.
+    host.network.enter(|| drop(takeover));
+    assert_eq!(host.state("vif5.0").port, None);
+    assert_eq!(host.repair(), [("vif5.0".into(), Ok(Repaired::KeptOut))]);
+    host.network.enter(|| repair_kept_out(&host.folder)).unwrap();
+    let (mut takeover, ..) = aside().unwrap();
+    takeover.set_orphan(Orphan::PutBack).unwrap();
+    host.network.enter(|| drop(takeover));
+    assert_eq!(host.state("vif5.0").port, before.port);
+    assert_eq!(host.records(), 0);
 }

@@ -31,6 +31,12 @@ pub enum TakeoverError {
         /// Who; none if it has not said so yet.
         process: Option<u32>,
     },
+    /// An earlier takeover's process died when another host could have taken the guest over.
+    #[error(
+        "{0} was left out of its bridge when its guest was protected and colo died; the other host may serve that guest: look there \
+         first, then `colo cleanup` ends what is left here, or `colo net repair --kept-out` puts the card back"
+    )]
+    KeptOut(LinkName),
     /// The rights are missing.
     #[error("{0} needs CAP_NET_ADMIN and CAP_NET_RAW: run colo as root")]
     NotAllowed(String),

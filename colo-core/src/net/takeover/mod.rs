@@ -11,8 +11,9 @@
 //!
 //! The guest must not lose its network for ever, however this ends:
 //!
-//! * [`Takeover::stop`], or dropping it, puts the card back.
-//! * When this process is killed, its [`Guard`] does.
+//! * [`Takeover::stop`] puts the card back; dropping it does what would be done if this process died:
+//! * When this process is killed, its [`Guard`] does; unless it was told that the card must [stay out](Orphan::StayOut), because another
+//!   host may serve the guest by then.
 //! * When the guard was killed, too, there is a record in [`STATE_FOLDER`], from which [`repair`] does, or the next
 //!   [`Takeover::start`] of that card. A record is locked by whoever has the card: it is not touched while its process or its guard lives.
 //!
@@ -38,11 +39,12 @@ mod record;
 mod state_file;
 
 pub use error::TakeoverError;
+pub use record::Orphan;
 
 use crate::guard::Guard;
 use crate::net::sys::{Link, LinkName, Links, Offloads, PacketSocket, Promiscuous, Tap};
 use error::doing;
-use put_back::put_back;
+use put_back::{put_back, settle};
 use record::{Device, Record, Written};
 use rustix::io::Errno;
 use state_file::StateFile;
@@ -89,12 +91,73 @@ impl Takeover {
         vif: &LinkName,
         tap: &LinkName,
     ) -> Result<(Takeover, PacketSocket, Tap), TakeoverError> {
+        let (takeover, guest, clients) = Self::take(folder, vif, tap, Orphan::PutBack)?;
+        takeover.join()?;
+        Ok((takeover, guest, clients))
+    }
+
+    /// As [`Takeover::start`], but nothing enters the bridge: the guest is not to be seen there until [`Takeover::join`]. Nor if this
+    /// process dies before: the card [stays out](Orphan::StayOut).
+    ///
+    /// # Errors
+    /// As [`Takeover::start`].
+    pub fn start_aside(vif: &LinkName, tap: &LinkName) -> Result<(Takeover, PacketSocket, Tap), TakeoverError> {
+        Self::start_aside_in(Path::new(STATE_FOLDER), vif, tap)
+    }
+
+    /// As [`Takeover::start_aside`], with another folder for records.
+    ///
+    /// # Errors
+    /// As [`Takeover::start`].
+    pub fn start_aside_in(
+        folder: &Path,
+        vif: &LinkName,
+        tap: &LinkName,
+    ) -> Result<(Takeover, PacketSocket, Tap), TakeoverError> {
+        Self::take(folder, vif, tap, Orphan::StayOut)
+    }
+
+    /// The TAP enters the bridge, in the card's place.
+    ///
+    /// # Errors
+    /// [`TakeoverError`].
+    pub fn join(&self) -> Result<(), TakeoverError> {
+        let Record { vif, tap, bridge, port, .. } = &self.record;
+        let what = || format!("putting {} into {} for {}", tap.name, bridge.name, vif.name);
+        let mut links = Links::open().map_err(doing(what))?;
+        // Up at the end, so that nothing passes before the port is what the card's was.
+        links.set_master(tap.id, Some(bridge.id)).map_err(doing(what))?;
+        links.set_bridge_port(tap.id, port).map_err(doing(what))?;
+        links.set_up(tap.id, true).map_err(doing(what))
+    }
+
+    /// Says what is to become of the card if this process dies. On return it is sure.
+    ///
+    /// # Errors
+    /// [`TakeoverError::File`]: it is as it was before.
+    pub fn set_orphan(&mut self, orphan: Orphan) -> Result<(), TakeoverError> {
+        let record = Record { orphan, ..self.record.clone() };
+        if let Some((file, _)) = &self.held {
+            file.overwrite(&record)?;
+        }
+        self.record = record;
+        Ok(())
+    }
+
+    fn take(
+        folder: &Path,
+        vif: &LinkName,
+        tap: &LinkName,
+        orphan: Orphan,
+    ) -> Result<(Takeover, PacketSocket, Tap), TakeoverError> {
         let what = || format!("taking {vif} over");
         let mut links = Links::open().map_err(doing(what))?;
         find(&mut links, vif)?;
         let mut file = StateFile::take(folder, vif)?;
         if let Written::Whole(left) = file.read()? {
-            put_back(&left, file.path())?;
+            if settle(&left, file.path())? == Repaired::KeptOut {
+                return Err(TakeoverError::KeptOut(vif.clone()));
+            }
             file.set_obsolete();
         }
         let card = find(&mut links, vif)?;
@@ -116,6 +179,7 @@ impl Takeover {
 
         let record = Record {
             process: std::process::id(),
+            orphan,
             namespace: namespace()?,
             vif: Device { id: card.id, name: card.name.clone() },
             tap: Device { id: tap.id, name: tap.name },
@@ -132,7 +196,7 @@ impl Takeover {
         }
         // Nothing was touched so far. From here on it is put back in any case.
         let takeover = Takeover { record, held: Some((file, guard)) };
-        takeover.exchange(&mut links).map_err(doing(what))?;
+        takeover.take_out(&mut links).map_err(doing(what))?;
         // Not earlier: what came to the card in the bridge has passed there.
         let guest = PacketSocket::open(vif, Promiscuous::Yes).map_err(doing(what))?;
         Ok((takeover, guest, clients))
@@ -143,28 +207,29 @@ impl Takeover {
     /// # Errors
     /// [`TakeoverError`]: the guard has tried, too, and the record is still there for [`repair`].
     pub fn stop(mut self) -> Result<(), TakeoverError> {
-        self.end()
+        self.end(put_back)
     }
 
-    /// The TAP for the card.
-    fn exchange(&self, links: &mut Links) -> io::Result<()> {
-        let Record { vif, tap, bridge, port, .. } = &self.record;
+    /// The card leaves its bridge.
+    fn take_out(&self, links: &mut Links) -> io::Result<()> {
+        let vif = &self.record.vif;
         // The host's IP would get to see it as soon as it is in no bridge.
         quiet::silence(&vif.name)?;
         links.set_arp(vif.id, false)?;
-        links.set_master(vif.id, None)?;
-        // Up at the end, so that nothing passes before the port is what the card's was.
-        links.set_master(tap.id, Some(bridge.id))?;
-        links.set_bridge_port(tap.id, port)?;
-        links.set_up(tap.id, true)
+        links.set_master(vif.id, None)
     }
 
-    fn end(&mut self) -> Result<(), TakeoverError> {
+    fn end(
+        &mut self,
+        how: impl FnOnce(&Record, &Path) -> Result<Repaired, TakeoverError>,
+    ) -> Result<(), TakeoverError> {
         let Some((file, guard)) = self.held.take() else { return Ok(()) };
-        match put_back(&self.record, file.path()) {
-            Ok(_) => {
+        match how(&self.record, file.path()) {
+            Ok(ended) => {
                 guard.dismiss();
-                file.remove();
+                if ended != Repaired::KeptOut {
+                    file.remove();
+                }
                 Ok(())
             }
             Err(error) => {
@@ -178,7 +243,7 @@ impl Takeover {
 
 impl Drop for Takeover {
     fn drop(&mut self) {
-        if let Err(error) = self.end() {
+        if let Err(error) = self.end(settle) {
             tracing::error!(vif = %self.record.vif.name, %error, "not put back");
         }
     }
@@ -197,6 +262,8 @@ pub enum Repaired {
     Elsewhere,
     /// It is gone, with its guest.
     Gone,
+    /// It is still there, and out of its bridge: its process died when another host could have taken its guest over.
+    KeptOut,
     /// It had not been touched.
     Untouched,
     /// It is not left behind: whoever has taken it over is alive, or its guard is about to put it back.
@@ -206,12 +273,17 @@ pub enum Repaired {
     },
 }
 
+/// What [`Repaired::KeptOut`] says.
+const KEPT_OUT: &str = "left out of its bridge: its guest was protected, and the other host may serve it by now; `colo cleanup` ends \
+    what is left of it here, `colo net repair --kept-out` puts the card back all the same";
+
 impl fmt::Display for Repaired {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Repaired::PutBack { bridge } => write!(f, "put back into {bridge}"),
             Repaired::Elsewhere => f.write_str("in another bridge meanwhile: stays there"),
             Repaired::Gone => f.write_str("gone, with its guest: nothing to put back"),
+            Repaired::KeptOut => f.write_str(KEPT_OUT),
             Repaired::Untouched => f.write_str("had not been touched"),
             Repaired::InUse { process: Some(id) } => write!(f, "in use by process {id}: left alone"),
             Repaired::InUse { process: None } => f.write_str("in use: left alone"),
@@ -241,6 +313,22 @@ pub struct Repair {
 /// # Ok::<(), colo_core::net::takeover::TakeoverError>(())
 /// ```
 pub fn repair(folder: &Path) -> Result<Vec<Repair>, TakeoverError> {
+    repair_with(folder, settle)
+}
+
+/// As [`repair`], cards that were to [stay out](Orphan::StayOut) included: for an operator who knows that no other host serves their
+/// guests.
+///
+/// # Errors
+/// As [`repair`].
+pub fn repair_kept_out(folder: &Path) -> Result<Vec<Repair>, TakeoverError> {
+    repair_with(folder, put_back)
+}
+
+/// How a card is put back.
+type Way = fn(&Record, &Path) -> Result<Repaired, TakeoverError>;
+
+fn repair_with(folder: &Path, way: Way) -> Result<Vec<Repair>, TakeoverError> {
     let failed = |error| TakeoverError::File { path: folder.to_owned(), error };
     let entries = match read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -252,23 +340,25 @@ pub fn repair(folder: &Path) -> Result<Vec<Repair>, TakeoverError> {
         cards.extend(entry.map_err(failed)?.file_name().to_str().and_then(|name| name.parse::<LinkName>().ok()));
     }
     cards.sort();
-    Ok(cards.into_iter().map(|vif| Repair { result: repair_one(folder, &vif), vif }).collect())
+    Ok(cards.into_iter().map(|vif| Repair { result: repair_one(folder, &vif, way), vif }).collect())
 }
 
-fn repair_one(folder: &Path, vif: &LinkName) -> Result<Repaired, TakeoverError> {
+fn repair_one(folder: &Path, vif: &LinkName, way: Way) -> Result<Repaired, TakeoverError> {
     match StateFile::take(folder, vif) {
-        Ok(file) => put_back_from(file),
+        Ok(file) => put_back_from(file, way),
         Err(TakeoverError::Busy { process, .. }) => Ok(Repaired::InUse { process }),
         Err(error) => Err(error),
     }
 }
 
-fn put_back_from(mut file: StateFile) -> Result<Repaired, TakeoverError> {
+fn put_back_from(mut file: StateFile, way: Way) -> Result<Repaired, TakeoverError> {
     let repaired = match file.read()? {
-        Written::Whole(record) => put_back(&record, file.path())?,
+        Written::Whole(record) => way(&record, file.path())?,
         Written::Part => Repaired::Untouched,
     };
-    file.remove();
+    if repaired != Repaired::KeptOut {
+        file.remove();
+    }
     Ok(repaired)
 }
 
@@ -276,7 +366,7 @@ fn put_back_from(mut file: StateFile) -> Result<Repaired, TakeoverError> {
 fn put_back_after_death(path: &[u8], mut kept: Vec<OwnedFd>) {
     let path = PathBuf::from(OsStr::from_bytes(path));
     let Some(file) = kept.pop() else { return };
-    if let Err(error) = put_back_from(StateFile::taken_over(file, path)) {
+    if let Err(error) = put_back_from(StateFile::taken_over(file, path), settle) {
         // Not by a log, whose lock may have been another thread's when this process was made.
         let _ = rustix::io::write(io::stderr(), format!("colo: {error}\n").as_bytes());
     }

@@ -1,21 +1,26 @@
 //! Back to how it was: the same whoever does it, and from wherever its predecessor died.
 
 use super::error::{TakeoverError, doing};
-use super::record::{Device, Record};
+use super::record::{Device, Orphan, Record};
 use super::{Repaired, namespace, quiet};
 use crate::net::sys::{Link, LinkId, Links};
 use rustix::io::Errno;
 use std::io;
 use std::path::Path;
 
+/// Does what was to be done if the process dies that had the card.
+pub(super) fn settle(record: &Record, file: &Path) -> Result<Repaired, TakeoverError> {
+    if record.orphan == Orphan::PutBack {
+        return put_back(record, file);
+    }
+    let mut links = begin(record)?;
+    Ok(if look(&mut links, record.vif.id)?.is_some() { Repaired::KeptOut } else { Repaired::Gone })
+}
+
 /// Puts a card back. The TAP leaves the bridge before the card enters it.
 pub(super) fn put_back(record: &Record, file: &Path) -> Result<Repaired, TakeoverError> {
     let vif = &record.vif;
-    if namespace()? != record.namespace {
-        return Err(TakeoverError::OtherNamespace { vif: vif.name.clone() });
-    }
-    let mut links = Links::open().map_err(doing(|| "asking for network devices".into()))?;
-    remove_tap(&mut links, &record.tap)?;
+    let mut links = begin(record)?;
     let Some(card) = look(&mut links, vif.id)? else { return Ok(Repaired::Gone) };
     if card.name != vif.name {
         let (vif, bridge) = (vif.name.clone(), record.bridge.name.clone());
@@ -38,6 +43,16 @@ pub(super) fn put_back(record: &Record, file: &Path) -> Result<Repaired, Takeove
     links.set_arp(vif.id, record.has_arp).map_err(doing(what))?;
     links.set_up(vif.id, record.is_up).map_err(doing(what))?;
     Ok(bridge.map_or(Repaired::Elsewhere, |bridge| Repaired::PutBack { bridge: bridge.name }))
+}
+
+/// Whatever is done then, the TAP goes first.
+fn begin(record: &Record) -> Result<Links, TakeoverError> {
+    if namespace()? != record.namespace {
+        return Err(TakeoverError::OtherNamespace { vif: record.vif.name.clone() });
+    }
+    let mut links = Links::open().map_err(doing(|| "asking for network devices".into()))?;
+    remove_tap(&mut links, &record.tap)?;
+    Ok(links)
 }
 
 /// Removes the TAP, which would stay as long as anybody has a descriptor of it: a guard that was started later has.

@@ -4,9 +4,10 @@
 //! never touched.
 //!
 //! ```text
-//! colo-takeover 1
+//! colo-takeover 2
 //! process 4711
 //! namespace 4026531840
+//! orphan put-back
 //! vif 7 vif5.0
 //! tap 9 colo5.0
 //! bridge 3 xenbr0
@@ -30,11 +31,22 @@ pub(super) struct Device {
     pub(super) name: LinkName,
 }
 
+/// What is to become of a card whose process has died.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Orphan {
+    /// It goes back into its bridge: its guest shall serve on.
+    PutBack,
+    /// It stays out of its bridge: its guest may be served by another host by now, and must not be seen twice.
+    StayOut,
+}
+
 /// A card that is taken over, as it was before.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Record {
     /// Who has it.
     pub(super) process: u32,
+    /// What if that dies.
+    pub(super) orphan: Orphan,
     /// The network namespace that the numbers are of.
     pub(super) namespace: u64,
     pub(super) vif: Device,
@@ -47,7 +59,7 @@ pub(super) struct Record {
     pub(super) port: BridgePort,
 }
 
-const TITLE: &str = "colo-takeover 1";
+const TITLE: &str = "colo-takeover 2";
 const END: &str = "end";
 /// More than a port with all the VLANs that there are needs.
 pub(super) const MAX_BYTES: usize = 128 << 10;
@@ -64,6 +76,9 @@ pub(super) enum Written {
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{TITLE}\nprocess {}\nnamespace {}", self.process, self.namespace)?;
+        // Both are of one length, so that the one can be written over the other.
+        let orphan = if self.orphan == Orphan::PutBack { "put-back" } else { "stay-out" };
+        writeln!(f, "orphan {orphan}")?;
         for (role, device) in [("vif", &self.vif), ("tap", &self.tap), ("bridge", &self.bridge)] {
             writeln!(f, "{role} {} {}", device.id, device.name)?;
         }
@@ -91,12 +106,14 @@ impl FromStr for Written {
             return Err("not a record of this version of colo".into());
         }
         let (mut process, mut namespace, mut is_up, mut has_arp) = (None, None, None, None);
-        let (mut vif, mut tap, mut bridge) = (None, None, None);
+        let (mut vif, mut tap, mut bridge, mut orphan) = (None, None, None, None);
         let (mut host, mut port) = (Vec::new(), BridgePort::default());
         for line in lines {
             let known = match line.split(' ').collect::<Vec<_>>()[..] {
                 ["process", id] => set(&mut process, id.parse().ok()),
                 ["namespace", id] => set(&mut namespace, id.parse().ok()),
+                ["orphan", "put-back"] => set(&mut orphan, Some(Orphan::PutBack)),
+                ["orphan", "stay-out"] => set(&mut orphan, Some(Orphan::StayOut)),
                 ["vif", id, name] => set(&mut vif, device(id, name)),
                 ["tap", id, name] => set(&mut tap, device(id, name)),
                 ["bridge", id, name] => set(&mut bridge, device(id, name)),
@@ -117,6 +134,7 @@ impl FromStr for Written {
         Ok(Written::Whole(Record {
             process: process.ok_or_else(|| missing("process"))?,
             namespace: namespace.ok_or_else(|| missing("namespace"))?,
+            orphan: orphan.ok_or_else(|| missing("orphan"))?,
             vif: vif.ok_or_else(|| missing("vif"))?,
             tap: tap.ok_or_else(|| missing("tap"))?,
             bridge: bridge.ok_or_else(|| missing("bridge"))?,
@@ -183,12 +201,14 @@ mod tests {
 
     fn any_record() -> impl Strategy<Value = Record> {
         let devices = (any_device(), any_device(), any_device());
-        let flags = (any::<u32>(), any::<u64>(), any::<bool>(), any::<bool>());
+        let orphan = prop_oneof![Just(Orphan::PutBack), Just(Orphan::StayOut)];
+        let flags = (any::<u32>(), any::<u64>(), any::<bool>(), any::<bool>(), orphan);
         let host = vec(("[a-z_]{1,12}", any::<i32>()), 0..3);
         let port = (vec((any::<u16>(), vec(any::<u8>(), 0..9)), 0..20), vec(any::<(u16, u16)>(), 0..9));
         (devices, flags, host, port).prop_map(|(devices, flags, host, (settings, vlans))| {
-            let ((vif, tap, bridge), (process, namespace, is_up, has_arp)) = (devices, flags);
-            Record { process, namespace, vif, tap, bridge, is_up, has_arp, host, port: BridgePort { settings, vlans } }
+            let ((vif, tap, bridge), (process, namespace, is_up, has_arp, orphan)) = (devices, flags);
+            let port = BridgePort { settings, vlans };
+            Record { process, namespace, orphan, vif, tap, bridge, is_up, has_arp, host, port }
         })
     }
 
@@ -220,15 +240,23 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn the_one_fate_can_be_written_over_the_other(record in any_record()) {
+            let length = |orphan| Record { orphan, ..record.clone() }.to_string().len();
+            prop_assert_eq!(length(Orphan::PutBack), length(Orphan::StayOut));
+        }
+    }
+
     #[test]
     fn what_is_missing_doubled_or_unknown_is_told() {
-        let whole =
-            "colo-takeover 1\nprocess 1\nnamespace 2\nvif 7 vif5.0\ntap 9 colo5.0\nbridge 3 xenbr0\nup 1\narp 0\nend\n";
+        let whole = "colo-takeover 2\nprocess 1\nnamespace 2\norphan put-back\nvif 7 vif5.0\ntap 9 colo5.0\nbridge 3 xenbr0\nup 1\narp 0\nend\n";
         assert!(matches!(whole.parse(), Ok(Written::Whole(_))));
         for (from, to, told) in [
-            ("takeover 1", "takeover 2", "not a record of this version of colo"),
+            ("takeover 2", "takeover 3", "not a record of this version of colo"),
             ("up 1\n", "", "no line \"up\""),
             ("up 1\n", "up 1\nup 0\n", "\"up 0\" makes no sense"),
+            ("put-back", "put-away", "\"orphan put-away\" makes no sense"),
             ("arp 0", "arp 2", "\"arp 2\" makes no sense"),
             ("vif 7 vif5.0", "vif 7 a/b", "\"vif 7 a/b\" makes no sense"),
             ("arp 0", "arp 0\nsetting 5 012", "\"setting 5 012\" makes no sense"),

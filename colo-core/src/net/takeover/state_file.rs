@@ -64,6 +64,11 @@ impl StateFile {
         Ok(())
     }
 
+    /// Writes another record of the same length over the one that is there. At no moment is it less than a whole record.
+    pub(super) fn overwrite(&self, record: &Record) -> Result<(), TakeoverError> {
+        self.0.file.write_all_at(record.to_string().as_bytes(), 0).map_err(|error| self.failed(error))
+    }
+
     /// What is in it need not stay.
     pub(super) fn set_obsolete(&mut self) {
         self.0.set_stays(false);
