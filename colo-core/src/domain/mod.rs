@@ -325,6 +325,20 @@ pub trait Host: Send {
     /// Makes an empty, suspended domain to that specification.
     fn create(&mut self, spec: &DomainSpec) -> Result<Machine, DomainError>;
 
+    /// The domain is about to serve, and will have to outlive whatever becomes of this process.
+    ///
+    /// # Errors
+    /// When that cannot be had; it does not serve then.
+    fn promote(&mut self, spec: &DomainSpec) -> Result<(), DomainError> {
+        let _ = spec;
+        Ok(())
+    }
+
+    /// The domain serves: time for what clients do not wait for.
+    fn took_over(&mut self, spec: &DomainSpec) {
+        let _ = spec;
+    }
+
     /// Connects card number `nic` of the domain to the clients' network: from here on its address may be seen there. Called
     /// when the domain goes live.
     fn open_lan(&mut self, spec: &DomainSpec, nic: usize) -> Result<Box<dyn Port>, DomainError>;

@@ -353,6 +353,7 @@ impl Engine<'_> {
             Ok(resent_frames) => {
                 let (epoch, took) = (self.secondary.epoch(), lost_at.elapsed());
                 self.server.events.send(Event::TookOver { epoch, took, resent_frames });
+                self.server.host.took_over(self.domain.spec());
                 self.serve()
             }
             Err(error) => Outcome::Failed(error),
@@ -361,6 +362,7 @@ impl Engine<'_> {
 
     fn go_live(&mut self) -> Result<usize, String> {
         let spec = self.domain.spec().clone();
+        self.server.host.promote(&spec).map_err(|error| error.to_string())?;
         let lans: Result<Vec<Box<dyn Port>>, _> =
             (0..spec.nics.len()).map(|nic| self.server.host.open_lan(&spec, nic)).collect();
         let lans = lans.map_err(|error| format!("the clients' network: {error}"))?;

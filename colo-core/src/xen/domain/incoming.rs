@@ -1,3 +1,5 @@
+use super::{GuestType, XenDomain};
+use crate::domain::{DomainError, StateRecord};
 use crate::ids::DomId;
 use crate::xen::control::GrantSeed;
 use crate::xen::toolstack::RestoreRequest;
@@ -41,5 +43,27 @@ impl Incoming {
     pub(super) fn seed_grants(&self, control: &Control, domid: DomId, is_hvm: bool) -> Result<(), XenError> {
         let (console, store) = ((self.console_gfn, self.console_domid), (self.store_gfn, self.store_domid));
         control.gnttab_seed(domid, GrantSeed { hvm: is_hvm, console, store })
+    }
+}
+
+impl XenDomain {
+    /// How many page numbers the guest may have: what its primary has. A domain in the making cannot tell by itself.
+    pub(in crate::xen) fn set_pfn_limit(&mut self, pfn_limit: u64) {
+        self.spec.pfn_limit = pfn_limit;
+    }
+
+    /// Loads as much of a state as the toolstack needs to finish the domain: where its rings are, and who may map them. A PV guest gets
+    /// no registers by that, and its page tables stay plain memory, which can be written again.
+    pub(in crate::xen) fn introduce(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
+        match self.guest_type {
+            GuestType::Pv => self.introduce_pv(state),
+            GuestType::Pvh | GuestType::Hvm => crate::domain::State::load_state(self, state),
+        }
+    }
+
+    /// The guest is about to run: from here on this is a domain like any other.
+    pub(in crate::xen) fn set_arrived(&mut self) {
+        self.incoming = None;
+        self.memory.get_mut().forget();
     }
 }

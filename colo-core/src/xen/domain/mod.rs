@@ -137,6 +137,11 @@ impl XenDomain {
         self.has_twin = true;
     }
 
+    /// Says of the domain what another host must know to make one like it. Its name and the limit of its pages must be its own.
+    pub(in crate::xen) fn set_spec(&mut self, spec: DomainSpec) {
+        self.spec = spec;
+    }
+
     /// Opens a domain that the toolstack has just made, to put a guest into it.
     ///
     /// # Errors

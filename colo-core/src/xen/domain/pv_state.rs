@@ -129,6 +129,23 @@ impl XenDomain {
         Ok(incoming.seed_grants(&self.control, self.domid, false)?)
     }
 
+    /// See [`XenDomain::introduce`].
+    pub(super) fn introduce_pv(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
+        let width = self.pv()?.width;
+        let state = PvState::parse(state, width.info())?;
+        let Frames::Restored(p2m) = &self.pv()?.frames else {
+            return Err(bad_state("this domain is not being restored"));
+        };
+        let basic = state.vcpus.get(&0).and_then(|vcpu| vcpu.basic);
+        let mut basic = basic.ok_or_else(|| bad_state("there are no registers of vCPU 0"))?.to_vec();
+        let start_info = vcpu::localise(width, 0, &mut basic, p2m).map_err(bad_state)?;
+        let start_info = start_info.ok_or_else(|| bad_state("vCPU 0 names no start info"))?;
+        let (store, console) = self.restore_start_info(width, start_info, p2m)?;
+        let incoming = self.incoming.as_mut().ok_or_else(|| bad_state("this domain is not being restored"))?;
+        (incoming.store_gfn, incoming.console_gfn) = (store.0, console.0);
+        Ok(incoming.seed_grants(&self.control, self.domid, false)?)
+    }
+
     fn pin_tables(&self, p2m: &RestoredP2m) -> Result<(), DomainError> {
         let pins = p2m.pinned().map(|(pfn, level)| {
             let frame = p2m.frame_of(pfn).ok_or_else(|| bad_state(format!("the pinned {pfn} has no frame")))?;

@@ -4,8 +4,10 @@ mod restore;
 mod save;
 mod taken;
 
+pub(super) use restore::head_of;
 pub use restore::{RestoreImageOptions, Restored, restore_image, restore_image_with};
 pub use save::{SaveImageOptions, SaveProgress, Saved, save_image};
+pub(super) use taken::ensure_free;
 
 use crate::domain::DomainError;
 use crate::ids::DomId;

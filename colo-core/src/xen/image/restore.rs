@@ -112,16 +112,22 @@ impl Begin {
                 ImageEvent::XlHeader(header) => config = Some(config_of(&header, name)?),
                 ImageEvent::LibxcHeaders(headers) => {
                     let config = config.ok_or(RestoreImageError::NoConfig)?;
-                    let mut head = Vec::new();
-                    XlHeader::new(&config.to_json()).encode(&mut head)?;
-                    LibxlHeader { legacy: false }.encode(&mut head);
-                    LibxlRecord::LibxcContext.encode(&mut head)?;
+                    let head = head_of(&config)?;
                     return Ok(Begin { head, name: config.name().into(), uuid: config.uuid(), headers });
                 }
                 ImageEvent::LibxlHeader(_) | ImageEvent::Libxl(_) | ImageEvent::Libxc { .. } => {}
             }
         }
     }
+}
+
+/// What the toolstack reads of an image before the domain's memory.
+pub(in crate::xen) fn head_of(config: &DomainConfig) -> Result<Vec<u8>, RestoreImageError> {
+    let mut head = Vec::new();
+    XlHeader::new(&config.to_json()).encode(&mut head)?;
+    LibxlHeader { legacy: false }.encode(&mut head);
+    LibxlRecord::LibxcContext.encode(&mut head)?;
+    Ok(head)
 }
 
 /// The domain's configuration, with its new name if it gets one.

@@ -8,7 +8,7 @@ use crate::xen::{Control, Xen, XenError, XenStore};
 /// see the other at all.
 ///
 /// By the hypervisor and the store, which answer in less time than `xl` takes to start.
-pub(super) fn ensure_free(xen: Xen, name: &str, uuid: DomainUuid) -> Result<(), RestoreImageError> {
+pub(in crate::xen) fn ensure_free(xen: Xen, name: &str, uuid: DomainUuid) -> Result<(), RestoreImageError> {
     match domains(xen).map_err(DomainError::from)?.into_iter().find_map(|domain| domain.takes(name, uuid)) {
         Some(error) => Err(error),
         None => Ok(()),

@@ -247,6 +247,19 @@ impl DomainConfig {
         self.devices("disks").map(disk).collect()
     }
 
+    /// Wishes for a number, for a domain built after this; `None` for any. One that is taken is an error then.
+    pub fn set_number(&mut self, number: Option<DomId>) {
+        self.forget_number();
+        if let Some(number) = number {
+            self.json["c_info"]["domid"] = number.0.into();
+        }
+    }
+
+    /// The number that is wished for.
+    pub fn number(&self) -> Option<DomId> {
+        self.json["c_info"]["domid"].as_u64()?.try_into().ok().map(DomId)
+    }
+
     /// The number of this domain, which another need not have.
     fn forget_number(&mut self) {
         if let Some(creation) = self.json["c_info"].as_object_mut() {

@@ -149,7 +149,7 @@ impl XlRestore {
                 // The first error is the one to tell; what is left is told in the log.
                 let _ = target.destroy_left_over(xl).inspect_err(|error| tracing::error!("{error}"));
                 if let Some(guard) = guard {
-                    guard.dismiss();
+                    guard.gone();
                 }
                 // An xl that ended by itself has said why.
                 match (error, ended) {
@@ -205,7 +205,9 @@ impl XlRestore {
         match self.finish_inner(tail) {
             Ok(()) => {
                 self.channel = None;
-                self.dismiss_guard();
+                if let Some(guard) = self.guard.take() {
+                    guard.finished();
+                }
                 Ok(self.request.domid)
             }
             Err(error) => {
@@ -271,15 +273,11 @@ impl XlRestore {
             let _ = self.running.wait(Instant::now() + Self::CLEANUP_LIMIT, Self::CLEANUP_LIMIT);
             // A guard that is not dismissed tries once more.
             self.target.destroy_left_over(&self.xl)?;
-            self.dismiss_guard();
+            if let Some(guard) = self.guard.take() {
+                guard.gone();
+            }
         }
         Ok(())
-    }
-
-    fn dismiss_guard(&mut self) {
-        if let Some(guard) = self.guard.take() {
-            guard.dismiss();
-        }
     }
 }
 

@@ -144,6 +144,14 @@ impl Xl {
         self.run(["destroy", &domain.0.to_string()], Self::COMMAND_LIMIT).map(drop)
     }
 
+    /// Gives a domain another name.
+    ///
+    /// # Errors
+    /// [`XlError`].
+    pub fn rename(&self, from: &str, to: &str) -> Result<(), XlError> {
+        self.run(["rename", from, to], Self::COMMAND_LIMIT).map(drop)
+    }
+
     /// Lets a domain run that was paused.
     ///
     /// # Errors

@@ -1,0 +1,322 @@
+use super::cards::{Cards, lock};
+use crate::domain::{
+    Control as _, DirtyBitmap, DirtyLog, Domain, DomainError, DomainSpec, Pages, RunState, State, StateRecord,
+};
+use crate::ids::{DomId, Page, Pfn};
+use crate::stream::{DomainHeader, DomainKind, PageList, PageType};
+use crate::xen::domain::{Incoming, XenDomain};
+use crate::xen::image::{ensure_free, head_of};
+use crate::xen::overlay::{Twin, overlay_for};
+use crate::xen::plan::DomainPlan;
+use crate::xen::toolstack::{RestoreGuard, RestoreOptions, Xl, XlRestore};
+use crate::xen::{Control, GuestType, Xen, XenStore};
+use rustix::io::Errno;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// A secondary's domain, from its making to its end.
+///
+/// ```text
+/// Planned    nothing is there yet
+/// Building   the toolstack waits for its memory, and for what else the first checkpoint brings
+/// Standing   the toolstack has finished it, its devices wait for it, and it has never run: each checkpoint is written over the last one
+/// Running    it runs beside its primary, and each checkpoint is put over what it did; or it serves
+/// ```
+///
+/// Under Remus it stands until it takes over; in lock-step it runs from the first checkpoint on. What takes the toolstack's time happens
+/// when the first data come, not when it is made: heartbeats are answered by then.
+pub(super) struct Arriving {
+    xen: Xen,
+    spec: DomainSpec,
+    plan: DomainPlan,
+    header: DomainHeader,
+    guard: RestoreGuard,
+    cards: Arc<Mutex<Cards>>,
+    phase: Phase,
+}
+
+enum Phase {
+    Planned,
+    Building(Box<XenDomain>, Box<XlRestore>),
+    /// With what it will begin with.
+    Standing(Box<XenDomain>, Vec<StateRecord>),
+    Running(Box<XenDomain>),
+    Twin(Box<Twin>),
+    Gone,
+}
+
+/// How long a guest's devices may take to connect. One that takes longer goes on without: it may have lost its driver.
+const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+
+impl Arriving {
+    pub(super) fn new(
+        xen: Xen,
+        spec: &DomainSpec,
+        plan: DomainPlan,
+        guard: RestoreGuard,
+        cards: Arc<Mutex<Cards>>,
+    ) -> Result<Arriving, DomainError> {
+        let (xen_major, xen_minor) = Control::open(xen)?.version()?;
+        let kind = if plan.config.guest_type() == GuestType::Pv { DomainKind::X86Pv } else { DomainKind::X86Hvm };
+        let header = DomainHeader { kind, page_shift: DomainHeader::PAGE_SHIFT, xen_major, xen_minor };
+        let spec = spec.clone();
+        Ok(Arriving { xen, spec, plan, header, guard, cards, phase: Phase::Planned })
+    }
+
+    /// Has the toolstack make the domain, as far as it can without a guest.
+    fn begin(&mut self) -> Result<(), DomainError> {
+        let (name, uuid) = (self.plan.config.name().to_owned(), self.plan.config.uuid());
+        for name in [&name, &self.spec.name] {
+            ensure_free(self.xen, name, uuid).map_err(hypervisor)?;
+        }
+        // The guest's memory holds its backends' paths, and with them its number.
+        let taken = |number: DomId| Ok::<_, DomainError>(Control::open(self.xen)?.domain_info(number)?.is_some());
+        if let Some(number) = self.plan.config.number() {
+            if taken(number)? {
+                tracing::info!("domain number {} is taken here: {name} gets another", number.0);
+                self.plan.config.set_number(None);
+            }
+        }
+        let head = head_of(&self.plan.config).map_err(hypervisor)?;
+        let options = RestoreOptions { paused: true, ..RestoreOptions::new(&head, &name, uuid) };
+        let xl = Xl::find().map_err(hypervisor)?;
+        let toolstack = XlRestore::start(&xl, &options, Some(self.guard.clone())).map_err(hypervisor)?;
+        let request = toolstack.request();
+        let mut domain = XenDomain::receive(self.xen, request.domid, Incoming::new(request))?;
+        domain.set_pfn_limit(self.spec.pfn_limit);
+        self.phase = Phase::Building(Box::new(domain), Box::new(toolstack));
+        Ok(())
+    }
+
+    /// The first checkpoint is in the guest's memory: the toolstack does the rest.
+    fn finish(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
+        let (mut domain, mut toolstack) = match std::mem::replace(&mut self.phase, Phase::Gone) {
+            Phase::Building(domain, toolstack) => (domain, toolstack),
+            other => {
+                self.phase = other;
+                return Ok(());
+            }
+        };
+        domain.introduce(state)?;
+        let (store_gfn, console_gfn) = domain.rings().ok_or_else(|| not_running(&self.spec))?;
+        let told = toolstack.channel().results(store_gfn, console_gfn);
+        told.map_err(|error| hypervisor(toolstack.channel_error(error)))?;
+        let tail = super::tail::tail_of(state)?;
+        let mut domain = Some(domain);
+        // A domain whose memory is mapped cannot go.
+        let domid = toolstack.finish(&tail, || domain = None).map_err(hypervisor)?;
+        let domain = domain.ok_or_else(|| not_running(&self.spec))?;
+        self.phase = Phase::Standing(domain, state.to_vec());
+        let store = XenStore::open(self.xen)?;
+        lock(&self.cards).take_aside(&store, domid, &self.plan)
+    }
+
+    /// It runs for the first time, and its devices connect.
+    fn arrive(&mut self) -> Result<(), DomainError> {
+        let (mut domain, state) = match std::mem::replace(&mut self.phase, Phase::Gone) {
+            Phase::Standing(domain, state) => (domain, state),
+            other => {
+                self.phase = other;
+                return Ok(());
+            }
+        };
+        if domain.guest_type() == GuestType::Pv {
+            domain.load_state(&state)?;
+        }
+        domain.set_arrived();
+        Control::open(self.xen)?.unpause(domain.domid())?;
+        let domid = domain.domid();
+        self.phase = Phase::Running(domain);
+        let store = XenStore::open(self.xen)?;
+        if !lock(&self.cards).wait_connected(&store, domid, Instant::now() + CONNECT_LIMIT)? {
+            tracing::warn!("the network cards of {} did not connect in {} s", self.spec.name, CONNECT_LIMIT.as_secs());
+        }
+        Ok(())
+    }
+
+    fn domain(&self) -> Result<&dyn Domain, DomainError> {
+        match &self.phase {
+            Phase::Building(domain, _) | Phase::Standing(domain, _) | Phase::Running(domain) => Ok(&**domain),
+            Phase::Twin(twin) => Ok(&**twin),
+            Phase::Planned | Phase::Gone => Err(not_running(&self.spec)),
+        }
+    }
+
+    fn domain_mut(&mut self) -> Result<&mut dyn Domain, DomainError> {
+        match &mut self.phase {
+            Phase::Building(domain, _) | Phase::Standing(domain, _) | Phase::Running(domain) => Ok(&mut **domain),
+            Phase::Twin(twin) => Ok(&mut **twin),
+            Phase::Planned | Phase::Gone => Err(not_running(&self.spec)),
+        }
+    }
+}
+
+/// A domain that does not serve goes with whoever holds it.
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        if !lock(&self.cards).serves() {
+            self.destroy();
+        }
+    }
+}
+
+impl crate::domain::Control for Arriving {
+    fn spec(&self) -> &DomainSpec {
+        &self.spec
+    }
+
+    fn run_state(&self) -> RunState {
+        match &self.phase {
+            Phase::Planned => RunState::Suspended,
+            _ => self.domain().map_or(RunState::ShutDown, |domain| domain.run_state()),
+        }
+    }
+
+    fn suspend(&mut self) -> Result<(), DomainError> {
+        match std::mem::replace(&mut self.phase, Phase::Gone) {
+            Phase::Running(domain) => {
+                let overlay = overlay_for(&domain)?;
+                self.phase = Phase::Twin(Box::new(Twin::new(*domain, overlay)));
+            }
+            other => self.phase = other,
+        }
+        match &mut self.phase {
+            Phase::Twin(twin) => twin.suspend(),
+            Phase::Planned | Phase::Building(..) | Phase::Standing(..) => Ok(()),
+            Phase::Running(_) | Phase::Gone => Err(not_running(&self.spec)),
+        }
+    }
+
+    fn resume(&mut self) -> Result<(), DomainError> {
+        match &mut self.phase {
+            Phase::Twin(twin) => twin.resume(),
+            Phase::Running(_) => Ok(()),
+            Phase::Standing(..) => self.arrive(),
+            Phase::Planned | Phase::Building(..) | Phase::Gone => Err(not_running(&self.spec)),
+        }
+    }
+
+    fn destroy(&mut self) {
+        match std::mem::replace(&mut self.phase, Phase::Gone) {
+            Phase::Building(domain, toolstack) => {
+                drop(domain);
+                if let Err(error) = toolstack.abort(Errno::CANCELED) {
+                    tracing::error!("{error}");
+                }
+            }
+            Phase::Standing(mut domain, _) | Phase::Running(mut domain) => domain.destroy(),
+            Phase::Twin(mut twin) => twin.destroy(),
+            Phase::Planned | Phase::Gone => return,
+        }
+        self.guard.forget();
+        lock(&self.cards).clear();
+    }
+}
+
+impl DirtyLog for Arriving {
+    fn dirty_log_kind(&self) -> &'static str {
+        self.domain().map_or("log-dirty", |domain| domain.dirty_log_kind())
+    }
+
+    fn enable_dirty_log(&mut self) -> Result<(), DomainError> {
+        self.domain_mut()?.enable_dirty_log()
+    }
+
+    fn take_dirty(&mut self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        self.domain_mut()?.take_dirty(into)
+    }
+
+    fn disable_dirty_log(&mut self) -> Result<(), DomainError> {
+        self.domain_mut()?.disable_dirty_log()
+    }
+}
+
+impl Pages for Arriving {
+    fn populated(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        self.domain()?.populated(into)
+    }
+
+    fn read_pages(&self, pfns: &[Pfn], out: &mut [u8]) -> Result<(), DomainError> {
+        self.domain()?.read_pages(pfns, out)
+    }
+
+    fn write_pages(&mut self, pfns: &[Pfn], data: &[u8]) -> Result<(), DomainError> {
+        self.domain_mut()?.write_pages(pfns, data)
+    }
+
+    fn populate(&mut self, pages: &PageList<'_>) -> Result<(), DomainError> {
+        self.domain_mut()?.populate(pages)
+    }
+
+    fn localise(&mut self, page_type: PageType, page: &mut Page) -> Result<(), DomainError> {
+        self.domain_mut()?.localise(page_type, page)
+    }
+
+    fn pages_mut(&mut self, pfns: &[Pfn]) -> Result<Option<&mut [Page]>, DomainError> {
+        self.domain_mut()?.pages_mut(pfns)
+    }
+
+    fn clear_pages(&mut self, pfns: &[Pfn]) -> Result<(), DomainError> {
+        self.domain_mut()?.clear_pages(pfns)
+    }
+
+    fn update_p2m(&mut self) -> Result<(), DomainError> {
+        self.domain_mut()?.update_p2m()
+    }
+}
+
+impl State for Arriving {
+    fn stream_header(&self) -> DomainHeader {
+        self.header
+    }
+
+    fn load_static(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
+        if let Phase::Planned = self.phase {
+            self.begin()?;
+        }
+        let Phase::Building(domain, toolstack) = &mut self.phase else { return Err(not_running(&self.spec)) };
+        domain.load_static(state)?;
+        if let Some(missing) = domain.take_missing_policies() {
+            let told = toolstack.channel().static_data_done(missing);
+            told.map_err(|error| hypervisor(toolstack.channel_error(error)))?;
+        }
+        Ok(())
+    }
+
+    fn load_layout(&mut self, record: &StateRecord) -> Result<(), DomainError> {
+        self.domain_mut()?.load_layout(record)
+    }
+
+    fn save_state(&mut self) -> Result<Vec<StateRecord>, DomainError> {
+        self.domain_mut()?.save_state()
+    }
+
+    fn check_state(&self, state: &[StateRecord]) -> Result<(), DomainError> {
+        self.domain()?.check_state(state)
+    }
+
+    fn load_state(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
+        match &mut self.phase {
+            Phase::Building(..) => self.finish(state),
+            Phase::Standing(domain, kept) => {
+                // A PV guest's page tables must stay plain memory until it runs.
+                if domain.guest_type() != GuestType::Pv {
+                    domain.load_state(state)?;
+                }
+                *kept = state.to_vec();
+                Ok(())
+            }
+            Phase::Twin(twin) => twin.load_state(state),
+            Phase::Running(_) => Err(DomainError::NotSuspended(self.spec.name.clone())),
+            Phase::Planned | Phase::Gone => Err(not_running(&self.spec)),
+        }
+    }
+}
+
+fn not_running(spec: &DomainSpec) -> DomainError {
+    DomainError::NotRunning(spec.name.clone())
+}
+
+fn hypervisor(error: impl std::error::Error + Send + Sync + 'static) -> DomainError {
+    DomainError::Hypervisor(Box::new(error))
+}

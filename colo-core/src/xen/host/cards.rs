@@ -1,0 +1,129 @@
+use crate::domain::DomainError;
+use crate::ids::DomId;
+use crate::net::late::LateEnd;
+use crate::net::sys::{LinkName, Tap};
+use crate::net::takeover::{Orphan, Takeover};
+use crate::net::{Port, late};
+use crate::xen::XenStore;
+use crate::xen::plan::DomainPlan;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// The network cards of the domain that this host takes in: out of their bridges until it serves.
+#[derive(Default)]
+pub(super) struct Cards {
+    /// Where the session waits for them.
+    ends: Vec<LateEnd>,
+    taken: Vec<Card>,
+    /// Of the cards that the guest connects by itself.
+    devids: Vec<u32>,
+    serves: bool,
+}
+
+struct Card {
+    takeover: Takeover,
+    /// `None` once the session has it.
+    clients: Option<Tap>,
+}
+
+impl Cards {
+    /// For a new domain with so many cards: the guest's sides of them, which are not there yet.
+    pub(super) fn expect(&mut self, count: usize) -> Result<Vec<Box<dyn Port>>, DomainError> {
+        self.clear();
+        let mut ports: Vec<Box<dyn Port>> = Vec::new();
+        for _ in 0..count {
+            let (port, end) = late::port().map_err(DomainError::sys("making a port"))?;
+            ports.push(Box::new(port));
+            self.ends.push(end);
+        }
+        Ok(ports)
+    }
+
+    /// The toolstack has made the cards and put them into their bridges: takes them out, before the guest can say anything.
+    pub(super) fn take_aside(&mut self, store: &XenStore, domid: DomId, plan: &DomainPlan) -> Result<(), DomainError> {
+        for (nic, end) in plan.config.nics().iter().zip(std::mem::take(&mut self.ends)) {
+            let (vif, tap) = (card_name(store, domid, nic.devid, plan)?, tap_name(domid, nic.devid)?);
+            let (takeover, guest, clients) = Takeover::start_aside(&vif, &tap).map_err(failed)?;
+            if !plan.has_emulated_cards {
+                self.devids.push(nic.devid);
+            }
+            self.taken.push(Card { takeover, clients: Some(clients) });
+            end.connect(Box::new(guest)).map_err(DomainError::sys("watching a card"))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the guest has connected all its cards. Returns whether it has.
+    pub(super) fn wait_connected(
+        &self,
+        store: &XenStore,
+        domid: DomId,
+        deadline: Instant,
+    ) -> Result<bool, DomainError> {
+        for devid in &self.devids {
+            let path = format!("/local/domain/0/backend/vif/{}/{devid}/state", domid.0);
+            store.watch(&path, "connected")?;
+            while store.read_text(&path)?.is_none_or(|state| state.trim() != CONNECTED) {
+                if store.wait(deadline)?.is_none() {
+                    return Ok(false);
+                }
+            }
+            store.unwatch(&path, "connected")?;
+        }
+        Ok(true)
+    }
+
+    /// From here on the domain must outlive the session.
+    pub(super) fn set_serves(&mut self) {
+        self.serves = true;
+    }
+
+    /// The domain serves: card number `nic` enters its bridge, and goes back there by itself when this process ends.
+    pub(super) fn join(&mut self, nic: usize) -> Result<Box<dyn Port>, DomainError> {
+        let card = self.taken.get_mut(nic).ok_or_else(|| DomainError::BadSpec(format!("no network card {nic}")))?;
+        let clients = card.clients.take().ok_or_else(|| DomainError::BadSpec(format!("card {nic} is in use")))?;
+        card.takeover.set_orphan(Orphan::PutBack).map_err(failed)?;
+        card.takeover.join().map_err(failed)?;
+        Ok(Box::new(clients))
+    }
+
+    /// Whether the domain serves, and must outlive the session.
+    pub(super) fn serves(&self) -> bool {
+        self.serves
+    }
+
+    /// The domain is gone, and its cards with it.
+    pub(super) fn clear(&mut self) {
+        *self = Cards::default();
+    }
+}
+
+/// What a panic has left of it is still to be put back.
+pub(super) fn lock(cards: &Mutex<Cards>) -> MutexGuard<'_, Cards> {
+    cards.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A backend that is connected with its frontend (`XenbusStateConnected`, `xen/include/public/io/xenbus.h`).
+const CONNECTED: &str = "4";
+
+/// The name of a domain's network card on this host: the backend's, or that of the TAP beside it by which the device model emulates one.
+pub(in crate::xen) fn card_name(
+    store: &XenStore,
+    domid: DomId,
+    devid: u32,
+    plan: &DomainPlan,
+) -> Result<LinkName, DomainError> {
+    let path = format!("/local/domain/0/backend/vif/{}/{devid}/vifname", domid.0);
+    let name = store.read_text(&path)?.unwrap_or_else(|| format!("vif{}.{devid}", domid.0));
+    let emulated = if plan.has_emulated_cards { "-emu" } else { "" };
+    format!("{}{emulated}", name.trim()).parse().map_err(failed)
+}
+
+/// The name of the TAP in its place.
+pub(in crate::xen) fn tap_name(domid: DomId, devid: u32) -> Result<LinkName, DomainError> {
+    format!("colo{}.{devid}", domid.0).parse().map_err(failed)
+}
+
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> DomainError {
+    DomainError::Hypervisor(Box::new(error))
+}

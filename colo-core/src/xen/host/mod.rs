@@ -1,0 +1,93 @@
+//! A Xen host that takes machines in: the secondary's side of the seam.
+//!
+//! A domain is made by `xl` from the configuration of its primary, which came with the greeting: of the same number where that is free,
+//! of the same identity, under another name until it serves. Its network cards are taken out of their bridges before it runs, and enter
+//! them when it serves. If this process dies before that, its guard destroys the domain; after that it goes on by itself.
+//!
+//! ```no_run
+//! use colo_core::session::{SecondarySession, SecondarySessionConfig};
+//! use colo_core::xen::Xen;
+//! use colo_core::xen::host::XenHost;
+//!
+//! // Before there are other threads.
+//! let host = XenHost::open(Xen::open()?)?;
+//! let session = SecondarySession::listen("0.0.0.0:8002", Box::new(host), SecondarySessionConfig::default())?;
+//! for event in session.events() {
+//!     println!("{event}");
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod arriving;
+mod cards;
+mod tail;
+
+pub(super) use cards::{card_name, tap_name};
+
+use super::Xen;
+use super::plan::DomainPlan;
+use super::toolstack::{RestoreGuard, Xl};
+use crate::domain::{DomainError, DomainSpec, Host, Machine};
+use crate::net::Port;
+use arriving::Arriving;
+use cards::{Cards, lock};
+use std::io;
+use std::sync::{Arc, Mutex};
+
+/// What is added to the name of a domain that does not serve yet.
+pub const SUFFIX: &str = "--secondary";
+
+/// The hypervisor's name, as [`DomainSpec::hypervisor`] has it.
+pub const HYPERVISOR: &str = "xen";
+
+/// See the module.
+pub struct XenHost {
+    xen: Xen,
+    guard: RestoreGuard,
+    cards: Arc<Mutex<Cards>>,
+}
+
+impl XenHost {
+    /// A host that takes machines in. To be made before there are other threads: it starts its guard, which is a copy of this process.
+    ///
+    /// # Errors
+    /// When there can be no more processes.
+    pub fn open(xen: Xen) -> io::Result<XenHost> {
+        Ok(XenHost { xen, guard: RestoreGuard::start_lasting()?, cards: Arc::default() })
+    }
+}
+
+impl Host for XenHost {
+    fn hypervisor(&self) -> &str {
+        HYPERVISOR
+    }
+
+    fn create(&mut self, spec: &DomainSpec) -> Result<Machine, DomainError> {
+        let mut plan = DomainPlan::parse(&spec.config).map_err(|error| DomainError::BadSpec(error.to_string()))?;
+        if plan.config.nics().len() != spec.nics.len() {
+            return Err(DomainError::BadSpec("its network cards are not those of its configuration".into()));
+        }
+        plan.config.set_name(&format!("{}{SUFFIX}", spec.name));
+        let nics = lock(&self.cards).expect(spec.nics.len())?;
+        let domain = Arriving::new(self.xen, spec, plan, self.guard.clone(), Arc::clone(&self.cards))?;
+        Ok(Machine { domain: Box::new(domain), nics })
+    }
+
+    fn promote(&mut self, _spec: &DomainSpec) -> Result<(), DomainError> {
+        // Before it can say a word: from here on it is its clients' only server, whatever becomes of this process.
+        lock(&self.cards).set_serves();
+        self.guard.forget();
+        Ok(())
+    }
+
+    fn took_over(&mut self, spec: &DomainSpec) {
+        let renamed = Xl::find().and_then(|xl| xl.rename(&format!("{}{SUFFIX}", spec.name), &spec.name));
+        if let Err(error) = renamed {
+            tracing::error!("{} keeps its other name: {error}", spec.name);
+        }
+    }
+
+    fn open_lan(&mut self, _spec: &DomainSpec, nic: usize) -> Result<Box<dyn Port>, DomainError> {
+        lock(&self.cards).join(nic)
+    }
+}

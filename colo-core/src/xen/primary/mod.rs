@@ -1,0 +1,204 @@
+//! A domain of this host, made ready to be protected: its network cards are taken over, and a guard sees to what must become of it when
+//! this process dies.
+//!
+//! What that is depends on what the other host may do by then:
+//!
+//! | the other host | if this process dies |
+//! | --- | --- |
+//! | cannot take over yet, or any more | the guest runs on, its cards go back into their bridges |
+//! | may or may not be able to: the first checkpoint is on its way | the guest is paused, its cards stay out: an operator must look |
+//! | can | the guest is destroyed; its cards stay out until it is |
+//!
+//! The session tells what of this holds: [`Protected::layer`] and [`Protected::handle_event`].
+
+mod cards;
+mod guard;
+
+pub use guard::PrimaryGuard;
+
+use super::domain::XenDomain;
+use super::host::HYPERVISOR;
+use super::overlay::is_without_pv_drivers;
+use super::plan::DomainPlan;
+use super::save_lock::SaveLock;
+use super::toolstack::Xl;
+use super::{GuestType, XenStore};
+use crate::domain::{Control as _, Domain, DomainError, DomainSpec, MacAddr, Machine, NicSpec, StateRecord};
+use crate::ids::Epoch;
+use crate::net::Port;
+use crate::net::takeover::Orphan;
+use crate::peer::Mode;
+use crate::save::{CallbackError, Ready, SaveCallbacks, Trigger};
+use crate::session::{Event, SaveLayer};
+use cards::Cards;
+use guard::Stage;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// A domain that is ready to be protected, or is.
+pub struct Protected {
+    shared: Arc<Mutex<Shared>>,
+    /// Nobody else saves it meanwhile.
+    _lock: SaveLock,
+}
+
+struct Shared {
+    name: String,
+    guard: PrimaryGuard,
+    cards: Cards,
+}
+
+/// What a session is started with.
+pub struct Parts {
+    /// The domain, and the guest's sides of its cards.
+    pub machine: Machine,
+    /// The clients' sides.
+    pub lans: Vec<Box<dyn Port>>,
+}
+
+impl Protected {
+    /// Takes a running domain's cards over. The guard is started before there are other threads.
+    ///
+    /// # Errors
+    /// When a card cannot be taken over, or the domain does not tell what it is. Everything is as it was before, then.
+    pub fn new(
+        mut domain: XenDomain,
+        mode: Mode,
+        xl: &Xl,
+        store: &XenStore,
+        lock: SaveLock,
+        mut guard: PrimaryGuard,
+    ) -> Result<(Protected, Parts), DomainError> {
+        let mut config = domain.config(xl).map_err(failed)?;
+        // The guest's memory holds its backends' paths, and with them its number.
+        config.set_number(Some(domain.domid()));
+        let has_emulated_cards = domain.guest_type() == GuestType::Hvm && is_without_pv_drivers(&domain)?;
+        let plan = DomainPlan { config, has_emulated_cards };
+        let nics = plan.config.nics().iter().map(|nic| spec_of(nic.mac.as_deref())).collect::<Result<_, _>>()?;
+        let spec = DomainSpec {
+            name: domain.spec().name.clone(),
+            hypervisor: HYPERVISOR.into(),
+            pfn_limit: domain.spec().pfn_limit,
+            nics,
+            config: plan.to_bytes(),
+        };
+        if mode == Mode::Colo {
+            domain.set_has_twin();
+        }
+        guard.begin(domain.domid(), &lock)?;
+        let (cards, guests, lans) = Cards::take(store, domain.domid(), &plan)?;
+        domain.set_spec(spec);
+        let shared = Shared { name: domain.spec().name.clone(), guard, cards };
+        let protected = Protected { shared: Arc::new(Mutex::new(shared)), _lock: lock };
+        Ok((protected, Parts { machine: Machine { domain: Box::new(domain), nics: guests }, lans }))
+    }
+
+    /// For [`PrimarySessionConfig::layer`](crate::session::PrimarySessionConfig::layer): says so before the other host can take over,
+    /// which it can from epoch `first` on.
+    pub fn layer(&self, first: Epoch) -> SaveLayer {
+        let shared = Arc::clone(&self.shared);
+        Box::new(move |inner| Box::new(Watched { inner, first, shared }))
+    }
+
+    /// Something happened in the session.
+    ///
+    /// # Errors
+    /// When the guard is not there any more, or a card's record cannot be written.
+    pub fn handle_event(&self, event: &Event) -> Result<(), DomainError> {
+        match event {
+            Event::Protected(_) => lock(&self.shared).tell(Stage::Protected, Orphan::StayOut),
+            Event::Unprotected(_) => lock(&self.shared).tell(Stage::Begun, Orphan::PutBack),
+            _ => Ok(()),
+        }
+    }
+
+    /// The session is over, and its ports are closed: the cards go back, if their guest is still there.
+    ///
+    /// # Errors
+    /// When a card cannot be put back.
+    pub fn end(self) -> Result<(), DomainError> {
+        let shared =
+            Arc::into_inner(self.shared).ok_or_else(|| DomainError::Other("the session is not over".into()))?;
+        let Shared { guard, cards, .. } = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+        cards.put_back()?;
+        guard.dismiss();
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn tell(&mut self, stage: Stage, orphan: Orphan) -> Result<(), DomainError> {
+        tracing::debug!("{}: if this process dies: {stage:?}, cards {orphan:?}", self.name);
+        // Cards first where they must stay out: a guest that is paused, or gone, with its card in the bridge, is the lesser evil.
+        self.cards.set_orphan(orphan)?;
+        self.guard.tell(stage)
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Around the callbacks of the save.
+struct Watched {
+    inner: Box<dyn SaveCallbacks>,
+    first: Epoch,
+    shared: Arc<Mutex<Shared>>,
+}
+
+impl SaveCallbacks for Watched {
+    fn is_checkpointed(&self) -> bool {
+        self.inner.is_checkpointed()
+    }
+
+    fn wait_checkpoint(&mut self, now: Instant) -> Result<Ready<Trigger>, CallbackError> {
+        self.inner.wait_checkpoint(now)
+    }
+
+    fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+        self.inner.suspend(domain)
+    }
+
+    fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
+        if epoch == self.first {
+            lock(&self.shared).tell(Stage::Unsure, Orphan::StayOut)?;
+        }
+        self.inner.capture(domain, epoch)
+    }
+
+    fn postcopy(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<(), CallbackError> {
+        self.inner.postcopy(domain, epoch)
+    }
+
+    fn checkpoint(&mut self, epoch: Epoch, now: Instant) -> Result<Ready<bool>, CallbackError> {
+        self.inner.checkpoint(epoch, now)
+    }
+}
+
+fn spec_of(mac: Option<&str>) -> Result<NicSpec, DomainError> {
+    let text = mac.unwrap_or_default();
+    let mut bytes = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut bytes {
+        let part = parts.next().and_then(|part| u8::from_str_radix(part, 16).ok());
+        *byte = part.ok_or_else(|| DomainError::BadSpec(format!("{text:?} is no card's address")))?;
+    }
+    Ok(NicSpec { mac: MacAddr(bytes), ipv4: None })
+}
+
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> DomainError {
+    DomainError::Hypervisor(Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read() {
+        assert_eq!(spec_of(Some("00:16:3e:00:00:0c")).unwrap().mac, MacAddr([0, 0x16, 0x3e, 0, 0, 12]));
+        for bad in [None, Some(""), Some("00:16:3e:00:00"), Some("00:16:3e:00:00:xx")] {
+            assert!(spec_of(bad).is_err(), "{bad:?}");
+        }
+    }
+}
