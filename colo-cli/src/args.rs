@@ -119,6 +119,12 @@ pub(crate) struct PrimaryArgs {
     /// Shell command that makes sure a lost secondary does not serve (exit code 0: it does not)
     #[arg(long, value_name = "COMMAND")]
     pub(crate) fence_command: Option<String>,
+    /// Xen: seconds that the guest has to answer when it is asked to suspend itself, and then again to do it
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) suspend_timeout: u64,
+    /// Xen: protect a guest with writable disks, though what it writes is not: for disks of which nothing matters
+    #[arg(long)]
+    pub(crate) unsafe_disk: bool,
     /// Hash the guest's whole memory at each checkpoint, for the secondary to verify
     #[arg(long)]
     pub(crate) verify: bool,

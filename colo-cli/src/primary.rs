@@ -2,22 +2,19 @@
 
 use crate::args::{HypervisorArg, ModeArg, PrimaryArgs};
 use crate::output::{SENSELESS, Teller, exit_code};
-use crate::{embedded, signals};
-use anyhow::{Result, bail};
+use crate::{embedded, signals, xen};
+use anyhow::{Context, Result, bail};
 use colo_core::checkpoint::PrimaryConfig;
 use colo_core::failover::CommandFence;
 use colo_core::layers::Faults;
 use colo_core::peer::Mode;
 use colo_core::save::layers::Faulty;
-use colo_core::session::{Event, PrimarySession, PrimarySessionConfig, RecordConfig};
-use crossbeam_channel::select;
+use colo_core::session::{Event, Outcome, PrimaryController, PrimarySession, PrimarySessionConfig, RecordConfig};
+use crossbeam_channel::{Receiver, select};
 use signal_hook::consts::SIGINT;
 use std::process::ExitCode;
 
 pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
-    if embedded::hypervisor(args.hypervisor) == HypervisorArg::Xen {
-        bail!("this build drives no Xen domains yet; use --hypervisor embedded");
-    }
     if args.mode == ModeArg::Remus && args.record_miscompares.is_some() {
         eprintln!("colo: --record-miscompares: under Remus there are no miscompares to record; use --mode colo");
         return Ok(ExitCode::from(SENSELESS));
@@ -26,44 +23,65 @@ pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
         eprintln!("colo: --compare-rules: under Remus nothing is compared; use --mode colo");
         return Ok(ExitCode::from(SENSELESS));
     }
+    if embedded::hypervisor(args.hypervisor) == HypervisorArg::Xen {
+        return xen::primary(args, json);
+    }
     let stop = signals::stop_signals()?;
     let (machine, lan) = embedded::boot(&args.domain, &args.machine)?;
     let session = match PrimarySession::start(machine, vec![lan], &args.peer, config(args)) {
         Ok(session) => session,
         Err(not_started) => bail!(not_started.error),
     };
-    if args.fence_command.is_none() && !json {
-        eprintln!("colo: no --fence-command: if the link is cut, both hosts may serve");
-    }
+    warn_unfenced(args, json);
+    // The first Ctrl-C ends protection and leaves the guest running; the next, or SIGTERM, ends the guest.
+    let mut interrupted = false;
+    let on_signal = |signal, controller: &PrimaryController| {
+        if signal == SIGINT && !std::mem::replace(&mut interrupted, true) {
+            controller.end_protection();
+            if !json {
+                eprintln!("colo: ending protection; the guest runs on until the next Ctrl-C");
+            }
+        } else {
+            controller.stop();
+        }
+    };
+    Ok(exit_code(&follow(&session, &stop, json, |_| (), on_signal)?))
+}
+
+/// Tells what happens, until the session has ended.
+pub(crate) fn follow(
+    session: &PrimarySession,
+    stop: &Receiver<i32>,
+    json: bool,
+    mut on_event: impl FnMut(&Event),
+    mut on_signal: impl FnMut(i32, &PrimaryController),
+) -> Result<Outcome> {
     let controller = session.controller();
     let mut teller = Teller::new(json);
-    let mut interrupted = false;
     loop {
         select! {
-            recv(session.events()) -> event => match event {
-                Ok(event) => {
-                    teller.tell(&event);
-                    if let Event::Ended(outcome) = event {
-                        return Ok(exit_code(&outcome));
-                    }
+            recv(session.events()) -> event => {
+                let event = event.context("the session has ended without a word")?;
+                on_event(&event);
+                teller.tell(&event);
+                if let Event::Ended(outcome) = event {
+                    return Ok(outcome);
                 }
-                Err(_) => return Ok(exit_code(&session.wait())),
-            },
-            // The first Ctrl-C ends protection and leaves the guest running; the next, or SIGTERM, ends the guest.
-            recv(stop) -> signal => if signal == Ok(SIGINT) && !interrupted {
-                interrupted = true;
-                controller.end_protection();
-                if !json {
-                    eprintln!("colo: ending protection; the guest runs on until the next Ctrl-C");
-                }
-            } else {
-                controller.stop();
+            }
+            recv(stop) -> signal => if let Ok(signal) = signal {
+                on_signal(signal, &controller);
             },
         }
     }
 }
 
-fn config(args: &PrimaryArgs) -> PrimarySessionConfig {
+pub(crate) fn warn_unfenced(args: &PrimaryArgs, json: bool) {
+    if args.fence_command.is_none() && !json {
+        eprintln!("colo: no --fence-command: if the link is cut, both hosts may serve");
+    }
+}
+
+pub(crate) fn config(args: &PrimaryArgs) -> PrimarySessionConfig {
     let mode = match args.mode {
         ModeArg::Colo => Mode::Colo,
         ModeArg::Remus => Mode::Remus,

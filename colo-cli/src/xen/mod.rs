@@ -2,12 +2,14 @@
 
 mod info;
 mod list;
+mod primary;
 mod restore;
 mod resume;
 mod save;
 
 pub(crate) use info::run as info;
 pub(crate) use list::run as list;
+pub(crate) use primary::run as primary;
 pub(crate) use restore::run as restore;
 pub(crate) use resume::run as resume;
 pub(crate) use save::run as save;

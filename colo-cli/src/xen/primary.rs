@@ -1,0 +1,70 @@
+//! `colo primary`, for a domain of Xen.
+
+use super::{Found, find};
+use crate::args::PrimaryArgs;
+use crate::output::exit_code;
+use crate::primary::{config, follow, warn_unfenced};
+use crate::signals;
+use anyhow::{Context, Result, bail};
+use colo_core::ids::{DomId, Epoch};
+use colo_core::session::PrimarySession;
+use colo_core::xen::Xen;
+use colo_core::xen::domain::XenDomain;
+use colo_core::xen::primary::{Parts, PrimaryGuard, Protected};
+use colo_core::xen::save_lock::SaveLock;
+use colo_core::xen::toolstack::{DomainConfig, Xl};
+use std::process::ExitCode;
+use std::time::Duration;
+
+pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
+    let suspend_limit = Duration::from_secs(args.suspend_timeout);
+    // Before there is a second thread, and while there is little to copy.
+    let guard = PrimaryGuard::start(suspend_limit).context("a process to watch over this one")?;
+    let xen = Xen::open()?;
+    let Found { control, store, info, name } = find(xen, &args.domain)?;
+    if info.domid == DomId(0) {
+        bail!("{name} is this host's own domain");
+    }
+    let lock = SaveLock::take(info.domid, &name)?;
+    let xl = Xl::find()?;
+    let domain = XenDomain::with_handles(xen, control, store, &info, suspend_limit)?;
+    refuse_writable_disks(&domain.config(&xl)?, args.unsafe_disk)?;
+    let mut config = config(args);
+    let store = colo_core::xen::XenStore::open(xen)?;
+    let (protected, parts) = Protected::new(domain, config.checkpoints.mode, &xl, &store, lock, guard)?;
+    config.layer = Some(protected.layer(Epoch::FIRST));
+    let stop = signals::stop_signals()?;
+    let Parts { machine, lans } = parts;
+    let session = match PrimarySession::start(machine, lans, &args.peer, config) {
+        Ok(session) => session,
+        Err(not_started) => {
+            let error = not_started.error;
+            drop((not_started.machine, not_started.lans));
+            protected.end()?;
+            bail!(error);
+        }
+    };
+    warn_unfenced(args, json);
+    let on_event = |event: &_| {
+        // A guard that is gone is no reason to give the guest up.
+        if let Err(error) = protected.handle_event(event) {
+            tracing::error!("nobody will see to {name} if this process dies: {error}");
+        }
+    };
+    let outcome = follow(&session, &stop, json, on_event, |_, controller| controller.end_protection())?;
+    session.wait();
+    protected.end()?;
+    Ok(exit_code(&outcome))
+}
+
+fn refuse_writable_disks(config: &DomainConfig, unsafe_disk: bool) -> Result<()> {
+    match config.disks().into_iter().find(|disk| disk.read_write) {
+        Some(disk) if !unsafe_disk => bail!(
+            "{} of {} is writable, and disks are not protected: make it read-only, or say --unsafe-disk if losing what is written to it \
+             is no loss",
+            disk.vdev,
+            config.name(),
+        ),
+        _ => Ok(()),
+    }
+}
