@@ -186,9 +186,8 @@ impl TwinGrants {
         let mut fields = Fields::new(body);
         let count = fields.count("grants", Self::MAX_ENTRIES, 8)?;
         let what = "grant";
-        let entry = |_| {
-            Ok(GrantEntry { flags: fields.u16(what)?, domain: fields.u16(what)?, frame: fields.u32(what)? })
-        };
+        let entry =
+            |_| Ok(GrantEntry { flags: fields.u16(what)?, domain: fields.u16(what)?, frame: fields.u32(what)? });
         let entries = (0..count).map(entry).collect::<Result<_, _>>()?;
         fields.end()?;
         Ok(TwinGrants { entries })

@@ -145,9 +145,7 @@ mod tests {
             body.extend([0, nodes.len() as u32].map(u32::to_le_bytes).concat());
             put_text(&mut body, "path", 64, path).unwrap();
             put_text(&mut body, "value", 128, value).unwrap();
-            let written = TwinFrontends {
-                devices: vec![TwinFrontend { class: class.to_owned(), handle: 0, nodes }],
-            };
+            let written = TwinFrontends { devices: vec![TwinFrontend { class: class.to_owned(), handle: 0, nodes }] };
             assert_eq!(written.to_record().is_ok(), TwinFrontends::parse(&body).is_ok());
             TwinFrontends::parse(&body).is_ok()
         };

@@ -194,7 +194,10 @@ pub(super) struct Hypercalls {
 }
 
 impl Hypercalls {
-    pub(super) fn get<'a>(cell: &'a OnceCell<Hypercalls>, xen: &'static xen_sys::Xen) -> Result<&'a Hypercalls, XenError> {
+    pub(super) fn get<'a>(
+        cell: &'a OnceCell<Hypercalls>,
+        xen: &'static xen_sys::Xen,
+    ) -> Result<&'a Hypercalls, XenError> {
         if let Some(open) = cell.get() {
             return Ok(open);
         }

@@ -132,7 +132,8 @@ impl Frontends {
     pub fn begin_disconnect(&mut self) -> Result<(), DomainError> {
         self.refresh()?;
         if let Some(other) = self.devices.iter().find(|device| !matches!(device.class.as_str(), "vif" | "vbd")) {
-            let why = format!("{} has a device {}: only network cards and disks are known here", self.domid, other.path);
+            let why =
+                format!("{} has a device {}: only network cards and disks are known here", self.domid, other.path);
             return Err(DomainError::Other(why));
         }
         self.devices.iter().try_for_each(|device| self.set_state(device, state::CLOSING))
@@ -175,7 +176,10 @@ impl Frontends {
     }
 
     fn close(&self, which: impl Fn(&Device) -> bool, deadline: Instant) -> Result<(), DomainError> {
-        self.devices.iter().filter(|device| which(device)).try_for_each(|device| self.set_state(device, state::CLOSED))?;
+        self.devices
+            .iter()
+            .filter(|device| which(device))
+            .try_for_each(|device| self.set_state(device, state::CLOSED))?;
         self.wait_backends(which, &[state::CLOSED], deadline)
     }
 

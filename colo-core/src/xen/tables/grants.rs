@@ -39,7 +39,8 @@ pub fn is_writable(entry: GrantEntry) -> bool {
 pub fn put_over(primary: GrantEntry, secondary: GrantEntry) -> Option<GrantEntry> {
     let used = secondary.flags & IN_USE;
     let entry = GrantEntry { flags: primary.flags & !IN_USE | used, ..primary };
-    let fits = used == 0 || GrantEntry { flags: entry.flags, ..secondary } == entry && entry.flags & KIND == PERMIT_ACCESS;
+    let fits =
+        used == 0 || GrantEntry { flags: entry.flags, ..secondary } == entry && entry.flags & KIND == PERMIT_ACCESS;
     fits.then_some(entry)
 }
 

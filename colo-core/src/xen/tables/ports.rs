@@ -134,7 +134,10 @@ mod tests {
             differs(&|ports| ports.push((PortUse::Unbound(DOM0), 0))),
             "port 7 is closed, the twin's is kept for domain 0"
         );
-        assert_eq!(differs(&|ports| ports[3].0 = PortUse::Virq(1)), "port 3 is VIRQ 0 of vCPU 0, the twin's is VIRQ 1 of vCPU 0");
+        assert_eq!(
+            differs(&|ports| ports[3].0 = PortUse::Virq(1)),
+            "port 3 is VIRQ 0 of vCPU 0, the twin's is VIRQ 1 of vCPU 0"
+        );
         differs(&|ports| ports[1].0 = PortUse::Interdomain(DomId(4), 20));
         differs(&|ports| ports[1].0 = PortUse::Closed);
         differs(&|ports| ports[3].0 = PortUse::Pirq(0));
