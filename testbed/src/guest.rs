@@ -56,6 +56,8 @@ pub(crate) struct GuestConfig {
     pub(crate) bridge: String,
     /// Its memory.
     pub(crate) memory_mib: u32,
+    /// Its vCPUs.
+    pub(crate) vcpus: u32,
     /// How many pages it rewrites every 200 ms.
     pub(crate) dirty_pages: u32,
     /// More words for its kernel.
@@ -70,7 +72,7 @@ impl GuestConfig {
         let number = 11 + kind as u8;
         let (bridge, words, lines) = ("xenbr0".into(), String::new(), String::new());
         let name = kind.name().into();
-        GuestConfig { kind, name, number, bridge, memory_mib: MEMORY_MIB, dirty_pages: 20, words, lines }
+        GuestConfig { kind, name, number, bridge, memory_mib: MEMORY_MIB, vcpus: 1, dirty_pages: 20, words, lines }
     }
 
     /// The same guest, deaf to its host's requests: asked to suspend, it just runs on. Its kernel does not set up what hears them.
@@ -81,7 +83,7 @@ impl GuestConfig {
 
     /// The configuration, as `xl create` reads it.
     pub(crate) fn text(&self) -> String {
-        let GuestConfig { kind, name, number, bridge, memory_mib, dirty_pages, words, .. } = self;
+        let GuestConfig { kind, name, number, bridge, memory_mib, vcpus, dirty_pages, words, .. } = self;
         let mut text = String::new();
         let mut line = |line: std::fmt::Arguments<'_>| {
             let _ = writeln!(text, "{line}");
@@ -90,7 +92,7 @@ impl GuestConfig {
         line(format_args!("type = '{}'", kind.name()));
         line(format_args!("memory = {memory_mib}"));
         line(format_args!("maxmem = {memory_mib}"));
-        line(format_args!("vcpus = 1"));
+        line(format_args!("vcpus = {vcpus}"));
         let kernel = if *kind == GuestType::Hvm { VMLINUZ } else { VMLINUX };
         line(format_args!("kernel = '{KERNELS}/{kernel}'"));
         line(format_args!("ramdisk = '{KERNELS}/{GUEST}'"));

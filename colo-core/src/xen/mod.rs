@@ -14,6 +14,7 @@
 //! * [`pv`]: what PV guests know of their machine, in bytes.
 //! * [`toolstack`]: what `xl` and libxl do for us, above all to build a domain that is to be restored. [`qmp`]: the device model's monitor.
 //! * [`save_lock`]: one saver of a domain at a time.
+//! * [`overlay`]: a running domain is given another's state. For that, [`tables`]: event channels, grants; [`frontends`]: PV devices.
 //!
 //! Of the handles:
 //!
@@ -40,6 +41,7 @@ pub mod domain;
 mod error;
 pub mod evtchn;
 pub mod foreign;
+pub mod frontends;
 pub mod gnttab;
 pub mod host;
 pub mod image;
@@ -53,6 +55,7 @@ pub mod pv;
 pub mod qmp;
 pub mod save_lock;
 pub mod suspend;
+pub mod tables;
 pub mod toolstack;
 pub mod xenstore;
 

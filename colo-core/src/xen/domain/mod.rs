@@ -31,6 +31,7 @@ mod populated;
 mod pv;
 mod pv_state;
 mod state;
+mod twin;
 
 pub use emulator::EmulatorState;
 pub use incoming::Incoming;
@@ -50,6 +51,7 @@ use pv::Pv;
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
+use twin::TwinSide;
 
 /// How long another toolstack may keep us from a domain's configuration: it does not hold the lock while it waits for anything.
 const CONFIG_LIMIT: Duration = Duration::from_secs(10);
@@ -92,6 +94,8 @@ pub struct XenDomain {
     emulator: Option<EmulatorState>,
     /// Whether the state is for a domain that runs beside it on another host.
     has_twin: bool,
+    /// What that takes, once it has been needed.
+    twin: Option<Box<TwinSide>>,
     incoming: Option<Incoming>,
 }
 
@@ -210,6 +214,7 @@ impl XenDomain {
             last_pause: None,
             emulator: None,
             has_twin: false,
+            twin: None,
             incoming,
         })
     }

@@ -11,16 +11,33 @@
 //!
 //! What travels beside memory and registers for that is made by [`twin_state`], on the primary, while its guest stands still.
 
+mod prepare;
+mod pvh;
+mod records;
+mod reset;
+mod steps;
 mod twin;
 
+pub use prepare::{prepare_primary, wait_connected};
 pub use twin::Twin;
 
+use super::GuestType;
 use super::domain::XenDomain;
 use crate::domain::{DirtyBitmap, DomainError, StateRecord};
+use crate::layers::Timings;
 
 /// How a running domain is given another's state. Called in the order in which they stand here, for each checkpoint; after an error the
 /// domain is of no use any more.
 pub trait Overlay: Send {
+    /// Checks that [`Overlay::load`] would take these records, while the guest runs, and changes nothing.
+    ///
+    /// # Errors
+    /// [`DomainError::BadState`], with the reason.
+    fn check(&self, domain: &XenDomain, state: &[StateRecord]) -> Result<(), DomainError> {
+        let _ = (domain, state);
+        Ok(())
+    }
+
     /// Stops the guest by force, since what it is doing is thrown away. On return nothing touches its memory.
     ///
     /// # Errors
@@ -44,6 +61,27 @@ pub trait Overlay: Send {
     /// # Errors
     /// As for [`Overlay::stop`].
     fn go(&mut self, domain: &mut XenDomain) -> Result<(), DomainError>;
+
+    /// What has been done so far.
+    fn stats(&self) -> OverlayStats {
+        OverlayStats::default()
+    }
+
+    /// How long each step took.
+    fn timings(&self) -> Timings {
+        Timings::default()
+    }
+}
+
+/// How checkpoints were loaded.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct OverlayStats {
+    /// So that the guest did not notice.
+    pub transparent: u64,
+    /// So that the guest connected its devices anew.
+    pub resets: u64,
+    /// Why, the last time.
+    pub last_reset: Option<String>,
 }
 
 /// The way that fits this guest.
@@ -51,6 +89,9 @@ pub trait Overlay: Send {
 /// # Errors
 /// When there is none.
 pub fn overlay_for(domain: &XenDomain) -> Result<Box<dyn Overlay>, DomainError> {
+    if domain.guest_type() == GuestType::Pvh {
+        return Ok(Box::new(pvh::PvhOverlay::new(domain)?));
+    }
     Err(DomainError::Other(format!("a guest of type {} cannot run beside its primary yet", domain.guest_type())))
 }
 
@@ -62,8 +103,10 @@ pub fn overlay_for(domain: &XenDomain) -> Result<Box<dyn Overlay>, DomainError> 
 /// # Errors
 /// When the hypervisor or xenstore refuses.
 pub fn twin_state(domain: &mut XenDomain) -> Result<Vec<StateRecord>, DomainError> {
-    let _ = domain;
-    Ok(Vec::new())
+    match domain.guest_type() {
+        GuestType::Pvh => domain.twin_records(),
+        GuestType::Pv | GuestType::Hvm => Ok(Vec::new()),
+    }
 }
 
 /// Whether an HVM guest uses the machine that is emulated for it, and nothing of Xen's.
