@@ -67,6 +67,10 @@ kinds! {
     EMBEDDED_VCPU = 0x8000_C001;
     /// Ours: the devices of the embedded hypervisor. Only it reads the body.
     EMBEDDED_DEVICES = 0x8000_C002;
+    /// Ours: what an HVM guest's device model keeps in xenstore; see [`super::EmulatorState`].
+    EMULATOR_XENSTORE = 0x8000_C00A;
+    /// Ours: a part of the state of an HVM guest's device model; see [`super::EmulatorState`].
+    EMULATOR_CONTEXT = 0x8000_C00B;
     /// Ours: a part of a [`super::NetState`].
     NET_STATE = 0x8000_C010;
     /// Ours: a [`super::MemoryHash`].
@@ -91,5 +95,5 @@ pub const fn is_own(kind: u32) -> bool {
 
 /// Whether the type is one of ours that has a meaning today.
 pub(super) const fn is_known_own(kind: u32) -> bool {
-    matches!(kind, EMBEDDED_VCPU | EMBEDDED_DEVICES | NET_STATE | MEMORY_HASH)
+    matches!(kind, EMBEDDED_VCPU | EMBEDDED_DEVICES | EMULATOR_XENSTORE | EMULATOR_CONTEXT | NET_STATE | MEMORY_HASH)
 }

@@ -13,6 +13,7 @@
 //!
 //! * [`pv`]: what PV guests know of their machine, in bytes.
 //! * [`toolstack`]: what `xl` and libxl do for us, above all to build a domain that is to be restored. [`qmp`]: the device model's monitor.
+//! * [`snapshot`]: a device model's state into one that runs.
 //! * [`save_lock`]: one saver of a domain at a time.
 //!
 //! Of the handles:
@@ -49,6 +50,7 @@ mod poll;
 pub mod pv;
 pub mod qmp;
 pub mod save_lock;
+pub mod snapshot;
 pub mod suspend;
 pub mod toolstack;
 pub mod xenstore;

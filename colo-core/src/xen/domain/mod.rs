@@ -32,12 +32,11 @@ mod pv;
 mod pv_state;
 mod state;
 
-pub use emulator::EmulatorState;
 pub use incoming::Incoming;
 
 use crate::domain::{DomainError, DomainSpec};
 use crate::ids::{DomId, Pfn};
-use crate::stream::{DomainHeader, DomainKind};
+use crate::stream::{DomainHeader, DomainKind, EmulatorState};
 use crate::xen::foreign::Access;
 use crate::xen::qmp::QmpClient;
 use crate::xen::suspend::{SuspendError, Suspender};
@@ -223,6 +222,14 @@ impl XenDomain {
     /// [`Suspender::stop_by`]. To be said before it is suspended for the first time.
     pub fn stop_by(&mut self, stop: OwnedFd) {
         self.stop = Some(stop);
+    }
+
+    pub(in crate::xen) fn xen(&self) -> Xen {
+        self.xen
+    }
+
+    pub(in crate::xen) fn control(&self) -> &Control {
+        &self.control
     }
 
     /// What kind of machine it is.

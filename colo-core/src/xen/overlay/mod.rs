@@ -11,12 +11,15 @@
 //!
 //! What travels beside memory and registers for that is made by [`twin_state`], on the primary, while its guest stands still.
 
+mod emulated;
 mod twin;
 
+pub use emulated::{Emulated, is_without_pv_drivers};
 pub use twin::Twin;
 
+use super::GuestType;
 use super::domain::XenDomain;
-use crate::domain::{DirtyBitmap, DomainError, StateRecord};
+use crate::domain::{Control as _, DirtyBitmap, DomainError, StateRecord};
 
 /// How a running domain is given another's state. Called in the order in which they stand here, for each checkpoint; after an error the
 /// domain is of no use any more.
@@ -51,7 +54,15 @@ pub trait Overlay: Send {
 /// # Errors
 /// When there is none.
 pub fn overlay_for(domain: &XenDomain) -> Result<Box<dyn Overlay>, DomainError> {
-    Err(DomainError::Other(format!("a guest of type {} cannot run beside its primary yet", domain.guest_type())))
+    match domain.guest_type() {
+        GuestType::Hvm if is_without_pv_drivers(domain)? => Ok(Box::new(Emulated::open(domain)?)),
+        GuestType::Hvm => Err(DomainError::Other(format!(
+            "{} uses Xen's event channels: it can have Remus only. For COLO an HVM guest must not use them (Linux: `xen_nopv` \
+             on its command line)",
+            domain.spec().name
+        ))),
+        other => Err(DomainError::Other(format!("a guest of type {other} cannot run beside its primary yet"))),
+    }
 }
 
 /// What an [`Overlay`] on the other host needs of the primary's suspended domain, beside its memory and what [`State::save_state`]
@@ -62,6 +73,8 @@ pub fn overlay_for(domain: &XenDomain) -> Result<Box<dyn Overlay>, DomainError> 
 /// # Errors
 /// When the hypervisor or xenstore refuses.
 pub fn twin_state(domain: &mut XenDomain) -> Result<Vec<StateRecord>, DomainError> {
-    let _ = domain;
-    Ok(Vec::new())
+    match domain.take_emulator_state() {
+        Some(state) => state.to_records().map_err(|error| DomainError::BadState(error.fault.to_string())),
+        None => Ok(Vec::new()),
+    }
 }
