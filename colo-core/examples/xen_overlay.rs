@@ -1,4 +1,5 @@
-//! Puts one domain's state over another's, on one host, again and again: `xen_overlay PRIMARY SECONDARY ROUNDS`. Both were made from one
+//! Puts one domain's state over another's, on one host, again and again: `xen_overlay PRIMARY SECONDARY ROUNDS [DIFFER]`, where every
+//! DIFFERth time the secondary gets an event channel that the primary has not. Both were made from one
 //! image (`xl save -c`, then `xl restore` under another name and on another bridge). What two hosts do with a network between them,
 //! in one process.
 
@@ -11,9 +12,9 @@ use colo_core::restore::{ColoRestore, Progress, Restorer};
 use colo_core::save::layers::{Timed as TimedSave, Verified as VerifiedSave};
 use colo_core::save::{CallbackError, Ready, SaveCallbacks, SaveConfig, SaveLoop, Step, Trigger};
 use colo_core::stream::StreamUse;
-use colo_core::xen::Xen;
 use colo_core::xen::domain::XenDomain;
-use colo_core::xen::overlay::{Twin, overlay_for};
+use colo_core::xen::overlay::{Twin, overlay_for, wait_connected};
+use colo_core::xen::{Control, Xen};
 use std::error::Error;
 use std::time::{Duration, Instant};
 
@@ -29,10 +30,13 @@ fn main() -> Result {
             .map_err(Box::<dyn Error + Send + Sync>::from)
     };
     let (primary, secondary, rounds) = (DomId(number()?), DomId(number()?), number()?);
+    let differ = number().ok();
     let xen = Xen::open()?;
+    let control = Control::open(xen)?;
     let mut primary = XenDomain::open(xen, primary, Duration::from_secs(60))?;
     primary.set_has_twin();
     let adopted = XenDomain::adopt(xen, secondary)?;
+    wait_connected(&adopted, Instant::now() + Duration::from_secs(60))?;
     let overlay = overlay_for(&adopted)?;
     let mut twin = Twin::new(adopted, overlay);
     // Pages are written while they arrive, at first.
@@ -52,6 +56,9 @@ fn main() -> Result {
         if !stream.is_empty() {
             let progress = restorer.handle_stream(&std::mem::take(&mut stream), &mut twin, &mut restore)?;
             if progress == Progress::Staged {
+                if differ.is_some_and(|differ| save.epoch().0 % u64::from(differ) == 0) {
+                    control.evtchn_alloc_unbound(secondary, DomId(0))?;
+                }
                 let flushed = restorer.apply(&mut twin, &mut restore)?;
                 if let Step::Written(stats) = step {
                     println!(
@@ -67,9 +74,15 @@ fn main() -> Result {
             }
         }
     }
-    for (name, time) in saved.calls().into_iter().chain(restored.calls()) {
-        println!("{name}: {time:?}");
+    for (name, time) in saved.calls().into_iter().chain(restored.calls()).chain(twin.timings().calls()) {
+        println!(
+            "{name}: {} times, {:.1?} each, {:.1?} at most",
+            time.calls,
+            time.total / time.calls as u32,
+            time.longest
+        );
     }
+    println!("{:?}", twin.stats());
     Ok(())
 }
 

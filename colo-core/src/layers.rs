@@ -13,9 +13,10 @@
 //! assert!(faults.reach("suspend").is_err());
 //! ```
 
-use crate::domain::{Domain, DomainError, MAX_BATCH_PAGES, StateRecord};
+use crate::domain::{DirtyBitmap, Domain, DomainError, MAX_BATCH_PAGES, StateRecord};
 use crate::ids::{PAGE_SIZE, Pfn};
 use crate::save::CallbackError;
+use crate::stream::PfnRanges;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -47,11 +48,15 @@ impl Timings {
     pub fn time<T>(&self, name: &'static str, call: impl FnOnce() -> T) -> T {
         let began = Instant::now();
         let result = call();
-        let took = began.elapsed();
+        self.book(name, began.elapsed());
+        result
+    }
+
+    /// Books what was measured elsewhere.
+    pub fn book(&self, name: &'static str, took: Duration) {
         let mut inner = self.lock();
         let entry = inner.calls.entry(name).or_default();
         *entry = CallTime { calls: entry.calls + 1, total: entry.total + took, longest: entry.longest.max(took) };
-        result
     }
 
     /// Books a pause.
@@ -123,19 +128,27 @@ pub(crate) struct GuestHasher {
 }
 
 impl GuestHasher {
-    /// Over the whole memory, page after page.
-    pub(crate) fn memory(&mut self, domain: &dyn Domain) -> Result<u128, DomainError> {
+    /// Over the whole memory but for the pages that are left out. A page that a guest has not is as good as one of zeroes, so none of
+    /// these counts.
+    pub(crate) fn memory(&mut self, domain: &dyn Domain, left_out: &PfnRanges) -> Result<u128, DomainError> {
         let mut hash = Xxh3::new();
-        let pfn_limit = domain.spec().pfn_limit;
-        let mut first = 0;
-        while first < pfn_limit {
-            let pfns: Vec<Pfn> = (first..pfn_limit).take(MAX_BATCH_PAGES).map(Pfn).collect();
-            self.pages.resize(pfns.len() * PAGE_SIZE, 0);
-            domain.read_pages(&pfns, &mut self.pages)?;
-            hash.update(&self.pages);
-            first += pfns.len() as u64;
+        let mut populated = DirtyBitmap::new(domain.spec().pfn_limit);
+        domain.populated(&mut populated)?;
+        let mut pfns = populated.iter().filter(|pfn| !left_out.contains(*pfn));
+        loop {
+            let batch: Vec<Pfn> = pfns.by_ref().take(MAX_BATCH_PAGES).collect();
+            if batch.is_empty() {
+                return Ok(hash.digest128());
+            }
+            self.pages.resize(batch.len() * PAGE_SIZE, 0);
+            domain.read_pages(&batch, &mut self.pages)?;
+            for (pfn, page) in batch.iter().zip(self.pages.chunks_exact(PAGE_SIZE)) {
+                if page != [0; PAGE_SIZE] {
+                    hash.update(&pfn.0.to_le_bytes());
+                    hash.update(page);
+                }
+            }
         }
-        Ok(hash.digest128())
     }
 
     /// Over vCPUs and devices.
@@ -147,5 +160,45 @@ impl GuestHasher {
             hash.update(&record.body);
         }
         hash.digest128()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::model::ModelDomain;
+
+    fn hash(domain: &ModelDomain, left_out: &[u64]) -> u128 {
+        let left_out = left_out.iter().copied().map(Pfn).collect();
+        GuestHasher::default().memory(domain, &left_out).unwrap()
+    }
+
+    #[test]
+    fn every_byte_and_every_place_counts() {
+        let mut domain = ModelDomain::new("hashed", 3000);
+        let empty = hash(&domain, &[]);
+        let mut seen = vec![empty];
+        for at in [0, 5 * PAGE_SIZE + 4095, 2999 * PAGE_SIZE + 1] {
+            domain.store(at, &[1]);
+            seen.push(hash(&domain, &[]));
+        }
+        // The same bytes in another page.
+        domain.store(2999 * PAGE_SIZE + 1, &[0]);
+        domain.store(2998 * PAGE_SIZE + 1, &[1]);
+        seen.push(hash(&domain, &[]));
+        let different: std::collections::BTreeSet<_> = seen.iter().collect();
+        assert_eq!(different.len(), seen.len());
+    }
+
+    #[test]
+    fn what_is_left_out_does_not_count_and_zeroes_are_as_good_as_nothing() {
+        let mut domain = ModelDomain::new("hashed", 16);
+        domain.store(3 * PAGE_SIZE, &[1]);
+        let before = hash(&domain, &[7]);
+        domain.store(7 * PAGE_SIZE, &[1]);
+        assert_eq!(hash(&domain, &[7]), before);
+        assert_ne!(hash(&domain, &[8]), before);
+        domain.store(7 * PAGE_SIZE, &[0]);
+        assert_eq!(hash(&domain, &[]), before);
     }
 }

@@ -1,10 +1,12 @@
 //! Migration streams: headers, records, the order of records, and what is in our own.
 
-use colo_core::ids::{PAGE_SIZE, Pfn};
+use colo_core::domain::StateRecord;
+use colo_core::ids::{DomId, PAGE_SIZE, Pfn};
 use colo_core::peer::NetFrame;
 use colo_core::stream::{
-    DomainHeader, Headers, Limits, MemoryHash, NetState, OrderChecker, PageType, ReadError, RecordReader, RecordRef,
-    Records, StreamUse, kind, page_data_prefix, write_dirty_pfn_list, write_record,
+    DomainHeader, GrantEntry, Headers, Limits, MemoryHash, NetState, OrderChecker, PageType, PfnRanges, PortUse,
+    ReadError, RecordReader, RecordRef, Records, StreamError, StreamUse, TwinFrontend, TwinFrontends, TwinGrants,
+    TwinPort, TwinPorts, TwinSharedInfo, kind, page_data_prefix, write_dirty_pfn_list, write_record,
 };
 
 const LIMITS: Limits = Limits { pfn_limit: 1 << 20, body_bytes: 1 << 20 };
@@ -57,11 +59,31 @@ fn check(record: &RecordRef<'_>, state: &mut NetState) {
         RecordRef::Own { kind: kind::NET_STATE, body } => check_net_state(body, state),
         RecordRef::Own { kind: kind::MEMORY_HASH, body } => {
             if let Ok(hash) = MemoryHash::parse(body) {
-                assert_eq!(hash.to_record().body.as_slice(), *body);
+                assert_same(hash.to_record(), body);
             }
         }
+        RecordRef::Own { kind, body } => check_twin(*kind, body),
         _ => {}
     }
+}
+
+/// What is read of a twin's state is written as it was.
+fn check_twin(kind: u32, body: &[u8]) {
+    let written = match kind {
+        kind::TWIN_PORTS => TwinPorts::parse(body).map(|ports| ports.to_record()),
+        kind::TWIN_GRANTS => TwinGrants::parse(body).map(|grants| grants.to_record()),
+        kind::TWIN_SHARED_INFO => TwinSharedInfo::parse(body).map(|shared| Ok(shared.to_record())),
+        kind::TWIN_FRONTENDS => TwinFrontends::parse(body).map(|frontends| frontends.to_record()),
+        kind::TWIN_POPULATED => PfnRanges::parse(body).map(|pages| pages.to_record()),
+        _ => return,
+    };
+    if let Ok(written) = written {
+        assert_same(written, body);
+    }
+}
+
+fn assert_same(written: Result<StateRecord, StreamError>, body: &[u8]) {
+    assert_eq!(written.expect("what was read can be written").body, body);
 }
 
 fn check_net_state(body: &[u8], state: &mut NetState) {
@@ -88,7 +110,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
     embedded.extend([7; PAGE_SIZE]);
     put(&mut embedded, kind::EMBEDDED_VCPU, &[1; 21]);
     let mut records = net_state.to_records().expect("it is within its limits");
-    records.push(MemoryHash { memory: 1, state: 2 }.to_record());
+    records.push(MemoryHash { memory: 1, state: 2, left_out: [Pfn(3), Pfn(5)].into_iter().collect() }.to_record().expect("it is short"));
+    records.extend(twin());
     for record in records {
         put(&mut embedded, record.kind, &record.body);
     }
@@ -106,6 +129,28 @@ pub fn seeds() -> Vec<Vec<u8>> {
     write_dirty_pfn_list(&mut hvm, &[Pfn(1), Pfn(2)]).expect("it is short");
     put(&mut hvm, kind::END, &[]);
     vec![embedded, hvm]
+}
+
+/// What a domain with a twin has.
+fn twin() -> Vec<StateRecord> {
+    let uses = [
+        PortUse::Closed,
+        PortUse::Interdomain(DomId(0), 7),
+        PortUse::Unbound(DomId(0)),
+        PortUse::Virq(0),
+        PortUse::Ipi,
+        PortUse::Pirq(9),
+    ];
+    let ports = TwinPorts { ports: uses.map(|connected| TwinPort { connected, vcpu: 1 }).to_vec() };
+    let grants = TwinGrants { entries: vec![GrantEntry { flags: 0x19, domain: 0, frame: 0xfeffc }; 3] };
+    let nodes = [("event-channel", "8"), ("queue-0/tx-ring-ref", "520")];
+    let nodes = nodes.map(|(path, value)| (path.to_owned(), value.to_owned())).to_vec();
+    let frontends = TwinFrontends { devices: vec![TwinFrontend { class: "vif".into(), handle: 0, nodes }] };
+    let pages: PfnRanges = (0..16).chain(17..300).map(Pfn).collect();
+    let records = [ports.to_record(), grants.to_record(), frontends.to_record(), pages.to_record()];
+    let mut records = records.map(|record| record.expect("it is short")).to_vec();
+    records.push(TwinSharedInfo::new(Box::new([3; PAGE_SIZE])).to_record());
+    records
 }
 
 fn put(out: &mut Vec<u8>, kind: u32, body: &[u8]) {

@@ -107,6 +107,16 @@ pub trait Pages {
     /// Adds to `into` every page that has content. A page left out reads as zeroes.
     fn populated(&self, into: &mut DirtyBitmap) -> Result<(), DomainError>;
 
+    /// Adds to `into` every page that others than the guest may write to while it stands still: a ring that it shares with them, or what
+    /// it has lent to them. Such a page cannot be compared with what it was.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn shared_pages(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        let _ = into;
+        Ok(())
+    }
+
     /// Copies the pages, in the order of `pfns`, into `out`, which holds exactly as many pages. Allowed while the domain runs;
     /// a page may then be torn.
     ///

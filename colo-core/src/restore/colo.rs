@@ -1,7 +1,7 @@
-use super::batch::page_mut;
+use super::cache::PageCache;
 use super::{Flushed, RestoreCallbacks};
 use crate::domain::{DirtyBitmap, Domain, DomainError, DomainSpec, MAX_BATCH_PAGES, StateRecord};
-use crate::ids::{PAGE_SIZE, Page, Pfn};
+use crate::ids::{Page, Pfn};
 use crate::save::CallbackError;
 
 /// The most received pages that wait for the first flush: what is written while the copy still runs need not be written while
@@ -17,7 +17,7 @@ const EARLY_FLUSH_PAGES: u64 = MAX_BATCH_PAGES as u64;
 /// Before the first checkpoint the guest does not run, and pages go into it while they arrive.
 #[derive(Debug)]
 pub struct ColoRestore {
-    cache: Vec<u8>,
+    cache: PageCache,
     /// Received since the last flush.
     received: DirtyBitmap,
     received_pages: u64,
@@ -30,7 +30,7 @@ pub struct ColoRestore {
 impl Default for ColoRestore {
     fn default() -> Self {
         ColoRestore {
-            cache: Vec::new(),
+            cache: PageCache::default(),
             received: DirtyBitmap::new(0),
             received_pages: 0,
             running: false,
@@ -41,7 +41,7 @@ impl Default for ColoRestore {
 
 impl RestoreCallbacks for ColoRestore {
     fn init(&mut self, spec: &DomainSpec) -> Result<(), CallbackError> {
-        self.cache = vec![0; usize::try_from(spec.ram_bytes())?];
+        self.cache = PageCache::default();
         self.received = DirtyBitmap::new(spec.pfn_limit);
         Ok(())
     }
@@ -55,7 +55,7 @@ impl RestoreCallbacks for ColoRestore {
         }
         self.received.set(pfn);
         self.received_pages += 1;
-        Ok(page_mut(&mut self.cache, pfn.byte_offset() as usize))
+        Ok(self.cache.page_mut(pfn))
     }
 
     fn verify(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
@@ -87,7 +87,8 @@ impl ColoRestore {
     fn write_received(&mut self, domain: &mut dyn Domain) -> Result<(), DomainError> {
         let mut run: Vec<Pfn> = Vec::with_capacity(MAX_BATCH_PAGES);
         for pfn in self.received.iter() {
-            if run.len() == MAX_BATCH_PAGES || run.last().is_some_and(|last| last.0 + 1 != pfn.0) {
+            let follows = run.last().is_none_or(|last| last.0 + 1 == pfn.0 && !PageCache::begins_chunk(pfn));
+            if !follows {
                 write_run(&self.cache, &run, domain)?;
                 run.clear();
             }
@@ -101,10 +102,9 @@ impl ColoRestore {
     }
 }
 
-fn write_run(cache: &[u8], run: &[Pfn], domain: &mut dyn Domain) -> Result<(), DomainError> {
-    let Some(first) = run.first() else {
-        return Ok(());
-    };
-    let start = first.byte_offset() as usize;
-    domain.write_pages(run, &cache[start..start + run.len() * PAGE_SIZE])
+fn write_run(cache: &PageCache, run: &[Pfn], domain: &mut dyn Domain) -> Result<(), DomainError> {
+    match run.first() {
+        Some(first) => domain.write_pages(run, cache.pages(*first, run.len())),
+        None => Ok(()),
+    }
 }

@@ -34,6 +34,7 @@
 //! ```
 
 mod batch;
+mod cache;
 mod colo;
 pub mod layers;
 mod plain;

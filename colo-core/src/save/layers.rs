@@ -13,7 +13,7 @@
 //! ```
 
 use super::{CallbackError, Ready, SaveCallbacks, Trigger};
-use crate::domain::{Domain, StateRecord};
+use crate::domain::{DirtyBitmap, Domain, StateRecord};
 use crate::ids::Epoch;
 use crate::layers::{Faults, GuestHasher, Timings};
 use crate::stream::MemoryHash;
@@ -30,6 +30,10 @@ impl<C: SaveCallbacks + ?Sized> SaveCallbacks for Box<C> {
 
     fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
         (**self).suspend(domain)
+    }
+
+    fn saved(&mut self, state: &[StateRecord]) {
+        (**self).saved(state);
     }
 
     fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
@@ -73,6 +77,10 @@ impl<C: SaveCallbacks> SaveCallbacks for Timed<C> {
         self.timings.time("suspend", || self.inner.suspend(domain))
     }
 
+    fn saved(&mut self, state: &[StateRecord]) {
+        self.inner.saved(state);
+    }
+
     fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
         self.timings.time("capture", || self.inner.capture(domain, epoch))
     }
@@ -111,6 +119,10 @@ impl<C: SaveCallbacks> SaveCallbacks for Traced<C> {
         self.0.suspend(domain)
     }
 
+    fn saved(&mut self, state: &[StateRecord]) {
+        self.0.saved(state);
+    }
+
     fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
         tracing::trace!(%epoch, "capture");
         self.0.capture(domain, epoch)
@@ -130,17 +142,19 @@ impl<C: SaveCallbacks> SaveCallbacks for Traced<C> {
     }
 }
 
-/// Sends a hash of the guest's whole memory and state with each checkpoint, for [`crate::restore::layers::Verified`] to check. The guest
+/// Sends a hash of the guest's whole memory (but for pages that others [write to](crate::domain::Pages::shared_pages)) and state with each checkpoint, for [`crate::restore::layers::Verified`] to check. The guest
 /// waits while it is computed.
 pub struct Verified<C> {
     inner: C,
     hasher: GuestHasher,
+    /// Of the state that was saved last.
+    state: u128,
 }
 
 impl<C> Verified<C> {
     /// Around `inner`.
     pub fn new(inner: C) -> Self {
-        Verified { inner, hasher: GuestHasher::default() }
+        Verified { inner, hasher: GuestHasher::default(), state: 0 }
     }
 }
 
@@ -157,10 +171,18 @@ impl<C: SaveCallbacks> SaveCallbacks for Verified<C> {
         self.inner.suspend(domain)
     }
 
+    fn saved(&mut self, state: &[StateRecord]) {
+        self.state = GuestHasher::state(state);
+        self.inner.saved(state);
+    }
+
     fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
         let mut records = self.inner.capture(domain, epoch)?;
-        let hash = MemoryHash { memory: self.hasher.memory(domain)?, state: GuestHasher::state(&domain.save_state()?) };
-        records.push(hash.to_record());
+        let mut shared = DirtyBitmap::new(domain.spec().pfn_limit);
+        domain.shared_pages(&mut shared)?;
+        let left_out = shared.iter().collect();
+        let memory = self.hasher.memory(domain, &left_out)?;
+        records.push(MemoryHash { memory, state: self.state, left_out }.to_record()?);
         Ok(records)
     }
 
@@ -199,6 +221,10 @@ impl<C: SaveCallbacks> SaveCallbacks for Faulty<C> {
     fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
         self.faults.reach("suspend")?;
         self.inner.suspend(domain)
+    }
+
+    fn saved(&mut self, state: &[StateRecord]) {
+        self.inner.saved(state);
     }
 
     fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {

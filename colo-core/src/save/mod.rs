@@ -126,6 +126,12 @@ pub trait SaveCallbacks {
     /// Any error ends the loop; the domain is resumed.
     fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError>;
 
+    /// The suspended domain's own state is in hand: these records will travel. Whoever needs to know them has no need to take them
+    /// again.
+    fn saved(&mut self, state: &[StateRecord]) {
+        let _ = state;
+    }
+
     /// The domain is suspended and its dirty pages are in hand: what else belongs to this moment? The records travel with the
     /// checkpoint, after the domain's own; each must be of the optional range.
     ///

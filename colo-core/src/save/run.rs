@@ -249,6 +249,7 @@ impl SaveLoop {
             self.capture.take(domain, self.dirty.iter(), sink)?
         };
         let mut records = domain.save_state()?;
+        callbacks.saved(&records);
         records.extend(callbacks.capture(domain, self.epoch).map_err(SaveError::callback("capture"))?);
         callbacks.postcopy(domain, self.epoch).map_err(SaveError::callback("postcopy"))?;
         Ok((written, records))

@@ -67,6 +67,16 @@ kinds! {
     EMBEDDED_VCPU = 0x8000_C001;
     /// Ours: the devices of the embedded hypervisor. Only it reads the body.
     EMBEDDED_DEVICES = 0x8000_C002;
+    /// Ours: a [`super::TwinPorts`].
+    TWIN_PORTS = 0x8000_C003;
+    /// Ours: a [`super::TwinGrants`].
+    TWIN_GRANTS = 0x8000_C004;
+    /// Ours: a [`super::TwinSharedInfo`].
+    TWIN_SHARED_INFO = 0x8000_C005;
+    /// Ours: a [`super::TwinFrontends`].
+    TWIN_FRONTENDS = 0x8000_C006;
+    /// Ours: the [pages](super::PfnRanges) that a domain with a twin has.
+    TWIN_POPULATED = 0x8000_C007;
     /// Ours: what an HVM guest's device model keeps in xenstore; see [`super::EmulatorState`].
     EMULATOR_XENSTORE = 0x8000_C00A;
     /// Ours: a part of the state of an HVM guest's device model; see [`super::EmulatorState`].
@@ -95,5 +105,5 @@ pub const fn is_own(kind: u32) -> bool {
 
 /// Whether the type is one of ours that has a meaning today.
 pub(super) const fn is_known_own(kind: u32) -> bool {
-    matches!(kind, EMBEDDED_VCPU | EMBEDDED_DEVICES | EMULATOR_XENSTORE | EMULATOR_CONTEXT | NET_STATE | MEMORY_HASH)
+    matches!(kind, EMBEDDED_VCPU..=TWIN_POPULATED | EMULATOR_XENSTORE | EMULATOR_CONTEXT | NET_STATE | MEMORY_HASH)
 }

@@ -19,7 +19,7 @@
 //!   [`CpuidPolicy`], [`MsrPolicy`]). Each has its `parse`, and a way to the record.
 //! * [`write_record`] and [`page_data_prefix`] write; pages need not be copied.
 //! * [`libxl`] and [`xl`] are the layers around this stream in a file of Xen's toolstack; [`image`] reads them all.
-//! * [`own`] and [`emulator`]: the records that are ours. `docs/stream-format.md` describes them all.
+//! * [`own`], [`twin`], [`emulator`]: the records that are ours. `docs/stream-format.md` describes them all.
 //!
 //! All of it takes bytes and gives bytes, and does nothing else. Nothing here trusts a byte of what it reads.
 //!
@@ -64,6 +64,7 @@ mod record;
 mod state;
 #[cfg(test)]
 mod tests;
+pub mod twin;
 pub mod xl;
 
 pub use emulator::EmulatorState;
@@ -81,5 +82,8 @@ pub use record::{
     write_record,
 };
 pub use state::StateRef;
+pub use twin::{
+    GrantEntry, PfnRanges, PortUse, TwinFrontend, TwinFrontends, TwinGrants, TwinPort, TwinPorts, TwinSharedInfo,
+};
 
 use record::{PfnWord, RawRecordHeader};

@@ -12,7 +12,7 @@
 //! ```
 
 use super::error::{Fault, StreamError};
-use super::{MAX_BODY_BYTES, kind};
+use super::{MAX_BODY_BYTES, PfnRanges, kind};
 use crate::domain::StateRecord;
 use crate::net::announce::Address;
 use crate::peer::wire::{ADDRESS_BYTES, FRAME_OVERHEAD_BYTES, Fields, check_limit, check_nic, put_address, put_frame};
@@ -170,14 +170,16 @@ fn body_error(kind: u32) -> impl Fn(PayloadError) -> StreamError {
 }
 
 /// What the primary's machine hashes to at a checkpoint, so that the secondary's can be compared after it: a MEMORY_HASH record
-/// of two XXH3-128 numbers, little-endian.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// of two XXH3-128 numbers, little-endian, and the pages that the first leaves out, as [`PfnRanges`].
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MemoryHash {
-    /// Over all guest memory, from page 0 on.
+    /// Over all guest memory: of each page that is not all zeroes, from page 0 on, its number (`u64`, little-endian) and its bytes.
     pub memory: u128,
     /// Over the domain's state records, one after the other: of each its type (`u32`), the length of its body (`u64`), little-endian,
     /// and its body.
     pub state: u128,
+    /// Pages that are not in it: others than the guest write to them, also while it stands still.
+    pub left_out: PfnRanges,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -189,21 +191,28 @@ struct RawMemoryHash {
 
 impl MemoryHash {
     /// The record.
-    pub fn to_record(&self) -> StateRecord {
-        let raw = RawMemoryHash { memory: self.memory.into(), state: self.state.into() };
-        StateRecord { kind: kind::MEMORY_HASH, body: raw.as_bytes().to_vec() }
+    ///
+    /// # Errors
+    /// [`Fault::Body`] when too many pages are left out.
+    pub fn to_record(&self) -> Result<StateRecord, StreamError> {
+        let kind = kind::MEMORY_HASH;
+        let mut body = RawMemoryHash { memory: self.memory.into(), state: self.state.into() }.as_bytes().to_vec();
+        self.left_out.put(&mut body).map_err(body_error(kind))?;
+        Ok(StateRecord { kind, body })
     }
 
     /// Reads the record's body.
     ///
     /// # Errors
-    /// [`Fault::BadLength`].
+    /// [`Fault::BadLength`]; [`Fault::Body`].
     pub fn parse(body: &[u8]) -> Result<MemoryHash, StreamError> {
-        let raw = RawMemoryHash::ref_from_bytes(body).map_err(|_| StreamError {
-            offset: 0,
-            fault: Fault::BadLength { kind: kind::MEMORY_HASH, length: body.len() },
-        })?;
-        Ok(MemoryHash { memory: raw.memory.get(), state: raw.state.get() })
+        let kind = kind::MEMORY_HASH;
+        let (raw, rest) = RawMemoryHash::ref_from_prefix(body)
+            .map_err(|_| Fault::BadLength { kind, length: body.len() }.at_start())?;
+        let mut fields = Fields::new(rest);
+        let left_out = PfnRanges::read(&mut fields).map_err(body_error(kind))?;
+        fields.end().map_err(body_error(kind))?;
+        Ok(MemoryHash { memory: raw.memory.get(), state: raw.state.get(), left_out })
     }
 }
 
@@ -211,6 +220,7 @@ impl MemoryHash {
 mod tests {
     use super::*;
     use crate::domain::MacAddr;
+    use crate::ids::Pfn;
     use crate::stream::{Limits, RecordRef, Records, write_record};
     use proptest::prelude::*;
 
@@ -274,11 +284,12 @@ mod tests {
         }
 
         #[test]
-        fn hashes_round_trip(memory: u128, state: u128) {
-            let hash = MemoryHash { memory, state };
-            let StateRecord { kind: kind::MEMORY_HASH, body } = hash.to_record() else { panic!() };
+        fn hashes_round_trip(memory: u128, state: u128, left_out in prop::collection::btree_set(0_u64..50, 0..9)) {
+            let hash = MemoryHash { memory, state, left_out: left_out.into_iter().map(Pfn).collect() };
+            let StateRecord { kind: kind::MEMORY_HASH, body } = hash.to_record().unwrap() else { panic!() };
             prop_assert_eq!(MemoryHash::parse(&body), Ok(hash));
-            prop_assert!(MemoryHash::parse(&body[1..]).is_err());
+            prop_assert!((0..body.len()).all(|length| MemoryHash::parse(&body[..length]).is_err()));
+            prop_assert!(MemoryHash::parse(&[body.as_slice(), &[0]].concat()).is_err());
         }
     }
 

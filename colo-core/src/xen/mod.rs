@@ -15,6 +15,7 @@
 //! * [`toolstack`]: what `xl` and libxl do for us, above all to build a domain that is to be restored. [`qmp`]: the device model's monitor.
 //! * [`snapshot`]: a device model's state into one that runs.
 //! * [`save_lock`]: one saver of a domain at a time.
+//! * [`overlay`]: a running domain is given another's state. For that, [`tables`]: event channels, grants; [`frontends`]: PV devices.
 //!
 //! Of the handles:
 //!
@@ -41,6 +42,7 @@ pub mod domain;
 mod error;
 pub mod evtchn;
 pub mod foreign;
+pub mod frontends;
 pub mod gnttab;
 pub mod image;
 mod log;
@@ -52,6 +54,7 @@ pub mod qmp;
 pub mod save_lock;
 pub mod snapshot;
 pub mod suspend;
+pub mod tables;
 pub mod toolstack;
 pub mod xenstore;
 

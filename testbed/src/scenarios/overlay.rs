@@ -27,19 +27,47 @@ fn run(context: &Context) -> Result<()> {
     let example = host.give(EXAMPLE, &example)?;
     host.sh(&format!("cp {example} /tmp/{EXAMPLE} && chmod +x /tmp/{EXAMPLE}"))?;
     host.sh(&format!("/sbin/ip link add {BRIDGE} type bridge && /sbin/ip link set {BRIDGE} up"))?;
-    context.guest_types().into_iter().try_for_each(|kind| overlay(context, &host, kind))
+    context
+        .guest_types()
+        .into_iter()
+        .try_for_each(|kind| cases(kind).iter().try_for_each(|case| overlay(context, &host, case)))
 }
 
-fn overlay(context: &Context, host: &Host, kind: GuestType) -> Result<()> {
-    let config = GuestConfig::new(kind);
-    let (guest, _) = host.guest(&config)?;
+/// What is tried, and how.
+struct Case {
+    config: GuestConfig,
+    what: &'static str,
+    /// Every so many rounds the twin's tables are made to differ from the guest's.
+    differ: Option<u32>,
+}
+
+fn cases(kind: GuestType) -> Vec<Case> {
+    let plain = if kind == GuestType::Hvm { GuestConfig::unaware() } else { GuestConfig::new(kind) };
+    let case = |what, config: GuestConfig| Case { config, what, differ: None };
+    let mut cases = vec![case("", plain.clone())];
+    if kind == GuestType::Hvm {
+        cases.push(case(" with 2 vCPUs", GuestConfig { vcpus: 2, name: "hvm-2".into(), ..plain.clone() }));
+    }
+    if kind == GuestType::Pvh {
+        cases.push(case(" with 2 vCPUs", GuestConfig { vcpus: 2, ..plain.clone() }));
+        cases.push(case(" that writes much", GuestConfig { dirty_pages: 500, ..plain.clone() }));
+        cases.push(Case { differ: Some(4), ..case(" with tables that differ now and then", plain) });
+    }
+    cases
+}
+
+fn overlay(context: &Context, host: &Host, case: &Case) -> Result<()> {
+    let Case { config, what, differ } = case;
+    let (guest, _) = host.guest(config)?;
     let twin = GuestConfig { name: format!("{}-twin", config.name), bridge: BRIDGE.into(), ..config.clone() };
     let file = host.give(&format!("{}.cfg", twin.name), twin.text().as_bytes())?;
     host.sh(&format!("xl save -c {} /tmp/image && xl restore {file} /tmp/image && rm /tmp/image", config.name))?;
     let counted = guest.counter()?;
-    let overlaid = format!("/tmp/{EXAMPLE} $(xl domid {}) $(xl domid {}) {ROUNDS}", config.name, twin.name);
-    let overlaid = host.sh(&overlaid).with_context(|| kind.name())?;
-    context.figure(&format!("{}: {ROUNDS} rounds", kind.name()), overlaid.elapsed);
+    let differ = differ.map(|differ| differ.to_string()).unwrap_or_default();
+    let overlaid = format!("/tmp/{EXAMPLE} $(xl domid {}) $(xl domid {}) {ROUNDS} {differ}", config.name, twin.name);
+    let kind = config.kind.name();
+    let overlaid = host.sh(&overlaid).with_context(|| format!("{kind}{what}"))?;
+    context.figure(&format!("{kind}{what}: {ROUNDS} rounds"), overlaid.elapsed);
     print!("{}", overlaid.stdout);
     let counted = guest.check(counted)?;
     guest.destroy()?;

@@ -15,6 +15,8 @@ pub const VGCF_syscall_disables_events: u32 = 16;
 pub const VGCF_online: u32 = 32;
 pub const __HYPERVISOR_mmu_update: u32 = 1;
 pub const __HYPERVISOR_memory_op: u32 = 12;
+pub const __HYPERVISOR_grant_table_op: u32 = 20;
+pub const __HYPERVISOR_event_channel_op: u32 = 32;
 pub const MMU_NORMAL_PT_UPDATE: u32 = 0;
 pub const MMU_MACHPHYS_UPDATE: u32 = 1;
 pub const MMU_PT_UPDATE_PRESERVE_AD: u32 = 2;
@@ -25,12 +27,15 @@ pub const MMUEXT_PIN_L3_TABLE: u32 = 2;
 pub const MMUEXT_PIN_L4_TABLE: u32 = 3;
 pub const MMUEXT_UNPIN_TABLE: u32 = 4;
 pub const MMUEXT_CLEAR_PAGE: u32 = 16;
+pub const EVTCHNOP_send: u32 = 4;
 pub const EVTCHNSTAT_closed: u32 = 0;
 pub const EVTCHNSTAT_unbound: u32 = 1;
 pub const EVTCHNSTAT_interdomain: u32 = 2;
 pub const EVTCHNSTAT_pirq: u32 = 3;
 pub const EVTCHNSTAT_virq: u32 = 4;
 pub const EVTCHNSTAT_ipi: u32 = 5;
+pub const GNTTABOP_query_size: u32 = 6;
+pub const GNTTABOP_get_version: u32 = 10;
 pub const XENMEMF_populate_on_demand: u32 = 65536;
 pub const XENMEMF_exact_node_request: u32 = 131072;
 pub const XENMEMF_vnode: u32 = 262144;
@@ -339,6 +344,17 @@ const _: () = {
 };
 pub type evtchn_port_t = u32;
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct evtchn_send {
+    pub port: evtchn_port_t,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of evtchn_send"][::std::mem::size_of::<evtchn_send>() - 4usize];
+    ["Alignment of evtchn_send"][::std::mem::align_of::<evtchn_send>() - 4usize];
+    ["Offset of field: evtchn_send::port"][::std::mem::offset_of!(evtchn_send, port) - 0usize];
+};
+#[repr(C)]
 #[derive(Copy, Clone)]
 pub struct evtchn_status {
     pub dom: domid_t,
@@ -408,6 +424,39 @@ const _: () = {
     ["Offset of field: evtchn_status::status"][::std::mem::offset_of!(evtchn_status, status) - 8usize];
     ["Offset of field: evtchn_status::vcpu"][::std::mem::offset_of!(evtchn_status, vcpu) - 12usize];
     ["Offset of field: evtchn_status::u"][::std::mem::offset_of!(evtchn_status, u) - 16usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct gnttab_query_size {
+    pub dom: domid_t,
+    pub nr_frames: u32,
+    pub max_nr_frames: u32,
+    pub status: i16,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of gnttab_query_size"][::std::mem::size_of::<gnttab_query_size>() - 16usize];
+    ["Alignment of gnttab_query_size"][::std::mem::align_of::<gnttab_query_size>() - 4usize];
+    ["Offset of field: gnttab_query_size::dom"][::std::mem::offset_of!(gnttab_query_size, dom) - 0usize];
+    ["Offset of field: gnttab_query_size::nr_frames"][::std::mem::offset_of!(gnttab_query_size, nr_frames) - 4usize];
+    ["Offset of field: gnttab_query_size::max_nr_frames"]
+        [::std::mem::offset_of!(gnttab_query_size, max_nr_frames) - 8usize];
+    ["Offset of field: gnttab_query_size::status"][::std::mem::offset_of!(gnttab_query_size, status) - 12usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct gnttab_get_version {
+    pub dom: domid_t,
+    pub pad: u16,
+    pub version: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of gnttab_get_version"][::std::mem::size_of::<gnttab_get_version>() - 8usize];
+    ["Alignment of gnttab_get_version"][::std::mem::align_of::<gnttab_get_version>() - 4usize];
+    ["Offset of field: gnttab_get_version::dom"][::std::mem::offset_of!(gnttab_get_version, dom) - 0usize];
+    ["Offset of field: gnttab_get_version::pad"][::std::mem::offset_of!(gnttab_get_version, pad) - 2usize];
+    ["Offset of field: gnttab_get_version::version"][::std::mem::offset_of!(gnttab_get_version, version) - 4usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -1,5 +1,6 @@
 //! A domain's event channels and grant table, from outside.
 
+use super::page_tables::Hypercalls;
 use super::{Control, check};
 use crate::ids::DomId;
 use crate::xen::XenError;
@@ -97,6 +98,96 @@ impl Control {
         // SAFETY: the handle is open.
         let result = unsafe { self.xen.ctrl.xc_evtchn_reset(self.handle(), domid.0) };
         check("xc_evtchn_reset", domid, result).map(drop)
+    }
+
+    /// Sends an event through a port of this machine's own domain, whoever in it has bound that (hypercall `event_channel_op`,
+    /// `EVTCHNOP_send`): the other end gets it.
+    ///
+    /// # Errors
+    /// `EINVAL`: it is no port that is connected.
+    ///
+    /// ```no_run
+    /// # use colo_core::xen::{Control, Xen, evtchn::EventPort};
+    /// # let control = Control::open(Xen::open()?)?;
+    /// control.evtchn_send(EventPort(12))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn evtchn_send(&self, port: EventPort) -> Result<(), XenError> {
+        let number = ctrl::__HYPERVISOR_event_channel_op;
+        let command = u64::from(ctrl::EVTCHNOP_send);
+        let argument = ctrl::evtchn_send { port: port.0 };
+        // SAFETY: the command takes this structure.
+        unsafe { self.hypercall("EVTCHNOP_send", None, argument, |argument| [command, argument, 0], number) }.map(drop)
+    }
+
+    /// How many pages of grant entries the domain has (hypercall `grant_table_op`, `GNTTABOP_query_size`).
+    ///
+    /// # Errors
+    /// `ESRCH`: no such domain.
+    ///
+    /// ```no_run
+    /// # use colo_core::{ids::DomId, xen::{Control, Xen}};
+    /// # let control = Control::open(Xen::open()?)?;
+    /// let pages = control.grant_frames(DomId(3))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn grant_frames(&self, domid: DomId) -> Result<u32, XenError> {
+        let call = "GNTTABOP_query_size";
+        // SAFETY: numbers only.
+        let mut argument: ctrl::gnttab_query_size = unsafe { std::mem::zeroed() };
+        argument.dom = domid_16(call, domid)?;
+        let (number, command) = (ctrl::__HYPERVISOR_grant_table_op, u64::from(ctrl::GNTTABOP_query_size));
+        // SAFETY: the command takes an array of these structures, and how many there are.
+        let size = unsafe { self.hypercall(call, Some(domid), argument, |argument| [command, argument, 1], number)? };
+        match size.status {
+            0 => Ok(size.nr_frames),
+            status => Err(XenError::bad_answer(call, domid, format!("status {status}"))),
+        }
+    }
+
+    /// Which version the entries of the domain's grant table have: 1 or 2 (`GNTTABOP_get_version`).
+    ///
+    /// # Errors
+    /// `ESRCH`: no such domain.
+    ///
+    /// ```no_run
+    /// # use colo_core::{ids::DomId, xen::{Control, Xen}};
+    /// # let control = Control::open(Xen::open()?)?;
+    /// assert_eq!(control.grant_version(DomId(3))?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn grant_version(&self, domid: DomId) -> Result<u32, XenError> {
+        let call = "GNTTABOP_get_version";
+        let argument = ctrl::gnttab_get_version { dom: domid_16(call, domid)?, pad: 0, version: 0 };
+        let (number, command) = (ctrl::__HYPERVISOR_grant_table_op, u64::from(ctrl::GNTTABOP_get_version));
+        // SAFETY: the command takes this structure.
+        let got = unsafe { self.hypercall(call, Some(domid), argument, |argument| [command, argument, 1], number)? };
+        Ok(got.version)
+    }
+
+    /// A hypercall of three arguments, one of which is where `argument` is; what the hypervisor made of that comes back.
+    ///
+    /// # Safety
+    /// The hypercall reads and writes no more than a `T` there, and no other of its arguments is an address.
+    unsafe fn hypercall<T: Copy>(
+        &self,
+        call: &'static str,
+        domid: Option<DomId>,
+        argument: T,
+        arguments: impl FnOnce(u64) -> [u64; 3],
+        number: u32,
+    ) -> Result<T, XenError> {
+        let hypercalls = Hypercalls::get(&self.hypercalls, self.xen)?;
+        let mut kept = self.scratch.borrow_mut();
+        let buffer = kept.at_least(size_of::<T>(), self.xen, self.handle)?.cast::<T>();
+        let [first, second, third] = arguments(buffer.as_ptr() as u64);
+        // SAFETY: the buffer is page-aligned, large enough, and ours alone while it is borrowed; the rest is our caller's promise.
+        unsafe {
+            buffer.write(argument);
+            let result = self.xen.call.xencall3(hypercalls.pointer(), number, first, second, third);
+            check(call, domid, result)?;
+            Ok(buffer.read())
+        }
     }
 
     /// Grants the console's and the store's pages to those who serve them, as in a new domain (`xc_dom_gnttab_seed`): by guest frames for

@@ -194,7 +194,10 @@ pub(super) struct Hypercalls {
 }
 
 impl Hypercalls {
-    fn get<'a>(cell: &'a OnceCell<Hypercalls>, xen: &'static xen_sys::Xen) -> Result<&'a Hypercalls, XenError> {
+    pub(super) fn get<'a>(
+        cell: &'a OnceCell<Hypercalls>,
+        xen: &'static xen_sys::Xen,
+    ) -> Result<&'a Hypercalls, XenError> {
         if let Some(open) = cell.get() {
             return Ok(open);
         }
@@ -204,7 +207,7 @@ impl Hypercalls {
         Ok(cell.get_or_init(|| Hypercalls { xen, pointer }))
     }
 
-    fn pointer(&self) -> *mut call::xencall_handle {
+    pub(super) fn pointer(&self) -> *mut call::xencall_handle {
         self.pointer.as_ptr()
     }
 }

@@ -6,7 +6,7 @@ use crate::xen::toolstack::Xl;
 use std::time::Instant;
 
 impl XenDomain {
-    fn suspender(&mut self) -> Result<&mut Suspender, DomainError> {
+    pub(super) fn suspender(&mut self) -> Result<&mut Suspender, DomainError> {
         match &mut self.suspender {
             Some(suspender) => Ok(suspender),
             none => {
@@ -62,6 +62,22 @@ impl XenDomain {
         Ok(())
     }
 
+    fn suspend_once(&mut self) -> Result<(), DomainError> {
+        let timeouts = Timeouts { acknowledge: self.suspend_limit, suspend: self.suspend_limit };
+        self.is_asked = true;
+        let began = Instant::now();
+        let way = self.suspender()?.suspend(timeouts)?;
+        tracing::debug!("{} is suspended: {way}, {:?}", self.spec.name, began.elapsed());
+        self.suspended_at = Some(Instant::now());
+        self.stop_device_model()?;
+        self.check_limit()?;
+        if self.log.is_off() {
+            self.memory.get_mut().forget();
+        }
+        self.follow_memory()?;
+        self.read_p2m()
+    }
+
     /// A page beyond what was looked at when this was opened would be missing.
     fn check_limit(&self) -> Result<(), DomainError> {
         match self.guest_type {
@@ -102,18 +118,15 @@ impl Control for XenDomain {
             RunState::Running => {}
             RunState::ShutDown | RunState::Crashed => return Err(DomainError::NotRunning(self.spec.name.clone())),
         }
-        let timeouts = Timeouts { acknowledge: self.suspend_limit, suspend: self.suspend_limit };
-        self.is_asked = true;
-        let way = self.suspender()?.suspend(timeouts)?;
-        tracing::debug!("{} is suspended: {way}", self.spec.name);
-        self.suspended_at = Some(Instant::now());
-        self.stop_device_model()?;
-        self.check_limit()?;
-        if self.log.is_off() {
-            self.memory.get_mut().forget();
+        let mut retries = 0;
+        loop {
+            self.suspend_once()?;
+            if !self.must_retry(retries)? {
+                return Ok(());
+            }
+            self.go_on()?;
+            retries += 1;
         }
-        self.follow_memory()?;
-        self.read_p2m()
     }
 
     fn resume(&mut self) -> Result<(), DomainError> {

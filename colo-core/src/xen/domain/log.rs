@@ -157,7 +157,17 @@ impl DirtyLog for XenDomain {
 
     fn enable_dirty_log(&mut self) -> Result<(), DomainError> {
         self.log = DirtyLogState::Off;
-        if self.enable_hypervisor_log()? {
+        self.find_events()?;
+        // Seen once: a guest that ran on another CPU at that moment took a triple fault.
+        let stands_still = self.has_twin && self.guest_type != GuestType::Pv;
+        if stands_still {
+            self.control.pause(self.domid)?;
+        }
+        let on = self.enable_hypervisor_log();
+        if stands_still {
+            self.control.unpause(self.domid)?;
+        }
+        if on? {
             // What the device model writes is not the hypervisor's to see.
             if let Err(error) = self.set_device_model_log(true) {
                 // Not the device model's: it has none, and would end for being told to stop it.
@@ -179,6 +189,7 @@ impl DirtyLog for XenDomain {
     }
 
     fn take_dirty(&mut self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        self.hold_shared_pages()?;
         match std::mem::replace(&mut self.log, DirtyLogState::Off) {
             DirtyLogState::Off => return Err(DomainError::DirtyLogOff),
             DirtyLogState::Hypervisor { mut words } => {
@@ -194,7 +205,7 @@ impl DirtyLog for XenDomain {
             }
         }
         self.take_deferred(into);
-        Ok(())
+        self.add_unlogged(into)
     }
 
     fn disable_dirty_log(&mut self) -> Result<(), DomainError> {

@@ -90,6 +90,18 @@ impl GuestMemory {
         }
     }
 
+    /// Writes a page, if it is mapped (for writing).
+    pub(super) fn write(&mut self, pfn: Pfn, page: &Page) -> bool {
+        let slot = self.slot(pfn);
+        match self.mappings.get_mut(slot.mapping as usize) {
+            Some(mapping) => {
+                mapping.write_page(slot.page as usize, page);
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Where a page is, if it is mapped: for as long as nothing is forgotten.
     pub(super) fn pointer(&self, pfn: Pfn) -> Option<*const u8> {
         let slot = self.slot(pfn);

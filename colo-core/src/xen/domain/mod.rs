@@ -31,6 +31,7 @@ mod populated;
 mod pv;
 mod pv_state;
 mod state;
+mod twin;
 
 pub use incoming::Incoming;
 
@@ -49,6 +50,7 @@ use pv::Pv;
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
+use twin::TwinSide;
 
 /// How long another toolstack may keep us from a domain's configuration: it does not hold the lock while it waits for anything.
 const CONFIG_LIMIT: Duration = Duration::from_secs(10);
@@ -91,6 +93,8 @@ pub struct XenDomain {
     emulator: Option<EmulatorState>,
     /// Whether the state is for a domain that runs beside it on another host.
     has_twin: bool,
+    /// What that takes, once it has been needed.
+    twin: Option<Box<TwinSide>>,
     incoming: Option<Incoming>,
 }
 
@@ -204,6 +208,7 @@ impl XenDomain {
             last_pause: None,
             emulator: None,
             has_twin: false,
+            twin: None,
             incoming,
         })
     }
@@ -222,14 +227,6 @@ impl XenDomain {
     /// [`Suspender::stop_by`]. To be said before it is suspended for the first time.
     pub fn stop_by(&mut self, stop: OwnedFd) {
         self.stop = Some(stop);
-    }
-
-    pub(in crate::xen) fn xen(&self) -> Xen {
-        self.xen
-    }
-
-    pub(in crate::xen) fn control(&self) -> &Control {
-        &self.control
     }
 
     /// What kind of machine it is.

@@ -1,5 +1,5 @@
 use super::lent::{Lent, Place};
-use super::{GuestType, XenDomain, hvm};
+use super::{GuestType, XenDomain, hvm, unmapped};
 use crate::domain::{DirtyBitmap, DomainError, LentPages, MAX_BATCH_PAGES, Pages, check_batch, write_zeroes};
 use crate::ids::{Mfn, PAGE_SIZE, Page, Pfn};
 use crate::stream::{PageList, PageType};
@@ -32,7 +32,13 @@ impl XenDomain {
         let mut slot = pages.next();
         for &pfn in pfns {
             let page: Option<&mut Page> = slot.as_deref_mut().and_then(|page| page.try_into().ok());
-            let there = page.is_some_and(|page| memory.read(pfn, page));
+            let there = page.is_some_and(|page| match self.twin.as_ref().and_then(|twin| twin.held(pfn)) {
+                Some(held) => {
+                    page.copy_from_slice(held);
+                    true
+                }
+                None => memory.read(pfn, page),
+            });
             types.push(if there { PageType::Normal } else { PageType::Invalid });
             if there {
                 slot = pages.next();
@@ -42,6 +48,25 @@ impl XenDomain {
             self.check_left_out(pfns, types)?;
         }
         Ok(types.iter().filter(|page_type| page_type.has_data()).count())
+    }
+
+    /// Writes pages where they are mapped, and stay so. A whole domain that has not got one of them gets it: its twin has it.
+    fn write_mapped(&mut self, pfns: &[Pfn], data: &[u8]) -> Result<(), DomainError> {
+        let memory = self.memory.get_mut();
+        memory.map(&self.foreign, self.access, pfns.iter().map(|pfn| (*pfn, pfn.0)))?;
+        let missing: Vec<Pfn> = pfns.iter().copied().filter(|pfn| memory.pointer(*pfn).is_none()).collect();
+        if !missing.is_empty() && self.incoming.is_none() {
+            self.change_pages(&missing, &[])?;
+        }
+        let memory = self.memory.get_mut();
+        memory.map(&self.foreign, self.access, pfns.iter().map(|pfn| (*pfn, pfn.0)))?;
+        for (pfn, page) in pfns.iter().zip(data.chunks_exact(PAGE_SIZE)) {
+            let page: &Page = page.try_into().expect("chunks are pages");
+            if !memory.write(*pfn, page) {
+                return Err(unmapped(*pfn, &self.spec.name));
+            }
+        }
+        Ok(())
     }
 
     /// Gives the guest memory for `pfns`, which ascend and have none, in pieces as large as the hardware likes them; `got` is told each
@@ -84,6 +109,10 @@ impl Pages for XenDomain {
         }
     }
 
+    fn shared_pages(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        self.shared_pages_of(into)
+    }
+
     fn read_pages(&self, pfns: &[Pfn], out: &mut [u8]) -> Result<(), DomainError> {
         check_batch(pfns, out.len())?;
         let mut memory = self.memory.borrow_mut();
@@ -99,6 +128,9 @@ impl Pages for XenDomain {
 
     fn write_pages(&mut self, pfns: &[Pfn], data: &[u8]) -> Result<(), DomainError> {
         check_batch(pfns, data.len())?;
+        if self.guest_type != GuestType::Pv && self.access == Access::ReadWrite {
+            return self.write_mapped(pfns, data);
+        }
         let limit = self.spec.pfn_limit;
         let frames: Option<Vec<u64>> = pfns.iter().map(|pfn| self.frame_of(*pfn)).collect();
         let frames = frames.ok_or_else(|| DomainError::PfnOutOfRange { pfn: pfns[0], pfn_limit: limit })?;
@@ -142,6 +174,10 @@ impl Pages for XenDomain {
     fn populate(&mut self, pages: &PageList<'_>) -> Result<(), DomainError> {
         if self.guest_type == GuestType::Pv {
             return self.populate_pv(pages);
+        }
+        if self.incoming.is_none() {
+            // A whole domain has its pages; what it lacks it gets when that is written.
+            return Ok(());
         }
         let mut gfns = Vec::new();
         for (pfn, _) in pages.pages().filter(|(_, page_type)| wants_memory(*page_type)) {

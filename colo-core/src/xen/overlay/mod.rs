@@ -12,18 +12,34 @@
 //! What travels beside memory and registers for that is made by [`twin_state`], on the primary, while its guest stands still.
 
 mod emulated;
+mod prepare;
+mod pvh;
+mod records;
+mod reset;
+mod steps;
 mod twin;
 
-pub use emulated::{Emulated, is_without_pv_drivers};
+pub use emulated::is_without_pv_drivers;
+pub use prepare::{prepare_primary, wait_connected};
 pub use twin::Twin;
 
 use super::GuestType;
 use super::domain::XenDomain;
 use crate::domain::{Control as _, DirtyBitmap, DomainError, StateRecord};
+use crate::layers::Timings;
 
 /// How a running domain is given another's state. Called in the order in which they stand here, for each checkpoint; after an error the
 /// domain is of no use any more.
 pub trait Overlay: Send {
+    /// Checks that [`Overlay::load`] would take these records, while the guest runs, and changes nothing.
+    ///
+    /// # Errors
+    /// [`DomainError::BadState`], with the reason.
+    fn check(&self, domain: &XenDomain, state: &[StateRecord]) -> Result<(), DomainError> {
+        let _ = (domain, state);
+        Ok(())
+    }
+
     /// Stops the guest by force, since what it is doing is thrown away. On return nothing touches its memory.
     ///
     /// # Errors
@@ -47,6 +63,27 @@ pub trait Overlay: Send {
     /// # Errors
     /// As for [`Overlay::stop`].
     fn go(&mut self, domain: &mut XenDomain) -> Result<(), DomainError>;
+
+    /// What has been done so far.
+    fn stats(&self) -> OverlayStats {
+        OverlayStats::default()
+    }
+
+    /// How long each step took.
+    fn timings(&self) -> Timings {
+        Timings::default()
+    }
+}
+
+/// How checkpoints were loaded.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct OverlayStats {
+    /// So that the guest did not notice.
+    pub transparent: u64,
+    /// So that the guest connected its devices anew.
+    pub resets: u64,
+    /// Why, the last time.
+    pub last_reset: Option<String>,
 }
 
 /// The way that fits this guest.
@@ -55,13 +92,13 @@ pub trait Overlay: Send {
 /// When there is none.
 pub fn overlay_for(domain: &XenDomain) -> Result<Box<dyn Overlay>, DomainError> {
     match domain.guest_type() {
-        GuestType::Hvm if is_without_pv_drivers(domain)? => Ok(Box::new(Emulated::open(domain)?)),
+        GuestType::Pvh => Ok(Box::new(pvh::PvhOverlay::new(domain)?)),
+        GuestType::Hvm if is_without_pv_drivers(domain)? => Ok(Box::new(emulated::Emulated::open(domain)?)),
         GuestType::Hvm => Err(DomainError::Other(format!(
-            "{} uses Xen's event channels: it can have Remus only. For COLO an HVM guest must not use them (Linux: `xen_nopv` \
-             on its command line)",
+            "{} can have Remus only: for COLO an HVM guest must not use Xen's event channels (Linux: `xen_nopv` on its command line)",
             domain.spec().name
         ))),
-        other => Err(DomainError::Other(format!("a guest of type {other} cannot run beside its primary yet"))),
+        GuestType::Pv => Err(DomainError::Other("a guest of type pv cannot run beside its primary yet".into())),
     }
 }
 
@@ -73,8 +110,12 @@ pub fn overlay_for(domain: &XenDomain) -> Result<Box<dyn Overlay>, DomainError> 
 /// # Errors
 /// When the hypervisor or xenstore refuses.
 pub fn twin_state(domain: &mut XenDomain) -> Result<Vec<StateRecord>, DomainError> {
-    match domain.take_emulator_state() {
-        Some(state) => state.to_records().map_err(|error| DomainError::BadState(error.fault.to_string())),
-        None => Ok(Vec::new()),
+    match domain.guest_type() {
+        GuestType::Pvh => domain.twin_records(),
+        GuestType::Hvm => match domain.take_emulator_state() {
+            Some(state) => state.to_records().map_err(|error| DomainError::BadState(error.fault.to_string())),
+            None => Ok(Vec::new()),
+        },
+        GuestType::Pv => Ok(Vec::new()),
     }
 }

@@ -1,6 +1,7 @@
-use super::Overlay;
+use super::{Overlay, OverlayStats};
 use crate::domain::{Control, DirtyBitmap, DirtyLog, DomainError, DomainSpec, Pages, RunState, State, StateRecord};
 use crate::ids::{Page, Pfn};
+use crate::layers::Timings;
 use crate::stream::{DomainHeader, PageList, PageType};
 use crate::xen::domain::XenDomain;
 
@@ -21,6 +22,16 @@ impl Twin {
     /// The domain.
     pub fn domain(&mut self) -> &mut XenDomain {
         &mut self.domain
+    }
+
+    /// How its checkpoints were loaded.
+    pub fn stats(&self) -> OverlayStats {
+        self.overlay.stats()
+    }
+
+    /// How long each step of that took.
+    pub fn timings(&self) -> Timings {
+        self.overlay.timings()
     }
 }
 
@@ -109,8 +120,9 @@ impl State for Twin {
         self.domain.stream_header()
     }
 
-    fn load_static(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
-        self.domain.load_static(state)
+    fn load_static(&mut self, _: &[StateRecord]) -> Result<(), DomainError> {
+        // It was made with the same: the hypervisor takes no other of a domain that has run.
+        Ok(())
     }
 
     fn load_layout(&mut self, record: &StateRecord) -> Result<(), DomainError> {
@@ -122,7 +134,8 @@ impl State for Twin {
     }
 
     fn check_state(&self, state: &[StateRecord]) -> Result<(), DomainError> {
-        self.domain.check_state(state)
+        self.domain.check_state(state)?;
+        self.overlay.check(&self.domain, state)
     }
 
     fn load_state(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {

@@ -1,0 +1,268 @@
+//! What a domain with a twin keeps from checkpoint to checkpoint, and what overlays need of a domain's inside.
+
+use super::{GuestType, XenDomain};
+use crate::domain::{DirtyBitmap, DomainError, MAX_BATCH_PAGES, Pages, StateRecord};
+use crate::ids::{PAGE_SIZE, Page, Pfn};
+use crate::stream::{PfnRanges, StreamError, TwinGrants};
+use crate::xen::frontends::Frontends;
+use crate::xen::suspend::SuspendWay;
+use crate::xen::tables::{GrantFrames, is_event_array, is_writable, is_written, linked_port};
+use crate::xen::tables::{read_ports, read_shared_info};
+use crate::xen::{Control, ForeignMemory, Xen, XenStore};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use xen_sys::ctrl;
+
+/// How often a guest is let go on because it was suspended while an event was on its way between its own vCPUs.
+const MAX_RETRIES: u32 = 8;
+
+/// Of an HVM or PVH guest.
+pub(super) struct TwinSide {
+    grants: GrantFrames,
+    frontends: Frontends,
+    /// Its store's and its console's ring.
+    rings: [Pfn; 2],
+    /// Pages that are in others' hands, as they were when the dirty log was taken: others go on writing to them.
+    held: BTreeMap<Pfn, Box<Page>>,
+    /// Where its events are, once that is known; nowhere, of a guest that has the smaller interface.
+    events: Option<Option<Pfn>>,
+    populated: PfnRanges,
+}
+
+impl TwinSide {
+    fn open(domain: &XenDomain) -> Result<TwinSide, DomainError> {
+        let params = [ctrl::HVM_PARAM_STORE_PFN, ctrl::HVM_PARAM_CONSOLE_PFN];
+        let [store, console] = params.map(|param| domain.control.hvm_param(domain.domid, param));
+        Ok(TwinSide {
+            grants: GrantFrames::new(domain.domid),
+            frontends: Frontends::open(domain.xen, domain.domid)?,
+            rings: [Pfn(store?), Pfn(console?)],
+            held: BTreeMap::new(),
+            events: None,
+            populated: PfnRanges::default(),
+        })
+    }
+
+    /// A page as it was when the dirty log was taken, if others may have written to it since.
+    pub(super) fn held(&self, pfn: Pfn) -> Option<&Page> {
+        self.held.get(&pfn).map(|page| &**page)
+    }
+}
+
+impl XenDomain {
+    /// What this guest's way needs, where it needs anything.
+    fn twin_side(&mut self) -> Result<Option<Box<TwinSide>>, DomainError> {
+        if !self.has_twin || self.guest_type != GuestType::Pvh {
+            return Ok(None);
+        }
+        match self.twin.take() {
+            Some(twin) => Ok(Some(twin)),
+            None => Ok(Some(Box::new(TwinSide::open(self)?))),
+        }
+    }
+
+    /// Does something with it, with the domain at hand.
+    fn with_twin_side<T: Default>(
+        &mut self,
+        with: impl FnOnce(&mut Self, &mut TwinSide) -> Result<T, DomainError>,
+    ) -> Result<T, DomainError> {
+        let Some(mut twin) = self.twin_side()? else { return Ok(T::default()) };
+        let done = with(self, &mut twin);
+        self.twin = Some(twin);
+        done
+    }
+
+    /// Before the dirty log is taken: copies what is in others' hands. What they write later is not of this moment, and their rings must
+    /// not say more than what the guest's other pages hold.
+    pub(super) fn hold_shared_pages(&mut self) -> Result<(), DomainError> {
+        let stands_still = self.suspended_at.is_some();
+        self.with_twin_side(|domain, twin| {
+            twin.held.clear();
+            if !stands_still {
+                return Ok(());
+            }
+            let grants = twin.grants.read(&domain.control, &domain.foreign)?;
+            let mut pfns = twin.rings.to_vec();
+            pfns.extend(grants.entries.iter().filter(|entry| is_written(**entry)).map(|entry| Pfn(entry.frame.into())));
+            pfns.sort_unstable();
+            pfns.dedup();
+            let memory = domain.memory.get_mut();
+            memory.map(&domain.foreign, domain.access, pfns.iter().map(|pfn| (*pfn, pfn.0)))?;
+            for pfn in pfns {
+                let mut page = Box::new([0; PAGE_SIZE]);
+                if memory.read(pfn, &mut page) {
+                    twin.held.insert(pfn, page);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// After the dirty log was taken: what is in others' hands is in no log, and what the guest has got is new.
+    pub(super) fn add_unlogged(&mut self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        self.with_twin_side(|domain, twin| {
+            set_all(into, twin.held.keys().copied());
+            if domain.suspended_at.is_some() && (twin.populated.is_empty() || domain.mapped_total.is_none()) {
+                let mut populated = DirtyBitmap::new(domain.spec.pfn_limit);
+                domain.populated(&mut populated)?;
+                let populated: PfnRanges = populated.iter().collect();
+                if !twin.populated.is_empty() {
+                    set_all(into, populated.without(&twin.populated));
+                }
+                // All of them are mapped, so that the next change shows in their number.
+                let memory = domain.memory.get_mut();
+                memory.map(&domain.foreign, domain.access, populated.iter().map(|pfn| (pfn, pfn.0)))?;
+                domain.mapped_total = Some(domain.info()?.total_pages);
+                twin.populated = populated;
+            }
+            Ok(())
+        })
+    }
+
+    /// Adds what others may write to while the guest stands still.
+    pub(super) fn shared_pages_of(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        let Some(twin) = &self.twin else { return Ok(()) };
+        let mut grants = GrantFrames::new(self.domid);
+        let grants = grants.read(&self.control, &self.foreign)?;
+        let lent = grants.entries.iter().filter(|entry| is_writable(**entry)).map(|entry| Pfn(entry.frame.into()));
+        set_all(into, lent.chain(twin.rings));
+        Ok(())
+    }
+
+    /// Of a guest that has just been suspended: whether it must be let go on and suspended again. An event in a queue between its vCPUs
+    /// cannot be given to another domain; there is none in nearly all cases, as a guest masks its devices' events before.
+    pub(super) fn must_retry(&mut self, retries: u32) -> Result<bool, DomainError> {
+        let port = self.with_twin_side(|domain, twin| domain.linked_port(twin))?;
+        match port {
+            Some(port) if retries >= MAX_RETRIES => {
+                let why = format!("{}: an event of port {port} is in a queue each time", self.spec.name);
+                Err(DomainError::Other(why))
+            }
+            Some(port) => {
+                tracing::debug!("{}: an event of port {port} is in a queue: once more", self.spec.name);
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Finds out, of a guest that may run, where its events are. It may take a second.
+    pub(super) fn find_events(&mut self) -> Result<(), DomainError> {
+        self.with_twin_side(|domain, twin| {
+            twin.events = Some(domain.event_array()?);
+            Ok(())
+        })
+    }
+
+    fn linked_port(&mut self, twin: &mut TwinSide) -> Result<Option<u32>, DomainError> {
+        let mut page = [0; PAGE_SIZE];
+        let mut at = match twin.events {
+            Some(at) => at,
+            None => self.event_array()?,
+        };
+        if let Some(pfn) = at {
+            self.read_pages(&[pfn], &mut page)?;
+            if !is_event_array(&page) {
+                at = self.event_array()?;
+                at.map_or(Ok(()), |pfn| self.read_pages(&[pfn], &mut page))?;
+            }
+        }
+        twin.events = Some(at);
+        Ok(at.and_then(|_| linked_port(&page)))
+    }
+
+    /// Where the guest's events are. A guest with the smaller interface has no such page, and no queues either.
+    fn event_array(&self) -> Result<Option<Pfn>, DomainError> {
+        let mut populated = DirtyBitmap::new(self.spec.pfn_limit);
+        self.populated(&mut populated)?;
+        let mut pages = vec![0; MAX_BATCH_PAGES * PAGE_SIZE];
+        let mut pfns = populated.iter();
+        loop {
+            let batch: Vec<Pfn> = pfns.by_ref().take(MAX_BATCH_PAGES).collect();
+            if batch.is_empty() {
+                return Ok(None);
+            }
+            let pages = &mut pages[..batch.len() * PAGE_SIZE];
+            self.read_pages(&batch, pages)?;
+            let is_array = |page: &[u8]| page.try_into().is_ok_and(is_event_array);
+            if let Some(index) = pages.chunks_exact(PAGE_SIZE).position(is_array) {
+                return Ok(Some(batch[index]));
+            }
+        }
+    }
+
+    /// What the twin of a PVH guest needs beside its memory and registers.
+    pub(in crate::xen) fn twin_records(&mut self) -> Result<Vec<StateRecord>, DomainError> {
+        self.with_twin_side(|domain, twin| {
+            let began = Instant::now();
+            let ports = read_ports(&domain.control, domain.domid)?;
+            let after_ports = began.elapsed();
+            let grants: TwinGrants = twin.grants.read(&domain.control, &domain.foreign)?;
+            let shared = read_shared_info(&domain.control, &domain.foreign, domain.domid)?;
+            let after_tables = began.elapsed();
+            let frontends = twin.frontends.published()?;
+            tracing::debug!(
+                "{}: ports {after_ports:?}, grants and shared info {:?}, devices {:?}",
+                domain.spec.name,
+                after_tables - after_ports,
+                began.elapsed() - after_tables
+            );
+            let records = [ports.to_record(), grants.to_record(), frontends.to_record(), twin.populated.to_record()];
+            let records: Result<Vec<StateRecord>, StreamError> = records.into_iter().collect();
+            let mut records = records.map_err(|error| DomainError::Other(error.fault.to_string()))?;
+            records.push(shared.to_record());
+            Ok(records)
+        })
+    }
+
+    /// What it is reached by.
+    pub(in crate::xen) fn handles(&self) -> (&Control, &ForeignMemory, &XenStore) {
+        (&self.control, &self.foreign, &self.store)
+    }
+
+    /// The libraries that it uses.
+    pub(in crate::xen) fn xen(&self) -> Xen {
+        self.xen
+    }
+
+    /// Stops the guest by force.
+    pub(in crate::xen) fn force_suspend(&mut self, limit: Duration) -> Result<SuspendWay, DomainError> {
+        Ok(self.suspender()?.force(limit)?)
+    }
+
+    /// The guest was resumed by another way than this domain's own.
+    pub(in crate::xen) fn has_gone_on(&mut self) {
+        self.is_asked = false;
+        self.suspended_at = None;
+        self.suspender = None;
+    }
+
+    /// The guest has other pages than before under the same numbers.
+    pub(in crate::xen) fn forget_memory(&mut self) -> Result<(), DomainError> {
+        self.memory.get_mut().forget();
+        self.mapped_total = Some(self.info()?.total_pages);
+        Ok(())
+    }
+
+    /// Gives pages to a whole domain that it has not, or takes them.
+    pub(in crate::xen) fn change_pages(&mut self, give: &[Pfn], take: &[Pfn]) -> Result<(), DomainError> {
+        if give.is_empty() && take.is_empty() {
+            return Ok(());
+        }
+        self.memory.get_mut().forget();
+        let numbers = |pfns: &[Pfn]| pfns.iter().map(|pfn| pfn.0).collect::<Vec<_>>();
+        let taken = numbers(take);
+        if !taken.is_empty() && self.control.decrease_reservation(self.domid, 0, &taken)? != taken.len() {
+            return Err(DomainError::Other(format!("{} does not give its memory back", self.spec.name)));
+        }
+        self.populate_pfns(&numbers(give), |_, _| ())?;
+        self.mapped_total = Some(self.info()?.total_pages);
+        tracing::debug!("{} has got {} pages and given {} back", self.spec.name, give.len(), take.len());
+        Ok(())
+    }
+}
+
+fn set_all(into: &mut DirtyBitmap, pfns: impl Iterator<Item = Pfn>) {
+    let limit = into.pfn_limit();
+    pfns.filter(|pfn| pfn.0 < limit).for_each(|pfn| into.set(pfn));
+}

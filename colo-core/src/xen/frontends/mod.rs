@@ -1,0 +1,265 @@
+//! A domain's PV devices, as xenstore shows them: taken from their backends, and given back, while the guest stands still and knows
+//! nothing of it.
+//!
+//! Both ends of a device tell by a node `state` how far they are (`XenbusState*`); each end acts on the other's. Whoever writes the guest's
+//! end, in the guest's stead, makes the backend let go of the guest's memory, or take hold of it.
+//!
+//! ```no_run
+//! use colo_core::ids::DomId;
+//! use colo_core::xen::{Xen, frontends::Frontends};
+//! use std::time::{Duration, Instant};
+//!
+//! let mut frontends = Frontends::open(Xen::open()?, DomId(3))?;
+//! let deadline = || Instant::now() + Duration::from_secs(5);
+//! // ... the guest is suspended ...
+//! let published = frontends.published()?;
+//! frontends.disconnect(deadline())?;
+//! frontends.connect(&published, deadline())?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod nodes;
+mod store_ring;
+
+pub use nodes::is_live;
+pub use store_ring::StoreRing;
+
+use super::{Xen, XenStore};
+use crate::domain::DomainError;
+use crate::ids::DomId;
+use crate::stream::{TwinFrontend, TwinFrontends};
+use nodes::{Found, find};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// How far an end of a device is: `XenbusState` of `xen/include/public/io/xenbus.h`.
+mod state {
+    pub(super) const INITIALISING: u32 = 1;
+    pub(super) const INIT_WAIT: u32 = 2;
+    pub(super) const CONNECTED: u32 = 4;
+    pub(super) const CLOSING: u32 = 5;
+    pub(super) const CLOSED: u32 = 6;
+}
+
+/// The devices of a domain that have a backend.
+pub struct Frontends {
+    store: XenStore,
+    domid: DomId,
+    home: String,
+    devices: Vec<Device>,
+    /// Whether something may have changed since they were looked at.
+    is_stale: bool,
+}
+
+struct Device {
+    class: String,
+    handle: u32,
+    /// `/local/domain/3/device/vif/0`.
+    path: String,
+    /// `/local/domain/0/backend/vif/3/0`.
+    backend: String,
+    /// What the guest's driver has told.
+    nodes: BTreeMap<String, String>,
+    is_connected: bool,
+}
+
+/// Watches, by what they are for.
+const FRONTENDS: &str = "frontends";
+const BACKEND: &str = "backend";
+
+impl Frontends {
+    /// Begins to watch a domain's devices.
+    ///
+    /// # Errors
+    /// When xenstore refuses.
+    pub fn open(xen: Xen, domid: DomId) -> Result<Frontends, DomainError> {
+        let store = XenStore::open(xen)?;
+        let home = store.domain_path(domid)?;
+        store.watch(&format!("{home}/device"), FRONTENDS)?;
+        Ok(Frontends { store, domid, home, devices: Vec::new(), is_stale: true })
+    }
+
+    /// How many there are.
+    ///
+    /// # Errors
+    /// When xenstore refuses.
+    pub fn count(&mut self) -> Result<usize, DomainError> {
+        self.refresh()?;
+        Ok(self.devices.len())
+    }
+
+    /// What the drivers of the connected devices have told, of a guest that stands still.
+    ///
+    /// # Errors
+    /// When xenstore refuses.
+    pub fn published(&mut self) -> Result<TwinFrontends, DomainError> {
+        self.refresh()?;
+        let connected = self.devices.iter().filter(|device| device.is_connected);
+        let devices = connected.map(|device| TwinFrontend {
+            class: device.class.clone(),
+            handle: device.handle,
+            nodes: device.nodes.clone().into_iter().collect(),
+        });
+        Ok(TwinFrontends { devices: devices.collect() })
+    }
+
+    /// Waits until each device works.
+    ///
+    /// # Errors
+    /// When one does not before the deadline.
+    pub fn wait_connected(&mut self, deadline: Instant) -> Result<(), DomainError> {
+        self.refresh()?;
+        let ends = |device: &Device| [format!("{}/state", device.path), format!("{}/state", device.backend)];
+        let ends: Vec<String> = self.devices.iter().flat_map(ends).collect();
+        self.wait_states(ends.iter().map(|path| (path.as_str(), &[state::CONNECTED][..])).collect(), deadline)?;
+        self.is_stale = true;
+        Ok(())
+    }
+
+    /// Makes the backends let go of the guest's memory and event channels.
+    ///
+    /// # Errors
+    /// When one does not before the deadline; when there is a device of a class that is not known to come back.
+    pub fn disconnect(&mut self, deadline: Instant) -> Result<(), DomainError> {
+        self.begin_disconnect()?;
+        self.finish_disconnect(deadline)
+    }
+
+    /// The first half of [`Frontends::disconnect`]: backends begin to let go.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn begin_disconnect(&mut self) -> Result<(), DomainError> {
+        self.refresh()?;
+        if let Some(other) = self.devices.iter().find(|device| !matches!(device.class.as_str(), "vif" | "vbd")) {
+            let why =
+                format!("{} has a device {}: only network cards and disks are known here", self.domid, other.path);
+            return Err(DomainError::Other(why));
+        }
+        self.devices.iter().try_for_each(|device| self.set_state(device, state::CLOSING))
+    }
+
+    /// The second half: waits until they have.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish_disconnect(&mut self, deadline: Instant) -> Result<(), DomainError> {
+        self.wait_backends(|_| true, &[state::CLOSING, state::CLOSED], deadline)?;
+        // A disk's backend lets go only then.
+        let is_disk = |device: &Device| device.class == "vbd";
+        self.close(is_disk, deadline)
+    }
+
+    /// Makes the backends take hold again, of rings and event channels as `published` names them; devices that are not named stay
+    /// as they are.
+    ///
+    /// # Errors
+    /// When one does not before the deadline, or the domain has no such device.
+    pub fn connect(&mut self, published: &TwinFrontends, deadline: Instant) -> Result<(), DomainError> {
+        let named = self.write_published(published)?;
+        for index in &named {
+            self.set_state(&self.devices[*index], state::CONNECTED)?;
+        }
+        let paths: Vec<String> = named.iter().map(|index| format!("{}/state", self.devices[*index].backend)).collect();
+        self.wait_states(paths.iter().map(|path| (path.as_str(), &[state::CONNECTED][..])).collect(), deadline)
+    }
+
+    /// Puts disconnected devices back to where a driver begins with them.
+    ///
+    /// # Errors
+    /// When a backend does not follow before the deadline.
+    pub fn start_over(&mut self, deadline: Instant) -> Result<(), DomainError> {
+        self.close(|_| true, deadline)?;
+        self.devices.iter().try_for_each(|device| self.set_state(device, state::INITIALISING))?;
+        self.is_stale = true;
+        self.wait_backends(|_| true, &[state::INIT_WAIT], deadline)
+    }
+
+    fn close(&self, which: impl Fn(&Device) -> bool, deadline: Instant) -> Result<(), DomainError> {
+        self.devices
+            .iter()
+            .filter(|device| which(device))
+            .try_for_each(|device| self.set_state(device, state::CLOSED))?;
+        self.wait_backends(which, &[state::CLOSED], deadline)
+    }
+
+    /// Writes what differs; which devices were named.
+    fn write_published(&mut self, published: &TwinFrontends) -> Result<Vec<usize>, DomainError> {
+        let mut named = Vec::with_capacity(published.devices.len());
+        for TwinFrontend { class, handle, nodes } in &published.devices {
+            let found = self.devices.iter().position(|device| device.class == *class && device.handle == *handle);
+            let index = found.ok_or_else(|| {
+                DomainError::BadState(format!("the primary has a device {class}/{handle}, {} has not", self.domid))
+            })?;
+            let device = &mut self.devices[index];
+            let live = nodes.iter().filter(|(path, _)| is_live(path)).cloned();
+            let nodes: BTreeMap<String, String> = live.collect();
+            for (path, value) in nodes.iter().filter(|(path, value)| device.nodes.get(*path) != Some(*value)) {
+                self.store.write(&format!("{}/{path}", device.path), value.as_bytes())?;
+            }
+            for path in device.nodes.keys().filter(|path| !nodes.contains_key(*path)) {
+                self.store.rm(&format!("{}/{path}", device.path))?;
+            }
+            device.nodes = nodes;
+            named.push(index);
+        }
+        Ok(named)
+    }
+
+    fn set_state(&self, device: &Device, state: u32) -> Result<(), DomainError> {
+        Ok(self.store.write(&format!("{}/state", device.path), state.to_string().as_bytes())?)
+    }
+
+    fn wait_backends(
+        &self,
+        which: impl Fn(&Device) -> bool,
+        states: &[u32],
+        deadline: Instant,
+    ) -> Result<(), DomainError> {
+        let which = self.devices.iter().filter(|device| which(device));
+        let paths: Vec<String> = which.map(|device| format!("{}/state", device.backend)).collect();
+        self.wait_states(paths.iter().map(|path| (path.as_str(), states)).collect(), deadline)
+    }
+
+    /// Waits until each of the nodes is in one of its states.
+    fn wait_states(&self, mut waiting: Vec<(&str, &[u32])>, deadline: Instant) -> Result<(), DomainError> {
+        loop {
+            let mut still = Vec::with_capacity(waiting.len());
+            for (path, states) in waiting {
+                let state = self.store.read_text(path)?.and_then(|state| state.parse().ok());
+                if !state.is_some_and(|state| states.contains(&state)) {
+                    still.push((path, states, state));
+                }
+            }
+            let Some(&(path, states, state)) = still.first() else { return Ok(()) };
+            if self.store.wait(deadline)?.is_none() {
+                let now = state.map_or("not there".into(), |state| format!("in state {state}"));
+                return Err(DomainError::Other(format!("{path} is still {now}, and should be in state {}", states[0])));
+            }
+            waiting = still.into_iter().map(|(path, states, _)| (path, states)).collect();
+        }
+    }
+
+    /// Looks at them anew if something has changed.
+    fn refresh(&mut self) -> Result<(), DomainError> {
+        // What happened before an answer is told before it.
+        self.store.read(&format!("{}/domid", self.home))?;
+        while let Some(event) = self.store.check_watch()? {
+            self.is_stale |= event.token == FRONTENDS && !event.path.ends_with("/state");
+        }
+        if !std::mem::take(&mut self.is_stale) {
+            return Ok(());
+        }
+        for device in self.devices.drain(..) {
+            self.store.unwatch(&format!("{}/state", device.backend), BACKEND)?;
+        }
+        for Found { class, handle, path, backend } in find(&self.store, &self.home)? {
+            self.store.watch(&format!("{backend}/state"), BACKEND)?;
+            let nodes = nodes::read_live(&self.store, &path)?;
+            let state = self.store.read_text(&format!("{path}/state"))?;
+            let is_connected = state.is_some_and(|state| state == state::CONNECTED.to_string());
+            self.devices.push(Device { class, handle, path, backend, nodes, is_connected });
+        }
+        Ok(())
+    }
+}
