@@ -15,6 +15,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(240);
 const COUNT_LIMIT: Duration = Duration::from_secs(60);
 /// The least that is enough: Debian's kernel needs 64 MiB before it begins; the guest's own memory for tests is 36 MiB.
 pub(crate) const MEMORY_MIB: u32 = 128;
+/// Where dom0 keeps what guests say.
+const LOGS: &str = "/var/log/xen";
 /// Where dom0 keeps kernels for Xen to read: the folder that it shares with this machine is slow.
 const KERNELS: &str = "/tmp/kernels";
 
@@ -58,6 +60,9 @@ pub(crate) struct GuestConfig {
     pub(crate) memory_mib: u32,
     /// Its vCPUs.
     pub(crate) vcpus: u32,
+    /// Whether it does without PV drivers, as a system that does not know Xen. Its console is the log of an emulated serial port then, which
+    /// begins anew with each domain of its name.
+    pub(crate) is_unaware: bool,
     /// How many pages it rewrites every 200 ms.
     pub(crate) dirty_pages: u32,
     /// More words for its kernel.
@@ -72,7 +77,23 @@ impl GuestConfig {
         let number = 11 + kind as u8;
         let (bridge, words, lines) = ("xenbr0".into(), String::new(), String::new());
         let name = kind.name().into();
-        GuestConfig { kind, name, number, bridge, memory_mib: MEMORY_MIB, vcpus: 1, dirty_pages: 20, words, lines }
+        GuestConfig {
+            kind,
+            name,
+            number,
+            bridge,
+            memory_mib: MEMORY_MIB,
+            vcpus: 1,
+            is_unaware: false,
+            dirty_pages: 20,
+            words,
+            lines,
+        }
+    }
+
+    /// An HVM guest that does not know that it runs on Xen: everything that it has is emulated.
+    pub(crate) fn unaware() -> GuestConfig {
+        GuestConfig { is_unaware: true, ..GuestConfig::new(GuestType::Hvm) }
     }
 
     /// The same guest, deaf to its host's requests: asked to suspend, it just runs on. Its kernel does not set up what hears them.
@@ -83,7 +104,7 @@ impl GuestConfig {
 
     /// The configuration, as `xl create` reads it.
     pub(crate) fn text(&self) -> String {
-        let GuestConfig { kind, name, number, bridge, memory_mib, vcpus, dirty_pages, words, .. } = self;
+        let GuestConfig { kind, name, number, bridge, memory_mib, vcpus, is_unaware, dirty_pages, words, .. } = self;
         let mut text = String::new();
         let mut line = |line: std::fmt::Arguments<'_>| {
             let _ = writeln!(text, "{line}");
@@ -97,8 +118,13 @@ impl GuestConfig {
         line(format_args!("kernel = '{KERNELS}/{kernel}'"));
         line(format_args!("ramdisk = '{KERNELS}/{GUEST}'"));
         let words = format!("u.name={name} u.ip=10.9.0.{number}/24 u.dirty={dirty_pages} {words}");
-        line(format_args!("cmdline = 'console=hvc0 quiet {}'", words.trim_end()));
-        line(format_args!("vif = ['mac=00:16:3e:00:00:{number:02x},bridge={bridge},type=vif']"));
+        let console = if *is_unaware { "console=ttyS0 xen_nopv" } else { "console=hvc0" };
+        line(format_args!("cmdline = '{console} quiet {}'", words.trim_end()));
+        let card = if *is_unaware { "type=ioemu,model=e1000" } else { "type=vif" };
+        line(format_args!("vif = ['mac=00:16:3e:00:00:{number:02x},bridge={bridge},{card}']"));
+        if *is_unaware {
+            line(format_args!("xen_platform_pci = 0\nserial = 'file:{LOGS}/guest-{name}.log'"));
+        }
         line(format_args!("on_poweroff = 'destroy'"));
         line(format_args!("on_reboot = 'destroy'"));
         line(format_args!("on_crash = 'preserve'"));
@@ -322,6 +348,14 @@ mod tests {
     fn a_deaf_guest() {
         let text = GuestConfig::new(GuestType::Pv).deaf().text();
         assert!(text.contains(" u.dirty=20 initcall_blacklist=xen_setup_shutdown_event'\n"));
+    }
+
+    #[test]
+    fn a_guest_that_does_not_know_xen() {
+        let text = GuestConfig { name: "other".into(), ..GuestConfig::unaware() }.text();
+        assert!(text.contains("\ncmdline = 'console=ttyS0 xen_nopv quiet u.name=other "));
+        assert!(text.contains(",bridge=xenbr0,type=ioemu,model=e1000']\n"));
+        assert!(text.contains("\nxen_platform_pci = 0\nserial = 'file:/var/log/xen/guest-other.log'\n"));
     }
 
     #[test]

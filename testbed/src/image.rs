@@ -44,7 +44,7 @@ const XEN_PROGRAMS: [&str; 9] = [
 ];
 const XENSTORE_TOOLS: [&str; 8] = ["chmod", "exists", "list", "ls", "read", "rm", "watch", "write"];
 /// Firmware and option ROMs of HVM guests.
-const FIRMWARE: [&str; 7] = [
+const FIRMWARE: [&str; 8] = [
     "/usr/lib/xen-4.17/boot/hvmloader",
     "/usr/share/seabios/bios-256k.bin",
     // It wants a keyboard, though there is no screen.
@@ -53,6 +53,8 @@ const FIRMWARE: [&str; 7] = [
     "/usr/share/qemu/linuxboot.bin",
     "/usr/share/qemu/linuxboot_dma.bin",
     "/usr/share/qemu/multiboot.bin",
+    // Without which there is no card of this kind.
+    "/usr/lib/ipxe/qemu/efi-e1000.rom",
 ];
 /// Libraries that are loaded by name at run time, so that no program says that it needs them; colo does it with Xen's.
 const LOADED_LIBRARIES: [&str; 13] = [

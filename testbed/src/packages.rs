@@ -10,10 +10,11 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 /// Xen itself, dom0's programs, and what of it runs on this machine (xz, Python for Xen's own verifier of streams).
-const PROGRAMS: [&str; 15] = [
+const PROGRAMS: [&str; 16] = [
     "bash",
     "busybox-static",
     "iproute2",
+    "ipxe-qemu",
     "libpython3.11-minimal",
     "libxenmisc4.17",
     "python3.11-minimal",

@@ -149,6 +149,14 @@ pub enum Fault {
         /// What is wrong.
         error: PayloadError,
     },
+    /// The inside of one of our records of a device model's state is wrong.
+    #[error("{} record: {what}", kind::name(*kind))]
+    Emulator {
+        /// The record's type.
+        kind: u32,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// A record where it may not be.
     #[error("{} record where {expected} must come", kind::name(*kind))]
     OutOfOrder {

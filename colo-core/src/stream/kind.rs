@@ -77,6 +77,10 @@ kinds! {
     TWIN_FRONTENDS = 0x8000_C006;
     /// Ours: the [pages](super::PfnRanges) that a domain with a twin has.
     TWIN_POPULATED = 0x8000_C007;
+    /// Ours: what an HVM guest's device model keeps in xenstore; see [`super::EmulatorState`].
+    EMULATOR_XENSTORE = 0x8000_C00A;
+    /// Ours: a part of the state of an HVM guest's device model; see [`super::EmulatorState`].
+    EMULATOR_CONTEXT = 0x8000_C00B;
     /// Ours: a part of a [`super::NetState`].
     NET_STATE = 0x8000_C010;
     /// Ours: a [`super::MemoryHash`].
@@ -101,5 +105,5 @@ pub const fn is_own(kind: u32) -> bool {
 
 /// Whether the type is one of ours that has a meaning today.
 pub(super) const fn is_known_own(kind: u32) -> bool {
-    matches!(kind, EMBEDDED_VCPU..=TWIN_POPULATED | NET_STATE | MEMORY_HASH)
+    matches!(kind, EMBEDDED_VCPU..=TWIN_POPULATED | EMULATOR_XENSTORE | EMULATOR_CONTEXT | NET_STATE | MEMORY_HASH)
 }

@@ -19,7 +19,7 @@
 //!   [`CpuidPolicy`], [`MsrPolicy`]). Each has its `parse`, and a way to the record.
 //! * [`write_record`] and [`page_data_prefix`] write; pages need not be copied.
 //! * [`libxl`] and [`xl`] are the layers around this stream in a file of Xen's toolstack; [`image`] reads them all.
-//! * [`own`], [`twin`]: the records that are ours. `docs/stream-format.md` describes them all.
+//! * [`own`], [`twin`], [`emulator`]: the records that are ours. `docs/stream-format.md` describes them all.
 //!
 //! All of it takes bytes and gives bytes, and does nothing else. Nothing here trusts a byte of what it reads.
 //!
@@ -46,6 +46,7 @@
 //! # Ok::<(), colo_core::stream::StreamError>(())
 //! ```
 
+pub mod emulator;
 mod error;
 mod header;
 pub mod hvm;
@@ -66,6 +67,7 @@ mod tests;
 pub mod twin;
 pub mod xl;
 
+pub use emulator::EmulatorState;
 pub use error::{Fault, StreamError};
 pub use header::{DomainHeader, DomainKind, Headers, ImageHeader, Version};
 pub use hvm::{HvmContext, HvmContextEntry, HvmParam, HvmParams};

@@ -13,6 +13,7 @@
 //!
 //! * [`pv`]: what PV guests know of their machine, in bytes.
 //! * [`toolstack`]: what `xl` and libxl do for us, above all to build a domain that is to be restored. [`qmp`]: the device model's monitor.
+//! * [`snapshot`]: a device model's state into one that runs.
 //! * [`save_lock`]: one saver of a domain at a time.
 //! * [`overlay`]: a running domain is given another's state. For that, [`tables`]: event channels, grants; [`frontends`]: PV devices.
 //!
@@ -54,6 +55,7 @@ pub mod primary;
 pub mod pv;
 pub mod qmp;
 pub mod save_lock;
+pub mod snapshot;
 pub mod suspend;
 pub mod tables;
 pub mod toolstack;

@@ -19,8 +19,9 @@
 //! # Ok::<(), colo_core::xen::qmp::QmpError>(())
 //! ```
 
+mod jobs;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::poll::ready_one;
 use super::toolstack::{DomainLock, DomainUuid, LockError, LockKind};
@@ -44,7 +45,8 @@ pub const MAX_LINE_BYTES: usize = 1 << 20;
 /// Events that are kept for [`QmpClient::next_event`]; the oldest goes first.
 pub const MAX_EVENTS: usize = 64;
 
-/// Why QEMU could not be told something. After any of these but [`QmpError::Command`] the connection is good for nothing.
+/// Why QEMU could not be told something. After any of these but [`QmpError::Command`] and [`QmpError::Job`] the connection is good for
+/// nothing.
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 pub enum QmpError {
@@ -80,6 +82,14 @@ pub enum QmpError {
         command: String,
         /// QEMU's class of errors: `GenericError`, `CommandNotFound`, ...
         class: String,
+        /// QEMU's words.
+        description: String,
+    },
+    /// What the command began has not succeeded.
+    #[error("the device model could not do {job}: {description}")]
+    Job {
+        /// What was begun.
+        job: String,
         /// QEMU's words.
         description: String,
     },
@@ -333,26 +343,57 @@ impl QmpClient {
     /// The next object that is no event.
     fn next_object(&mut self, doing: &str, deadline: Instant) -> Result<Value, QmpError> {
         loop {
-            let line = self.next_line(doing, deadline)?;
-            let object: Value =
-                serde_json::from_slice(&line).map_err(|_| self.protocol(doing, "a line that is no JSON"))?;
-            match object.get("event").map(Value::as_str) {
-                None if object.is_object() => return Ok(object),
-                Some(Some(name)) => {
-                    let data = object.get("data").cloned().unwrap_or(Value::Null);
-                    if self.events.len() == MAX_EVENTS {
-                        self.events.pop_front();
-                        self.lost_events += 1;
-                    }
-                    self.events.push_back(Event { name: name.to_owned(), data });
-                }
-                _ => return Err(self.protocol(doing, "an object of no known kind")),
+            if let Some(object) = self.next_unless_event(doing, deadline)? {
+                return Ok(object);
             }
             // Also for a peer whose events never end.
             if Instant::now() >= deadline {
                 return Err(self.timed_out(doing));
             }
         }
+    }
+
+    /// The next event that is one of those; it is taken out of what has come, the others are kept.
+    fn wait_event(&mut self, doing: &str, is_it: impl Fn(&Event) -> bool) -> Result<Event, QmpError> {
+        if self.failed {
+            return Err(QmpError::Failed);
+        }
+        let deadline = Instant::now() + self.limit;
+        loop {
+            let at = self.events.iter().position(&is_it);
+            if let Some(event) = at.and_then(|at| self.events.remove(at)) {
+                return Ok(event);
+            }
+            // Until something has come that may be it.
+            self.failed = true;
+            if Instant::now() >= deadline {
+                return Err(self.timed_out(doing));
+            }
+            if self.next_unless_event(doing, deadline)?.is_some() {
+                return Err(self.protocol(doing, "a reply to nothing"));
+            }
+            self.failed = false;
+        }
+    }
+
+    /// The next object, unless it is an event: that is kept.
+    fn next_unless_event(&mut self, doing: &str, deadline: Instant) -> Result<Option<Value>, QmpError> {
+        let line = self.next_line(doing, deadline)?;
+        let object: Value =
+            serde_json::from_slice(&line).map_err(|_| self.protocol(doing, "a line that is no JSON"))?;
+        match object.get("event").map(Value::as_str) {
+            None if object.is_object() => return Ok(Some(object)),
+            Some(Some(name)) => {
+                let data = object.get("data").cloned().unwrap_or(Value::Null);
+                if self.events.len() == MAX_EVENTS {
+                    self.events.pop_front();
+                    self.lost_events += 1;
+                }
+                self.events.push_back(Event { name: name.to_owned(), data });
+            }
+            _ => return Err(self.protocol(doing, "an object of no known kind")),
+        }
+        Ok(None)
     }
 
     fn next_line(&mut self, doing: &str, deadline: Instant) -> Result<Vec<u8>, QmpError> {

@@ -42,9 +42,12 @@ struct Case {
 }
 
 fn cases(kind: GuestType) -> Vec<Case> {
-    let plain = GuestConfig::new(kind);
+    let plain = if kind == GuestType::Hvm { GuestConfig::unaware() } else { GuestConfig::new(kind) };
     let case = |what, config: GuestConfig| Case { config, what, differ: None };
     let mut cases = vec![case("", plain.clone())];
+    if kind == GuestType::Hvm {
+        cases.push(case(" with 2 vCPUs", GuestConfig { vcpus: 2, name: "hvm-2".into(), ..plain.clone() }));
+    }
     if kind == GuestType::Pvh {
         cases.push(case(" with 2 vCPUs", GuestConfig { vcpus: 2, ..plain.clone() }));
         cases.push(case(" that writes much", GuestConfig { dirty_pages: 500, ..plain.clone() }));

@@ -1,20 +1,13 @@
 use super::{GuestType, XenDomain};
 use crate::domain::DomainError;
+use crate::stream::EmulatorState;
 use crate::xen::qmp::{QmpClient, QmpError};
+use crate::xen::snapshot;
 use crate::xen::toolstack::emulator;
 use std::time::Duration;
 
 /// How long a device model may take to answer: it stops at once, and writes some hundred kilobytes.
 const QMP_LIMIT: Duration = Duration::from_secs(30);
-
-/// What a device model knows, at the moment at which its guest was suspended.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct EmulatorState {
-    /// What it keeps in xenstore: keys, relative to its own folder, and values.
-    pub xenstore: Vec<(String, String)>,
-    /// Its devices, which only it reads.
-    pub context: Vec<u8>,
-}
 
 impl XenDomain {
     /// The device model's state at the last checkpoint, if there is a device model.
@@ -28,12 +21,37 @@ impl XenDomain {
         Ok(EmulatorState { xenstore, context: context.unwrap_or_default() })
     }
 
-    /// A device model may write to its guest's memory, and change its own state, while the guest stands still.
-    pub(super) fn stop_device_model(&mut self) -> Result<(), DomainError> {
+    /// Puts another's state into this domain's device model, which runs as a process and has been stopped
+    /// ([`XenDomain::stop_device_model`]). The guest must be stopped, too; whether its memory is the other's already or will be makes no
+    /// difference. The guest's disks are not touched.
+    ///
+    /// # Errors
+    /// [`DomainError::BadState`] when the other's guest has moved its video memory to where this one has not: such a domain must be made
+    /// anew. Else when the device model does not take the state; it is of no further use then.
+    pub fn load_emulator_state(&self, state: &EmulatorState) -> Result<(), DomainError> {
+        let own = emulator::physmap(self.domid, &self.store).map_err(device_model)?;
+        if own != state.xenstore {
+            return Err(DomainError::BadState(
+                "the guest has moved its video memory since this domain was made".into(),
+            ));
+        }
+        self.with_device_model(|qmp| snapshot::load_into(qmp, &state.context)).map(drop).map_err(device_model)
+    }
+
+    /// Lets the device model stand still, if there is one: it may write to its guest's memory, and change its own state, while the guest
+    /// stands still.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn stop_device_model(&mut self) -> Result<(), DomainError> {
         self.with_device_model(QmpClient::stop).map(drop).map_err(device_model)
     }
 
-    pub(super) fn start_device_model(&mut self) -> Result<(), DomainError> {
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn start_device_model(&mut self) -> Result<(), DomainError> {
         self.with_device_model(QmpClient::cont).map(drop).map_err(device_model)
     }
 

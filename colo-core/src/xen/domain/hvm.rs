@@ -53,7 +53,31 @@ pub(super) fn populated(
     find_pages(gfn_limit, owned, exists, into)
 }
 
+/// Those that say how the domain itself was made: another's mean nothing to it.
+const OF_THE_DOMAIN: [u32; 6] = [
+    ctrl::HVM_PARAM_STORE_PFN,
+    ctrl::HVM_PARAM_CONSOLE_PFN,
+    ctrl::HVM_PARAM_IOREQ_PFN,
+    ctrl::HVM_PARAM_BUFIOREQ_PFN,
+    ctrl::HVM_PARAM_IOREQ_SERVER_PFN,
+    ctrl::HVM_PARAM_NR_IOREQ_SERVER_PAGES,
+];
+
 impl XenDomain {
+    /// Puts another's vCPUs, platform devices and parameters into this domain, which has been made from the same guest and stands still.
+    /// The counters of its vCPUs are among them; how the domain counts time is not.
+    pub(in crate::xen) fn overlay_hvm_state(&self, state: &[StateRecord]) -> Result<(), DomainError> {
+        let state = HvmState::parse(state)?;
+        for index in PARAMS.into_iter().filter(|index| !OF_THE_DOMAIN.contains(index)) {
+            let value = state.params.get(index.into()).unwrap_or(0);
+            // Some can be set only once, and need not be twice.
+            if self.control.hvm_param(self.domid, index)? != value {
+                self.control.set_hvm_param(self.domid, index, value)?;
+            }
+        }
+        Ok(self.control.set_hvm_context(self.domid, state.context)?)
+    }
+
     /// Of a guest that stands still, a page that could not be mapped must be one that is not there.
     pub(super) fn check_left_out(&self, pfns: &[Pfn], types: &[PageType]) -> Result<(), DomainError> {
         let left_out = pfns.iter().zip(types).filter(|(_, page_type)| **page_type == PageType::Invalid);

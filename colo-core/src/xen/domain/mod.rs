@@ -33,12 +33,11 @@ mod pv_state;
 mod state;
 mod twin;
 
-pub use emulator::EmulatorState;
 pub use incoming::Incoming;
 
 use crate::domain::{DomainError, DomainSpec};
 use crate::ids::{DomId, Pfn};
-use crate::stream::{DomainHeader, DomainKind};
+use crate::stream::{DomainHeader, DomainKind, EmulatorState};
 use crate::xen::foreign::Access;
 use crate::xen::qmp::QmpClient;
 use crate::xen::suspend::{SuspendError, Suspender};

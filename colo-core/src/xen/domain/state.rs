@@ -2,7 +2,7 @@ use super::hvm::{self, HvmState};
 use super::pv_state::PvState;
 use super::{GuestType, XenDomain, bad_state};
 use crate::domain::{Control as _, DomainError, RunState, State, StateRecord};
-use crate::stream::{CpuidPolicy, DomainHeader, MsrPolicy, StreamError, kind};
+use crate::stream::{CpuidPolicy, DomainHeader, EmulatorState, MsrPolicy, StreamError, kind};
 use crate::xen::control::policy::CpuPolicy;
 use crate::xen::overlay::twin_state;
 use crate::xen::toolstack::messages::{MISSING_CPUID, MISSING_MSR};
@@ -81,7 +81,11 @@ impl State for XenDomain {
     fn check_state(&self, state: &[StateRecord]) -> Result<(), DomainError> {
         match self.guest_type {
             GuestType::Pv => PvState::parse(state, self.pv()?.width.info()).map(drop),
-            GuestType::Pvh | GuestType::Hvm => HvmState::parse(state).map(drop),
+            GuestType::Pvh => HvmState::parse(state).map(drop),
+            GuestType::Hvm => {
+                HvmState::parse(state)?;
+                EmulatorState::from_records(state).map(drop).map_err(|error| bad_state(error.fault))
+            }
         }
     }
 

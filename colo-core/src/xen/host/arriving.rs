@@ -6,7 +6,7 @@ use crate::ids::{DomId, Page, Pfn};
 use crate::stream::{DomainHeader, DomainKind, PageList, PageType};
 use crate::xen::domain::{Incoming, XenDomain};
 use crate::xen::image::{ensure_free, head_of};
-use crate::xen::overlay::{Twin, overlay_for};
+use crate::xen::overlay::{Twin, overlay_for, wait_connected};
 use crate::xen::plan::DomainPlan;
 use crate::xen::toolstack::{RestoreGuard, RestoreOptions, Xl, XlRestore};
 use crate::xen::{Control, GuestType, Xen, XenStore};
@@ -120,17 +120,18 @@ impl Arriving {
                 return Ok(());
             }
         };
-        if domain.guest_type() == GuestType::Pv {
-            domain.load_state(&state)?;
+        match domain.guest_type() {
+            GuestType::Pv => domain.load_state(&state)?,
+            // The toolstack has started it with the first checkpoint's state.
+            GuestType::Hvm => super::tail::load_device_model(&mut domain, &state)?,
+            GuestType::Pvh => {}
         }
         domain.set_arrived();
         Control::open(self.xen)?.unpause(domain.domid())?;
-        let domid = domain.domid();
-        self.phase = Phase::Running(domain);
-        let store = XenStore::open(self.xen)?;
-        if !lock(&self.cards).wait_connected(&store, domid, Instant::now() + CONNECT_LIMIT)? {
-            tracing::warn!("the network cards of {} did not connect in {} s", self.spec.name, CONNECT_LIMIT.as_secs());
+        if let Err(error) = wait_connected(&domain, Instant::now() + CONNECT_LIMIT) {
+            tracing::warn!("{} goes on with devices that did not connect: {error}", self.spec.name);
         }
+        self.phase = Phase::Running(domain);
         Ok(())
     }
 

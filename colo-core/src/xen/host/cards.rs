@@ -7,7 +7,6 @@ use crate::net::{Port, late};
 use crate::xen::XenStore;
 use crate::xen::plan::DomainPlan;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 /// The network cards of the domain that this host takes in: out of their bridges until it serves.
 #[derive(Default)]
@@ -15,8 +14,6 @@ pub(super) struct Cards {
     /// Where the session waits for them.
     ends: Vec<LateEnd>,
     taken: Vec<Card>,
-    /// Of the cards that the guest connects by itself.
-    devids: Vec<u32>,
     serves: bool,
 }
 
@@ -44,33 +41,10 @@ impl Cards {
         for (nic, end) in plan.config.nics().iter().zip(std::mem::take(&mut self.ends)) {
             let (vif, tap) = (card_name(store, domid, nic.devid, plan)?, tap_name(domid, nic.devid)?);
             let (takeover, guest, clients) = Takeover::start_aside(&vif, &tap).map_err(failed)?;
-            if !plan.has_emulated_cards {
-                self.devids.push(nic.devid);
-            }
             self.taken.push(Card { takeover, clients: Some(clients) });
             end.connect(Box::new(guest)).map_err(DomainError::sys("watching a card"))?;
         }
         Ok(())
-    }
-
-    /// Waits until the guest has connected all its cards. Returns whether it has.
-    pub(super) fn wait_connected(
-        &self,
-        store: &XenStore,
-        domid: DomId,
-        deadline: Instant,
-    ) -> Result<bool, DomainError> {
-        for devid in &self.devids {
-            let path = format!("/local/domain/0/backend/vif/{}/{devid}/state", domid.0);
-            store.watch(&path, "connected")?;
-            while store.read_text(&path)?.is_none_or(|state| state.trim() != CONNECTED) {
-                if store.wait(deadline)?.is_none() {
-                    return Ok(false);
-                }
-            }
-            store.unwatch(&path, "connected")?;
-        }
-        Ok(true)
     }
 
     /// From here on the domain must outlive the session.
@@ -102,9 +76,6 @@ impl Cards {
 pub(super) fn lock(cards: &Mutex<Cards>) -> MutexGuard<'_, Cards> {
     cards.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// A backend that is connected with its frontend (`XenbusStateConnected`, `xen/include/public/io/xenbus.h`).
-const CONNECTED: &str = "4";
 
 /// The name of a domain's network card on this host: the backend's, or that of the TAP beside it by which the device model emulates one.
 pub(in crate::xen) fn card_name(

@@ -11,6 +11,7 @@
 //!
 //! What travels beside memory and registers for that is made by [`twin_state`], on the primary, while its guest stands still.
 
+mod emulated;
 mod prepare;
 mod pvh;
 mod records;
@@ -18,12 +19,13 @@ mod reset;
 mod steps;
 mod twin;
 
+pub use emulated::is_without_pv_drivers;
 pub use prepare::{prepare_primary, wait_connected};
 pub use twin::Twin;
 
 use super::GuestType;
 use super::domain::XenDomain;
-use crate::domain::{DirtyBitmap, DomainError, StateRecord};
+use crate::domain::{Control as _, DirtyBitmap, DomainError, StateRecord};
 use crate::layers::Timings;
 
 /// How a running domain is given another's state. Called in the order in which they stand here, for each checkpoint; after an error the
@@ -89,10 +91,15 @@ pub struct OverlayStats {
 /// # Errors
 /// When there is none.
 pub fn overlay_for(domain: &XenDomain) -> Result<Box<dyn Overlay>, DomainError> {
-    if domain.guest_type() == GuestType::Pvh {
-        return Ok(Box::new(pvh::PvhOverlay::new(domain)?));
+    match domain.guest_type() {
+        GuestType::Pvh => Ok(Box::new(pvh::PvhOverlay::new(domain)?)),
+        GuestType::Hvm if is_without_pv_drivers(domain)? => Ok(Box::new(emulated::Emulated::open(domain)?)),
+        GuestType::Hvm => Err(DomainError::Other(format!(
+            "{} can have Remus only: for COLO an HVM guest must not use Xen's event channels (Linux: `xen_nopv` on its command line)",
+            domain.spec().name
+        ))),
+        GuestType::Pv => Err(DomainError::Other("a guest of type pv cannot run beside its primary yet".into())),
     }
-    Err(DomainError::Other(format!("a guest of type {} cannot run beside its primary yet", domain.guest_type())))
 }
 
 /// What an [`Overlay`] on the other host needs of the primary's suspended domain, beside its memory and what [`State::save_state`]
@@ -105,15 +112,10 @@ pub fn overlay_for(domain: &XenDomain) -> Result<Box<dyn Overlay>, DomainError> 
 pub fn twin_state(domain: &mut XenDomain) -> Result<Vec<StateRecord>, DomainError> {
     match domain.guest_type() {
         GuestType::Pvh => domain.twin_records(),
-        GuestType::Pv | GuestType::Hvm => Ok(Vec::new()),
+        GuestType::Hvm => match domain.take_emulator_state() {
+            Some(state) => state.to_records().map_err(|error| DomainError::BadState(error.fault.to_string())),
+            None => Ok(Vec::new()),
+        },
+        GuestType::Pv => Ok(Vec::new()),
     }
-}
-
-/// Whether an HVM guest uses the machine that is emulated for it, and nothing of Xen's.
-///
-/// # Errors
-/// When the hypervisor refuses.
-pub fn is_without_pv_drivers(domain: &XenDomain) -> Result<bool, DomainError> {
-    let _ = domain;
-    Ok(false)
 }

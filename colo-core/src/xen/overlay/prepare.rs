@@ -1,3 +1,4 @@
+use super::is_without_pv_drivers;
 use super::reset::{Reset, reset};
 use crate::domain::{Control as _, DomainError};
 use crate::ids::Pfn;
@@ -8,11 +9,15 @@ use crate::xen::tables::{first_difference, read_ports};
 use std::time::Instant;
 use xen_sys::ctrl;
 
-/// Waits until a domain that has just been restored has connected its devices: before that it is no twin.
+/// Waits until a domain that has just been restored has connected its devices: before that it is no twin. The toolstack prepares PV
+/// devices for an HVM guest without PV drivers, too; they are not waited for.
 ///
 /// # Errors
 /// When it does not before the deadline.
 pub fn wait_connected(domain: &XenDomain, deadline: Instant) -> Result<(), DomainError> {
+    if is_without_pv_drivers(domain)? {
+        return Ok(());
+    }
     Frontends::open(domain.xen(), domain.domid())?.wait_connected(deadline)
 }
 
@@ -27,6 +32,9 @@ pub fn prepare_primary(
     twin: &TwinPorts,
     deadline: Instant,
 ) -> Result<Option<String>, DomainError> {
+    if is_without_pv_drivers(domain)? {
+        return Ok(None);
+    }
     let domid = domain.domid();
     let (control, ..) = domain.handles();
     let Some(difference) = first_difference(&read_ports(control, domid)?, twin, false) else {

@@ -82,7 +82,8 @@ impl Protected {
             nics,
             config: plan.to_bytes(),
         };
-        if mode == Mode::Colo {
+        // What a twin needs; a device model's state is needed in any case.
+        if mode == Mode::Colo || domain.guest_type() == GuestType::Hvm {
             domain.set_has_twin();
         }
         guard.begin(domain.domid(), &lock)?;

@@ -10,35 +10,40 @@ use std::process::{Child, Command};
 const LIMIT: Duration = Duration::from_secs(30);
 const GREETING: &str = "{\"QMP\": {\"version\": {}, \"capabilities\": [\"oob\"]}}\r\n";
 
-/// A QEMU with no machine, and its monitor's socket; ended when dropped.
-struct Qemu {
+/// A QEMU, and its monitor's socket; ended when dropped.
+pub(in crate::xen) struct Qemu {
     process: Child,
     folder: PathBuf,
 }
 
 impl Qemu {
-    /// None, with a line that says so, when QEMU is not installed.
+    /// With no machine. None, with a line that says so, when QEMU is not installed.
     fn start(test: &str) -> Option<Qemu> {
+        Self::start_with(test, &["-machine", "none", "-nodefaults", "-nographic", "-S"])
+    }
+
+    /// With what these arguments say; likewise.
+    pub(in crate::xen) fn start_with(test: &str, arguments: &[&str]) -> Option<Qemu> {
         let folder = std::env::temp_dir().join(format!("colo-qmp-{test}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         // A socket that listens before QEMU runs: connecting needs no waiting for QEMU. It gets it as descriptor 0.
         let listener = std::os::unix::net::UnixListener::bind(folder.join("qmp")).unwrap();
         let process = Command::new("qemu-system-x86_64")
-            .args(["-machine", "none", "-nodefaults", "-nographic", "-S"])
+            .args(arguments)
             .args(["-chardev", "socket,id=qmp,fd=0,server=on,wait=off", "-mon", "qmp,mode=control"])
             .stdin(std::os::fd::OwnedFd::from(listener))
             .spawn();
         match process {
             Ok(process) => Some(Qemu { process, folder }),
             Err(error) => {
-                eprintln!("skipped: qemu-system-x86_64: {error}");
+                eprintln!("SKIPPED: qemu-system-x86_64: {error}");
                 std::fs::remove_dir_all(&folder).unwrap();
                 None
             }
         }
     }
 
-    fn connect(&self, limit: Duration) -> Result<QmpClient, QmpError> {
+    pub(in crate::xen) fn connect(&self, limit: Duration) -> Result<QmpClient, QmpError> {
         QmpClient::connect(&self.folder.join("qmp"), limit)
     }
 }

@@ -4,15 +4,15 @@
 
 use super::config::XenstoreView;
 use crate::ids::DomId;
+use crate::stream::EmulatorState;
 use crate::xen::qmp::{QmpClient, QmpError};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd};
 
-/// The most state that is taken from a device model. A usual one has some hundred kilobytes, with an emulated video card some
-/// hundred more: the video memory is guest memory.
-pub const MAX_DEVICE_STATE_BYTES: u64 = 64 << 20;
+/// The most state that is taken from a device model.
+pub const MAX_DEVICE_STATE_BYTES: u64 = EmulatorState::MAX_CONTEXT_BYTES as u64;
 /// The most entries of the physmap: QEMU makes one for each video memory or ROM that it has moved.
 pub const MAX_PHYSMAP_ENTRIES: usize = 256;
 
