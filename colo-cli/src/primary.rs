@@ -33,7 +33,9 @@ pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
         Err(not_started) => bail!(not_started.error),
     };
     if args.fence_command.is_none() && !json {
-        eprintln!("colo: no --fence-command: if the link is cut, both hosts may serve");
+        eprintln!(
+            "colo: no --fence-command: if the link is cut and the secondary takes over all the same, both hosts serve"
+        );
     }
     let controller = session.controller();
     let mut teller = Teller::new(json);
