@@ -28,13 +28,15 @@ const EXIT_CODES: &str = "Exit codes:
   1  something failed
   2  the command line makes no sense
   3  the secondary has taken over; the guest here was destroyed
-  4  the guest crashed";
+  4  the guest crashed
+  5  the guest runs on, unprotected: the secondary was lost";
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// Protect a machine towards another host
     Primary(PrimaryArgs),
     /// Take machines in, and serve when their primary is lost
+    #[command(after_help = SECONDARY_HELP)]
     Secondary(SecondaryArgs),
     /// Save a Xen domain into a file, as `xl save` does; `xl restore` takes it too
     Save(SaveArgs),
@@ -151,6 +153,10 @@ pub(crate) struct MachineArgs {
     pub(crate) switch: PathBuf,
 }
 
+const SECONDARY_HELP: &str = "A primary whose process is gone is taken over from at once: its host closes the connection. One that is only silent may live \
+behind a cut link. Then a --fence-command makes sure that it is dead; without one the machine is held: it stands still, and nobody is \
+served by it, until SIGUSR1 says that the primary is dead (kill -USR1 PID), until a primary greets again, or until SIGINT or SIGTERM.";
+
 #[derive(Args, Debug)]
 pub(crate) struct SecondaryArgs {
     /// Where to listen
@@ -162,6 +168,9 @@ pub(crate) struct SecondaryArgs {
     /// Shell command that makes sure a lost primary does not serve (exit code 0: it does not)
     #[arg(long, value_name = "COMMAND")]
     pub(crate) fence_command: Option<String>,
+    /// Take over from a silent primary though nothing makes sure that it is dead: if only the link is cut, both serve
+    #[arg(long, conflicts_with = "fence_command")]
+    pub(crate) promote_unfenced: bool,
     /// Verify the guest's whole memory after each checkpoint whose primary hashes it
     #[arg(long)]
     pub(crate) verify: bool,

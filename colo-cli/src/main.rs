@@ -1,7 +1,7 @@
 //! The `colo` command: arguments in, library calls, output out.
 //!
 //! Exit codes: 0 as asked; 1 something failed; 2 the command line makes no sense; 3 the guest here was destroyed because the other
-//! side serves; 4 the guest crashed. `colo --help` tells them too.
+//! side serves; 4 the guest crashed; 5 the guest runs on, unprotected. `colo --help` tells them too.
 
 mod args;
 mod compare;

@@ -16,6 +16,9 @@ const STOOD_DOWN: u8 = 3;
 /// Exit code: the guest crashed.
 const GUEST_CRASHED: u8 = 4;
 
+/// Exit code: the guest runs on, and nobody protects it.
+const UNPROTECTED: u8 = 5;
+
 /// Starts the log on stderr. `RUST_LOG` has the last word.
 pub(crate) fn start_log(verbose: u8) {
     let level = match verbose {
@@ -94,9 +97,10 @@ pub(crate) fn print_json(value: &Value) {
 /// The exit code for how a session ended.
 pub(crate) fn exit_code(outcome: &Outcome) -> ExitCode {
     match outcome {
-        Outcome::Stopped | Outcome::GuestShutDown => ExitCode::SUCCESS,
+        Outcome::Stopped | Outcome::GuestShutDown | Outcome::Left => ExitCode::SUCCESS,
         Outcome::StoodDown => ExitCode::from(STOOD_DOWN),
         Outcome::GuestCrashed => ExitCode::from(GUEST_CRASHED),
+        Outcome::Unprotected(_) => ExitCode::from(UNPROTECTED),
         _ => ExitCode::from(FAILED),
     }
 }
@@ -109,6 +113,7 @@ fn event_json(event: &Event) -> Value {
         }
         Event::Copying(copy) => json!({"event": "copying", "round": copy.round, "sent_pages": copy.sent_pages,
             "round_pages": copy.round_pages, "stream_bytes": copy.stream_bytes}),
+        Event::Rehearsed => json!({"event": "rehearsed"}),
         Event::Protected(epoch) => json!({"event": "protected", "epoch": epoch.0}),
         Event::Miscompare(what) => json!({"event": "miscompare", "what": what}),
         Event::Checkpoint { stats, pause } => json!({"event": "checkpoint", "epoch": stats.epoch.0,
@@ -120,6 +125,9 @@ fn event_json(event: &Event) -> Value {
             "written_pages": applied.flushed.written_pages, "pause_ms": pause.as_secs_f64() * 1e3}),
         Event::PeerLost(how) => json!({"event": "peer-lost", "how": how}),
         Event::FenceFailed(why) => json!({"event": "fence-failed", "why": why}),
+        Event::Held { domain, epoch, why } => {
+            json!({"event": "held", "domain": domain, "epoch": epoch.0, "why": why})
+        }
         Event::Unprotected(why) => json!({"event": "unprotected", "why": why}),
         Event::TookOver { epoch, took, resent_frames } => json!({"event": "took-over", "epoch": epoch.0,
             "took_ms": took.as_secs_f64() * 1e3, "resent_frames": resent_frames}),
@@ -135,6 +143,9 @@ fn outcome_name(outcome: &Outcome) -> &'static str {
         Outcome::Stopped => "stopped",
         Outcome::GuestShutDown => "guest-shut-down",
         Outcome::GuestCrashed => "guest-crashed",
+        Outcome::Left => "left",
+        Outcome::Unprotected(_) => "unprotected",
+        Outcome::LeftSuspended(_) => "left-suspended",
         Outcome::StoodDown => "stood-down",
         Outcome::Ended(_) => "ended",
         Outcome::Failed(_) => "failed",
@@ -145,6 +156,15 @@ fn outcome_name(outcome: &Outcome) -> &'static str {
 mod tests {
     use super::*;
     use anyhow::Context;
+
+    #[test]
+    fn a_guest_that_lost_its_protection_is_not_as_asked() {
+        let code = |outcome: &Outcome| format!("{:?}", exit_code(outcome));
+        let expected = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(code(&Outcome::Left), expected(0));
+        assert_eq!(code(&Outcome::Unprotected("no heartbeat".into())), expected(5));
+        assert_eq!(code(&Outcome::LeftSuspended("no heartbeat".into())), expected(1));
+    }
 
     #[test]
     fn a_cause_is_told_once() {

@@ -77,7 +77,9 @@ pub(crate) fn follow(
 
 pub(crate) fn warn_unfenced(args: &PrimaryArgs, json: bool) {
     if args.fence_command.is_none() && !json {
-        eprintln!("colo: no --fence-command: if the link is cut, both hosts may serve");
+        eprintln!(
+            "colo: no --fence-command: if the link is cut and the secondary takes over all the same, both hosts serve"
+        );
     }
 }
 

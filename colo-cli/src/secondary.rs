@@ -6,21 +6,37 @@ use crate::{embedded, signals};
 use anyhow::{Context, Result};
 use colo_core::domain::Host;
 use colo_core::peer::DEFAULT_PORT;
-use colo_core::session::{Event, SecondarySession, SecondarySessionConfig};
+use colo_core::session::{Event, SecondarySession, SecondarySessionConfig, WhenUnprotected};
 use colo_core::xen::Xen;
 use colo_core::xen::host::XenHost;
 use crossbeam_channel::select;
 use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long this side stays in its machine's way after it has taken over, though no connection needs it: leaving loses what is under
+/// way, and clients are busy enough for now.
+const SETTLE_TIME: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(args: &SecondaryArgs, json: bool) -> Result<ExitCode> {
     // Before there are other threads: a host may start processes that watch over this one.
-    let host: Box<dyn Host> = match embedded::hypervisor(args.hypervisor) {
-        HypervisorArg::Xen => Box::new(XenHost::open(Xen::open()?).context("a process to watch over this one")?),
-        HypervisorArg::Embedded => embedded::host(&args.switch),
+    let (host, when_unprotected): (Box<dyn Host>, _) = match embedded::hypervisor(args.hypervisor) {
+        HypervisorArg::Xen => {
+            let host = XenHost::open(Xen::open()?).context("a process to watch over this one")?;
+            (Box::new(host), WhenUnprotected::Leave)
+        }
+        HypervisorArg::Embedded => (embedded::host(&args.switch), WhenUnprotected::Serve),
     };
-    let stop = signals::stop_signals()?;
-    let config = SecondarySessionConfig { verify: args.verify, fence_command: args.fence_command.clone(), layer: None };
+    let signals = signals::signals(&[SIGINT, SIGTERM, SIGUSR1])?;
+    let config = SecondarySessionConfig {
+        verify: args.verify,
+        fence_command: args.fence_command.clone(),
+        accept_unfenced: args.promote_unfenced,
+        when_unprotected,
+        leave_when_idle: (when_unprotected == WhenUnprotected::Leave).then_some(SETTLE_TIME),
+        ..SecondarySessionConfig::default()
+    };
     let address = with_port(&args.listen);
     let session =
         SecondarySession::listen(address.as_str(), host, config).with_context(|| format!("--listen {address}"))?;
@@ -28,8 +44,10 @@ pub(crate) fn run(args: &SecondaryArgs, json: bool) -> Result<ExitCode> {
         print_json(&json!({"event": "listening", "address": session.local_addr().to_string()}));
     } else {
         eprintln!("colo: listening on {}", session.local_addr());
-        if args.fence_command.is_none() {
-            eprintln!("colo: no --fence-command: if the link is cut, both hosts may serve");
+        match (&args.fence_command, args.promote_unfenced) {
+            (Some(_), _) => {}
+            (None, true) => eprintln!("colo: --promote-unfenced: if the link is cut, both hosts serve"),
+            (None, false) => eprintln!("colo: no --fence-command: a machine whose primary falls silent will be held"),
         }
     }
     let controller = session.controller();
@@ -39,15 +57,25 @@ pub(crate) fn run(args: &SecondaryArgs, json: bool) -> Result<ExitCode> {
             recv(session.events()) -> event => match event {
                 Ok(event) => {
                     teller.tell(&event);
+                    if matches!(event, Event::Held { .. }) && !json {
+                        tell_what_to_do();
+                    }
                     if let Event::Ended(outcome) = event {
                         return Ok(exit_code(&outcome));
                     }
                 }
                 Err(_) => return Ok(exit_code(&session.wait())),
             },
-            recv(stop) -> _ => controller.stop(),
+            recv(signals) -> signal => if signal == Ok(SIGUSR1) { controller.promote() } else { controller.stop() },
         }
     }
+}
+
+/// For an operator whose machine is held.
+fn tell_what_to_do() {
+    let pid = std::process::id();
+    eprintln!("colo: if the primary is dead, let the machine serve here: kill -USR1 {pid}");
+    eprintln!("colo: if it lives, protect its machine again from there, or give this one up: kill {pid}");
 }
 
 /// The address with the usual port, if it has none.

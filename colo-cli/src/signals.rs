@@ -36,7 +36,12 @@ pub(crate) fn descriptor(signals: &[i32]) -> Result<UnixStream> {
 
 /// SIGINT and SIGTERM from here on, in the order in which they come.
 pub(crate) fn stop_signals() -> Result<Receiver<i32>> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals")?;
+    signals(&[SIGINT, SIGTERM])
+}
+
+/// These signals from here on, in the order in which they come.
+pub(crate) fn signals(signals: &[i32]) -> Result<Receiver<i32>> {
+    let mut signals = Signals::new(signals).context("signals")?;
     let (sender, receiver) = bounded(4);
     std::thread::spawn(move || {
         for signal in signals.forever() {

@@ -359,7 +359,7 @@ fn primary_dies(seed: u64, lan: &Lan) -> Result<bool, String> {
         let is_end = |event: &Event| matches!(event, Event::TookOver { .. } | Event::Unprotected(_) | Event::Ended(_));
         match wait_for(session.events(), &mut log, is_end)? {
             Event::TookOver { .. } => {}
-            Event::Unprotected(why) if why.contains("before the first checkpoint") => {
+            Event::Unprotected(why) if why.contains("before the machine was protected") => {
                 if let Some(clients) = clients {
                     clients.abandon();
                 }
@@ -384,7 +384,8 @@ fn primary_dies(seed: u64, lan: &Lan) -> Result<bool, String> {
 fn start_primary(lan: &Lan, peer: SocketAddr, mode: &str, moment: &Moment) -> Process {
     let (peer, switch) = (peer.to_string(), lan.socket.to_string_lossy().into_owned());
     let mut args = vec!["primary", "--json", "--verify", "--domain", "web", "--memory", "16", "--mode", mode];
-    args.extend(["--interval", "30", "--peer", &peer, "--switch", &switch]);
+    // A process that is starved by other tests is not silent: only the dead are taken over from without a fence.
+    args.extend(["--interval", "30", "--heartbeat", "1000", "--peer", &peer, "--switch", &switch]);
     let die_at = match moment {
         Moment::Primary(callback, call) => format!("{callback}:{call}"),
         _ => String::new(),
@@ -393,6 +394,50 @@ fn start_primary(lan: &Lan, peer: SocketAddr, mode: &str, moment: &Moment) -> Pr
         args.extend(["--die-at", &die_at]);
     }
     Process::start(&args)
+}
+
+/// A primary that stands still is silent, as if the link were cut: the operator says whether it is dead.
+#[test]
+fn a_primary_that_is_only_silent_is_held_until_sigusr1() {
+    for accepts in [false, true] {
+        let lan = Lan::start(&format!("silent-{accepts}"));
+        let switch = lan.socket.to_string_lossy().into_owned();
+        let mut args = vec!["secondary", "--json", "--listen", "127.0.0.1:0", "--switch", &switch];
+        args.extend(accepts.then_some("--promote-unfenced"));
+        let secondary = Process::start(&args);
+        let listening: serde_json::Value = serde_json::from_str(&secondary.wait_for("listening")).unwrap();
+        let peer = listening["address"].as_str().unwrap();
+        let mut primary = Process::start(&[
+            "primary",
+            "--json",
+            "--domain",
+            "web",
+            "--memory",
+            "16",
+            "--heartbeat",
+            "200",
+            "--peer",
+            peer,
+            "--switch",
+            &switch,
+        ]);
+        primary.wait_for("\"protected\"");
+        secondary.wait_for("\"applied\"");
+        send_signal("-STOP", primary.pid());
+        if !accepts {
+            secondary.wait_for("\"held\"");
+            send_signal("-USR1", secondary.pid());
+        }
+        secondary.wait_for("\"took-over\"");
+        // It wakes, hears that the other side serves, and stands down.
+        send_signal("-CONT", primary.pid());
+        assert_eq!(primary.child.wait().unwrap().code(), Some(3));
+        assert!(guest_answers(lan.guest, || false));
+    }
+}
+
+fn send_signal(signal: &str, pid: i32) {
+    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
 }
 
 fn primary_gone(pid: i32) -> bool {

@@ -43,8 +43,14 @@ pub struct Epoch(pub u64);
 impl Epoch {
     /// Before any checkpoint.
     pub const NONE: Epoch = Epoch(0);
-    /// The first checkpoint: from here on the machine is protected.
+    /// The first checkpoint: from here on the machine is protected, unless it is a rehearsal.
     pub const FIRST: Epoch = Epoch(1);
+
+    /// The first epoch in which the machine is protected: the one after the rehearsal, if there is one.
+    #[must_use]
+    pub const fn first_protected(rehearse: bool) -> Epoch {
+        if rehearse { Epoch::FIRST.next() } else { Epoch::FIRST }
+    }
 
     /// The epoch after this one.
     #[must_use]

@@ -5,6 +5,10 @@
 
 #[path = "session/greeting.rs"]
 mod greeting;
+#[path = "session/held.rs"]
+mod held;
+#[path = "session/leave.rs"]
+mod leave;
 #[path = "session/lifecycle.rs"]
 mod lifecycle;
 #[path = "session/loss.rs"]
@@ -17,6 +21,10 @@ mod output;
 mod peers;
 #[path = "session/record.rs"]
 mod record;
+#[path = "session/rehearsal.rs"]
+mod rehearsal;
+#[path = "session/relay.rs"]
+mod relay;
 #[path = "session/rig.rs"]
 mod rig;
 #[path = "session/takeover.rs"]

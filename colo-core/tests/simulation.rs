@@ -44,6 +44,7 @@ mod wires;
 mod world;
 
 use check::Failure;
+use colo_core::failover::OnSilence;
 use colo_core::peer::Mode;
 use world::{Scenario, World};
 
@@ -56,13 +57,15 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Runs the seeds, and shows the first few that fail.
-fn run(test: &'static str, mode: Mode, fenced: bool, faults: bool) {
+fn run(test: &'static str, mode: Mode, on_silence: OnSilence, faults: bool) {
     let one = number("COLO_SIM_SEED");
     let seeds = match one {
         Some(seed) => seed..seed + 1,
-        None => 0..number("COLO_SIM_SEEDS").unwrap_or(SEEDS) / if fenced && faults { 1 } else { 5 },
+        None => {
+            0..number("COLO_SIM_SEEDS").unwrap_or(SEEDS) / if on_silence == OnSilence::Fence && faults { 1 } else { 5 }
+        }
     };
-    let scenario = |seed| Scenario { test, mode, seed, fenced, faults, trace: one.is_some() };
+    let scenario = |seed| Scenario { test, mode, seed, on_silence, faults, trace: one.is_some() };
     let mut takeovers = 0;
     let failures: Vec<Failure> = seeds
         .clone()
@@ -82,30 +85,40 @@ fn run(test: &'static str, mode: Mode, fenced: bool, faults: bool) {
 
 #[test]
 fn lock_step_survives_everything() {
-    run("lock_step_survives_everything", Mode::Colo, true, true);
+    run("lock_step_survives_everything", Mode::Colo, OnSilence::Fence, true);
 }
 
 #[test]
 fn remus_survives_everything() {
-    run("remus_survives_everything", Mode::Remus, true, true);
+    run("remus_survives_everything", Mode::Remus, OnSilence::Fence, true);
 }
 
 #[test]
 fn lock_step_without_a_fence_never_goes_wrong_before_it_splits() {
-    run("lock_step_without_a_fence_never_goes_wrong_before_it_splits", Mode::Colo, false, true);
+    run("lock_step_without_a_fence_never_goes_wrong_before_it_splits", Mode::Colo, OnSilence::TakeOver, true);
 }
 
 #[test]
 fn remus_without_a_fence_never_goes_wrong_before_it_splits() {
-    run("remus_without_a_fence_never_goes_wrong_before_it_splits", Mode::Remus, false, true);
+    run("remus_without_a_fence_never_goes_wrong_before_it_splits", Mode::Remus, OnSilence::TakeOver, true);
+}
+
+#[test]
+fn lock_step_without_a_fence_never_splits_when_silence_is_no_proof() {
+    run("lock_step_without_a_fence_never_splits_when_silence_is_no_proof", Mode::Colo, OnSilence::Hold, true);
+}
+
+#[test]
+fn remus_without_a_fence_never_splits_when_silence_is_no_proof() {
+    run("remus_without_a_fence_never_splits_when_silence_is_no_proof", Mode::Remus, OnSilence::Hold, true);
 }
 
 #[test]
 fn lock_step_goes_on_when_nothing_breaks() {
-    run("lock_step_goes_on_when_nothing_breaks", Mode::Colo, true, false);
+    run("lock_step_goes_on_when_nothing_breaks", Mode::Colo, OnSilence::Fence, false);
 }
 
 #[test]
 fn remus_goes_on_when_nothing_breaks() {
-    run("remus_goes_on_when_nothing_breaks", Mode::Remus, true, false);
+    run("remus_goes_on_when_nothing_breaks", Mode::Remus, OnSilence::Fence, false);
 }

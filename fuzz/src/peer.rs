@@ -71,7 +71,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         nics: vec![NicSpec { mac: MacAddr([2, 0, 0, 0, 0, 1]), ipv4: Some([10, 0, 0, 1].into()) }],
         config: vec![1, 2, 3],
     };
-    let hello = Hello { channel: Channel::Net, session: 1, mode: Mode::Colo, heartbeat_ms: 100, spec };
+    let hello = Hello { channel: Channel::Net, session: 1, mode: Mode::Colo, heartbeat_ms: 100, rehearse: true, spec };
     let epoch = Epoch(1);
     let messages = [
         Message::Hello(hello),

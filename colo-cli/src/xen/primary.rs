@@ -7,7 +7,7 @@ use crate::primary::{config, follow, warn_unfenced};
 use crate::signals;
 use anyhow::{Context, Result, bail};
 use colo_core::ids::{DomId, Epoch};
-use colo_core::session::PrimarySession;
+use colo_core::session::{PrimarySession, WhenUnprotected};
 use colo_core::xen::Xen;
 use colo_core::xen::domain::XenDomain;
 use colo_core::xen::primary::{Parts, PrimaryGuard, Protected};
@@ -32,7 +32,10 @@ pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
     let mut config = config(args);
     let store = colo_core::xen::XenStore::open(xen)?;
     let (protected, parts) = Protected::new(domain, config.checkpoints.mode, &xl, &store, lock, guard)?;
-    config.layer = Some(protected.layer(Epoch::FIRST));
+    // The toolstack on the other host, and the guest's own resume path there, take seconds.
+    config.checkpoints.rehearse = true;
+    config.when_unprotected = WhenUnprotected::Leave;
+    config.layer = Some(protected.layer(Epoch::first_protected(true)));
     let stop = signals::stop_signals()?;
     let Parts { machine, lans } = parts;
     let session = match PrimarySession::start(machine, lans, &args.peer, config) {

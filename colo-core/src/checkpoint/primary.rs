@@ -14,8 +14,13 @@ pub struct PrimaryConfig {
     pub mode: Mode,
     /// From the beginning of one checkpoint to that of the next, at the latest.
     pub interval: Duration,
-    /// How long the secondary may take to acknowledge a checkpoint that was sent to it, and again to apply it.
+    /// How long the secondary may take to acknowledge a checkpoint that was sent to it, and to apply it.
     pub ack_timeout: Duration,
+    /// Whether the first epoch is a rehearsal: the secondary's machine gets to run, for as long as that takes, while the primary's
+    /// output leaves at once and nothing is protected. Protection begins with the second checkpoint, which follows at once.
+    pub rehearse: bool,
+    /// What takes the place of `ack_timeout` for a rehearsal.
+    pub rehearsal_timeout: Duration,
 }
 
 impl PrimaryConfig {
@@ -27,13 +32,23 @@ impl PrimaryConfig {
     /// Generous: a peer that hangs is found by its heartbeat, and one that is busy flushing gigabytes is not dead.
     pub const ACK_TIMEOUT: Duration = Duration::from_secs(20);
 
-    /// The usual times for that mode.
+    /// For the machine that a toolstack builds, connects and lets go through its resume path meanwhile, on a busy host. Nobody waits
+    /// for it but the one who wants protection.
+    pub const REHEARSAL_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+    /// The usual times for that mode, without a rehearsal.
     pub fn new(mode: Mode) -> Self {
         let interval = match mode {
             Mode::Colo => Self::COLO_INTERVAL,
             Mode::Remus => Self::REMUS_INTERVAL,
         };
-        PrimaryConfig { mode, interval, ack_timeout: Self::ACK_TIMEOUT }
+        PrimaryConfig {
+            mode,
+            interval,
+            ack_timeout: Self::ACK_TIMEOUT,
+            rehearse: false,
+            rehearsal_timeout: Self::REHEARSAL_TIMEOUT,
+        }
     }
 }
 
@@ -129,6 +144,16 @@ impl<N: PrimaryNet> Primary<N> {
         self.staged
     }
 
+    /// Whether the secondary has a checkpoint that it can take over from.
+    pub fn is_protected(&self) -> bool {
+        self.staged >= Epoch::first_protected(self.config.rehearse)
+    }
+
+    /// Whether the secondary's machine runs, and the checkpoint that begins its protection is to be taken now.
+    pub fn is_rehearsed(&self) -> bool {
+        self.is_rehearsal(self.begun) && self.applied == self.begun
+    }
+
     /// The packets' side.
     pub fn net(&mut self) -> &mut N {
         &mut self.net
@@ -171,6 +196,10 @@ impl<N: PrimaryNet> Primary<N> {
         }
     }
 
+    fn is_rehearsal(&self, epoch: Epoch) -> bool {
+        self.config.rehearse && epoch == Epoch::FIRST
+    }
+
     fn unexpected(&self, message: &'static str, epoch: Epoch) -> EngineError {
         let when = format!("for {epoch}, with {} sent, {} staged, {} applied", self.begun, self.staged, self.applied);
         EngineError::Unexpected { message, when }
@@ -183,6 +212,10 @@ impl<N: PrimaryNet> SaveCallbacks for Primary<N> {
             self.begun_at = Some(now);
             return Ok(Ready::Now(Trigger::First));
         };
+        if self.is_rehearsed() {
+            self.begun_at = Some(now);
+            return Ok(Ready::Now(Trigger::First));
+        }
         let due = begun_at + self.config.interval;
         let trigger = match self.trigger.take() {
             Some(trigger) => trigger,
@@ -212,13 +245,13 @@ impl<N: PrimaryNet> SaveCallbacks for Primary<N> {
     }
 
     fn checkpoint(&mut self, epoch: Epoch, now: Instant) -> Result<Ready<bool>, CallbackError> {
-        let deadline = *self.deadline.get_or_insert(now + self.config.ack_timeout);
+        let timeout = if self.is_rehearsal(epoch) { self.config.rehearsal_timeout } else { self.config.ack_timeout };
+        let deadline = *self.deadline.get_or_insert(now + timeout);
         if self.applied == epoch {
             return Ok(Ready::Now(true));
         }
         if now >= deadline {
-            let seconds = self.config.ack_timeout.as_secs();
-            return Err(Box::new(EngineError::AckTimeout { epoch: epoch.0, seconds }));
+            return Err(Box::new(EngineError::AckTimeout { epoch: epoch.0, seconds: timeout.as_secs() }));
         }
         Ok(Ready::NotBefore(deadline))
     }

@@ -63,6 +63,8 @@ pub struct Secondary<N> {
     net: N,
     /// The last epoch applied.
     epoch: Epoch,
+    /// Whether the first epoch is a rehearsal.
+    rehearse: bool,
     /// Of the epoch that is arriving.
     stream_bytes: u64,
     crc: crc32fast::Hasher,
@@ -78,6 +80,7 @@ impl<N: SecondaryNet> Secondary<N> {
             restorer: Restorer::new(spec, StreamUse::Checkpointed),
             net,
             epoch: Epoch::NONE,
+            rehearse: false,
             stream_bytes: 0,
             crc: crc32fast::Hasher::new(),
             complete: false,
@@ -86,9 +89,21 @@ impl<N: SecondaryNet> Secondary<N> {
         }
     }
 
-    /// The epoch that the guest stands in: [`Epoch::NONE`] while it cannot serve.
+    /// The first epoch is a rehearsal (or not, which is the default): the guest runs in it, and must not serve.
+    #[must_use]
+    pub fn with_rehearsal(mut self, rehearse: bool) -> Self {
+        self.rehearse = rehearse;
+        self
+    }
+
+    /// The epoch that the guest stands in: [`Epoch::NONE`] while it stands nowhere.
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// The epoch that the guest could serve from: [`Epoch::NONE`] while it could not, and in a rehearsal.
+    pub fn takeover_epoch(&self) -> Epoch {
+        if self.epoch >= Epoch::first_protected(self.rehearse) { self.epoch } else { Epoch::NONE }
     }
 
     /// The packets' side.

@@ -5,15 +5,16 @@
 //!   here, and small enough to be read.
 //! * [`Fence`]: making sure that the other side does not serve, before this side does.
 //!
-//! Without a fence a cut link can leave two servers: each side believes that the other is dead. That is said to the operator
-//! at the start, and it is his choice.
+//! A connection that the other host's system has closed proves that the process there is gone. Silence proves nothing: the link may be
+//! cut, and both sides believe that the other is dead. So a secondary without a fence holds its machine, and leaves it to its operator.
 //!
 //! ```
-//! use colo_core::failover::{Loss, SecondaryVerdict, secondary_verdict};
+//! use colo_core::failover::{Loss, OnSilence, SecondaryVerdict, secondary_verdict};
 //! use colo_core::ids::Epoch;
 //!
-//! assert_eq!(secondary_verdict(&Loss::Closed, Epoch(7)), SecondaryVerdict::TakeOver);
-//! assert!(matches!(secondary_verdict(&Loss::Closed, Epoch::NONE), SecondaryVerdict::End(_)));
+//! assert_eq!(secondary_verdict(&Loss::Closed, Epoch(7), OnSilence::Hold), SecondaryVerdict::TakeOver);
+//! assert!(matches!(secondary_verdict(&Loss::Silent, Epoch(7), OnSilence::Hold), SecondaryVerdict::Hold(_)));
+//! assert!(matches!(secondary_verdict(&Loss::Closed, Epoch::NONE, OnSilence::Hold), SecondaryVerdict::End(_)));
 //! ```
 
 mod detector;
@@ -29,9 +30,9 @@ use std::fmt;
 /// How the other side was lost.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Loss {
-    /// The connection broke, with no word why.
+    /// The other host's system ended the connection: the process is gone, and said no word why.
     Closed,
-    /// Nothing was heard for too long.
+    /// Nothing was heard for too long, or nothing can be: it may live.
     Silent,
     /// It said something that it must not, or failed to do in time what it must.
     Broken(String),
@@ -75,23 +76,41 @@ pub fn primary_verdict(loss: &Loss) -> PrimaryVerdict {
     }
 }
 
+/// What a secondary goes by when its primary is silent.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum OnSilence {
+    /// A fence makes sure that the primary is dead.
+    Fence,
+    /// Nothing does, and the operator has accepted that both may serve if only the link is cut.
+    TakeOver,
+    /// Nothing does: the operator is to say so.
+    #[default]
+    Hold,
+}
+
 /// What a secondary does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SecondaryVerdict {
-    /// Fence the other side, then serve.
+    /// Fence the other side, if there is a fence, then serve.
     TakeOver,
+    /// Keep the guest, suspended, for this reason, until somebody says who serves.
+    Hold(String),
     /// Destroy the guest, for this reason; the other side serves, or nobody can.
     End(String),
 }
 
-/// What a secondary that stands at `epoch` does when it has lost its primary.
-pub fn secondary_verdict(loss: &Loss, epoch: Epoch) -> SecondaryVerdict {
+/// What a secondary does when it has lost its primary. `epoch` is what it could take over from: [`Epoch::NONE`] before the first
+/// checkpoint, and in a rehearsal.
+pub fn secondary_verdict(loss: &Loss, epoch: Epoch, on_silence: OnSilence) -> SecondaryVerdict {
     match loss {
         Loss::Goodbye(_) => SecondaryVerdict::End(loss.to_string()),
         // The primary is there and serves; it is this side that cannot follow.
         Loss::Broken(_) => SecondaryVerdict::End(loss.to_string()),
-        Loss::Closed | Loss::Silent if epoch == Epoch::NONE => {
-            SecondaryVerdict::End(format!("{loss} before the first checkpoint: there is nothing to go on from"))
+        Loss::Closed | Loss::Silent if epoch == Epoch::NONE => SecondaryVerdict::End(format!(
+            "{loss} before the machine was protected: there is nothing to go on from yet"
+        )),
+        Loss::Silent if on_silence == OnSilence::Hold => {
+            SecondaryVerdict::Hold(format!("{loss}, and nothing makes sure that the primary is dead"))
         }
         Loss::Closed | Loss::Silent => SecondaryVerdict::TakeOver,
     }
@@ -100,6 +119,8 @@ pub fn secondary_verdict(loss: &Loss, epoch: Epoch) -> SecondaryVerdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ALL: [OnSilence; 3] = [OnSilence::Fence, OnSilence::TakeOver, OnSilence::Hold];
 
     #[test]
     fn a_goodbye_never_makes_a_second_server() {
@@ -111,7 +132,9 @@ mod tests {
         ];
         for reason in reasons {
             let loss = Loss::Goodbye(reason);
-            assert!(matches!(secondary_verdict(&loss, Epoch(3)), SecondaryVerdict::End(_)), "{loss}");
+            for on_silence in ALL {
+                assert!(matches!(secondary_verdict(&loss, Epoch(3), on_silence), SecondaryVerdict::End(_)), "{loss}");
+            }
         }
         assert_eq!(primary_verdict(&Loss::Goodbye(GoodbyeReason::Promoted)), PrimaryVerdict::StandDown);
     }
@@ -125,9 +148,20 @@ mod tests {
 
     #[test]
     fn without_a_checkpoint_nothing_is_taken_over() {
-        for loss in [Loss::Closed, Loss::Silent] {
-            assert!(matches!(secondary_verdict(&loss, Epoch::NONE), SecondaryVerdict::End(_)));
-            assert_eq!(secondary_verdict(&loss, Epoch(1)), SecondaryVerdict::TakeOver);
+        for (loss, on_silence) in
+            [Loss::Closed, Loss::Silent].into_iter().flat_map(|loss| ALL.map(|on| (loss.clone(), on)))
+        {
+            assert!(matches!(secondary_verdict(&loss, Epoch::NONE, on_silence), SecondaryVerdict::End(_)));
+            assert!(!matches!(secondary_verdict(&loss, Epoch(1), on_silence), SecondaryVerdict::End(_)));
+        }
+    }
+
+    #[test]
+    fn silence_alone_is_no_proof_of_death() {
+        for on_silence in ALL {
+            assert_eq!(secondary_verdict(&Loss::Closed, Epoch(1), on_silence), SecondaryVerdict::TakeOver);
+            let holds = matches!(secondary_verdict(&Loss::Silent, Epoch(1), on_silence), SecondaryVerdict::Hold(_));
+            assert_eq!(holds, on_silence == OnSilence::Hold);
         }
     }
 }

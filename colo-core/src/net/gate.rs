@@ -1,7 +1,7 @@
 //! The primary's gate: what its guest says is held here until it may be said.
 //!
 //! The rule of output commit lives in this file. A frame leaves
-//! * at once, while the machine is not protected (before the first checkpoint, or after the secondary was lost);
+//! * at once, while the machine is not protected (before the first checkpoint, in a rehearsal, or after the secondary was lost);
 //! * in lock-step, when the comparator finds that the secondary has produced the same;
 //! * or when the checkpoint taken after it was acknowledged, whole and verified.
 //!
@@ -59,6 +59,7 @@ pub enum Report {
 pub struct Gate {
     mode: Mode,
     config: CompareConfig,
+    rehearse: bool,
     way: Way,
     shut: bool,
     epoch: Epoch,
@@ -88,6 +89,7 @@ impl Gate {
         Gate {
             mode,
             config,
+            rehearse: false,
             way: Way::Open,
             shut: false,
             epoch: Epoch::NONE,
@@ -101,6 +103,13 @@ impl Gate {
             divergence: None,
             full_reported: false,
         }
+    }
+
+    /// The first epoch is a rehearsal (or not, which is the default): the gate stays open in it.
+    #[must_use]
+    pub fn with_rehearsal(mut self, rehearse: bool) -> Self {
+        self.rehearse = rehearse;
+        self
     }
 
     /// The epoch that the guest is in.
@@ -154,6 +163,10 @@ impl Gate {
         // What both machines have said by now may leave by that right, without waiting for the checkpoint.
         self.pump();
         self.epoch = epoch;
+        if epoch < Epoch::first_protected(self.rehearse) {
+            // Nobody will take over from this checkpoint: nothing need travel with it, and nothing waits for it.
+            return Vec::new();
+        }
         self.divergence = None;
         self.full_reported = false;
         let held = self.end_epoch(epoch);
@@ -213,6 +226,11 @@ impl Gate {
         self.pump();
         let nic = self.ready.front().map(|release| release.nic);
         self.ready.iter().take(MAX_BATCH_FRAMES).take_while(|release| Some(release.nic) == nic).cloned().collect()
+    }
+
+    /// Whether the gate is open, and everything has left.
+    pub fn is_empty(&self) -> bool {
+        matches!(self.way, Way::Open) && self.ready.is_empty()
     }
 
     /// So many of the frames of [`Gate::next_batch`] have left.
@@ -330,6 +348,57 @@ fn trigger_of(divergence: &Divergence) -> Trigger {
 mod tests {
     use super::*;
     use crate::compare::Evidence;
+
+    fn frame(number: u8) -> Frame {
+        vec![number; 60].into()
+    }
+
+    fn bytes_of(releases: &[Release]) -> Vec<u8> {
+        releases.iter().map(|release| release.frame[0]).collect()
+    }
+
+    #[test]
+    fn a_rehearsal_holds_nothing_and_its_last_output_leaves_first() {
+        for mode in [Mode::Colo, Mode::Remus] {
+            let now = Instant::now();
+            let mut gate = Gate::new(mode, CompareConfig::default()).with_rehearsal(true);
+            gate.handle_primary(0, frame(1), now);
+            assert!(gate.begin_epoch(Epoch(1)).is_empty(), "nobody will take over from it");
+            gate.handle_primary(0, frame(2), now);
+            // The secondary's guest runs, and says what it likes.
+            gate.commit(Epoch(1));
+            gate.applied(Epoch(1), now);
+            gate.handle_secondary(Epoch(1), 0, NetFrame { nic: 0, frame: frame(9) }, now);
+            gate.handle_timeout(now + std::time::Duration::from_secs(3600));
+            assert_eq!((gate.poll_trigger(), gate.poll_report()), (None, None));
+            assert_eq!(bytes_of(&gate.next_batch()), [1, 2]);
+            gate.released(1);
+            // What has not left travels with the checkpoint that begins protection, and leaves all the same, before anything later.
+            assert_eq!(bytes_of(&gate.begin_epoch(Epoch(2))), [2]);
+            gate.handle_primary(0, frame(3), now);
+            assert_eq!(bytes_of(&gate.next_batch()), [2]);
+            gate.released(1);
+            assert!(gate.next_batch().is_empty());
+            gate.commit(Epoch(2));
+            assert_eq!(gate.poll_report(), Some(Report::Held(Epoch(2))));
+            assert!(gate.next_batch().is_empty(), "of the first epoch that is protected");
+        }
+    }
+
+    #[test]
+    fn a_gate_is_empty_when_all_has_left() {
+        let now = Instant::now();
+        let mut gate = Gate::new(Mode::Remus, CompareConfig::default());
+        gate.begin_epoch(Epoch(1));
+        gate.handle_primary(0, frame(1), now);
+        gate.begin_epoch(Epoch(2));
+        gate.handle_primary(0, frame(2), now);
+        gate.open();
+        assert!(!gate.is_empty());
+        assert_eq!(bytes_of(&gate.next_batch()), [1, 2]);
+        gate.released(2);
+        assert!(gate.is_empty());
+    }
 
     #[test]
     fn evidence_is_taken_once_and_the_words_stay() {

@@ -151,6 +151,11 @@ impl<K: Hash + Eq, V> LruTable<K, V> {
         Some(SlotId { index: self.oldest, generation: slot.generation })
     }
 
+    /// All values, in no order; none counts as used.
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.slots.iter_mut().filter_map(|slot| slot.entry.as_mut().map(|(_, value)| value))
+    }
+
     pub(crate) fn clear(&mut self) {
         while let Some(id) = self.oldest() {
             self.remove(id);

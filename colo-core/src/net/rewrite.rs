@@ -25,6 +25,7 @@
 //! what only one beyond the handshake says, without the rewriter having shown it the handshake's end. Its numbers are the primary's
 //! then, too. **After a failover**
 //! ([`Rewriter::go_live`]) the rewriter stays in the way for the connections that it knows; new ones have nothing to be moved.
+//! [`Rewriter::flows_to_rewrite`] tells how many are left that would break without it.
 //!
 //! Sequence numbers stand in the header's two fields and in the SACK option (RFC 2018) of what the client sends. Checksums are mended
 //! (RFC 1624), so that one that was wrong stays wrong; those that a card is to complete are left to it. Of a segment in fragments the
@@ -58,12 +59,19 @@ use super::{Frame, LruTable, Seq, SlotId};
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 /// The most connections known at once; of those beyond, the least recently used is forgotten. As many as the comparator's flows.
 pub const MAX_CONNECTIONS: usize = 65_536;
 
 /// The most frames kept for a connection whose guest has not answered yet: a client's first window (RFC 6928) a few times over.
 pub const MAX_KEPT_FRAMES: usize = 32;
+
+/// A connection that says nothing for so long is over: what RFC 5382 (REQ-5) asks of address translators, who are in the same place.
+pub const IDLE_LIMIT: Duration = Duration::from_secs(124 * 60);
+
+/// The same for one whose handshake was not seen to end.
+pub const HALF_OPEN_IDLE_LIMIT: Duration = Duration::from_secs(4 * 60);
 
 /// The most bytes kept in all connections.
 pub const MAX_KEPT_BYTES: usize = 4 << 20;
@@ -112,8 +120,17 @@ struct Connection {
     /// What is to be added to the primary's clock to have the secondary's.
     clock_difference: Option<u32>,
     kept: Vec<Frame>,
-    fin_in: bool,
-    fin_out: bool,
+    /// What the client ends with, and the guest, in the guest's numbers: what follows their FINs.
+    fin_in: Option<Seq>,
+    fin_out: Option<Seq>,
+    /// Those that the other side has acknowledged.
+    fin_in_acked: bool,
+    fin_out_acked: bool,
+    was_reset: bool,
+    /// Since it was last looked at.
+    was_used: bool,
+    /// When it was last found to have been used.
+    used_at: Option<Instant>,
 }
 
 impl Rewriter {
@@ -143,12 +160,13 @@ impl Rewriter {
             return Some(frame);
         };
         let (_, connection) = self.connections.get_mut(id)?;
-        connection.fin_in |= segment.has(TcpFlags::FIN);
+        connection.note_input(&segment);
         if !connection.kept.is_empty() || connection.learn(&segment, &frame).is_err() {
             self.keep(id, frame);
             return None;
         }
         let moved = connection.moved();
+        connection.note_input_ack(&segment, moved);
         self.demote_closed(id, &segment);
         Some(self.rewrite_input(frame, &segment, moved))
     }
@@ -167,10 +185,10 @@ impl Rewriter {
         let Some((_, connection)) = self.connections.get_mut(id) else {
             return frame;
         };
-        connection.fin_out |= segment.has(TcpFlags::FIN);
         if is_syn {
             connection.open(segment.seq, is_live);
         }
+        connection.note_output(&segment);
         if connection.is_older(&segment) {
             connection.difference = Some(0);
         }
@@ -213,6 +231,13 @@ impl Rewriter {
     /// The secondary takes over: connections that are not known yet need no rewriting any more.
     pub fn go_live(&mut self) {
         self.is_live = true;
+    }
+
+    /// How many connections there are that would break if their numbers were not moved any more, once the secondary serves. Not those
+    /// that have ended: by a RST, by FINs of both sides that were acknowledged, or by having been found idle at each call for
+    /// [`IDLE_LIMIT`]. Looks at every connection: nothing to be asked for each frame.
+    pub fn flows_to_rewrite(&mut self, now: Instant) -> usize {
+        self.connections.values_mut().map(|connection| connection.needs_rewriting(now)).filter(|needs| *needs).count()
     }
 
     /// What was done so far.
@@ -260,6 +285,7 @@ impl Rewriter {
             };
             // Refused, there is nothing to learn, and nothing to be moved.
             let moved = connection.learn(&segment, &frame).map_or(Moved::default(), |()| connection.moved());
+            connection.note_input_ack(&segment, moved);
             let frame = self.rewrite_input(frame, &segment, moved);
             self.ready.push_back((nic, frame));
         }
@@ -270,7 +296,7 @@ impl Rewriter {
         let Some((_, connection)) = self.connections.get_mut(id) else {
             return;
         };
-        if segment.has(TcpFlags::RST) || connection.fin_in && connection.fin_out {
+        if segment.has(TcpFlags::RST) || connection.fin_in.is_some() && connection.fin_out.is_some() {
             self.connections.demote(id);
         }
     }
@@ -330,6 +356,46 @@ impl Connection {
             *self =
                 Connection { guest_isn: Some(isn), difference: is_live.then_some(0), kept, ..Connection::default() };
         }
+    }
+
+    /// The client has sent a segment.
+    fn note_input(&mut self, segment: &Segment) {
+        self.was_used = true;
+        self.was_reset |= segment.has(TcpFlags::RST);
+        if segment.has(TcpFlags::FIN) {
+            self.fin_in = Some(segment.seq + segment.payload_bytes() + 1);
+        }
+    }
+
+    /// What it acknowledges is known in the guest's numbers.
+    fn note_input_ack(&mut self, segment: &Segment, moved: Moved) {
+        if let (Some(fin), Some(ack)) = (self.fin_out, segment.ack) {
+            self.fin_out_acked |= !fin.is_after(ack + moved.seq);
+        }
+    }
+
+    /// The guest has sent a segment.
+    fn note_output(&mut self, segment: &Segment) {
+        self.was_used = true;
+        self.was_reset |= segment.has(TcpFlags::RST);
+        if segment.has(TcpFlags::FIN) {
+            self.fin_out = Some(segment.seq + segment.payload_bytes() + 1);
+        }
+        if let (Some(fin), Some(ack)) = (self.fin_in, segment.ack) {
+            self.fin_in_acked |= !fin.is_after(ack);
+        }
+    }
+
+    /// Whether it is not over, and its numbers differ or may yet be found to.
+    fn needs_rewriting(&mut self, now: Instant) -> bool {
+        if std::mem::take(&mut self.was_used) || self.used_at.is_none() {
+            self.used_at = Some(now);
+        }
+        let is_over = self.was_reset || self.fin_in_acked && self.fin_out_acked;
+        let is_half_open = self.difference.is_none();
+        let limit = if is_half_open { HALF_OPEN_IDLE_LIMIT } else { IDLE_LIMIT };
+        let is_idle = self.used_at.is_some_and(|used_at| now.saturating_duration_since(used_at) >= limit);
+        !is_over && !is_idle && (is_half_open || self.moved() != Moved::default())
     }
 
     /// Whether the guest says by this that it has had the connection since a checkpoint: it is beyond the handshake, and what took

@@ -32,6 +32,7 @@ use crate::ids::Epoch;
 use crate::peer::NetFrame;
 use crate::stream::NetState;
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 /// The most bytes of input that wait for their epoch or for room in the guest's ring. Beyond it input is dropped, the
 /// secondary will differ, and a checkpoint is asked for.
@@ -136,6 +137,12 @@ impl Standby {
         (number, frame)
     }
 
+    /// A frame that the guest has said and that nobody shall have, in a rehearsal. Only learns from it.
+    pub fn pass_over(&mut self, frame: NetFrame) {
+        self.addresses.learn(frame.nic, &frame.frame);
+        let _ = self.rewriter.handle_output(frame.nic, frame.frame);
+    }
+
     /// What these frames say has left.
     pub fn handle_released(&mut self, epoch: Epoch, numbers: &[u64]) {
         if epoch != self.epoch {
@@ -189,6 +196,12 @@ impl Standby {
         let own = std::mem::take(&mut self.unreleased).into_values();
         self.unreleased_bytes = 0;
         std::mem::take(&mut self.held).into_iter().chain(own).collect()
+    }
+
+    /// How many connections break if nobody rewrites their numbers any more, once this side serves. See
+    /// [`Rewriter::flows_to_rewrite`].
+    pub fn flows_to_rewrite(&mut self, now: Instant) -> usize {
+        self.rewriter.flows_to_rewrite(now)
     }
 
     /// This side serves from here on.

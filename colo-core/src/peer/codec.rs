@@ -20,7 +20,7 @@ const MAX_SPEC_BYTES: usize = (2 + DomainSpec::MAX_NAME_BYTES)
     + (4 + DomainSpec::MAX_CONFIG_BYTES);
 
 /// The longest `Hello`.
-pub(super) const MAX_HELLO_BYTES: usize = 1 + 8 + 1 + 4 + MAX_SPEC_BYTES;
+pub(super) const MAX_HELLO_BYTES: usize = 1 + 8 + 1 + 4 + 1 + MAX_SPEC_BYTES;
 
 type Result<T> = std::result::Result<T, PayloadError>;
 
@@ -143,6 +143,7 @@ fn put_hello(out: &mut Vec<u8>, hello: &Hello) -> Result<()> {
         Mode::Remus => 2,
     });
     put_u32(out, hello.heartbeat_ms);
+    out.push(u8::from(hello.rehearse));
     put_spec(out, &hello.spec)
 }
 
@@ -162,7 +163,15 @@ fn get_hello(fields: &mut Fields<'_>) -> Result<Hello> {
             return Err(PayloadError::BadValue { what: "mode", got: got.into() });
         }
     };
-    Ok(Hello { channel, session, mode, heartbeat_ms: fields.u32("heartbeat")?, spec: get_spec(fields)? })
+    let heartbeat_ms = fields.u32("heartbeat")?;
+    let rehearse = match fields.u8("rehearsal")? {
+        0 => false,
+        1 => true,
+        got => {
+            return Err(PayloadError::BadValue { what: "rehearsal", got: got.into() });
+        }
+    };
+    Ok(Hello { channel, session, mode, heartbeat_ms, rehearse, spec: get_spec(fields)? })
 }
 
 fn put_spec(out: &mut Vec<u8>, spec: &DomainSpec) -> Result<()> {

@@ -18,7 +18,7 @@ use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The protocol's version. Another major one is refused; another minor one only adds kinds of messages that need not be sent.
-pub const MAJOR_VERSION: u8 = 1;
+pub const MAJOR_VERSION: u8 = 2;
 /// The protocol's minor version.
 pub const MINOR_VERSION: u8 = 0;
 

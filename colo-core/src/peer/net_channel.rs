@@ -38,6 +38,8 @@ pub struct NetChannel {
     out: Vec<u8>,
     /// How much of `out` has been sent.
     sent_bytes: usize,
+    /// How sending has failed. The system tells it once, and from then on shows an end that the peer has not made.
+    failed: Option<ErrorKind>,
 }
 
 impl Drop for NetChannel {
@@ -51,7 +53,7 @@ impl Drop for NetChannel {
 impl NetChannel {
     /// The socket does not block.
     pub(super) fn new(socket: TcpStream, encoder: FrameEncoder, decoder: FrameDecoder) -> NetChannel {
-        NetChannel { socket, encoder, decoder, out: Vec::new(), sent_bytes: 0 }
+        NetChannel { socket, encoder, decoder, out: Vec::new(), sent_bytes: 0, failed: None }
     }
 
     /// Readable when [`NetChannel::receive`] may have something; to be polled for writing too while
@@ -75,7 +77,10 @@ impl NetChannel {
             match state {
                 ReadState::More => {}
                 ReadState::Blocked => break,
-                ReadState::Closed => return Err(self.decoder.closed()),
+                ReadState::Closed => {
+                    let failed = self.failed.map(|kind| PeerError::Io { call: "send", source: kind.into() });
+                    return Err(failed.unwrap_or_else(|| self.decoder.closed()));
+                }
             }
         }
         Ok(messages.len() - before)
@@ -121,6 +126,7 @@ impl NetChannel {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(source) => {
+                    self.failed.get_or_insert(source.kind());
                     return Err(PeerError::Io { call: "send", source });
                 }
             }

@@ -28,13 +28,16 @@ fn spec() -> impl Strategy<Value = DomainSpec> {
 fn hello() -> impl Strategy<Value = Hello> {
     let channel = prop::sample::select(vec![Channel::State, Channel::Net]);
     let mode = prop::sample::select(vec![Mode::Colo, Mode::Remus]);
-    (channel, any::<u64>(), mode, any::<u32>(), spec()).prop_map(|(channel, session, mode, heartbeat_ms, spec)| Hello {
-        channel,
-        session,
-        mode,
-        heartbeat_ms,
-        spec,
-    })
+    (channel, any::<u64>(), mode, any::<u32>(), any::<bool>(), spec()).prop_map(
+        |(channel, session, mode, heartbeat_ms, rehearse, spec)| Hello {
+            channel,
+            session,
+            mode,
+            heartbeat_ms,
+            rehearse,
+            spec,
+        },
+    )
 }
 
 /// Any message, every kind as often as the others.
@@ -107,7 +110,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 #[test]
 fn golden_frame() {
     let mut bytes = encode(&[Message::Welcome, Message::Heartbeat { number: 7 }]).split_off(FRAME_HEADER_BYTES);
-    let front = *b"COLO\x01\0\x24\0\x01\0\0\0\0\0\0\0\x08\0\0\0";
+    let front = *b"COLO\x02\0\x24\0\x01\0\0\0\0\0\0\0\x08\0\0\0";
     assert_eq!(bytes[..20], front);
     assert_eq!(bytes[24..], [7, 0, 0, 0, 0, 0, 0, 0]);
     let crc: Vec<u8> = bytes.drain(20..24).collect();
@@ -225,11 +228,11 @@ fn a_failed_decoder_stays_failed() {
 #[test]
 fn another_major_version_is_refused_by_both_names() {
     let mut bytes = encode(&[Message::Welcome]);
-    (bytes[4], bytes[5]) = (2, 3);
+    (bytes[4], bytes[5]) = (9, 3);
     let error = decode(&bytes).unwrap_err();
-    assert!(matches!(error, PeerError::Version { major: 2, minor: 3 }), "{error}");
+    assert!(matches!(error, PeerError::Version { major: 9, minor: 3 }), "{error}");
     let text = error.to_string();
-    assert!(text.contains("2.3") && text.contains(&format!("{MAJOR_VERSION}.{MINOR_VERSION}")), "{text}");
+    assert!(text.contains("9.3") && text.contains(&format!("{MAJOR_VERSION}.{MINOR_VERSION}")), "{text}");
 }
 
 #[test]
@@ -289,6 +292,7 @@ fn the_longest_messages_round_trip() {
             session: 1,
             mode: Mode::Remus,
             heartbeat_ms: 100,
+            rehearse: true,
             spec: DomainSpec {
                 name: "n".repeat(DomainSpec::MAX_NAME_BYTES),
                 hypervisor: "h".repeat(DomainSpec::MAX_HYPERVISOR_BYTES),

@@ -1,6 +1,7 @@
 //! Taking in the two connections of a session, from among whoever else connects.
 
 use super::CONNECT_TIMEOUT;
+use super::secondary::Control;
 use crate::peer::{Channel, Hello, Message, NetChannel, PeerError, StateChannel};
 use crossbeam_channel::Receiver;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,7 +16,7 @@ const MAX_STRANGERS: usize = 16;
 /// How long a primary may not take an acknowledgement. Its death is found much sooner, by its heartbeat.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How often it is looked whether the session shall stop.
+/// How often it is looked whether the operator wants something.
 const WATCH: Duration = Duration::from_millis(50);
 
 /// The two connections of a session.
@@ -24,6 +25,12 @@ pub(super) struct Pair {
     pub(super) net: NetChannel,
     pub(super) hello: Hello,
     pub(super) address: SocketAddr,
+}
+
+/// What was waited for at the [`Door`].
+pub(super) enum Knock {
+    Pair(Box<Pair>),
+    Control(Control),
 }
 
 /// A listener, and those who have connected and not greeted yet. None of them can hold up another.
@@ -49,21 +56,21 @@ impl Door {
         Ok(Door { listener, strangers: Vec::new(), waiting: None })
     }
 
-    /// Waits for both connections of a session whose greeting passes the check. `None` when told to stop.
-    pub(super) fn next(&mut self, stop: &Receiver<()>, check: impl Fn(&Hello) -> Result<(), String>) -> Option<Pair> {
+    /// Waits for both connections of a session whose greeting passes the check, or for the operator's word.
+    pub(super) fn next(&mut self, control: &Receiver<Control>, check: impl Fn(&Hello) -> Result<(), String>) -> Knock {
         loop {
-            if stop.try_recv().is_ok() {
-                return None;
+            if let Ok(control) = control.try_recv() {
+                return Knock::Control(control);
             }
             if let Err(error) = self.accept() {
                 tracing::warn!("a connection was not taken: {error}");
                 // Such as no more descriptors: it will be there again at once.
-                if stop.recv_timeout(WATCH).is_ok() {
-                    return None;
+                if let Ok(control) = control.recv_timeout(WATCH) {
+                    return Knock::Control(control);
                 }
             }
             if let Some(pair) = self.hear(&check) {
-                return Some(pair);
+                return Knock::Pair(Box::new(pair));
             }
             self.sleep();
         }

@@ -20,7 +20,9 @@ pub enum Event {
     },
     /// The first copy goes on.
     Copying(CopyStats),
-    /// The first checkpoint is on the other side: from here on the machine is protected.
+    /// The rehearsal is over: the secondary's machine runs. The checkpoint that begins protection is taken.
+    Rehearsed,
+    /// A checkpoint to take over from is on the other side: from here on the machine is protected.
     Protected(Epoch),
     /// The outputs of the two machines differ; the text says in what.
     Miscompare(String),
@@ -44,6 +46,16 @@ pub enum Event {
     PeerLost(String),
     /// The fence command failed and will be tried again; until then nothing is served.
     FenceFailed(String),
+    /// This side keeps its machine suspended, for this reason, and waits to be told whether it shall serve
+    /// ([`SecondaryController::promote`](super::SecondaryController::promote)).
+    Held {
+        /// The domain.
+        domain: String,
+        /// The epoch that it would go on from.
+        epoch: Epoch,
+        /// Why.
+        why: String,
+    },
     /// The machine runs without protection, for this reason.
     Unprotected(String),
     /// This side serves now.
@@ -68,6 +80,12 @@ pub enum Outcome {
     GuestShutDown,
     /// The guest crashed.
     GuestCrashed,
+    /// As it was told to, and the guest runs on without the session.
+    Left,
+    /// The guest runs on, without protection and without the session; the text says why.
+    Unprotected(String),
+    /// The guest stands still here, and is to be let go on only when the other side is known not to serve; the text says why.
+    LeftSuspended(String),
     /// The secondary serves: the guest here was destroyed.
     StoodDown,
     /// The secondary's guest is gone and the machine, if it runs, runs elsewhere; the text says why.
@@ -82,6 +100,9 @@ impl fmt::Display for Outcome {
             Outcome::Stopped => f.write_str("stopped"),
             Outcome::GuestShutDown => f.write_str("the guest has shut down"),
             Outcome::GuestCrashed => f.write_str("the guest has crashed"),
+            Outcome::Left => f.write_str("the guest runs on by itself"),
+            Outcome::Unprotected(why) => write!(f, "the guest runs on, unprotected: {why}"),
+            Outcome::LeftSuspended(why) => write!(f, "the guest is left suspended: {why}"),
             Outcome::StoodDown => f.write_str("the secondary has taken over; the guest here was destroyed"),
             Outcome::Ended(why) => write!(f, "ended: {why}"),
             Outcome::Failed(why) => write!(f, "failed: {why}; the guest here was destroyed"),
@@ -98,6 +119,7 @@ impl fmt::Display for Event {
             Event::Copying(copy) => {
                 write!(f, "copying, round {}: {} of {} pages", copy.round + 1, copy.sent_pages, copy.round_pages)
             }
+            Event::Rehearsed => f.write_str("the secondary's guest runs; protection begins"),
             Event::Protected(epoch) => write!(f, "protected from {epoch} on"),
             Event::Miscompare(what) => write!(f, "outputs differ: {what}"),
             Event::Checkpoint { stats, pause } => write!(
@@ -120,6 +142,9 @@ impl fmt::Display for Event {
             ),
             Event::PeerLost(how) => write!(f, "the peer is lost: {how}"),
             Event::FenceFailed(why) => write!(f, "fencing failed, nothing is served until it succeeds: {why}"),
+            Event::Held { domain, epoch, why } => {
+                write!(f, "HELD: domain {domain} stands still at {epoch}, and nobody may serve: {why}")
+            }
             Event::Unprotected(why) => write!(f, "NOT PROTECTED: {why}"),
             Event::TookOver { epoch, took, resent_frames } => write!(
                 f,

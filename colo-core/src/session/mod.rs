@@ -24,9 +24,11 @@ mod accept;
 mod event;
 mod net_loop;
 mod primary;
+mod primary_engine;
 mod primary_net;
 mod recorder;
 mod secondary;
+mod secondary_engine;
 mod secondary_net;
 mod wake;
 
@@ -45,6 +47,18 @@ use std::time::Duration;
 
 /// Between two heartbeats, unless told otherwise; five missed are a death. See [`crate::failover::Detector`].
 pub const HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// What becomes of a machine that runs on this side without protection.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum WhenUnprotected {
+    /// The session goes on, and carries the machine's packets, until it is told to stop or the machine ends. For machines that end with
+    /// the session's process.
+    #[default]
+    Serve,
+    /// The session ends, the machine runs on, and its cards go back to where they came from. For machines that outlive their handles, as
+    /// Xen's domains do; one that does not would end.
+    Leave,
+}
 
 /// How long connecting and greeting may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -43,6 +43,8 @@ struct State {
     asked: bool,
     /// The peer was lost, and the engine knows.
     lost: bool,
+    /// The machine is left as soon as nothing waits here.
+    leaving: bool,
     /// What was said to have left, to be reported together.
     reports: BTreeMap<Epoch, Vec<u64>>,
     alerts: Sender<Alert>,
@@ -77,6 +79,7 @@ impl PrimaryNetHandle {
             frozen: false,
             asked: false,
             lost: false,
+            leaving: false,
             reports: BTreeMap::new(),
             alerts,
             recorder: None,
@@ -162,6 +165,13 @@ impl PrimaryNetHandle {
         Ok(())
     }
 
+    /// Tells the engine, by [`Alert::Empty`], when nothing is under way in either direction any more; from then on nothing is taken.
+    pub(super) fn leave(&self) -> Result<(), Panicked> {
+        self.0.lane.first()?.leaving = true;
+        self.0.waker.wake();
+        Ok(())
+    }
+
     /// In what the outputs differed last.
     pub(super) fn divergence(&self) -> Option<String> {
         self.0.lane.first().ok()?.gate.divergence().map(ToString::to_string)
@@ -240,6 +250,10 @@ impl State {
             // Its last words may have come meanwhile, and only they tell who serves.
             while self.hear_peer(now) {}
             self.lose(loss_of(error));
+        }
+        if self.leaving && self.gate.is_empty() && self.nics.iter().all(|nic| nic.input.is_empty()) {
+            (self.leaving, self.frozen) = (false, true);
+            self.tell(Alert::Empty);
         }
         moved
     }
@@ -408,7 +422,7 @@ impl State {
     }
 
     fn tell(&self, alert: Alert) {
-        // Full only if the engine has ended: there are two alerts in an epoch at most, and one at the end.
+        // Full only if the engine has ended: there are two alerts in an epoch at most, and two at the end.
         let _ = self.alerts.try_send(alert);
     }
 
@@ -447,10 +461,14 @@ impl State {
     }
 }
 
-/// How an error of the channel looks to the one who decides who serves.
+/// How an error of the channel looks to the one who decides who serves. Only what the other host's system has said tells that the
+/// process there is gone: this host's own giving up (a time-out, no route) is silence.
 pub(super) fn loss_of(error: PeerError) -> Loss {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
     match error {
-        PeerError::Closed | PeerError::Truncated { .. } | PeerError::Io { .. } => Loss::Closed,
+        PeerError::Closed | PeerError::Truncated { .. } => Loss::Closed,
+        PeerError::Io { source, .. } if matches!(source.kind(), ConnectionReset | BrokenPipe) => Loss::Closed,
+        PeerError::Io { .. } => Loss::Silent,
         broken => Loss::Broken(broken.to_string()),
     }
 }

@@ -1,24 +1,23 @@
 //! The secondary: listens, takes a machine in, and serves in the primary's place when that is lost.
 
-use super::SessionError;
-use super::accept::{Door, Pair};
+use super::accept::{Door, Knock, Pair};
 use super::event::{Event, EventSender, Events, Outcome};
+use super::secondary_engine::Engine;
 use super::secondary_net::{Alert, SecondaryNetHandle};
+use super::{SessionError, WhenUnprotected};
 use crate::checkpoint::Secondary;
-use crate::domain::{Domain, Host, RunState};
-use crate::failover::{CommandFence, Detector, Fence, Loss, SecondaryVerdict, secondary_verdict};
+use crate::domain::Host;
 use crate::layers::Timings;
-use crate::net::Port;
-use crate::peer::{GoodbyeReason, Hello, Message, Mode, PeerError, StateChannel};
-use crate::restore::layers::{Timed, Verified};
-use crate::restore::{ColoRestore, RemusRestore, RestoreCallbacks};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crate::peer::{GoodbyeReason, Hello};
+use crate::restore::RestoreCallbacks;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Puts layers of the embedder's own around the callbacks of a restore.
 pub type RestoreLayer = Arc<dyn Fn(Box<dyn RestoreCallbacks>) -> Box<dyn RestoreCallbacks> + Send + Sync>;
@@ -29,8 +28,16 @@ pub struct SecondarySessionConfig {
     /// Whether the guest's whole memory is verified after each checkpoint that carries a hash.
     pub verify: bool,
     /// A shell command that makes sure that a primary which was lost does not serve, before this side does. See
-    /// [`CommandFence`].
+    /// [`CommandFence`](crate::failover::CommandFence).
     pub fence_command: Option<String>,
+    /// Takes over from a primary that is silent though no fence makes sure that it is dead: if only the link is cut, both serve. Else the
+    /// machine is [held](Event::Held) until the operator says who serves.
+    pub accept_unfenced: bool,
+    /// What [`SecondaryController::stop`] makes of a machine that was taken over.
+    pub when_unprotected: WhenUnprotected,
+    /// How long after the takeover a machine may be left, as [`WhenUnprotected::Leave`] does it, as soon as none of its connections needs
+    /// this side any more: see [`SecondaryController::flows_to_rewrite`]. `None`: it is not left until it is told.
+    pub leave_when_idle: Option<Duration>,
     /// Layers of the embedder's own.
     pub layer: Option<RestoreLayer>,
 }
@@ -38,13 +45,14 @@ pub struct SecondarySessionConfig {
 /// A host that takes machines in, one after the other, and serves the first whose primary is lost.
 pub struct SecondarySession {
     events: Events,
-    control: Sender<()>,
+    control: Sender<Control>,
+    flows: Arc<Flows>,
     thread: JoinHandle<Outcome>,
     address: SocketAddr,
 }
 
 impl SecondarySession {
-    /// Listens at `address`. The session goes on until it is stopped, or until the machine that it has taken over ends.
+    /// Listens at `address`. The session goes on until it is stopped, or until the machine that it has taken over ends, or is left.
     ///
     /// # Errors
     /// [`SessionError::Sys`] when the address is not to be had.
@@ -58,16 +66,18 @@ impl SecondarySession {
         let address = listener.local_addr().map_err(sys("listening"))?;
         let door = Door::new(listener).map_err(sys("listening"))?;
         let (events, receiver) = EventSender::new();
-        let (control, stop) = bounded(4);
+        let (control, commands) = bounded(4);
+        let flows = Arc::new(Flows::default());
+        let told = flows.clone();
         let thread = std::thread::spawn(move || {
-            let mut server = Server { door, host, config, events, stop };
+            let mut server = Server { door, host, config, events, control: commands, flows: told };
             // A guest that this thread held is destroyed by being dropped, and the primary finds its connection closed.
             let outcome = catch_unwind(AssertUnwindSafe(|| server.run()))
                 .unwrap_or_else(|_| Outcome::Failed("the engine has panicked".into()));
             server.events.send(Event::Ended(outcome.clone()));
             outcome
         });
-        Ok(SecondarySession { events: receiver, control, thread, address })
+        Ok(SecondarySession { events: receiver, control, flows, thread, address })
     }
 
     /// Where it listens.
@@ -82,7 +92,7 @@ impl SecondarySession {
 
     /// A hand on the session, for other threads.
     pub fn controller(&self) -> SecondaryController {
-        SecondaryController(self.control.clone())
+        SecondaryController { control: self.control.clone(), flows: self.flows.clone() }
     }
 
     /// Waits for the end.
@@ -93,36 +103,82 @@ impl SecondarySession {
 
 /// Tells a session what to do. A session that has ended does not mind.
 #[derive(Clone, Debug)]
-pub struct SecondaryController(Sender<()>);
+pub struct SecondaryController {
+    control: Sender<Control>,
+    flows: Arc<Flows>,
+}
 
 impl SecondaryController {
-    /// Ends the session, and the machine with it, also when it serves.
+    /// Ends the session, and the machine with it; one that serves lives on with [`WhenUnprotected::Leave`].
     pub fn stop(&self) {
-        let _ = self.0.try_send(());
+        let _ = self.control.try_send(Control::Stop);
+    }
+
+    /// The operator says that the primary is dead: a machine that is [held](Event::Held), or whose fence fails, serves. Without such
+    /// a machine nothing happens.
+    pub fn promote(&self) {
+        let _ = self.control.try_send(Control::Promote);
+    }
+
+    /// How many connections of the machine that serves would break without this side, because both machines began them with numbers
+    /// of their own; as of a second ago. `None` while it does not serve.
+    pub fn flows_to_rewrite(&self) -> Option<usize> {
+        self.flows.get()
     }
 }
 
-struct Server {
-    door: Door,
-    host: Box<dyn Host>,
-    config: SecondarySessionConfig,
-    events: EventSender,
-    stop: Receiver<()>,
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Control {
+    Stop,
+    Promote,
 }
 
-/// How often a waiting thread looks whether it shall stop.
-const WATCH: Duration = Duration::from_millis(50);
+/// The count of connections, for other threads. One more than there are: 0 is for none that is known.
+#[derive(Default, Debug)]
+pub(super) struct Flows(AtomicUsize);
+
+impl Flows {
+    pub(super) fn set(&self, flows: usize) {
+        self.0.store(flows + 1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<usize> {
+        self.0.load(Ordering::Relaxed).checked_sub(1)
+    }
+}
+
+pub(super) struct Server {
+    pub(super) door: Door,
+    pub(super) host: Box<dyn Host>,
+    pub(super) config: SecondarySessionConfig,
+    pub(super) events: EventSender,
+    pub(super) control: Receiver<Control>,
+    pub(super) flows: Arc<Flows>,
+}
+
+/// How often a waiting thread looks whether the operator wants something.
+pub(super) const WATCH: Duration = Duration::from_millis(50);
 
 impl Server {
     fn run(&mut self) -> Outcome {
+        let mut next = None;
         loop {
             let ours = self.host.hypervisor();
-            let Some(pair) = self.door.next(&self.stop, |hello| check(hello, ours)) else {
-                return Outcome::Stopped;
+            let pair = match next
+                .take()
+                .map_or_else(|| self.door.next(&self.control, |hello| check(hello, ours)), Knock::Pair)
+            {
+                Knock::Pair(pair) => pair,
+                Knock::Control(Control::Stop) => return Outcome::Stopped,
+                Knock::Control(Control::Promote) => continue,
             };
-            match self.protect(pair) {
+            match self.protect(*pair) {
                 Served::Over(outcome) => return outcome,
                 Served::Next(why) => self.events.send(Event::Unprotected(why)),
+                Served::Instead(pair) => {
+                    self.events.send(Event::Unprotected("another session has begun".into()));
+                    next = Some(pair);
+                }
             }
         }
     }
@@ -154,7 +210,7 @@ impl Server {
         });
         let mut engine = Engine {
             domain: machine.domain,
-            secondary: Secondary::new(&pair.hello.spec, net.clone()),
+            secondary: Secondary::new(&pair.hello.spec, net.clone()).with_rehearsal(pair.hello.rehearse),
             net,
             state: pair.state,
             alerts: alerted,
@@ -165,7 +221,9 @@ impl Server {
             server: self,
         };
         let served = engine.run();
-        engine.domain.destroy();
+        if !matches!(served, Served::Over(Outcome::Left)) {
+            engine.domain.destroy();
+        }
         served
     }
 }
@@ -203,7 +261,7 @@ impl Drop for NetThread {
 }
 
 /// Whether this host can take that machine in.
-fn check(hello: &Hello, ours: &str) -> Result<(), String> {
+pub(super) fn check(hello: &Hello, ours: &str) -> Result<(), String> {
     if hello.spec.hypervisor != ours {
         return Err(format!("this host runs {ours}, domain {} needs {}", hello.spec.name, hello.spec.hypervisor));
     }
@@ -214,202 +272,11 @@ fn check(hello: &Hello, ours: &str) -> Result<(), String> {
 }
 
 /// How one session ended.
-enum Served {
+pub(super) enum Served {
     /// And with it this side's work.
     Over(Outcome),
     /// The host is free for the next.
     Next(String),
-}
-
-struct Engine<'a> {
-    domain: Box<dyn Domain>,
-    net: SecondaryNetHandle,
-    secondary: Secondary<SecondaryNetHandle>,
-    state: StateChannel,
-    alerts: Receiver<Alert>,
-    timings: Timings,
-    heartbeat: Duration,
-    peer: String,
-    hello: Hello,
-    server: &'a mut Server,
-}
-
-/// Why following the primary ended.
-enum End {
-    Stop,
-    Lost(Loss),
-    /// This side cannot follow any more.
-    Cannot(String),
-}
-
-impl Engine<'_> {
-    fn run(&mut self) -> Served {
-        let mut callbacks = self.callbacks();
-        let end = loop {
-            if let Err(end) = self.follow(&mut *callbacks) {
-                break end;
-            }
-        };
-        drop(callbacks);
-        match end {
-            End::Stop => {
-                self.goodbye(GoodbyeReason::Stopped);
-                Served::Over(Outcome::Stopped)
-            }
-            End::Cannot(why) => {
-                self.domain.destroy();
-                self.goodbye(GoodbyeReason::Failed(why.clone()));
-                Served::Next(why)
-            }
-            End::Lost(loss) => self.lost(&loss),
-        }
-    }
-
-    fn callbacks(&self) -> Box<dyn RestoreCallbacks> {
-        let mut chain: Box<dyn RestoreCallbacks> = match self.hello.mode {
-            Mode::Colo => Box::new(ColoRestore::default()),
-            Mode::Remus => Box::new(RemusRestore::default()),
-        };
-        if self.server.config.verify {
-            chain = Box::new(Verified::new(chain));
-        }
-        if let Some(layer) = &self.server.config.layer {
-            chain = layer(chain);
-        }
-        Box::new(Timed::new(chain, self.timings.clone()))
-    }
-
-    /// Takes the next message, and does what it asks for.
-    fn follow(&mut self, callbacks: &mut dyn RestoreCallbacks) -> Result<(), End> {
-        if self.server.stop.try_recv().is_ok() {
-            return Err(End::Stop);
-        }
-        let message = match self.state.recv(Instant::now() + WATCH) {
-            Ok(Some(Message::Goodbye(reason))) => return Err(End::Lost(Loss::Goodbye(reason))),
-            Ok(Some(message)) => message,
-            Ok(None) => return self.look_at_net(),
-            Err(error) => return Err(self.verdict_of_net(&error)),
-        };
-        let cannot = |error: crate::checkpoint::EngineError| End::Cannot(error.to_string());
-        self.secondary.handle_message(message, &mut *self.domain, callbacks).map_err(cannot)?;
-        self.answer();
-        if self.secondary.is_staged() {
-            self.server.events.send(Event::Staged(self.secondary.epoch().next()));
-            let applied = self.secondary.apply(&mut *self.domain, callbacks).map_err(cannot)?;
-            self.answer();
-            let pause = self.timings.last_pause().unwrap_or_default();
-            self.server.events.send(Event::Applied { applied, pause });
-        }
-        Ok(())
-    }
-
-    /// Sends what the engine has to say. That a primary is gone is found by the net thread.
-    fn answer(&mut self) {
-        while let Some(message) = self.secondary.poll_message() {
-            let _ = self.state.send(&message);
-        }
-    }
-
-    fn look_at_net(&self) -> Result<(), End> {
-        match self.alerts.try_recv() {
-            Ok(Alert::Lost(loss)) => Err(End::Lost(loss)),
-            Ok(Alert::NetEnded(why)) => Err(End::Cannot(why)),
-            Err(_) => Ok(()),
-        }
-    }
-
-    /// The state channel broke: what the net thread makes of it counts, since it hears goodbyes and heartbeats.
-    fn verdict_of_net(&self, error: &PeerError) -> End {
-        if !matches!(error, PeerError::Closed | PeerError::Truncated { .. } | PeerError::Io { .. }) {
-            return End::Cannot(error.to_string());
-        }
-        match self.alerts.recv_timeout(self.heartbeat * (Detector::MISSED + 1) + WATCH) {
-            Ok(Alert::Lost(loss)) => End::Lost(loss),
-            Ok(Alert::NetEnded(why)) => End::Cannot(why),
-            Err(_) => End::Cannot(format!("the state channel is gone while the primary lives: {error}")),
-        }
-    }
-
-    fn lost(&mut self, loss: &Loss) -> Served {
-        let lost_at = Instant::now();
-        self.server.events.send(Event::PeerLost(loss.to_string()));
-        match secondary_verdict(loss, self.secondary.epoch()) {
-            SecondaryVerdict::End(why) => {
-                self.domain.destroy();
-                self.goodbye(GoodbyeReason::Failed(why.clone()));
-                Served::Next(why)
-            }
-            SecondaryVerdict::TakeOver => Served::Over(self.take_over(lost_at)),
-        }
-    }
-
-    fn take_over(&mut self, lost_at: Instant) -> Outcome {
-        if !self.fence() {
-            return Outcome::Stopped;
-        }
-        // Heard only by a primary that lives after all: it must not serve from here on.
-        self.goodbye(GoodbyeReason::Promoted);
-        match self.go_live() {
-            Ok(resent_frames) => {
-                let (epoch, took) = (self.secondary.epoch(), lost_at.elapsed());
-                self.server.events.send(Event::TookOver { epoch, took, resent_frames });
-                self.server.host.took_over(self.domain.spec());
-                self.serve()
-            }
-            Err(error) => Outcome::Failed(error),
-        }
-    }
-
-    fn go_live(&mut self) -> Result<usize, String> {
-        let spec = self.domain.spec().clone();
-        self.server.host.promote(&spec).map_err(|error| error.to_string())?;
-        let lans: Result<Vec<Box<dyn Port>>, _> =
-            (0..spec.nics.len()).map(|nic| self.server.host.open_lan(&spec, nic)).collect();
-        let lans = lans.map_err(|error| format!("the clients' network: {error}"))?;
-        let _ = self.domain.disable_dirty_log();
-        self.domain.resume().map_err(|error| error.to_string())?;
-        self.net.go_live(lans).map_err(|error| error.to_string())
-    }
-
-    /// Fences the primary, as often as it takes. Returns false when told to stop.
-    fn fence(&mut self) -> bool {
-        let Some(command) = &self.server.config.fence_command else {
-            return true;
-        };
-        let mut fence = CommandFence::new(command, &self.hello.spec.name, "secondary", &self.peer);
-        while let Err(error) = fence.fence() {
-            self.server.events.send(Event::FenceFailed(error.to_string()));
-            if self.server.stop.recv_timeout(Duration::from_secs(1)).is_ok() {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Until told to stop, or until the guest ends.
-    fn serve(&mut self) -> Outcome {
-        loop {
-            match self.domain.run_state() {
-                RunState::Crashed => return Outcome::GuestCrashed,
-                RunState::ShutDown => return Outcome::GuestShutDown,
-                RunState::Running | RunState::Suspended => {}
-            }
-            match self.server.stop.recv_timeout(WATCH) {
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => return Outcome::Stopped,
-            }
-            if let Ok(Alert::NetEnded(why)) = self.alerts.try_recv() {
-                return Outcome::Failed(why);
-            }
-        }
-    }
-
-    /// On the net channel first: the other side believes its net thread.
-    fn goodbye(&mut self, reason: GoodbyeReason) {
-        let _ = self.net.goodbye(reason.clone());
-        let _ = self.state.send(&Message::Goodbye(reason));
-        if let Ok(shutdown) = self.state.shutdown_handle() {
-            shutdown.shutdown();
-        }
-    }
+    /// The host is free, and the next has come.
+    Instead(Box<Pair>),
 }

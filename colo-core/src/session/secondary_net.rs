@@ -34,6 +34,8 @@ struct Shared {
 
 struct State {
     mode: Mode,
+    /// Whether the first epoch is a rehearsal.
+    rehearse: bool,
     standby: Standby,
     nics: Vec<Nic>,
     peer: Option<NetChannel>,
@@ -48,6 +50,8 @@ struct State {
     lost: bool,
     /// This side serves.
     live: bool,
+    /// The machine is left as soon as nothing waits here.
+    leaving: bool,
     /// Once it serves: for the clients, who have no room.
     output: VecDeque<NetFrame>,
     /// Counted up when the ports that are polled change.
@@ -59,6 +63,8 @@ struct State {
 #[derive(Debug)]
 pub(super) enum Alert {
     Lost(Loss),
+    /// The machine is being left, and all that its clients were to have is with them.
+    Empty,
     /// The net thread itself has ended.
     NetEnded(String),
 }
@@ -84,6 +90,7 @@ impl SecondaryNetHandle {
         }
         let state = State {
             mode: hello.mode,
+            rehearse: hello.rehearse,
             standby,
             nics: guests.into_iter().map(|guest| Nic::new(guest, None)).collect(),
             peer: Some(peer),
@@ -93,6 +100,7 @@ impl SecondaryNetHandle {
             asked: false,
             lost: false,
             live: false,
+            leaving: false,
             output: VecDeque::new(),
             ports_changed: 0,
             alerts,
@@ -137,6 +145,18 @@ impl SecondaryNetHandle {
         if let Some(mut peer) = state.peer.take() {
             goodbye(&mut peer, reason);
         }
+        Ok(())
+    }
+
+    /// How many connections break if nobody rewrites their numbers any more.
+    pub(super) fn flows_to_rewrite(&self) -> Result<usize, Panicked> {
+        Ok(self.0.lane.first()?.standby.flows_to_rewrite(Instant::now()))
+    }
+
+    /// Tells the engine, by [`Alert::Empty`], when nothing is under way in either direction any more; from then on nothing is taken.
+    pub(super) fn leave(&self) -> Result<(), Panicked> {
+        self.0.lane.first()?.leaving = true;
+        self.0.waker.wake();
         Ok(())
     }
 
@@ -223,6 +243,10 @@ impl State {
             // Its last words may have come meanwhile, and only they tell who serves.
             while self.hear_peer(now) {}
             self.lose(loss_of(error));
+        }
+        if self.leaving && self.output.is_empty() && self.nics.iter().all(|nic| nic.input.is_empty()) {
+            (self.leaving, self.frozen) = (false, true);
+            let _ = self.alerts.try_send(Alert::Empty);
         }
         moved
     }
@@ -345,6 +369,10 @@ impl State {
     }
 
     fn send_to_primary(&mut self, frames: Vec<NetFrame>) {
+        if self.standby.epoch() < Epoch::first_protected(self.rehearse) {
+            // Nobody compares it, and nobody will miss it.
+            return frames.into_iter().for_each(|frame| self.standby.pass_over(frame));
+        }
         let mut first = None;
         let mut rewritten = Vec::with_capacity(frames.len());
         for frame in frames {

@@ -38,7 +38,7 @@ fn state_channel() -> (ShutdownHandle, StateChannel) {
 }
 
 fn hello() -> Hello {
-    Hello { channel: Channel::State, session: 1, mode: Mode::Colo, heartbeat_ms: 100, spec: spec() }
+    Hello { channel: Channel::State, session: 1, mode: Mode::Colo, heartbeat_ms: 100, rehearse: false, spec: spec() }
 }
 
 fn spec() -> DomainSpec {
@@ -119,4 +119,17 @@ fn a_primary_hears_a_goodbye_though_sending_fails_first() {
     net.stop();
     thread.join().unwrap().unwrap();
     assert!(matches!(alert, primary::Alert::Lost(Loss::Goodbye(GoodbyeReason::Stopped))), "{alert:?}");
+}
+
+#[test]
+fn only_the_other_hosts_word_is_a_closed_connection() {
+    use super::primary_net::loss_of;
+    use crate::peer::PeerError;
+    let failed = |errno: rustix::io::Errno| loss_of(PeerError::Io { call: "recv", source: errno.into() });
+    assert_eq!(loss_of(PeerError::Closed), Loss::Closed);
+    assert_eq!(loss_of(PeerError::Truncated { needed: 24, got: 3 }), Loss::Closed);
+    assert_eq!((failed(rustix::io::Errno::CONNRESET), failed(rustix::io::Errno::PIPE)), (Loss::Closed, Loss::Closed));
+    for silence in [rustix::io::Errno::TIMEDOUT, rustix::io::Errno::HOSTUNREACH, rustix::io::Errno::NETUNREACH] {
+        assert_eq!(failed(silence), Loss::Silent, "{silence}");
+    }
 }

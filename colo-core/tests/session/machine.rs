@@ -25,8 +25,12 @@ const PAGES: u64 = 32;
 
 /// A machine for a session, and the guest in it for the test.
 pub(crate) fn machine(spec: DomainSpec) -> (Machine, Guest) {
-    let vcpu =
-        Arc::new(Mutex::new(Inside { domain: ModelDomain::from_spec(spec.clone()), crashed: false, gone: false }));
+    let vcpu = Arc::new(Mutex::new(Inside {
+        domain: ModelDomain::from_spec(spec.clone()),
+        crashed: false,
+        gone: false,
+        outlives: false,
+    }));
     let (guest_end, host_end) = pair(CAPACITY).unwrap();
     let (quiet, settled) = unbounded();
     let nic = Watched { port: host_end, busy: false, quiet };
@@ -52,6 +56,8 @@ struct Inside {
     crashed: bool,
     /// Destroyed by its host.
     gone: bool,
+    /// Does not end with its host's hand on it.
+    outlives: bool,
 }
 
 impl Guest {
@@ -83,6 +89,18 @@ impl Guest {
     /// Crashes.
     pub(crate) fn crash(&self) {
         self.lock().crashed = true;
+    }
+
+    /// From here on it is like a domain of Xen's, that does not end with the hand on it.
+    pub(crate) fn outlives_its_session(&self) {
+        self.lock().outlives = true;
+    }
+
+    /// Whether its dirty pages are logged.
+    pub(crate) fn is_logged(&self) -> bool {
+        let mut inside = self.lock();
+        let mut dirty = DirtyBitmap::new(inside.domain.spec().pfn_limit);
+        inside.domain.take_dirty(&mut dirty).is_ok()
     }
 
     /// Whether its host has destroyed it.
@@ -269,7 +287,9 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.destroy();
+        if !self.lock().outlives {
+            self.destroy();
+        }
     }
 }
 

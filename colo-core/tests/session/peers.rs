@@ -69,7 +69,9 @@ fn with_fake_primary(heartbeat_ms: u32) -> (SecondarySession, Fake, Guest) {
         let address = secondary.local_addr().to_string();
         let mut connection = StateChannel::connect(&address, PATIENCE, deadline()).unwrap();
         let spec = crate::machine::spec();
-        connection.send(&Message::Hello(Hello { channel, session: 7, mode: Mode::Colo, heartbeat_ms, spec })).unwrap();
+        connection
+            .send(&Message::Hello(Hello { channel, session: 7, mode: Mode::Colo, heartbeat_ms, rehearse: false, spec }))
+            .unwrap();
         assert_eq!(connection.recv(deadline()).unwrap(), Some(Message::Welcome));
         connection
     };
@@ -181,6 +183,18 @@ fn a_stream_that_is_none_ends_the_session_and_not_the_host() {
         secondary.controller().stop();
         assert_eq!(secondary.wait(), Outcome::Stopped);
     }
+}
+
+#[test]
+fn a_rehearsal_has_a_patience_of_its_own() {
+    let mut config = Setup::colo().primary;
+    config.checkpoints.rehearse = true;
+    config.checkpoints.rehearsal_timeout = Duration::from_millis(10);
+    let (primary, mut fake, _pvm, _client) = with_fake_secondary(config);
+    assert_eq!(fake.take_epoch(), Epoch(1));
+    fake.state.send(&Message::EpochStaged(Epoch(1))).unwrap();
+    let why = unprotected(&mut Watch::new(primary.events()));
+    assert!(why.contains("no acknowledgement of epoch 1"), "{why}");
 }
 
 /// Says whether it was called.

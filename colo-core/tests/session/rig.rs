@@ -13,6 +13,7 @@ use colo_core::session::{
     SecondarySession, SecondarySessionConfig,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -74,11 +75,22 @@ impl Setup {
         self
     }
 
+    /// The first epoch is a rehearsal.
+    pub(crate) fn rehearsed(mut self) -> Self {
+        self.primary.checkpoints.rehearse = true;
+        self
+    }
+
     /// Both sides, from the greeting on. The guest has something in its memory and in its registers.
     pub(crate) fn start(self) -> Rig {
+        self.start_by_way_of(|address| address)
+    }
+
+    /// The same, where the primary finds the secondary at another address.
+    pub(crate) fn start_by_way_of(self, way: impl FnOnce(SocketAddr) -> SocketAddr) -> Rig {
         let (host, host_view) = ModelHost::new("model");
         let secondary = SecondarySession::listen("127.0.0.1:0", Box::new(host), self.secondary).unwrap();
-        let address = secondary.local_addr().to_string();
+        let address = way(secondary.local_addr()).to_string();
         let (primary, pvm, client) = start_primary(&address, self.primary).map_err(|refused| refused.error).unwrap();
         let svm = host_view.guest();
         let (primary_events, secondary_events) = (Watch::new(primary.events()), Watch::new(secondary.events()));
@@ -87,10 +99,7 @@ impl Setup {
 
     /// As [`Setup::start`], until the first checkpoint is applied.
     pub(crate) fn protect(self) -> Rig {
-        let mut rig = self.start();
-        rig.primary_events.find(|event| matches!(event, Event::Protected(_)));
-        rig.secondary_events.applied();
-        rig
+        self.start().protected()
     }
 }
 
@@ -122,6 +131,16 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
+    /// Waits until the machine is protected, and the secondary has become what the primary was.
+    pub(crate) fn protected(mut self) -> Rig {
+        let epoch = self.primary_events.get(|event| match event {
+            Event::Protected(epoch) => Some(*epoch),
+            _ => None,
+        });
+        self.secondary_events.find(|event| matches!(event, Event::Applied { applied, .. } if applied.epoch == epoch));
+        self
+    }
+
     /// A checkpoint, from the request to its end on the secondary.
     pub(crate) fn checkpoint(&mut self) {
         self.primary.controller().checkpoint();

@@ -161,7 +161,7 @@ fn a_machine_that_never_spoke_is_announced() {
 fn before_the_first_checkpoint_there_is_nothing_to_take_over() {
     let mut rig = Setup::colo().primary_fault("capture", 1, die).start();
     let why = unprotected(&mut rig.secondary_events);
-    assert!(why.contains("before the first checkpoint"), "{why}");
+    assert!(why.contains("before the machine was protected"), "{why}");
     assert!(rig.svm.is_destroyed() && !rig.host.has_lan());
     assert_eq!(rig.stop().1, Outcome::Stopped);
 }

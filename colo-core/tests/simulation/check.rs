@@ -8,6 +8,7 @@ use crate::primary::{self, PrimaryHost};
 use crate::secondary::{self, SecondaryHost};
 use crate::wires::Side;
 use crate::world::{Scenario, World};
+use colo_core::failover::OnSilence;
 use colo_core::ids::Epoch;
 use colo_core::peer::Mode;
 use std::collections::BTreeSet;
@@ -23,14 +24,8 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Scenario { test, mode, seed, fenced, .. } = self.scenario;
-        writeln!(
-            f,
-            "seed {seed} ({mode:?}, {}), step {}: {}",
-            if fenced { "fenced" } else { "no fence" },
-            self.step,
-            self.what
-        )?;
+        let Scenario { test, mode, seed, on_silence, .. } = self.scenario;
+        writeln!(f, "seed {seed} ({mode:?}, on silence {on_silence:?}), step {}: {}", self.step, self.what)?;
         writeln!(f, "  with {:?}", self.planned)?;
         write!(f, "  replay: COLO_SIM_SEED={seed} cargo test -p colo-core --test simulation {test} -- --nocapture")
     }
@@ -48,8 +43,8 @@ pub fn shown(world: &World, by: Side) -> Result<(), String> {
 pub fn always(world: &World) -> Result<(), String> {
     let primary = world.primary.as_ref().is_some_and(PrimaryHost::serves);
     let secondary = world.secondary.as_ref().is_some_and(SecondaryHost::serves);
-    if world.scenario.fenced && primary && secondary {
-        return Err("two servers, in spite of a fence".into());
+    if world.scenario.on_silence != OnSilence::TakeOver && primary && secondary {
+        return Err("two servers, and nobody had accepted that".into());
     }
     match &world.secondary {
         Some(host) if matches!(host.doing, secondary::Doing::Applied) => check_secondary(world),
@@ -92,7 +87,7 @@ pub fn is_over(world: &World) -> bool {
         Some(_) if world.sleeps_for_ever(Side::Primary) => true,
         Some(_) if !world.is_awake(Side::Primary) => false,
         Some(host) => match host.doing {
-            primary::Doing::Protecting { .. } => host.staged() >= Epoch::FIRST && world.secondary.is_some(),
+            primary::Doing::Protecting { .. } => host.is_protected() && world.secondary.is_some(),
             primary::Doing::Unprotected | primary::Doing::Ended(_) => true,
             primary::Doing::Judging { .. } | primary::Doing::Parting { .. } | primary::Doing::Fencing { .. } => false,
         },
@@ -143,7 +138,7 @@ fn check_undisturbed(world: &World) -> Result<(), String> {
 
 /// Whether one fault was enough to leave nobody, by right.
 fn may_be_alone(world: &World) -> bool {
-    let protected = world.epoch_at_fault.is_some_and(|epoch| epoch >= Epoch::FIRST);
+    let protected = world.epoch_at_fault.is_some_and(|epoch| epoch != Epoch::NONE);
     match world.planned[..] {
         [Planned { fault, .. }] => {
             let of_primary = matches!(
@@ -161,6 +156,9 @@ fn may_be_alone(world: &World) -> bool {
 /// Whether somebody may still begin to serve, or a sleeper wake.
 fn can_come(world: &World) -> bool {
     match &world.secondary {
+        Some(host) if matches!(host.doing, secondary::Doing::Held) && !world.may_promote() => {
+            world.primary.as_ref().is_some_and(PrimaryHost::serves) && world.is_awake(Side::Primary)
+        }
         Some(host) if !matches!(host.doing, secondary::Doing::Ended(_)) => world.is_awake(Side::Secondary),
         _ => world.primary.as_ref().is_some_and(PrimaryHost::serves) && world.is_awake(Side::Primary),
     }
@@ -196,7 +194,7 @@ fn check_secondary(world: &World) -> Result<(), String> {
         .primary
         .as_ref()
         .is_none_or(|host| matches!(host.doing, primary::Doing::Unprotected | primary::Doing::Ended(_)));
-    if is_alone || host.epoch() == Epoch::NONE || !host.is_settled() || host.serves() {
+    if is_alone || host.takeover_epoch() == Epoch::NONE || !host.is_settled() || host.serves() {
         return Ok(());
     }
     let what = match world.scenario.mode {

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Between two heartbeats: many turns of everybody.
 pub const HEARTBEAT: Duration = Duration::from_millis(10);
+/// Of all checkpoints but a rehearsal.
+const ACK_TIMEOUT: Duration = Duration::from_millis(400);
 /// Short against the interval between checkpoints, long against the way there and back.
 const COMPARE_TIMEOUT: Duration = Duration::from_millis(5);
 
@@ -24,6 +26,8 @@ pub struct Conditions {
     pub checkpoints: PrimaryConfig,
     pub save: SaveConfig,
     pub verify: bool,
+    /// How long the secondary's machine takes to stand and run for the first time, if that is rehearsed.
+    pub rehearsal: Duration,
     pub wishes: Wishes,
     /// So often fences fail first.
     pub fence_failures: u32,
@@ -34,23 +38,33 @@ pub struct Conditions {
 impl Conditions {
     pub fn draw(mode: Mode, rng: &mut Rng) -> Conditions {
         let nature = Nature { scribble: rng.below(300), tick: [0, 0, 3, 20][rng.below(4)], idle: rng.below(500) };
+        let rehearse = rng.per_mille(400);
         Conditions {
             nature,
             secondary_nature: Nature { idle: [nature.idle, 800][rng.below(2)], ..nature },
             net: NetConfig {
                 mode,
                 heartbeat: HEARTBEAT,
+                rehearse,
                 compare: CompareConfig { timeout: COMPARE_TIMEOUT, ..CompareConfig::default() },
                 queue_bytes: [usize::MAX, usize::MAX, usize::MAX, 4000][rng.below(4)],
                 lan_slowness: [0, 150, 700][rng.below(3)],
             },
-            checkpoints: PrimaryConfig { mode, interval: interval(mode, rng), ack_timeout: HEARTBEAT * 40 },
+            checkpoints: PrimaryConfig {
+                interval: interval(mode, rng),
+                ack_timeout: ACK_TIMEOUT,
+                rehearsal_timeout: ACK_TIMEOUT * 2,
+                rehearse,
+                ..PrimaryConfig::new(mode)
+            },
             save: SaveConfig {
                 precopy_dirty_pages: rng.below(6) as u64,
                 precopy_rounds: rng.within(1..4) as u32,
                 ..SaveConfig::default()
             },
             verify: rng.per_mille(300),
+            // Also longer than any other checkpoint may take.
+            rehearsal: [Duration::ZERO, Duration::ZERO, HEARTBEAT * 2, ACK_TIMEOUT + HEARTBEAT][rng.below(4)],
             wishes: wishes(rng),
             fence_failures: [0, 0, 0, 3][rng.below(4)],
             stall_chance: [0, 2, 10][rng.below(3)],

@@ -2,15 +2,16 @@
 
 use crate::conditions::HEARTBEAT;
 use crate::faults::{Fault, Planned};
-use crate::secondary::SecondaryHost;
+use crate::secondary::{Doing, SecondaryHost};
 use crate::wires::Side;
 use crate::world::{ACTORS, FAULT_STEPS, World};
+use colo_core::failover::OnSilence;
 use colo_core::ids::Epoch;
 
 impl World {
     /// Kills the other side for good, if that works this time.
     pub fn fence(&mut self, other: Side) -> bool {
-        if !self.scenario.fenced {
+        if self.scenario.on_silence != OnSilence::Fence {
             return true;
         }
         if self.fence_failures > 0 {
@@ -25,7 +26,7 @@ impl World {
     /// A fault's time has come.
     pub fn happen(&mut self, fault: Fault) {
         self.trace(|| format!("FAULT {fault:?}"));
-        self.epoch_at_fault.get_or_insert(self.secondary.as_ref().map_or(Epoch::NONE, SecondaryHost::epoch));
+        self.epoch_at_fault.get_or_insert(self.secondary.as_ref().map_or(Epoch::NONE, SecondaryHost::takeover_epoch));
         match fault {
             Fault::Kill(side) => self.remove(side, true),
             Fault::PowerOff(side) => self.remove(side, false),
@@ -34,6 +35,12 @@ impl World {
             }
             Fault::At(Side::Secondary, after, mishap) => {
                 self.secondary.iter().for_each(|host| host.points().choose(after, mishap));
+            }
+            // A reset from between the hosts looks like the other's death, which is for those who have a fence, or take the risk.
+            Fault::Cut { state, net } if self.scenario.on_silence == OnSilence::Hold => {
+                for (link, is_cut) in self.wires.both().into_iter().zip([state, net]).filter(|(_, is_cut)| *is_cut) {
+                    Side::BOTH.into_iter().for_each(|side| link.set_stuck(side, is_cut));
+                }
             }
             Fault::Cut { state, net } => {
                 if state {
@@ -93,6 +100,22 @@ impl World {
         if self.stalled.is_none() && self.rng.per_mille(self.conditions.stall_chance) {
             let lasts = HEARTBEAT * self.rng.within(1..10) as u32 / 10;
             self.stalled = Some((*self.rng.pick(&ACTORS), self.now + lasts));
+        }
+    }
+
+    /// Whether an operator who looks may let a held machine serve: the primary has not gone on alone, and is dead, or can be killed since
+    /// it sleeps.
+    pub fn may_promote(&self) -> bool {
+        !self.went_alone && !self.is_awake(Side::Primary)
+    }
+
+    /// Now and then the operator looks.
+    pub fn operate(&mut self) {
+        let is_held = self.secondary.as_ref().is_some_and(|host| matches!(host.doing, Doing::Held));
+        if is_held && self.may_promote() && self.rng.per_mille(2) {
+            self.trace(|| "the operator promotes".into());
+            self.remove(Side::Primary, false);
+            self.secondary.iter_mut().for_each(SecondaryHost::promote);
         }
     }
 

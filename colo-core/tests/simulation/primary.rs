@@ -129,6 +129,11 @@ impl PrimaryHost {
         self.engine.borrow().staged()
     }
 
+    /// Whether it knows that the secondary could take over.
+    pub fn is_protected(&self) -> bool {
+        self.engine.borrow().is_protected()
+    }
+
     pub fn points(&self) -> &Points {
         &self.points
     }

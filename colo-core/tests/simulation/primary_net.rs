@@ -54,6 +54,7 @@ pub struct Net {
 pub struct NetConfig {
     pub mode: Mode,
     pub heartbeat: Duration,
+    pub rehearse: bool,
     pub compare: CompareConfig,
     pub queue_bytes: usize,
     /// How often, in a thousand times, the clients' network has room for a part only.
@@ -64,7 +65,7 @@ impl Net {
     pub fn new(config: &NetConfig, wires: Wires, rng: Rng, now: Instant) -> Net {
         Net {
             mode: config.mode,
-            gate: Gate::new(config.mode, config.compare.clone()),
+            gate: Gate::new(config.mode, config.compare.clone()).with_rehearsal(config.rehearse),
             lan_in: VecDeque::new(),
             lan_out: Vec::new(),
             input: Vec::new(),

@@ -9,7 +9,7 @@ use crate::wires::{Side, Wires};
 use colo_core::checkpoint::Secondary;
 use colo_core::domain::model::ModelDomain;
 use colo_core::domain::{Control, DirtyLog, Domain, DomainSpec, StateRecord};
-use colo_core::failover::{Detector, Loss, SecondaryVerdict, secondary_verdict};
+use colo_core::failover::{Detector, Loss, OnSilence, SecondaryVerdict, secondary_verdict};
 use colo_core::ids::{Epoch, Page, Pfn};
 use colo_core::peer::{GoodbyeReason, Message, Mode, PeerError};
 use colo_core::restore::layers::Verified;
@@ -34,6 +34,8 @@ pub enum Doing {
         until: Instant,
         why: String,
     },
+    /// The primary is silent, and may live: waiting for the operator.
+    Held,
     /// The primary must be fenced before this side serves.
     Fencing,
     Serving,
@@ -52,10 +54,14 @@ pub struct SecondaryHost {
     callbacks: Box<dyn RestoreCallbacks>,
     captures: Captures,
     heartbeat: Duration,
+    on_silence: OnSilence,
+    /// How long the first epoch takes to be applied, and when that is over.
+    rehearsal: Duration,
+    applies_at: Instant,
 }
 
 impl SecondaryHost {
-    pub fn new(spec: &DomainSpec, setup: &Setup<'_>, rng: &mut Rng) -> SecondaryHost {
+    pub fn new(spec: &DomainSpec, on_silence: OnSilence, setup: &Setup<'_>, rng: &mut Rng) -> SecondaryHost {
         let Setup { conditions, wires, captures, now } = *setup;
         let points = Points::default();
         let net = Rc::new(RefCell::new(Net::new(&conditions.net, wires.clone(), rng.fork(), now)));
@@ -69,7 +75,7 @@ impl SecondaryHost {
             if conditions.verify { Box::new(Verified::new(watched)) } else { Box::new(watched) };
         SecondaryHost {
             domain: ModelDomain::from_spec(spec.clone()),
-            engine: Secondary::new(spec, net.clone()),
+            engine: Secondary::new(spec, net.clone()).with_rehearsal(conditions.net.rehearse),
             net,
             doing: Doing::Following,
             nature: conditions.secondary_nature,
@@ -79,6 +85,9 @@ impl SecondaryHost {
             callbacks,
             captures: captures.clone(),
             heartbeat: conditions.net.heartbeat,
+            on_silence,
+            rehearsal: if conditions.net.rehearse { conditions.rehearsal } else { Duration::ZERO },
+            applies_at: now,
         }
     }
 
@@ -100,11 +109,23 @@ impl SecondaryHost {
         self.engine.epoch()
     }
 
+    /// The epoch that it could take over from.
+    pub fn takeover_epoch(&self) -> Epoch {
+        self.engine.takeover_epoch()
+    }
+
+    /// The operator says that the primary is dead.
+    pub fn promote(&mut self) {
+        if matches!(self.doing, Doing::Held) {
+            self.doing = Doing::Fencing;
+        }
+    }
+
     /// Whether the guest is what it would be, were this side to take over now.
     pub fn is_settled(&self) -> bool {
         matches!(
             self.doing,
-            Doing::Following | Doing::Applied | Doing::Judging { .. } | Doing::Fencing | Doing::Serving
+            Doing::Following | Doing::Applied | Doing::Judging { .. } | Doing::Held | Doing::Fencing | Doing::Serving
         )
     }
 
@@ -117,8 +138,9 @@ impl SecondaryHost {
         match &self.doing {
             Doing::Following => alerted || self.wires.state.is_readable(Side::Secondary),
             Doing::Judging { until, .. } => alerted || *until <= now,
-            Doing::Staged | Doing::Acknowledged | Doing::Applied | Doing::Fencing => true,
-            Doing::Serving | Doing::Ended(_) => false,
+            Doing::Acknowledged => self.applies_at <= now,
+            Doing::Staged | Doing::Applied | Doing::Fencing => true,
+            Doing::Held | Doing::Serving | Doing::Ended(_) => false,
         }
     }
 
@@ -131,6 +153,7 @@ impl SecondaryHost {
             Doing::Staged => {
                 self.answer();
                 self.doing = Doing::Acknowledged;
+                self.applies_at = if self.engine.epoch() == Epoch::NONE { now + self.rehearsal } else { now };
             }
             Doing::Acknowledged => match self.engine.apply(&mut self.domain, &mut *self.callbacks) {
                 Ok(_) => {
@@ -161,7 +184,7 @@ impl SecondaryHost {
                     self.doing = Doing::Serving;
                 }
             }
-            Doing::Serving | Doing::Ended(_) => {}
+            Doing::Held | Doing::Serving | Doing::Ended(_) => {}
         }
         Ok(())
     }
@@ -195,8 +218,13 @@ impl SecondaryHost {
     }
 
     fn lost(&mut self, loss: &Loss) {
-        match secondary_verdict(loss, self.engine.epoch()) {
+        match secondary_verdict(loss, self.engine.takeover_epoch(), self.on_silence) {
             SecondaryVerdict::End(why) => self.cannot(why),
+            SecondaryVerdict::Hold(_) => {
+                self.net.net.borrow_mut().frozen = true;
+                let _ = self.domain.suspend();
+                self.doing = Doing::Held;
+            }
             SecondaryVerdict::TakeOver => self.doing = Doing::Fencing,
         }
     }

@@ -35,6 +35,7 @@ pub struct Net {
     output: VecDeque<NetFrame>,
     pub lost_alert: Option<Loss>,
     mode: Mode,
+    rehearse: bool,
     queue_bytes: usize,
     lan_slowness: usize,
     /// The primary's system has taken the goodbye.
@@ -59,6 +60,7 @@ impl Net {
             output: VecDeque::new(),
             lost_alert: None,
             mode: config.mode,
+            rehearse: config.rehearse,
             queue_bytes: config.queue_bytes,
             lan_slowness: config.lan_slowness,
             has_told: false,
@@ -203,6 +205,9 @@ impl Net {
                 self.output.push_back(frame);
             }
             return;
+        }
+        if self.standby.epoch() < Epoch::first_protected(self.rehearse) {
+            return frames.for_each(|frame| self.standby.pass_over(frame));
         }
         let mut first = None;
         let mut rewritten = Vec::new();

@@ -13,6 +13,7 @@ use crate::visible::Visible;
 use crate::wires::{Side, Wires};
 use colo_core::domain::Control;
 use colo_core::domain::model::ModelDomain;
+use colo_core::failover::OnSilence;
 use colo_core::ids::Epoch;
 use colo_core::net::Frame;
 use colo_core::peer::Mode;
@@ -20,8 +21,8 @@ use std::time::{Duration, Instant};
 
 /// Steps within which faults happen.
 pub const FAULT_STEPS: u64 = 9_000;
-/// Steps within which everything must have come to an end, faults and all.
-const MAX_STEPS: u64 = 60_000;
+/// Steps within which everything must have come to an end, faults and all: enough for the slowest guest behind the slowest network.
+const MAX_STEPS: u64 = 120_000;
 
 /// What a run is made from.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +31,8 @@ pub struct Scenario {
     pub test: &'static str,
     pub mode: Mode,
     pub seed: u64,
-    /// Whether both sides can fence the other.
-    pub fenced: bool,
+    /// Whether both sides can fence the other, or what a secondary does that cannot.
+    pub on_silence: OnSilence,
     /// Whether anything goes wrong.
     pub faults: bool,
     pub trace: bool,
@@ -105,7 +106,7 @@ impl World {
         let domain = ModelDomain::new("simulated", PAGES);
         let (wires, captures) = (Wires::default(), Captures::default());
         let setup = Setup { conditions: &conditions, wires: &wires, captures: &captures, now };
-        let secondary = SecondaryHost::new(domain.spec(), &setup, &mut rng);
+        let secondary = SecondaryHost::new(domain.spec(), scenario.on_silence, &setup, &mut rng);
         let primary = PrimaryHost::new(domain, &setup, &mut rng);
         let planned = if scenario.faults { plan(&mut rng, FAULT_STEPS, HEARTBEAT) } else { Vec::new() };
         let mut faults_left = planned.clone();
@@ -164,6 +165,7 @@ impl World {
         }
         self.heal();
         self.stall();
+        self.operate();
         let actor = self.draw_actor();
         self.act(actor)?;
         // What a process has sent is on its way, though it die in the same breath.
@@ -264,7 +266,7 @@ impl World {
         result?;
         if took_over {
             self.went_live = true;
-            if !self.scenario.fenced && self.went_alone {
+            if self.scenario.on_silence == OnSilence::TakeOver && self.went_alone {
                 self.two_servers = true;
                 return Ok(());
             }

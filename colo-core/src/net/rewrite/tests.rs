@@ -340,3 +340,67 @@ fn a_repeated_syn_does_not_stop_a_connection_that_stands() {
     let first = rewriter.handle_input(0, from_client().seq(100).ack(901).frame()).unwrap();
     assert_eq!(ack_of(&first), Seq(7001));
 }
+
+/// A connection whose numbers differ by 6500, on a side that serves; the client is about to say what stands at 2, the guest at 7001.
+fn taken_over() -> Rewriter {
+    let mut rewriter = Rewriter::new();
+    rewriter.handle_input(0, from_client().syn().seq(1).frame());
+    rewriter.handle_output(0, from_guest().syn().seq(7000).ack(2).frame());
+    rewriter.handle_input(0, from_client().seq(2).ack(501).frame());
+    rewriter.go_live();
+    rewriter
+}
+
+#[test]
+fn a_flow_is_rewritten_until_both_fins_are_acknowledged() {
+    let now = Instant::now();
+    let mut rewriter = taken_over();
+    assert_eq!(rewriter.flows_to_rewrite(now), 1);
+    rewriter.handle_output(0, from_guest().seq(7001).ack(2).payload(b"bye").fin().frame());
+    rewriter.handle_input(0, from_client().seq(2).ack(501).frame());
+    rewriter.handle_input(0, from_client().seq(2).ack(504).fin().frame());
+    rewriter.handle_output(0, from_guest().seq(7005).ack(2).frame());
+    assert_eq!(rewriter.flows_to_rewrite(now), 1, "neither is acknowledged");
+    rewriter.handle_output(0, from_guest().seq(7005).ack(3).frame());
+    assert_eq!(rewriter.flows_to_rewrite(now), 1, "the client's alone is");
+    rewriter.handle_input(0, from_client().seq(3).ack(505).frame());
+    assert_eq!(rewriter.flows_to_rewrite(now), 0);
+}
+
+#[test]
+fn a_reset_from_either_side_ends_a_flow() {
+    for of_client in [true, false] {
+        let mut rewriter = taken_over();
+        if of_client {
+            rewriter.handle_input(0, from_client().seq(2).ack(501).rst().frame());
+        } else {
+            rewriter.handle_output(0, from_guest().seq(7001).ack(2).rst().frame());
+        }
+        assert_eq!(rewriter.flows_to_rewrite(Instant::now()), 0);
+    }
+}
+
+#[test]
+fn an_idle_flow_is_over_and_one_that_speaks_again_is_not() {
+    let now = Instant::now();
+    let mut rewriter = taken_over();
+    assert_eq!(rewriter.flows_to_rewrite(now), 1);
+    assert_eq!(rewriter.flows_to_rewrite(now + IDLE_LIMIT - Duration::from_secs(1)), 1);
+    assert_eq!(rewriter.flows_to_rewrite(now + IDLE_LIMIT), 0);
+    rewriter.handle_input(0, from_client().seq(2).ack(501).payload(b"still there?").frame());
+    assert_eq!(rewriter.flows_to_rewrite(now + IDLE_LIMIT), 1);
+}
+
+#[test]
+fn only_flows_whose_numbers_differ_need_anybody() {
+    let now = Instant::now();
+    let mut rewriter = Rewriter::new();
+    rewriter.handle_input(0, from_client().syn().seq(1).frame());
+    rewriter.go_live();
+    assert_eq!(rewriter.flows_to_rewrite(now), 1, "it may yet be found to differ");
+    assert_eq!(rewriter.flows_to_rewrite(now + HALF_OPEN_IDLE_LIMIT), 0);
+    // The guest answers only now: what the client sees is the guest's own number.
+    rewriter.handle_output(0, from_guest().syn().seq(7000).ack(2).frame());
+    rewriter.handle_input(0, from_client().seq(2).ack(7001).frame());
+    assert_eq!(rewriter.flows_to_rewrite(now + HALF_OPEN_IDLE_LIMIT), 0);
+}

@@ -1,0 +1,301 @@
+//! The secondary's engine: follows its primary, and decides what becomes of the machine when that is lost.
+
+use super::WhenUnprotected;
+use super::accept::Knock;
+use super::event::{Event, Outcome};
+use super::secondary::{Control, Served, Server, WATCH, check};
+use super::secondary_net::{Alert, SecondaryNetHandle};
+use crate::checkpoint::{EngineError, Secondary, SecondaryNet};
+use crate::domain::{Domain, RunState};
+use crate::failover::{CommandFence, Detector, Fence, Loss, OnSilence, SecondaryVerdict, secondary_verdict};
+use crate::layers::Timings;
+use crate::net::Port;
+use crate::peer::{GoodbyeReason, Hello, Message, Mode, PeerError, StateChannel};
+use crate::restore::layers::{Timed, Verified};
+use crate::restore::{ColoRestore, RemusRestore, RestoreCallbacks};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// How often it is looked which connections still need this side: they are many, and end slowly.
+const FLOWS_WATCH: Duration = Duration::from_secs(1);
+
+/// Between two attempts to fence.
+const FENCE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long the clients' network may take to accept what waits for it, when the machine is left: one that takes nothing for so long is
+/// gone.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) struct Engine<'a> {
+    pub(super) domain: Box<dyn Domain>,
+    pub(super) net: SecondaryNetHandle,
+    pub(super) secondary: Secondary<SecondaryNetHandle>,
+    pub(super) state: StateChannel,
+    pub(super) alerts: Receiver<Alert>,
+    pub(super) timings: Timings,
+    pub(super) heartbeat: Duration,
+    pub(super) peer: String,
+    pub(super) hello: Hello,
+    pub(super) server: &'a mut Server,
+}
+
+/// Why following the primary ended.
+enum End {
+    Stop,
+    Lost(Loss),
+    /// This side cannot follow any more.
+    Cannot(String),
+}
+
+impl Engine<'_> {
+    pub(super) fn run(&mut self) -> Served {
+        let mut callbacks = self.callbacks();
+        let end = loop {
+            if let Err(end) = self.follow(&mut *callbacks) {
+                break end;
+            }
+        };
+        drop(callbacks);
+        match end {
+            End::Stop => {
+                self.goodbye(GoodbyeReason::Stopped);
+                Served::Over(Outcome::Stopped)
+            }
+            End::Cannot(why) => self.end(why),
+            End::Lost(loss) => self.lost(&loss),
+        }
+    }
+
+    fn callbacks(&self) -> Box<dyn RestoreCallbacks> {
+        let mut chain: Box<dyn RestoreCallbacks> = match self.hello.mode {
+            Mode::Colo => Box::new(ColoRestore::default()),
+            Mode::Remus => Box::new(RemusRestore::default()),
+        };
+        if self.server.config.verify {
+            chain = Box::new(Verified::new(chain));
+        }
+        if let Some(layer) = &self.server.config.layer {
+            chain = layer(chain);
+        }
+        Box::new(Timed::new(chain, self.timings.clone()))
+    }
+
+    /// Takes the next message, and does what it asks for.
+    fn follow(&mut self, callbacks: &mut dyn RestoreCallbacks) -> Result<(), End> {
+        // There is nothing to be promoted to while the primary is there.
+        if self.server.control.try_recv() == Ok(Control::Stop) {
+            return Err(End::Stop);
+        }
+        let message = match self.state.recv(Instant::now() + WATCH) {
+            Ok(Some(Message::Goodbye(reason))) => return Err(End::Lost(Loss::Goodbye(reason))),
+            Ok(Some(message)) => message,
+            Ok(None) => return self.look_at_net(),
+            Err(error) => return Err(self.verdict_of_net(&error)),
+        };
+        let cannot = |error: EngineError| End::Cannot(error.to_string());
+        self.secondary.handle_message(message, &mut *self.domain, callbacks).map_err(cannot)?;
+        self.answer();
+        if self.secondary.is_staged() {
+            self.server.events.send(Event::Staged(self.secondary.epoch().next()));
+            let applied = self.secondary.apply(&mut *self.domain, callbacks).map_err(cannot)?;
+            self.answer();
+            let pause = self.timings.last_pause().unwrap_or_default();
+            self.server.events.send(Event::Applied { applied, pause });
+        }
+        Ok(())
+    }
+
+    /// Sends what the engine has to say. That a primary is gone is found by the net thread.
+    fn answer(&mut self) {
+        while let Some(message) = self.secondary.poll_message() {
+            let _ = self.state.send(&message);
+        }
+    }
+
+    fn look_at_net(&self) -> Result<(), End> {
+        match self.alerts.try_recv() {
+            Ok(Alert::Lost(loss)) => Err(End::Lost(loss)),
+            Ok(Alert::NetEnded(why)) => Err(End::Cannot(why)),
+            Ok(Alert::Empty) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The state channel broke: what the net thread makes of it counts, since it hears goodbyes and heartbeats.
+    fn verdict_of_net(&self, error: &PeerError) -> End {
+        if !matches!(error, PeerError::Closed | PeerError::Truncated { .. } | PeerError::Io { .. }) {
+            return End::Cannot(error.to_string());
+        }
+        match self.alerts.recv_timeout(self.heartbeat * (Detector::MISSED + 1) + WATCH) {
+            Ok(Alert::Lost(loss)) => End::Lost(loss),
+            Ok(Alert::NetEnded(why)) => End::Cannot(why),
+            Ok(Alert::Empty) | Err(_) => {
+                End::Cannot(format!("the state channel is gone while the primary lives: {error}"))
+            }
+        }
+    }
+
+    fn lost(&mut self, loss: &Loss) -> Served {
+        let lost_at = Instant::now();
+        self.server.events.send(Event::PeerLost(loss.to_string()));
+        match secondary_verdict(loss, self.secondary.takeover_epoch(), self.on_silence()) {
+            SecondaryVerdict::End(why) => self.end(why),
+            SecondaryVerdict::Hold(why) => self.hold(why),
+            SecondaryVerdict::TakeOver => Served::Over(self.take_over(lost_at)),
+        }
+    }
+
+    fn on_silence(&self) -> OnSilence {
+        match (&self.server.config.fence_command, self.server.config.accept_unfenced) {
+            (Some(_), _) => OnSilence::Fence,
+            (None, true) => OnSilence::TakeOver,
+            (None, false) => OnSilence::Hold,
+        }
+    }
+
+    fn end(&mut self, why: String) -> Served {
+        self.domain.destroy();
+        self.goodbye(GoodbyeReason::Failed(why.clone()));
+        Served::Next(why)
+    }
+
+    /// Keeps the guest as it is until somebody says who serves: the operator, or a primary that greets and so lives. The old connection
+    /// is kept for the word that this side serves, should the primary sleep.
+    fn hold(&mut self, why: String) -> Served {
+        if let Err(error) = self.net.freeze() {
+            return self.end(error.to_string());
+        }
+        if let Err(error) = self.domain.suspend() {
+            return self.end(format!("{why}; and the guest cannot be held: {error}"));
+        }
+        let (domain, epoch) = (self.hello.spec.name.clone(), self.secondary.epoch());
+        self.server.events.send(Event::Held { domain, epoch, why });
+        let Server { door, host, control, .. } = &mut *self.server;
+        match door.next(control, |hello| check(hello, host.hypervisor())) {
+            Knock::Control(Control::Promote) => Served::Over(self.take_over(Instant::now())),
+            Knock::Control(Control::Stop) => {
+                self.domain.destroy();
+                self.goodbye(GoodbyeReason::Stopped);
+                Served::Over(Outcome::Stopped)
+            }
+            Knock::Pair(pair) => {
+                self.domain.destroy();
+                self.goodbye(GoodbyeReason::Failed("another session has begun".into()));
+                Served::Instead(pair)
+            }
+        }
+    }
+
+    fn take_over(&mut self, lost_at: Instant) -> Outcome {
+        if !self.fence() {
+            return Outcome::Stopped;
+        }
+        // Heard only by a primary that lives after all: it must not serve from here on.
+        self.goodbye(GoodbyeReason::Promoted);
+        match self.go_live() {
+            Ok(resent_frames) => {
+                let (epoch, took) = (self.secondary.epoch(), lost_at.elapsed());
+                self.server.events.send(Event::TookOver { epoch, took, resent_frames });
+                self.server.host.took_over(self.domain.spec());
+                self.serve()
+            }
+            Err(error) => Outcome::Failed(error),
+        }
+    }
+
+    fn go_live(&mut self) -> Result<usize, String> {
+        let spec = self.domain.spec().clone();
+        self.server.host.promote(&spec).map_err(|error| error.to_string())?;
+        let lans: Result<Vec<Box<dyn Port>>, _> =
+            (0..spec.nics.len()).map(|nic| self.server.host.open_lan(&spec, nic)).collect();
+        let lans = lans.map_err(|error| format!("the clients' network: {error}"))?;
+        let _ = self.domain.disable_dirty_log();
+        self.domain.resume().map_err(|error| error.to_string())?;
+        self.net.go_live(lans).map_err(|error| error.to_string())
+    }
+
+    /// Fences the primary, as often as it takes, unless the operator says that it is dead. Returns false when told to stop.
+    fn fence(&mut self) -> bool {
+        let Some(command) = &self.server.config.fence_command else {
+            return true;
+        };
+        let mut fence = CommandFence::new(command, &self.hello.spec.name, "secondary", &self.peer);
+        while let Err(error) = fence.fence() {
+            self.server.events.send(Event::FenceFailed(error.to_string()));
+            match self.server.control.recv_timeout(FENCE_PAUSE) {
+                Ok(Control::Promote) => return true,
+                Ok(Control::Stop) => return false,
+                Err(_) => {}
+            }
+        }
+        true
+    }
+
+    /// Until told to stop, until the guest ends, or until nobody needs this side any more.
+    fn serve(&mut self) -> Outcome {
+        let mut look_at = Instant::now();
+        let leave_from = self.server.config.leave_when_idle.map(|after| look_at + after);
+        loop {
+            if let Some(ended) = self.guest_ended() {
+                return ended;
+            }
+            if look_at <= Instant::now() {
+                look_at = Instant::now() + FLOWS_WATCH;
+                match self.net.flows_to_rewrite() {
+                    Ok(0) if leave_from.is_some_and(|from| from <= Instant::now()) => return self.leave(),
+                    Ok(flows) => self.server.flows.set(flows),
+                    Err(error) => return Outcome::Failed(error.to_string()),
+                }
+            }
+            match self.server.control.recv_timeout(WATCH) {
+                Ok(Control::Promote) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Control::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    return match self.server.config.when_unprotected {
+                        WhenUnprotected::Serve => Outcome::Stopped,
+                        WhenUnprotected::Leave => self.leave(),
+                    };
+                }
+            }
+            if let Ok(Alert::NetEnded(why)) = self.alerts.try_recv() {
+                return Outcome::Failed(why);
+            }
+        }
+    }
+
+    fn guest_ended(&self) -> Option<Outcome> {
+        match self.domain.run_state() {
+            RunState::Crashed => Some(Outcome::GuestCrashed),
+            RunState::ShutDown => Some(Outcome::GuestShutDown),
+            RunState::Running | RunState::Suspended => None,
+        }
+    }
+
+    /// The guest goes on by itself, once its clients have all that waited for them.
+    fn leave(&mut self) -> Outcome {
+        let deadline = Instant::now() + LEAVE_TIMEOUT;
+        let asked = self.net.leave();
+        while asked.is_ok() {
+            match self.alerts.recv_deadline(deadline) {
+                Ok(Alert::Empty) => break,
+                Ok(Alert::Lost(_)) => {}
+                Ok(Alert::NetEnded(why)) => {
+                    tracing::error!("what waited for the clients is lost: {why}");
+                    break;
+                }
+                Err(_) => {
+                    tracing::error!("the clients' network takes nothing: what waited for it is lost");
+                    break;
+                }
+            }
+        }
+        self.guest_ended().unwrap_or(Outcome::Left)
+    }
+
+    /// On the net channel first: the other side believes its net thread.
+    fn goodbye(&mut self, reason: GoodbyeReason) {
+        let _ = self.net.goodbye(reason.clone());
+        let _ = self.state.send(&Message::Goodbye(reason));
+        if let Ok(shutdown) = self.state.shutdown_handle() {
+            shutdown.shutdown();
+        }
+    }
+}
