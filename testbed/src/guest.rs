@@ -4,6 +4,7 @@ use crate::host::Host;
 use crate::image::{GUEST, VMLINUX, VMLINUZ};
 use anyhow::{Context, Result, bail, ensure};
 use colo_testbed_inside::memory::{FIXED_PAGES, Memory};
+use colo_testbed_inside::ports;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -205,13 +206,21 @@ impl<'a> Guest<'a> {
     pub(crate) fn echo(&self, text: &str) -> Result<String> {
         let text = text.replace('\'', r"'\''");
         // socat goes on reading until the other end has closed, too.
-        let socat = format!("socat -t 20 - TCP:{}:7,connect-timeout=20", self.address());
+        let socat = format!("socat -t 20 - TCP:{}:{},connect-timeout=20", self.address(), ports::ECHO);
         Ok(self.host.sh(&format!("printf %s '{text}' | {socat}"))?.stdout)
+    }
+
+    /// Tells it to do something: see [`ports::ORDERS`]. It says yes, and then does it.
+    pub(crate) fn order(&self, order: &str) -> Result<()> {
+        let socat = format!("socat -t 20 - TCP:{}:{},connect-timeout=20", self.address(), ports::ORDERS);
+        let answer = self.host.sh(&format!("echo {order} | {socat}"))?.stdout;
+        ensure!(answer == "ok\n", "guest {}: it answers {answer:?} to the order {order:?}", self.name);
+        Ok(())
     }
 
     /// Lets it look at all of its memory, and returns the sum; an error if a page is wrong.
     pub(crate) fn memory_checksum(&self) -> Result<u64> {
-        let socat = format!("socat -u -T 60 TCP:{}:9,connect-timeout=20 -", self.address());
+        let socat = format!("socat -u -T 60 TCP:{}:{},connect-timeout=20 -", self.address(), ports::MEMORY);
         let answer = self.host.sh(&socat)?.stdout;
         match answer.split_whitespace().collect::<Vec<_>>()[..] {
             ["ok", sum] => Ok(u64::from_str_radix(sum, 16)?),

@@ -12,6 +12,7 @@ use crate::host::{Host, HostConfig, Starting};
 use crate::process::{Stopper, tied};
 use crate::qemu::{Card, CardEnd};
 use anyhow::{Context as _, Result, anyhow};
+use colo_testbed_inside::ports;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -19,6 +20,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 const PREFIX: &str = "colo-testbed-";
@@ -78,7 +80,7 @@ impl Network {
     pub(crate) fn echo(&self, address: Ipv4Addr, text: &str) -> Result<String> {
         let text = text.to_owned();
         self.as_client(move || {
-            let mut connection = TcpStream::connect_timeout(&(address, 7).into(), LIMIT)?;
+            let mut connection = TcpStream::connect_timeout(&(address, ports::ECHO).into(), LIMIT)?;
             connection.set_read_timeout(Some(LIMIT))?;
             connection.write_all(text.as_bytes())?;
             connection.shutdown(Shutdown::Write)?;
@@ -91,13 +93,19 @@ impl Network {
 
     /// Does something where the clients are.
     pub(crate) fn as_client<T: Send + 'static>(&self, what: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        self.client(what)?.join().map_err(|_| anyhow!("a client panicked"))?
+    }
+
+    /// A thread that does something where the clients are. It is one of its own, for it does not come back.
+    pub(crate) fn client<T: Send + 'static>(
+        &self,
+        what: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<JoinHandle<Result<T>>> {
         let namespace = File::open(Path::new(NAMESPACES).join(&self.namespace))?;
-        // A thread of its own: it does not come back.
-        let client = std::thread::spawn(move || {
+        Ok(std::thread::spawn(move || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
             what()
-        });
-        client.join().map_err(|_| anyhow!("a client panicked"))?
+        }))
     }
 
     fn host(&self, index: usize) -> HostConfig {
