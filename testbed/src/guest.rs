@@ -153,6 +153,14 @@ impl<'a> Guest<'a> {
         Guest { console: format!("guest-{domain}.log"), ..self }
     }
 
+    /// A guest that has come to a host by itself, whatever its domain was called while it came. It is the one that speaks there.
+    pub(crate) fn came_to(host: &'a Host, name: &str, number: u8) -> Result<Guest<'a>> {
+        let newest = host.sh(&format!("ls -t /var/log/xen | grep '^guest-{name}.*[.]log$' | head -n 1"))?.stdout;
+        let console = newest.trim().to_owned();
+        ensure!(!console.is_empty(), "guest {name} has no console on host {}", host.name());
+        Ok(Guest { console, ..Guest::found(host, name, number) })
+    }
+
     /// The same, restored under another name.
     pub(crate) fn renamed(&self, name: &str) -> Guest<'a> {
         Guest::found(self.host, name, self.number)

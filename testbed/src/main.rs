@@ -17,6 +17,7 @@ mod net;
 mod packages;
 mod process;
 mod programs;
+mod protect;
 mod qemu;
 mod random;
 mod records;

@@ -22,7 +22,7 @@ impl Client for Counter {
         let mut last = None;
         loop {
             let asked = Instant::now();
-            record.ask();
+            record.ask(asked);
             let number = parse(&connection.get("/count")?)?;
             record.answer(asked, Instant::now());
             follow(last, number)?;

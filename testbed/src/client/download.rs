@@ -36,7 +36,7 @@ impl Client for Download {
         let mut whole = 0;
         loop {
             let asked = Instant::now();
-            record.ask();
+            record.ask(asked);
             let length = connection.ask(&format!("/bytes/{}", self.bytes))?;
             ensure!(length == self.bytes, "{length} bytes are announced, not {}", self.bytes);
             let mut checked = Checked::default();

@@ -31,7 +31,7 @@ impl Client for Session {
                 return Ok(());
             }
             if !is_stopped && now >= next {
-                record.ask();
+                record.ask(now);
                 stream.write_all(lines.say(now).as_bytes()).map_err(explain).context("a line")?;
                 next = (next + EVERY).max(now);
             }

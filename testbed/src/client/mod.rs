@@ -121,6 +121,15 @@ impl Clients {
         Ok(())
     }
 
+    /// Lets them go on for so long, whatever happens to them.
+    pub(crate) fn suffer_for(&mut self, time: Duration) -> Result<()> {
+        let deadline = Instant::now() + time;
+        while let Some(record) = self.next_end(deadline)? {
+            self.records.push(record);
+        }
+        Ok(())
+    }
+
     /// Ends them, and says what they have seen.
     pub(crate) fn stop(mut self) -> Result<Seen> {
         drop(std::mem::replace(&mut self.until_dropped, bounded(0).0));
@@ -162,6 +171,14 @@ impl Seen {
         }
     }
 
+    /// Prints what they have seen between these two moments.
+    pub(crate) fn print_between(&self, what: &str, from: Instant, to: Instant) {
+        println!("{what}, {:.1} s:", to.saturating_duration_since(from).as_secs_f64());
+        for record in &self.0 {
+            println!("  {}", record.between(from, to));
+        }
+    }
+
     /// What went wrong, a line for each client.
     pub(crate) fn failures(&self) -> Vec<String> {
         self.0.iter().filter_map(Record::failure).collect()
@@ -176,6 +193,11 @@ impl Seen {
     /// What the pinger has seen.
     pub(crate) fn pings(&self) -> Result<&Record> {
         self.of(pinger::NAME)
+    }
+
+    /// What the one has seen who asks again and again over one connection.
+    pub(crate) fn requests(&self) -> Result<&Record> {
+        self.of(requests::KEEP_ALIVE)
     }
 
     fn of(&self, name: &str) -> Result<&Record> {

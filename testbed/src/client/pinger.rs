@@ -60,8 +60,9 @@ struct Pings {
 
 impl Pings {
     fn send(&mut self, socket: &OwnedFd, record: &mut Record) {
-        record.ask();
-        self.sent.push(Some(Instant::now()));
+        let now = Instant::now();
+        record.ask(now);
+        self.sent.push(Some(now));
         // While nobody has the address there is an error now and then: a ping that is lost.
         let _ = send(socket, &icmp::request(self.id, self.sent.len() as u64 - 1), SendFlags::empty());
     }

@@ -8,11 +8,12 @@ pub(crate) struct Record {
     name: &'static str,
     begun: Instant,
     ended: Instant,
-    asked: u64,
-    /// When answers came, in this order.
+    asked: Vec<Instant>,
+    /// When answers came, whole ones or parts, in this order.
     arrivals: Vec<Instant>,
-    latencies: Vec<Duration>,
-    failure: Option<(Instant, String)>,
+    /// When whole ones came, in this order, and how long they took.
+    latencies: Vec<(Instant, Duration)>,
+    failure: Option<String>,
     remark: String,
 }
 
@@ -32,7 +33,7 @@ impl Record {
             name,
             begun: now,
             ended: now,
-            asked: 0,
+            asked: Vec::new(),
             arrivals: Vec::new(),
             latencies: Vec::new(),
             failure: None,
@@ -41,14 +42,14 @@ impl Record {
     }
 
     /// It asks.
-    pub(crate) fn ask(&mut self) {
-        self.asked += 1;
+    pub(crate) fn ask(&mut self, now: Instant) {
+        self.asked.push(now);
     }
 
     /// An answer has come, to what was asked at `asked`.
     pub(crate) fn answer(&mut self, asked: Instant, now: Instant) {
         self.arrivals.push(now);
-        self.latencies.push(now.saturating_duration_since(asked));
+        self.latencies.push((now, now.saturating_duration_since(asked)));
     }
 
     /// A part of an answer has come.
@@ -64,7 +65,7 @@ impl Record {
     /// It has come to its end, which may be a bad one.
     pub(crate) fn end(&mut self, now: Instant, failure: Option<String>) {
         self.ended = now;
-        self.failure = failure.map(|why| (now, why));
+        self.failure = failure;
     }
 
     /// Which client it was.
@@ -74,29 +75,51 @@ impl Record {
 
     /// What went wrong.
     pub(crate) fn failure(&self) -> Option<String> {
-        let (at, why) = self.failure.as_ref()?;
-        Some(format!("{}, after {:.1} s: {why}", self.name, (*at - self.begun).as_secs_f64()))
+        let why = self.failure.as_ref()?;
+        Some(format!("{}, after {:.1} s: {why}", self.name, (self.ended - self.begun).as_secs_f64()))
     }
 
+    /// All of it.
+    pub(crate) fn whole(&self) -> Window<'_> {
+        self.between(self.begun, self.ended)
+    }
+
+    /// What it has seen between these two moments.
+    pub(crate) fn between(&self, from: Instant, to: Instant) -> Window<'_> {
+        Window { record: self, from, to }
+    }
+
+    /// The longest time without an answer that was not over yet at this moment, or began later: an outage, from the last answer before
+    /// it on.
+    pub(crate) fn outage_since(&self, moment: Instant) -> Gap {
+        let last_before = self.arrivals.iter().rfind(|at| **at <= moment);
+        self.between(last_before.copied().unwrap_or(self.begun), self.ended).worst_gap()
+    }
+}
+
+/// A part of what a client has seen.
+pub(crate) struct Window<'a> {
+    record: &'a Record,
+    from: Instant,
+    to: Instant,
+}
+
+impl Window<'_> {
     /// The latency that so many percent of the answers did not exceed.
     pub(crate) fn percentile(&self, percent: usize) -> Option<Duration> {
-        let mut sorted = self.latencies.clone();
+        let inside = self.record.latencies.iter().filter(|(at, _)| self.has(*at));
+        let mut sorted: Vec<Duration> = inside.map(|(_, latency)| *latency).collect();
         sorted.sort_unstable();
         let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
         sorted.get(rank).copied()
     }
 
-    /// The longest time without an answer.
+    /// The longest time without an answer. At either end it may be a part of a longer one.
     pub(crate) fn worst_gap(&self) -> Gap {
-        self.worst_gap_between(self.begun, self.ended)
-    }
-
-    /// The longest time without an answer that lies between these two moments, of which each may be a part of a longer one.
-    pub(crate) fn worst_gap_between(&self, from: Instant, to: Instant) -> Gap {
-        let mut worst = Gap { begin: from, length: Duration::ZERO };
-        let mut last = from;
-        let arrivals = self.arrivals.iter().copied().filter(|at| *at > from && *at < to);
-        for at in arrivals.chain([to]) {
+        let mut worst = Gap { begin: self.from, length: Duration::ZERO };
+        let mut last = self.from;
+        let arrivals = self.record.arrivals.iter().copied().filter(|at| self.has(*at));
+        for at in arrivals.chain([self.to]) {
             let length = at.saturating_duration_since(last);
             if length > worst.length {
                 worst = Gap { begin: last, length };
@@ -106,23 +129,28 @@ impl Record {
         worst
     }
 
-    /// The longest time without an answer that was not over yet at this moment, or began later: an outage, from the last answer before it
-    /// on.
-    pub(crate) fn outage_since(&self, moment: Instant) -> Gap {
-        let last_before = self.arrivals.iter().rfind(|at| **at <= moment);
-        self.worst_gap_between(last_before.copied().unwrap_or(self.begun), self.ended)
+    fn has(&self, moment: Instant) -> bool {
+        self.from <= moment && moment <= self.to
+    }
+}
+
+impl fmt::Display for Window<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Record { name, begun, asked, latencies, .. } = self.record;
+        let asked = asked.iter().filter(|at| self.has(**at)).count();
+        let answered = latencies.iter().filter(|(at, _)| self.has(*at)).count();
+        write!(f, "{name:<16} {asked:6} asked {answered:6} answered")?;
+        if let [Some(half), Some(most), Some(all)] = [50, 99, 100].map(|percent| self.percentile(percent)) {
+            write!(f, "  p50 {:7.1}  p99 {:7.1}  worst {:7.1} ms", ms(half), ms(most), ms(all))?;
+        }
+        let gap = self.worst_gap();
+        write!(f, "  gap {:7.1} ms at {:.1} s", ms(gap.length), (gap.begin - *begun).as_secs_f64())
     }
 }
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<20} {:6} asked {:6} answered", self.name, self.asked, self.latencies.len())?;
-        if let [Some(half), Some(most), Some(all)] = [50, 99, 100].map(|percent| self.percentile(percent)) {
-            write!(f, "  p50 {:7.1} p99 {:7.1} worst {:7.1} ms", ms(half), ms(most), ms(all))?;
-        }
-        let gap = self.worst_gap();
-        let at = (gap.begin - self.begun).as_secs_f64();
-        write!(f, "  gap {:7.1} ms at {at:.1} s", ms(gap.length))?;
+        write!(f, "{}", self.whole())?;
         if !self.remark.is_empty() {
             write!(f, "  {}", self.remark)?;
         }
@@ -131,7 +159,7 @@ impl fmt::Display for Record {
 }
 
 /// Milliseconds.
-pub(crate) fn ms(time: Duration) -> f64 {
+fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
@@ -145,7 +173,7 @@ mod tests {
         let at = move |ms| begun + Duration::from_millis(ms);
         let mut record = Record::new("it", begun);
         for ms in arrivals_ms {
-            record.ask();
+            record.ask(at(ms - 5));
             record.answer(at(ms - 5), at(*ms));
         }
         record.end(at(1000), None);
@@ -159,21 +187,22 @@ mod tests {
     #[test]
     fn the_worst_gap_may_be_at_an_end() {
         let (within, at) = record(&[100, 200, 700, 900]);
-        assert_eq!(within.worst_gap(), gap(at(200), 500));
+        assert_eq!(within.whole().worst_gap(), gap(at(200), 500));
         let (first, at) = record(&[600, 700, 900]);
-        assert_eq!(first.worst_gap(), gap(at(0), 600));
+        assert_eq!(first.whole().worst_gap(), gap(at(0), 600));
         let (last, at) = record(&[100, 200]);
-        assert_eq!(last.worst_gap(), gap(at(200), 800));
+        assert_eq!(last.whole().worst_gap(), gap(at(200), 800));
         let (none, at) = record(&[]);
-        assert_eq!(none.worst_gap(), gap(at(0), 1000));
+        assert_eq!(none.whole().worst_gap(), gap(at(0), 1000));
     }
 
     #[test]
     fn a_gap_is_cut_where_the_window_is() {
         let (record, at) = record(&[100, 500, 600, 700]);
-        assert_eq!(record.worst_gap_between(at(300), at(650)), gap(at(300), 200));
-        assert_eq!(record.worst_gap_between(at(520), at(560)), gap(at(520), 40));
-        assert_eq!(record.worst_gap_between(at(560), at(520)).length, Duration::ZERO);
+        let worst = |from, to| record.between(at(from), at(to)).worst_gap();
+        assert_eq!(worst(300, 650), gap(at(300), 200));
+        assert_eq!(worst(520, 560), gap(at(520), 40));
+        assert_eq!(worst(560, 520).length, Duration::ZERO);
     }
 
     #[test]
@@ -188,12 +217,16 @@ mod tests {
     fn percentiles() {
         let begun = Instant::now();
         let mut record = Record::new("it", begun);
-        assert_eq!(record.percentile(50), None);
-        for ms in (1..=200).rev() {
+        assert_eq!(record.whole().percentile(50), None);
+        for ms in 1..=200 {
             record.answer(begun, begun + Duration::from_millis(ms));
         }
-        let of = |percent| record.percentile(percent).unwrap().as_millis();
-        assert_eq!([of(0), of(50), of(99), of(100)], [1, 100, 198, 200]);
+        let of = |from, percent| {
+            let at = |ms| begun + Duration::from_millis(ms);
+            record.between(at(from), at(1000)).percentile(percent).unwrap().as_millis()
+        };
+        assert_eq!([of(0, 0), of(0, 50), of(0, 99), of(0, 100)], [1, 100, 198, 200]);
+        assert_eq!([of(101, 0), of(101, 50)], [101, 150]);
     }
 
     #[test]
@@ -202,6 +235,6 @@ mod tests {
         assert_eq!(record.failure(), None);
         record.end(at(1500), Some("reset".into()));
         assert_eq!(record.failure().unwrap(), "it, after 1.5 s: reset");
-        assert!(record.to_string().starts_with("it                        1 asked      1 answered  p50     5.0 p99"));
+        assert!(record.to_string().starts_with("it                    1 asked      1 answered  p50     5.0  p99"));
     }
 }

@@ -48,7 +48,7 @@ impl Client for Requests {
         let mut first: Option<Vec<u8>> = None;
         loop {
             let asked = Instant::now();
-            record.ask();
+            record.ask(asked);
             let mut asking = match connection.take() {
                 Some(connection) => connection,
                 None => Connection::open(guest)?,

@@ -2,14 +2,18 @@
 
 mod boot;
 mod ci;
+mod failover;
 mod guests;
 mod inspect_agrees;
 mod probe;
+mod protect;
+mod remus_baseline;
 mod restore_fails;
 mod save_fails;
 mod save_restore;
 mod shapes;
 mod speed;
+mod three_hosts;
 mod two_hosts;
 
 use crate::context::Context;
@@ -43,4 +47,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     restore_fails::SCENARIO,
     speed::SCENARIO,
     two_hosts::SCENARIO,
+    three_hosts::SCENARIO,
+    remus_baseline::SCENARIO,
+    protect::SCENARIO,
+    failover::SCENARIO,
 ];

@@ -8,7 +8,7 @@ use crate::host::COMMAND_LIMIT;
 use crate::net::Network;
 use anyhow::{Result, ensure};
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "two-hosts",
@@ -24,8 +24,8 @@ const DIRTY_PAGES: u32 = 40;
 const LOAD: Duration = Duration::from_secs(5);
 
 fn run(context: &Context) -> Result<()> {
-    let network = Network::new(context)?;
-    let (a, b) = network.boot(context)?;
+    let network = Network::new(context, 2)?;
+    let [a, b] = network.boot(context)?;
     context.figure("both hosts up, since QEMU's start", a.boot_times().0.max(b.boot_times().0));
     for number in [1, 2] {
         network.ping(Ipv4Addr::new(10, 9, 0, number))?;
@@ -52,13 +52,12 @@ fn run(context: &Context) -> Result<()> {
 
     let guest = Guest::found(&b, &config.name, config.number).with_console(&format!("{}--incoming", config.name));
     guest.check(counted)?;
-    a.kill();
-    let killed = Instant::now();
+    let killed = a.kill()?;
     clients.run_for(LOAD)?;
     let seen = clients.stop()?;
     seen.print();
     seen.ensure_good()?;
-    context.figure("worst time without pings", seen.pings()?.worst_gap().length);
+    context.figure("worst time without pings", seen.pings()?.whole().worst_gap().length);
     context.figure("the same after the other host's death", seen.pings()?.outage_since(killed).length);
     let counted = guest.counter()?;
     ensure!(network.echo(guest.address(), "still there?")? == "still there?");
