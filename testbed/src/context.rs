@@ -40,9 +40,9 @@ pub(crate) struct Options {
     /// How it is protected
     #[arg(long, value_enum, default_value_t = Mode::Colo)]
     pub(crate) mode: Mode,
-    /// Remus: between two checkpoints
-    #[arg(long = "interval", value_name = "MS", default_value_t = 200)]
-    pub(crate) interval_ms: u64,
+    /// Between two checkpoints, at the latest [default: what is usual for what protects it; 200 for xl]
+    #[arg(long = "interval", value_name = "MS")]
+    pub(crate) interval_ms: Option<u64>,
     /// Compare the memory on both hosts after each checkpoint
     #[arg(long)]
     pub(crate) verify: bool,

@@ -176,6 +176,11 @@ impl<'a> Guest<'a> {
         &self.name
     }
 
+    /// The last byte of its addresses.
+    pub(crate) fn number(&self) -> u8 {
+        self.number
+    }
+
     /// Its address on the bridge.
     pub(crate) fn address(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 9, 0, self.number)

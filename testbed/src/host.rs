@@ -62,6 +62,7 @@ impl HostConfig {
 pub(crate) struct Host {
     name: &'static str,
     number: u8,
+    linked: Vec<u8>,
     folder: PathBuf,
     qemu: Process,
     control: Control,
@@ -148,6 +149,13 @@ impl Host {
         &self.logs
     }
 
+    /// What it has sent to another host over the link between them so far.
+    pub(crate) fn sent_bytes(&self, to: &Host) -> Result<u64> {
+        let index = self.linked.iter().position(|number| *number == to.number).context("no link between the hosts")?;
+        let counter = format!("cat /sys/class/net/eth{}/statistics/tx_bytes", index + 1);
+        Ok(self.sh(&counter)?.stdout.trim().parse()?)
+    }
+
     /// Switches the host off in an orderly way.
     pub(crate) fn stop(mut self) -> Result<()> {
         self.control.stop()?;
@@ -195,6 +203,7 @@ impl Host {
 pub(crate) struct Starting {
     name: &'static str,
     number: u8,
+    linked: Vec<u8>,
     folder: PathBuf,
     qemu: Process,
     listener: UnixListener,
@@ -241,7 +250,7 @@ impl Starting {
         }
         let begun = Instant::now();
         let qemu = context.stopper().start(command, "QEMU")?;
-        Ok(Starting { name: config.name, number: config.number, folder, qemu, listener, begun })
+        Ok(Starting { name: config.name, number: config.number, linked: config.linked, folder, qemu, listener, begun })
     }
 
     /// Waits until it is up.
@@ -255,6 +264,7 @@ impl Starting {
             Ok(Host {
                 name: self.name,
                 number: self.number,
+                linked: self.linked,
                 folder: self.folder,
                 qemu: self.qemu,
                 control,

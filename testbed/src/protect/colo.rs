@@ -1,7 +1,7 @@
 //! `colo primary` on one host and `colo secondary` on the other, which tell what happens in lines of JSON.
 
-use super::{Checkpoints, Mode, Plan, Protection};
-use crate::control::Running;
+use super::{Checkpoints, Plan, Promotion, Protection, fence};
+use crate::control::{Done, Running};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -34,16 +34,18 @@ fn commands(plan: &Plan<'_>) -> [String; 2] {
     let peer = plan.to.link_address();
     let mut primary =
         format!("exec colo primary --json --domain {} --peer {peer} --mode {}", plan.guest, plan.mode.name());
-    if plan.mode == Mode::Remus {
-        primary += &format!(" --interval {}", plan.interval.as_millis());
+    let mut secondary = format!("exec colo secondary --json --listen {peer}");
+    if let Some(interval) = plan.interval {
+        primary += &format!(" --interval {}", interval.as_millis());
     }
     if plan.verify {
         primary += " --verify";
+        secondary += " --verify";
     }
-    let mut secondary = format!("exec colo secondary --json --listen {peer}");
-    match plan.fence {
-        Some(command) => secondary += &format!(" --fence-command '{command}'"),
-        None => secondary += " --promote-unfenced",
+    match plan.promotion {
+        Promotion::Unfenced => secondary += " --promote-unfenced",
+        Promotion::Fenced => secondary += &format!(" --fence-command '{}'", fence::COMMAND),
+        Promotion::Never => (),
     }
     [primary, secondary]
 }
@@ -67,6 +69,14 @@ impl Protection for Colo<'_> {
         self.plan.from.kill()
     }
 
+    fn kill_secondary(&mut self) -> Result<Instant> {
+        self.plan.to.kill()
+    }
+
+    fn wait_unprotected(&mut self) -> Result<()> {
+        self.primary.wait("unprotected", LIMIT, |_| Ok(()))
+    }
+
     fn wait_taken_over(&mut self) -> Result<()> {
         self.secondary.wait("took-over", LIMIT, |_| Ok(()))
     }
@@ -80,19 +90,27 @@ impl Protection for Colo<'_> {
         Ok(())
     }
 
-    fn close(mut self: Box<Self>) -> Result<()> {
-        self.secondary.take(Instant::now(), |_| Ok(false))?;
-        if self.secondary.running.ended().is_none() {
-            self.secondary.running.signal(TERMINATE)?;
-        }
-        let done = self.secondary.running.wait()?;
+    fn leave(self: Box<Self>) -> Result<()> {
+        self.primary.end()?;
+        // Its host may be gone, or it may have ended in whatever way it thinks right: the guest is not with it.
+        let _ = self.secondary.end();
+        Ok(())
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        let done = self.secondary.end()?;
         ensure!(done.is_good(), "colo secondary: {:?}: {}", done.outcome, done.stderr);
         Ok(())
     }
 }
 
+/// Counts what is a checkpoint. That the guest is not protected any more is an error: nobody has asked for it.
 fn count(checkpoints: &mut Checkpoints, event: &Value) -> Result<()> {
-    if event["event"] == "checkpoint" { checkpoints.add_event(event) } else { Ok(()) }
+    match event["event"].as_str() {
+        Some("checkpoint") => checkpoints.add_event(event),
+        Some("peer-lost" | "unprotected" | "fence-failed" | "ended") => bail!("colo primary: {}", event["text"]),
+        _ => Ok(()),
+    }
 }
 
 /// A command that tells what happens.
@@ -130,10 +148,37 @@ impl<'a> Events<'a> {
         Ok(false)
     }
 
+    /// Ends it, if it has not ended by itself.
+    fn end(mut self) -> Result<Done> {
+        self.take(Instant::now(), |_| Ok(false))?;
+        if self.running.ended().is_none() {
+            self.running.signal(TERMINATE)?;
+        }
+        self.running.wait()
+    }
+
     fn ensure_runs(&self) -> Result<()> {
         match self.running.ended() {
             Some(outcome) => bail!("{} has ended: {outcome:?}: {}", self.name, self.running.complaints().trim_end()),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_counted_and_what_is_an_end() {
+        let mut checkpoints = Checkpoints::default();
+        let mut see = |event| count(&mut checkpoints, &event);
+        see(json!({"event": "protected", "epoch": 1, "text": "protected"})).unwrap();
+        see(json!({"event": "checkpoint", "trigger": "interval", "pause_ms": 1.5, "dirty_pages": 2, "stream_bytes": 9000}))
+            .unwrap();
+        let lost = see(json!({"event": "peer-lost", "how": "silence", "text": "the peer is silent"}));
+        assert_eq!(lost.unwrap_err().to_string(), "colo primary: \"the peer is silent\"");
+        assert_eq!(checkpoints.count(), 1);
     }
 }

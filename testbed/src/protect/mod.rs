@@ -2,9 +2,11 @@
 
 mod checkpoints;
 mod colo;
+mod fence;
 mod xl;
 
 pub(crate) use checkpoints::Checkpoints;
+pub(crate) use fence::Fence;
 
 use crate::host::Host;
 use anyhow::{Result, bail};
@@ -49,15 +51,25 @@ pub(crate) struct Plan<'a> {
     pub(crate) guest: &'a str,
     /// How.
     pub(crate) mode: Mode,
-    /// Remus: between two checkpoints.
-    pub(crate) interval: Duration,
+    /// Between two checkpoints, at the latest, if it is not to be what is usual.
+    pub(crate) interval: Option<Duration>,
     /// Whether the memory on both hosts is compared after each checkpoint.
     pub(crate) verify: bool,
     /// How long it may last.
     pub(crate) limit: Duration,
-    /// A command that makes sure that the first host is dead before the second takes over. Without one the second is told that it need
-    /// not be sure.
-    pub(crate) fence: Option<&'a str>,
+    /// What the second host does when it hears nothing of the first any more.
+    pub(crate) promotion: Promotion,
+}
+
+/// What a host does that hears nothing of the other any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Promotion {
+    /// It takes over: it has been told that the risk is accepted.
+    Unfenced,
+    /// It has the other one fenced ([`Fence`]), and takes over then.
+    Fenced,
+    /// It has no means to be sure that the other is dead, and has been told nothing.
+    Never,
 }
 
 /// A protection that has begun.
@@ -71,13 +83,22 @@ pub(crate) trait Protection {
     /// Kills the host on which the guest is, and says when that was.
     fn kill_primary(&mut self) -> Result<Instant>;
 
+    /// Kills the second host, and says when that was.
+    fn kill_secondary(&mut self) -> Result<Instant>;
+
+    /// Waits until the first host knows that the guest has no protection any more. It has to run on there.
+    fn wait_unprotected(&mut self) -> Result<()>;
+
     /// Waits until the second host has taken over.
     fn wait_taken_over(&mut self) -> Result<()>;
 
     /// Ends the protection: the guest stays where it is, unprotected.
     fn end(self: Box<Self>) -> Result<()>;
 
-    /// Ends what is left of it after the second host has taken over, and the guest is gone.
+    /// Ends what is left of it on both hosts, if both live, after the first has lost the second.
+    fn leave(self: Box<Self>) -> Result<()>;
+
+    /// Ends what is left of it on the second host, after that has taken over.
     fn close(self: Box<Self>) -> Result<()>;
 }
 
@@ -86,7 +107,9 @@ impl<'a> Plan<'a> {
     pub(crate) fn start(self, tool: Tool) -> Result<Box<dyn Protection + 'a>> {
         match tool {
             Tool::Xl if self.verify => bail!("xl remus cannot verify anything"),
-            Tool::Xl if self.fence.is_some() => bail!("xl remus knows no fencing"),
+            Tool::Xl if self.promotion != Promotion::Unfenced => {
+                bail!("xl remus knows no fencing, and always takes over")
+            }
             Tool::Xl => Ok(Box::new(xl::Xl::start(self)?)),
             Tool::Colo => Ok(Box::new(colo::Colo::start(self)?)),
         }

@@ -10,12 +10,18 @@ use colo_testbed_inside::protocol::Outcome;
 use std::time::{Duration, Instant};
 
 const PORT: u16 = 7001;
-/// What of the sender's log is of interest; all of it is in this file of dom0's.
+/// Between two checkpoints: `xl`'s own is the same.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// Where all of the sender's log is, in dom0: the testbed gets what is of interest.
 const LOG: &str = "/tmp/xl-remus.log";
 /// What the sender says at each checkpoint.
 const SUSPENDED: &str = "now suspended";
 /// The first copy of a guest takes half a minute on a machine that does nothing else.
 const COPY_LIMIT: Duration = Duration::from_secs(240);
+/// How long anything else may take.
+const LIMIT: Duration = Duration::from_secs(60);
+/// What the sender says when it has lost the other host.
+const UNPROTECTED: &str = "Backup failed? resuming domain at primary";
 const KILL: u8 = 9;
 
 pub(super) struct Xl<'a> {
@@ -30,7 +36,8 @@ impl<'a> Xl<'a> {
         let receive = format!("socat -d -d TCP-LISTEN:{PORT},reuseaddr EXEC:'xl migrate-receive -r',nofork");
         let mut receiver = plan.to.spawn(&receive, plan.limit)?;
         receiver.wait_said("listening on")?;
-        let (interval, guest, peer) = (plan.interval.as_millis(), plan.guest, plan.to.link_address());
+        let interval = plan.interval.unwrap_or(INTERVAL).as_millis();
+        let (guest, peer) = (plan.guest, plan.to.link_address());
         let send = format!(
             "set -o pipefail; xl -vvv remus -F -n -d -i {interval} -s '' {guest} \
              'socat -b 262144 - TCP:{peer}:{PORT},nodelay' 2>&1 | \
@@ -75,6 +82,22 @@ impl Protection for Xl<'_> {
         self.plan.from.kill()
     }
 
+    fn kill_secondary(&mut self) -> Result<Instant> {
+        // For this it has no heartbeat either.
+        self.plan.to.sh("killall -9 xl")?;
+        self.plan.to.kill()
+    }
+
+    fn wait_unprotected(&mut self) -> Result<()> {
+        let until = Instant::now() + LIMIT;
+        while let Some(line) = self.sender.next_line(until)? {
+            if line.contains(UNPROTECTED) {
+                return Ok(());
+            }
+        }
+        bail!("xl remus does not say that the guest is unprotected");
+    }
+
     fn wait_taken_over(&mut self) -> Result<()> {
         self.receiver.wait_said("Remus Failover for domain")
     }
@@ -90,6 +113,10 @@ impl Protection for Xl<'_> {
         let done = sender.wait()?;
         ensure!(done.outcome != Outcome::TimedOut, "xl remus does not end");
         Ok(())
+    }
+
+    fn leave(self: Box<Self>) -> Result<()> {
+        self.sender.wait().map(drop)
     }
 
     fn close(self: Box<Self>) -> Result<()> {

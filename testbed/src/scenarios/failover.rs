@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::guest::{Guest, GuestConfig, GuestType};
 use crate::host::Host;
 use crate::net::Network;
-use crate::protect::{Mode, Tool};
+use crate::protect::{Mode, Protection, Tool};
 use crate::residue::Residue;
 use anyhow::{Context as _, Result, ensure};
 use std::time::Duration;
@@ -66,7 +66,7 @@ fn goal(context: &Context) -> Duration {
     }
 }
 
-/// Protects a guest, kills its host, and returns how long its clients had no answer.
+/// A new guest, whose host dies; and then it ends, too.
 fn once(
     context: &Context,
     network: &Network,
@@ -76,11 +76,26 @@ fn once(
 ) -> Result<Duration> {
     let config = GuestConfig::new(kind);
     let (guest, _) = a.guest(&config)?;
-    // The one that was there is another one.
-    b.logs().forget_all();
     let before = Residue::of(b)?;
+    let (protection, outage) = fail_over(context, network, [a, b], &guest, moment)?;
+    Guest::came_to(b, &config.name, config.number)?.destroy()?;
+    protection.close()?;
+    before.ensure_same(b).context("host B, after the guest's end")?;
+    Ok(outage)
+}
+
+/// Protects a guest and kills its host. Returns what is left of the protection, and how long the guest's clients had no answer.
+pub(super) fn fail_over<'a>(
+    context: &Context,
+    network: &Network,
+    [from, to]: [&'a Host; 2],
+    guest: &'a Guest<'_>,
+    moment: Duration,
+) -> Result<(Box<dyn Protection + 'a>, Duration)> {
+    // The one that was there is another one.
+    to.logs().forget_all();
     let mut clients = Clients::start(network, guest.address(), &load(context, WHOLE + OUTAGE))?;
-    let mut protection = plan(context, [a, b], guest.name()).start(context.options().protector)?;
+    let mut protection = plan(context, [from, to], guest.name()).start(context.options().protector)?;
     protection.wait_protected()?;
     let counted = guest.counter()?;
     clients.run_for(moment)?;
@@ -95,11 +110,6 @@ fn once(
     let outage = seen.pings()?.outage_since(killed).length;
     ensure!(outage < OUTAGE, "no ping is answered by the second host");
     context.figure("the second host says that it has taken over, after", told);
-
-    let guest = Guest::came_to(b, &config.name, config.number)?;
-    guest.check(counted)?;
-    guest.destroy()?;
-    protection.close()?;
-    before.ensure_same(b).context("host B, after the guest's end")?;
-    Ok(outage)
+    Guest::came_to(to, guest.name(), guest.number())?.check(counted)?;
+    Ok((protection, outage))
 }

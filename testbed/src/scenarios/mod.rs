@@ -5,6 +5,7 @@ mod ci;
 mod failover;
 mod guests;
 mod inspect_agrees;
+mod losses;
 mod probe;
 mod protect;
 mod remus_baseline;
@@ -51,4 +52,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     remus_baseline::SCENARIO,
     protect::SCENARIO,
     failover::SCENARIO,
+    losses::SECONDARY,
+    losses::LINK,
+    losses::AGAIN,
 ];

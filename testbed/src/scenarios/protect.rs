@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::guest::{GuestConfig, GuestType};
 use crate::host::Host;
 use crate::net::Network;
-use crate::protect::{Mode, Plan, Tool};
+use crate::protect::{Mode, Plan, Promotion, Tool};
 use crate::residue::Residue;
 use anyhow::{Context as _, Result};
 use std::time::{Duration, Instant};
@@ -47,10 +47,10 @@ fn guest(context: &Context, network: &Network, [a, b]: [&Host; 2], kind: GuestTy
     protection.wait_protected()?;
     let protected = Instant::now();
     context.figure(&format!("{}: until it is protected", kind.name()), protected - begun);
-    let sent = link_bytes(a)?;
+    let sent = a.sent_bytes(b)?;
     clients.run_for(time)?;
     println!("{}", protection.checkpoints()?);
-    context.figure_of(&format!("{}: sent to the second host", kind.name()), link_bytes(a)? - sent, "bytes");
+    context.figure_of(&format!("{}: sent to the second host", kind.name()), a.sent_bytes(b)? - sent, "bytes");
     let ended = Instant::now();
     protection.end()?;
     let over = Instant::now();
@@ -92,17 +92,20 @@ pub(super) fn types(context: &Context) -> Vec<GuestType> {
 /// A protection as the options ask for it, from the first host to the second.
 pub(super) fn plan<'a>(context: &Context, [from, to]: [&'a Host; 2], guest: &'a str) -> Plan<'a> {
     let options = context.options();
-    let interval = Duration::from_millis(options.interval_ms);
-    Plan { from, to, guest, mode: options.mode, interval, verify: options.verify, limit: SCENARIO.limit, fence: None }
+    Plan {
+        from,
+        to,
+        guest,
+        mode: options.mode,
+        interval: options.interval_ms.map(Duration::from_millis),
+        verify: options.verify,
+        limit: SCENARIO.limit,
+        promotion: Promotion::Unfenced,
+    }
 }
 
 /// One of each client; and where two machines answer, one that has them differ.
 pub(super) fn load(context: &Context, time: Duration) -> Load {
     let has_clock = context.options().protector == Tool::Colo && context.options().mode == Mode::Colo;
     Load { has_clock, ..Load::new(time) }
-}
-
-/// What a host has sent to the next one so far.
-pub(super) fn link_bytes(host: &Host) -> Result<u64> {
-    Ok(host.sh("cat /sys/class/net/eth1/statistics/tx_bytes")?.stdout.trim().parse()?)
 }

@@ -2,7 +2,7 @@
 //! are lost, numbers that come twice and bytes that are wrong are told, and are no failure of the run.
 
 use super::Scenario;
-use super::protect::{OUTAGE, link_bytes};
+use super::protect::{OUTAGE, plan};
 use crate::client::{Clients, Load};
 use crate::context::Context;
 use crate::guest::{Guest, GuestConfig, GuestType};
@@ -20,9 +20,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 fn run(context: &Context) -> Result<()> {
-    let options = context.options();
-    let (time, interval) = (Duration::from_secs(options.seconds), Duration::from_millis(options.interval_ms));
-    let kind = match options.types[..] {
+    let time = Duration::from_secs(context.options().seconds);
+    let kind = match context.options().types[..] {
         [] => GuestType::Pvh,
         [GuestType::Pv] => bail!("Debian's Xen has no log-dirty mode for PV guests, so xl remus cannot protect them"),
         [kind] => kind,
@@ -37,25 +36,16 @@ fn run(context: &Context) -> Result<()> {
 
     context.say("xl remus");
     let begun = Instant::now();
-    let plan = Plan {
-        from: &a,
-        to: &b,
-        guest: guest.name(),
-        mode: Mode::Remus,
-        interval,
-        verify: false,
-        limit: SCENARIO.limit,
-        fence: None,
-    };
+    let plan = Plan { mode: Mode::Remus, verify: false, ..plan(context, [&a, &b], guest.name()) };
     let mut protection = plan.start(Tool::Xl)?;
     protection.wait_protected()?;
     let protected = Instant::now();
     context.figure("until the guest is protected", protected - begun);
-    let (sent, counted) = (link_bytes(&a)?, guest.counter()?);
+    let (sent, counted) = (a.sent_bytes(&b)?, guest.counter()?);
     clients.suffer_for(time)?;
     let killed_after = Instant::now();
     println!("{}", protection.checkpoints()?);
-    context.figure_of("bytes over the link", link_bytes(&a)? - sent, "bytes");
+    context.figure_of("bytes over the link", a.sent_bytes(&b)? - sent, "bytes");
 
     context.say("the host dies");
     let killed = protection.kill_primary()?;
