@@ -83,7 +83,7 @@ impl Stop {
 
 /// Clients that are at work. Dropped, they come to an end by and by.
 pub(crate) struct Clients {
-    until_dropped: Sender<()>,
+    until_dropped: Option<Sender<()>>,
     ended: Receiver<Record>,
     count: usize,
     records: Vec<Record>,
@@ -107,7 +107,7 @@ impl Clients {
                 Ok(())
             })?;
         }
-        Ok(Clients { until_dropped, ended, count, records: Vec::new() })
+        Ok(Clients { until_dropped: Some(until_dropped), ended, count, records: Vec::new() })
     }
 
     /// Lets them go on for so long: no longer than until one has failed, which is an error.
@@ -132,7 +132,7 @@ impl Clients {
 
     /// Ends them, and says what they have seen.
     pub(crate) fn stop(mut self) -> Result<Seen> {
-        drop(std::mem::replace(&mut self.until_dropped, bounded(0).0));
+        self.until_dropped = None;
         // The download may have some way to go, and each has its patience.
         let deadline = Instant::now() + 3 * PATIENCE;
         while self.records.len() < self.count {

@@ -41,6 +41,7 @@ impl Client for Pinger {
             }
             pings.receive(&socket, next, record)?;
         }
+        record.fall_silent(Instant::now());
         let deadline = Instant::now() + LAST;
         while pings.sent.last().is_some_and(Option::is_some) && Instant::now() < deadline {
             pings.receive(&socket, deadline, record)?;

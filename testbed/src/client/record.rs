@@ -13,6 +13,8 @@ pub(crate) struct Record {
     arrivals: Vec<Instant>,
     /// When whole ones came, in this order, and how long they took.
     latencies: Vec<(Instant, Duration)>,
+    /// When it stopped asking.
+    silent: Option<Instant>,
     failure: Option<String>,
     remark: String,
 }
@@ -36,6 +38,7 @@ impl Record {
             asked: Vec::new(),
             arrivals: Vec::new(),
             latencies: Vec::new(),
+            silent: None,
             failure: None,
             remark: String::new(),
         }
@@ -62,9 +65,15 @@ impl Record {
         self.remark = remark;
     }
 
+    /// It asks no more: from now on it is no wonder if there is no answer.
+    pub(crate) fn fall_silent(&mut self, now: Instant) {
+        self.silent = Some(now);
+    }
+
     /// It has come to its end, which may be a bad one.
     pub(crate) fn end(&mut self, now: Instant, failure: Option<String>) {
-        self.ended = now;
+        // An answer may have come later still.
+        self.ended = self.silent.map_or(now, |silent| self.arrivals.last().map_or(silent, |last| silent.max(*last)));
         self.failure = failure;
     }
 
@@ -211,6 +220,17 @@ mod tests {
         assert_eq!(record.outage_since(at(430)), gap(at(420), 380));
         assert_eq!(record.outage_since(at(100)), gap(at(0), 400));
         assert_eq!(record.outage_since(at(805)), gap(at(810), 190));
+    }
+
+    #[test]
+    fn who_does_not_ask_misses_no_answer() {
+        let (mut record, at) = record(&[100, 400]);
+        record.fall_silent(at(450));
+        record.end(at(5000), None);
+        assert_eq!(record.whole().worst_gap(), gap(at(100), 300));
+        record.answer(at(440), at(800));
+        record.end(at(5000), None);
+        assert_eq!(record.whole().worst_gap(), gap(at(400), 400));
     }
 
     #[test]
