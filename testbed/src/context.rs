@@ -5,6 +5,7 @@ use crate::image;
 use crate::packages::Packages;
 use crate::process::Stopper;
 use crate::programs;
+use crate::protect::{Mode, Tool};
 use crate::random::Random;
 use anyhow::{Context as _, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -30,6 +31,24 @@ pub(crate) struct Options {
     /// The seed of all that a scenario leaves to chance, as a run has printed it [default: another one each time]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) seed: Option<u64>,
+    /// How long a guest is protected, in scenarios that protect one
+    #[arg(long = "seconds", value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) seconds: u64,
+    /// What protects it
+    #[arg(long, value_enum, default_value_t = Tool::Colo)]
+    pub(crate) protector: Tool,
+    /// How it is protected
+    #[arg(long, value_enum, default_value_t = Mode::Colo)]
+    pub(crate) mode: Mode,
+    /// Between two checkpoints, at the latest [default: what is usual for what protects it; 200 for xl]
+    #[arg(long = "interval", value_name = "MS")]
+    pub(crate) interval_ms: Option<u64>,
+    /// Compare the memory on both hosts after each checkpoint
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// How often its host is killed, in `failover`
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    pub(crate) times: u32,
     /// Keep what the run leaves behind (logs, consoles, the folder shared with dom0), though it succeeds
     #[arg(long)]
     pub(crate) keep: bool,
@@ -105,6 +124,11 @@ impl Context {
         if self.options.types.is_empty() { GuestType::ALL.to_vec() } else { self.options.types.clone() }
     }
 
+    /// What may be chosen, and was.
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// Chance; its seed is printed, so that it can be had again.
     pub(crate) fn random(&self) -> Random {
         let seed = self.options.seed.unwrap_or_else(Random::any_seed);
@@ -137,7 +161,7 @@ impl Context {
         self.run_folder.join("images")
     }
 
-    /// A path for a socket.
+    /// A path for a socket: short, and this run's own.
     pub(crate) fn socket(&self, name: &str) -> PathBuf {
         self.sockets.join(name)
     }

@@ -65,6 +65,9 @@ pub(crate) struct Running<'a> {
     pid: u32,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
+    /// How much of the standard output has been asked for as lines.
+    taken: usize,
+    ended: Option<(Outcome, Duration)>,
 }
 
 impl Control {
@@ -111,6 +114,8 @@ impl Control {
             pid: 0,
             stdout: Vec::new(),
             stderr: Vec::new(),
+            taken: 0,
+            ended: None,
         };
         match running.next()? {
             Event::Started(pid) => running.pid = pid,
@@ -144,9 +149,10 @@ impl Running<'_> {
     /// Waits until it has written this, to its standard output or error.
     pub(crate) fn wait_said(&mut self, text: &str) -> Result<()> {
         while ![&self.stdout, &self.stderr].into_iter().any(|said| String::from_utf8_lossy(said).contains(text)) {
-            if let Some((outcome, _)) = self.step()? {
+            if let Some((outcome, _)) = &self.ended {
                 bail!("{}: {outcome:?} before it said {text:?}", self.command);
             }
+            self.step()?;
         }
         Ok(())
     }
@@ -154,7 +160,10 @@ impl Running<'_> {
     /// Waits for its end, however that is.
     pub(crate) fn wait(mut self) -> Result<Done> {
         loop {
-            let Some((outcome, elapsed)) = self.step()? else { continue };
+            let Some((outcome, elapsed)) = self.ended.take() else {
+                self.step()?;
+                continue;
+            };
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let done = Done { outcome, stdout: text(&self.stdout), stderr: text(&self.stderr), elapsed };
             if done.outcome == Outcome::TimedOut {
@@ -164,22 +173,61 @@ impl Running<'_> {
         }
     }
 
-    /// The next thing that happens: its end, perhaps.
-    fn step(&mut self) -> Result<Option<(Outcome, Duration)>> {
-        match self.next()? {
+    /// The next line that it writes to its standard output. `None` if there is none until this moment, or none any more.
+    pub(crate) fn next_line(&mut self, until: Instant) -> Result<Option<String>> {
+        loop {
+            let rest = &self.stdout[self.taken..];
+            if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line = String::from_utf8_lossy(&rest[..end]).into_owned();
+                self.taken += end + 1;
+                return Ok(Some(line));
+            }
+            if self.ended.is_some() {
+                return Ok(None);
+            }
+            match self.events.recv_deadline(until.min(self.deadline)) {
+                Ok(event) => self.take(event),
+                Err(RecvTimeoutError::Timeout) if until <= self.deadline => return Ok(None),
+                Err(error) => return Err(self.explain(error)),
+            }
+        }
+    }
+
+    /// How it has ended, if that is known already.
+    pub(crate) fn ended(&self) -> Option<&Outcome> {
+        self.ended.as_ref().map(|(outcome, _)| outcome)
+    }
+
+    /// What it has written to its standard error.
+    pub(crate) fn complaints(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    /// Takes the next thing that happens: its end, perhaps.
+    fn step(&mut self) -> Result<()> {
+        let event = self.next()?;
+        self.take(event);
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
             Event::Started(_) => (),
             Event::Output(Stream::Stdout, bytes) => self.stdout.extend_from_slice(&bytes),
             Event::Output(Stream::Stderr, bytes) => self.stderr.extend_from_slice(&bytes),
-            Event::Exit(outcome, elapsed) => return Ok(Some((outcome, elapsed))),
+            Event::Exit(outcome, elapsed) => self.ended = Some((outcome, elapsed)),
         }
-        Ok(None)
     }
 
     fn next(&self) -> Result<Event> {
-        self.events.recv_deadline(self.deadline).map_err(|error| match error {
+        self.events.recv_deadline(self.deadline).map_err(|error| self.explain(error))
+    }
+
+    fn explain(&self, error: RecvTimeoutError) -> anyhow::Error {
+        match error {
             RecvTimeoutError::Timeout => anyhow!("{}: nothing is heard of the host any more", self.command),
             RecvTimeoutError::Disconnected => anyhow!("{}: the host is gone", self.command),
-        })
+        }
     }
 }
 
@@ -259,6 +307,32 @@ mod tests {
         assert!(done.is_good());
         assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("ac", "b"));
         assert_eq!(done.elapsed, Duration::from_micros(1500));
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_command_line_by_line() {
+        let (control, folder) = agent(|port| {
+            let Request::Run { id, .. } = hear(port) else { panic!("no command") };
+            say(port, &Report::Started { id, pid: 77 });
+            for (stream, bytes) in [(Stream::Stdout, "a\nb"), (Stream::Stderr, "x"), (Stream::Stdout, "c\nd")] {
+                say(port, &Report::Output { id, stream, bytes: bytes.into() });
+            }
+            hear(port);
+            say(port, &Report::Exit { id, outcome: Outcome::Code(3), elapsed_us: 1500 });
+        });
+        let mut running = control.start("it", LONG).unwrap();
+        let soon = || Instant::now() + LONG;
+        assert_eq!(running.next_line(soon()).unwrap().as_deref(), Some("a"));
+        assert_eq!(running.next_line(soon()).unwrap().as_deref(), Some("bc"));
+        assert_eq!(running.next_line(Instant::now()).unwrap(), None);
+        assert_eq!(running.ended(), None);
+        running.signal(15).unwrap();
+        assert_eq!(running.next_line(soon()).unwrap(), None);
+        assert_eq!(running.ended(), Some(&Outcome::Code(3)));
+        assert_eq!(running.complaints(), "x");
+        let done = running.wait().unwrap();
+        assert_eq!((done.stdout.as_str(), done.outcome), ("a\nbc\nd", Outcome::Code(3)));
         std::fs::remove_dir_all(folder).unwrap();
     }
 

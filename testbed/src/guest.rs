@@ -4,6 +4,7 @@ use crate::host::Host;
 use crate::image::{GUEST, VMLINUX, VMLINUZ};
 use anyhow::{Context, Result, bail, ensure};
 use colo_testbed_inside::memory::{FIXED_PAGES, Memory};
+use colo_testbed_inside::ports;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -183,6 +184,14 @@ impl<'a> Guest<'a> {
         Guest { console: format!("guest-{domain}.log"), ..self }
     }
 
+    /// A guest that has come to a host by itself, whatever its domain was called while it came. It is the one that speaks there.
+    pub(crate) fn came_to(host: &'a Host, name: &str, number: u8) -> Result<Guest<'a>> {
+        let newest = host.sh(&format!("ls -t /var/log/xen | grep '^guest-{name}.*[.]log$' | head -n 1"))?.stdout;
+        let console = newest.trim().to_owned();
+        ensure!(!console.is_empty(), "guest {name} has no console on host {}", host.name());
+        Ok(Guest { console, ..Guest::found(host, name, number) })
+    }
+
     /// The same, restored under another name.
     pub(crate) fn renamed(&self, name: &str) -> Guest<'a> {
         Guest::found(self.host, name, self.number)
@@ -196,6 +205,11 @@ impl<'a> Guest<'a> {
     /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The last byte of its addresses.
+    pub(crate) fn number(&self) -> u8 {
+        self.number
     }
 
     /// Its address on the bridge.
@@ -236,13 +250,21 @@ impl<'a> Guest<'a> {
     pub(crate) fn echo(&self, text: &str) -> Result<String> {
         let text = text.replace('\'', r"'\''");
         // socat goes on reading until the other end has closed, too.
-        let socat = format!("socat -t 20 - TCP:{}:7,connect-timeout=20", self.address());
+        let socat = format!("socat -t 20 - TCP:{}:{},connect-timeout=20", self.address(), ports::ECHO);
         Ok(self.host.sh(&format!("printf %s '{text}' | {socat}"))?.stdout)
+    }
+
+    /// Tells it to do something: see [`ports::ORDERS`]. It says yes, and then does it.
+    pub(crate) fn order(&self, order: &str) -> Result<()> {
+        let socat = format!("socat -t 20 - TCP:{}:{},connect-timeout=20", self.address(), ports::ORDERS);
+        let answer = self.host.sh(&format!("echo {order} | {socat}"))?.stdout;
+        ensure!(answer == "ok\n", "guest {}: it answers {answer:?} to the order {order:?}", self.name);
+        Ok(())
     }
 
     /// Lets it look at all of its memory, and returns the sum; an error if a page is wrong.
     pub(crate) fn memory_checksum(&self) -> Result<u64> {
-        let socat = format!("socat -u -T 60 TCP:{}:9,connect-timeout=20 -", self.address());
+        let socat = format!("socat -u -T 60 TCP:{}:{},connect-timeout=20 -", self.address(), ports::MEMORY);
         let answer = self.host.sh(&socat)?.stdout;
         match answer.split_whitespace().collect::<Vec<_>>()[..] {
             ["ok", sum] => Ok(u64::from_str_radix(sum, 16)?),

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// What kind of host is wanted.
 pub(crate) struct HostConfig {
-    /// `A` or `B`.
+    /// `A`, `B` or `C`.
     pub(crate) name: &'static str,
     /// Its number, from 1: the last byte of its addresses.
     pub(crate) number: u8,
@@ -31,8 +32,10 @@ pub(crate) struct HostConfig {
     pub(crate) memory_mib: u32,
     /// Memory of dom0, in which the images of saved guests lie, too.
     pub(crate) dom0_mib: u32,
-    /// Its cards, eth0 and eth1. The second is the link to the other host.
+    /// Its cards, eth0 and so on. All but the first are links to other hosts.
     pub(crate) cards: Vec<Card>,
+    /// The numbers of the hosts to which the links lead.
+    pub(crate) linked: Vec<u8>,
     /// What QEMU is run with: `ip netns exec NAME`.
     pub(crate) within: Vec<OsString>,
     /// A shell on this terminal.
@@ -48,6 +51,7 @@ impl HostConfig {
             memory_mib: 1280,
             dom0_mib: 640,
             cards: Vec::new(),
+            linked: Vec::new(),
             within: Vec::new(),
             has_shell: false,
         }
@@ -57,6 +61,8 @@ impl HostConfig {
 /// A host that runs. Dropped, it is gone.
 pub(crate) struct Host {
     name: &'static str,
+    number: u8,
+    linked: Vec<u8>,
     folder: PathBuf,
     qemu: Process,
     control: Control,
@@ -79,6 +85,11 @@ impl Host {
     /// From QEMU's start until it was up; from the start of dom0's kernel until it was up.
     pub(crate) fn boot_times(&self) -> (Duration, Duration) {
         self.boot_times
+    }
+
+    /// Its address on the links to the other hosts.
+    pub(crate) fn link_address(&self) -> Ipv4Addr {
+        link_address(self.number)
     }
 
     /// Runs a command in dom0, which must succeed.
@@ -138,6 +149,13 @@ impl Host {
         &self.logs
     }
 
+    /// What it has sent to another host over the link between them so far.
+    pub(crate) fn sent_bytes(&self, to: &Host) -> Result<u64> {
+        let index = self.linked.iter().position(|number| *number == to.number).context("no link between the hosts")?;
+        let counter = format!("cat /sys/class/net/eth{}/statistics/tx_bytes", index + 1);
+        Ok(self.sh(&counter)?.stdout.trim().parse()?)
+    }
+
     /// Switches the host off in an orderly way.
     pub(crate) fn stop(mut self) -> Result<()> {
         self.control.stop()?;
@@ -153,9 +171,11 @@ impl Host {
         }
     }
 
-    /// Kills the host, as a loss of power would.
-    pub(crate) fn kill(self) {
-        drop(self);
+    /// Kills the host, as a loss of power would, and says when that was.
+    pub(crate) fn kill(&self) -> Result<Instant> {
+        let now = Instant::now();
+        self.qemu.kill()?;
+        Ok(now)
     }
 
     /// How much of this machine's memory it takes, at most so far.
@@ -182,6 +202,8 @@ impl Host {
 /// long as one.
 pub(crate) struct Starting {
     name: &'static str,
+    number: u8,
+    linked: Vec<u8>,
     folder: PathBuf,
     qemu: Process,
     listener: UnixListener,
@@ -195,10 +217,17 @@ impl Starting {
         let share = folder.join("host");
         fs::create_dir_all(&share)?;
         let control = context.socket(&format!("{}.control", config.name));
+        // There may have been a host of this name, which was killed.
+        let _ = fs::remove_file(&control);
         let listener = UnixListener::bind(&control).with_context(|| control.display().to_string())?;
         let mut dom0_words = vec![format!("testbed.ip=10.9.0.{}/24", config.number)];
-        if config.cards.len() > 1 {
-            dom0_words.push(format!("testbed.link=10.8.0.{}/24", config.number));
+        for (index, other) in config.linked.iter().enumerate() {
+            dom0_words.push(format!(
+                "testbed.link=eth{}:{}:{}",
+                index + 1,
+                link_address(config.number),
+                link_address(*other)
+            ));
         }
         if config.has_shell {
             dom0_words.push("testbed.shell".into());
@@ -221,7 +250,7 @@ impl Starting {
         }
         let begun = Instant::now();
         let qemu = context.stopper().start(command, "QEMU")?;
-        Ok(Starting { name: config.name, folder, qemu, listener, begun })
+        Ok(Starting { name: config.name, number: config.number, linked: config.linked, folder, qemu, listener, begun })
     }
 
     /// Waits until it is up.
@@ -232,7 +261,16 @@ impl Starting {
             let ready = control.wait_ready(BOOT_LIMIT);
             let uptime = ready.map_err(|error| explain(error, self.name, &self.folder))?;
             let boot_times = (self.begun.elapsed(), uptime);
-            Ok(Host { name: self.name, folder: self.folder, qemu: self.qemu, control, logs, boot_times })
+            Ok(Host {
+                name: self.name,
+                number: self.number,
+                linked: self.linked,
+                folder: self.folder,
+                qemu: self.qemu,
+                control,
+                logs,
+                boot_times,
+            })
         })
     }
 
@@ -264,6 +302,11 @@ impl Drop for SmallDisk<'_> {
     fn drop(&mut self) {
         let _ = self.host.try_sh(&format!("umount -l {}", self.path), COMMAND_LIMIT);
     }
+}
+
+/// A host's address on its links, of which each leads to one other host.
+fn link_address(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 8, 0, number)
 }
 
 fn explain(error: anyhow::Error, name: &str, folder: &Path) -> anyhow::Error {

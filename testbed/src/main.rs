@@ -1,5 +1,6 @@
 //! Boots real Xen hosts in QEMU, without hardware virtualisation, and tries `colo` on them. `README.md` says how.
 
+mod client;
 mod console;
 mod context;
 mod control;
@@ -16,6 +17,7 @@ mod net;
 mod packages;
 mod process;
 mod programs;
+mod protect;
 mod qemu;
 mod random;
 mod records;

@@ -1,17 +1,24 @@
-//! The network of two hosts: a bridge with both of them and a client, in a network namespace of its own, and between the hosts a link
-//! for nothing but replication.
+//! The network of two hosts, or three: a bridge with all of them and the clients, in a network namespace of its own, and between each
+//! two hosts a link for nothing but replication.
 //!
 //! ```text
-//!   client 10.9.0.254 --+-- tap -- eth0 of A -- xenbr0 10.9.0.1 -- guests 10.9.0.N
-//!     (a bridge)        +-- tap -- eth0 of B -- xenbr0 10.9.0.2 -- guests
-//!                   eth1 of A 10.8.0.1 ---- datagrams ---- eth1 of B 10.8.0.2
+//!   clients 10.9.0.254 --+-- tap -- eth0 of A -- xenbr0 10.9.0.1 -- guests 10.9.0.N
+//!     (a bridge)         +-- tap -- eth0 of B -- xenbr0 10.9.0.2 -- guests
+//!                        +-- tap -- eth0 of C -- xenbr0 10.9.0.3 -- guests
+//!
+//!   eth1 of A 10.8.0.1 ---- datagrams ---- eth1 of B 10.8.0.2
+//!   eth2 of A 10.8.0.1 ---- datagrams ---- eth1 of C 10.8.0.3
+//!   eth2 of B 10.8.0.2 ---- datagrams ---- eth2 of C 10.8.0.3
 //! ```
+//!
+//! A third host has links of its own because one wire for all would need a hub, through which every frame would be copied once more.
 
 use crate::context::Context;
 use crate::host::{Host, HostConfig, Starting};
 use crate::process::{Stopper, tied};
 use crate::qemu::{Card, CardEnd};
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use colo_testbed_inside::ports;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -19,13 +26,17 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+const NAMES: [&str; 3] = ["A", "B", "C"];
 const PREFIX: &str = "colo-testbed-";
 const NAMESPACES: &str = "/run/netns";
 const LIMIT: Duration = Duration::from_secs(30);
+/// How the sockets of a link are called while it is cut.
+const CUT: &str = "cut";
 
-/// A network for two hosts. Dropped, it is gone; the hosts must be gone by then.
+/// A network for hosts. Dropped, it is gone; the hosts must be gone by then.
 pub(crate) struct Network {
     namespace: String,
     /// `ip`, out of the packages.
@@ -33,20 +44,22 @@ pub(crate) struct Network {
     /// This, too: it has a `ping`.
     busybox: String,
     stopper: Stopper,
-    /// Where the link's sockets are.
-    links: [PathBuf; 2],
+    hosts: usize,
+    /// Where the links' sockets are.
+    sockets: PathBuf,
 }
 
 impl Network {
-    /// Makes the network.
-    pub(crate) fn new(context: &Context) -> Result<Network> {
+    /// Makes a network for so many hosts, which are two or three.
+    pub(crate) fn new(context: &Context, hosts: usize) -> Result<Network> {
         let network = Network {
             // The process's number keeps two testbeds apart.
             namespace: format!("{PREFIX}{}", std::process::id()),
             ip: context.packages().words("/bin/ip")?,
             busybox: context.packages().path("/bin/busybox")?.display().to_string(),
             stopper: context.stopper().clone(),
-            links: ["A.link", "B.link"].map(|name| context.socket(name)),
+            hosts,
+            sockets: context.socket(""),
         };
         network.remove_ended()?;
         network.run(&["netns", "add", &network.namespace])?;
@@ -54,18 +67,38 @@ impl Network {
         network.within(&["link", "add", "br0", "type", "bridge", "forward_delay", "0"])?;
         network.within(&["link", "set", "br0", "up"])?;
         network.within(&["addr", "add", "10.9.0.254/24", "dev", "br0"])?;
-        for tap in ["tapA", "tapB"] {
+        for name in &NAMES[..hosts] {
+            let tap = &tap(name);
             network.within(&["tuntap", "add", tap, "mode", "tap"])?;
             network.within(&["link", "set", tap, "master", "br0", "up"])?;
         }
         Ok(network)
     }
 
-    /// Boots both hosts at once.
-    pub(crate) fn boot(&self, context: &Context) -> Result<(Host, Host)> {
-        let a = Starting::start(context, self.host(0))?;
-        let b = Starting::start(context, self.host(1))?;
-        Ok((a.wait()?, b.wait()?))
+    /// Boots all hosts at once.
+    pub(crate) fn boot<const HOSTS: usize>(&self, context: &Context) -> Result<[Host; HOSTS]> {
+        ensure!(HOSTS == self.hosts, "a network for {} hosts", self.hosts);
+        let started: Vec<Starting> = (0..HOSTS).map(|index| self.start(context, index)).collect::<Result<_>>()?;
+        let hosts: Vec<Host> = started.into_iter().map(Starting::wait).collect::<Result<_>>()?;
+        hosts.try_into().map_err(|_| anyhow!("as many hosts as were started"))
+    }
+
+    /// Starts a host, by its index, from 0 on: also in the place of one that was killed.
+    pub(crate) fn start(&self, context: &Context, index: usize) -> Result<Starting> {
+        Starting::start(context, self.host(index))
+    }
+
+    /// Cuts the link between two hosts, by their indices: both live, and neither sees anything but silence.
+    pub(crate) fn cut_link(&self, one: usize, other: usize) -> Result<()> {
+        // To QEMU a socket that is not where it was is a frame that is lost.
+        let ends = [(one, other), (other, one)].map(|(from, to)| self.link(from, to));
+        ends.iter().try_for_each(|end| fs::rename(end, end.with_extension(CUT)).context("a link that is there"))
+    }
+
+    /// Mends a link that was cut.
+    pub(crate) fn mend_link(&self, one: usize, other: usize) -> Result<()> {
+        let ends = [(one, other), (other, one)].map(|(from, to)| self.link(from, to));
+        ends.iter().try_for_each(|end| fs::rename(end.with_extension(CUT), end).context("a link that was cut"))
     }
 
     /// Whether a host or a guest answers a client's pings.
@@ -78,7 +111,7 @@ impl Network {
     pub(crate) fn echo(&self, address: Ipv4Addr, text: &str) -> Result<String> {
         let text = text.to_owned();
         self.as_client(move || {
-            let mut connection = TcpStream::connect_timeout(&(address, 7).into(), LIMIT)?;
+            let mut connection = TcpStream::connect_timeout(&(address, ports::ECHO).into(), LIMIT)?;
             connection.set_read_timeout(Some(LIMIT))?;
             connection.write_all(text.as_bytes())?;
             connection.shutdown(Shutdown::Write)?;
@@ -91,29 +124,42 @@ impl Network {
 
     /// Does something where the clients are.
     pub(crate) fn as_client<T: Send + 'static>(&self, what: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        self.client(what)?.join().map_err(|_| anyhow!("a client panicked"))?
+    }
+
+    /// A thread that does something where the clients are. It is one of its own, for it does not come back.
+    pub(crate) fn client<T: Send + 'static>(
+        &self,
+        what: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<JoinHandle<Result<T>>> {
         let namespace = File::open(Path::new(NAMESPACES).join(&self.namespace))?;
-        // A thread of its own: it does not come back.
-        let client = std::thread::spawn(move || {
+        Ok(std::thread::spawn(move || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
             what()
-        });
-        client.join().map_err(|_| anyhow!("a client panicked"))?
+        }))
     }
 
     fn host(&self, index: usize) -> HostConfig {
-        let number = index as u8 + 1;
-        let link = CardEnd::Link { own: self.links[index].clone(), other: self.links[1 - index].clone() };
-        let name = ["A", "B"][index];
+        let number = host_number(index);
+        let mut cards = vec![Card { address: [0, number], end: CardEnd::Tap(tap(NAMES[index])) }];
+        let others = (0..self.hosts).filter(|other| *other != index);
+        for other in others.clone() {
+            let end = CardEnd::Link { own: self.link(index, other), other: self.link(other, index) };
+            cards.push(Card { address: [cards.len() as u8, number], end });
+        }
         HostConfig {
-            name,
+            name: NAMES[index],
             number,
-            cards: vec![
-                Card { address: [0, number], end: CardEnd::Tap(format!("tap{name}")) },
-                Card { address: [1, number], end: link },
-            ],
+            cards,
+            linked: others.map(host_number).collect(),
             within: [&self.ip[..], &["netns", "exec", &self.namespace].map(OsString::from)].concat(),
             ..HostConfig::alone()
         }
+    }
+
+    /// The socket at one end of a link.
+    fn link(&self, own: usize, other: usize) -> PathBuf {
+        self.sockets.join(format!("{}{}.link", NAMES[own], NAMES[other]))
     }
 
     fn run(&self, arguments: &[&str]) -> Result<()> {
@@ -147,4 +193,14 @@ impl Drop for Network {
         let mut command = std::process::Command::new(&self.ip[0]);
         let _ = command.args(&self.ip[1..]).args(["netns", "del", &self.namespace]).output();
     }
+}
+
+/// A host's number, from 1.
+fn host_number(index: usize) -> u8 {
+    index as u8 + 1
+}
+
+/// The name of a host's tap.
+fn tap(name: &str) -> String {
+    format!("tap{name}")
 }

@@ -16,6 +16,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// How long the kernel may take to clear a process away that was killed.
+const KILL_LIMIT: Duration = Duration::from_secs(60);
+
 /// Ends everything when it is time, or when somebody presses Ctrl-C: kills all processes, so that whoever waits for one fails.
 #[derive(Clone, Default)]
 pub(crate) struct Stopper(Arc<Mutex<State>>);
@@ -171,6 +174,13 @@ impl Process {
         Ok(Some(status))
     }
 
+    /// Kills it, and waits until it is gone.
+    pub(crate) fn kill(&self) -> Result<()> {
+        pidfd_send_signal(&self.ended, Signal::KILL).with_context(|| self.name.clone())?;
+        ensure!(wait_readable(&[self.ended.as_fd()], KILL_LIMIT)?[0], "{} does not die", self.name);
+        Ok(())
+    }
+
     /// Readable when it has ended.
     pub(crate) fn ended(&self) -> BorrowedFd<'_> {
         self.ended.as_fd()
@@ -263,6 +273,15 @@ mod tests {
         let _watchdog = stopper.watch(Some(Duration::ZERO)).unwrap();
         assert!(process.wait(SOON).unwrap().is_some());
         assert_eq!(stopper.reason().unwrap().to_string(), "not done after 0 s");
+    }
+
+    #[test]
+    fn killed_it_is_gone() {
+        let stopper = Stopper::default();
+        let mut process = stopper.start(shell("sleep 100"), "it").unwrap();
+        process.kill().unwrap();
+        assert!(!process.wait(Duration::ZERO).unwrap().expect("it is gone").success());
+        assert!(process.kill().is_err());
     }
 
     #[test]

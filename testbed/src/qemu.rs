@@ -22,7 +22,7 @@ const TRANSLATIONS_MIB: u32 = 128;
 
 /// A machine to be started.
 pub(crate) struct Machine<'a> {
-    /// `A` or `B`.
+    /// `A`, `B` or `C`.
     pub(crate) name: &'a str,
     /// The images, which dom0 sees in `/images`.
     pub(crate) images: &'a Path,
@@ -38,7 +38,7 @@ pub(crate) struct Machine<'a> {
     pub(crate) dom0_mib: u32,
     /// More words for dom0's kernel.
     pub(crate) dom0_words: Vec<String>,
-    /// Cards, in the order eth0, eth1.
+    /// Cards, in the order eth0, eth1, eth2.
     pub(crate) cards: Vec<Card>,
     /// The console is this terminal, too.
     pub(crate) is_on_terminal: bool,

@@ -4,8 +4,8 @@ use crate::host::Host;
 use anyhow::{Result, ensure};
 use std::collections::BTreeSet;
 
-/// All in a dom0 that comes and goes with domains: the domains, nodes in xenstore, files of the toolstack's and ours, network
-/// interfaces, the toolstack's, the device models' and our processes.
+/// All in a dom0 that comes and goes with domains and their protection: the domains, nodes in xenstore, files of the toolstack's and
+/// ours, network interfaces, the ports of bridges, queues, the toolstack's, the device models' and our processes.
 #[derive(Debug)]
 pub(crate) struct Residue(BTreeSet<String>);
 
@@ -15,7 +15,9 @@ const LOOK: &str = "xl vm-list | sed 's/^/domain /'; \
     xenstore-ls -f / | sed 's/ = .*//; s/^/node /'; \
     find /run /var/lib/xen ! -name domid-history | sed 's/^/file /'; \
     ls /sys/class/net | sed 's/^/network /'; \
-    grep -sHxE 'xl|colo|exe|xen-qemu-system.*' /proc/[0-9]*/comm | sed 's/^/process /'; true";
+    ls -d /sys/class/net/*/brif/* | sed 's/^/port /'; \
+    tc qdisc show | sed 's/ refcnt.*//; s/^/queue /'; \
+    grep -sHxE 'xl|colo|exe|socat|libxl-save-help|xen-qemu-system.*' /proc/[0-9]*/comm | sed 's/^/process /'; true";
 
 impl Residue {
     /// What there is now.

@@ -3,5 +3,7 @@
 //!
 //! The programs are built as static binaries, so that they run in an image which has no libraries.
 
+pub mod bytes;
 pub mod memory;
+pub mod ports;
 pub mod protocol;

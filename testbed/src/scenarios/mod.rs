@@ -2,15 +2,20 @@
 
 mod boot;
 mod ci;
+mod failover;
 mod guests;
 mod inspect_agrees;
+mod losses;
 mod overlay;
 mod probe;
+mod protect;
+mod remus_baseline;
 mod restore_fails;
 mod save_fails;
 mod save_restore;
 mod shapes;
 mod speed;
+mod three_hosts;
 mod two_hosts;
 
 use crate::context::Context;
@@ -45,4 +50,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     speed::SCENARIO,
     overlay::SCENARIO,
     two_hosts::SCENARIO,
+    three_hosts::SCENARIO,
+    remus_baseline::SCENARIO,
+    protect::SCENARIO,
+    failover::SCENARIO,
+    losses::SECONDARY,
+    losses::LINK,
+    losses::AGAIN,
 ];

@@ -1,6 +1,7 @@
-//! Two hosts, a client, and a guest that moves from the one to the other, whose host then dies.
+//! Two hosts, clients, and a guest that moves from the one to the other, whose host then dies. The clients see a pause, and nothing else.
 
 use super::Scenario;
+use crate::client::{Clients, Load};
 use crate::context::Context;
 use crate::guest::{Guest, GuestConfig, GuestType};
 use crate::host::COMMAND_LIMIT;
@@ -11,15 +12,20 @@ use std::time::Duration;
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "two-hosts",
-    about: "two hosts and a client: a guest is migrated by xl, then the host that it came from dies",
+    about: "two hosts: a guest that has clients is migrated by xl, then the host that it came from dies",
     limit: Duration::from_secs(600),
     needs_root: true,
     run,
 };
 
+/// So many pages with each tick.
+const DIRTY_PAGES: u32 = 40;
+/// How long clients are at work before the guest moves, and after.
+const LOAD: Duration = Duration::from_secs(5);
+
 fn run(context: &Context) -> Result<()> {
-    let network = Network::new(context)?;
-    let (a, b) = network.boot(context)?;
+    let network = Network::new(context, 2)?;
+    let [a, b] = network.boot(context)?;
     context.figure("both hosts up, since QEMU's start", a.boot_times().0.max(b.boot_times().0));
     for number in [1, 2] {
         network.ping(Ipv4Addr::new(10, 9, 0, number))?;
@@ -31,6 +37,9 @@ fn run(context: &Context) -> Result<()> {
     context.figure("guest ready, since xl create's start", times.ready);
     guest.check(0)?;
     ensure!(network.echo(guest.address(), "on A?")? == "on A?");
+    guest.order(&format!("dirty {DIRTY_PAGES}"))?;
+    let mut clients = Clients::start(&network, guest.address(), &Load { has_clock: true, ..Load::new(LOAD) })?;
+    clients.run_for(LOAD)?;
 
     let listen = "socat -d -d TCP-LISTEN:7000,reuseaddr EXEC:'xl migrate-receive',nofork";
     let mut receiver = b.spawn(listen, COMMAND_LIMIT)?;
@@ -43,7 +52,13 @@ fn run(context: &Context) -> Result<()> {
 
     let guest = Guest::found(&b, &config.name, config.number).with_console(&format!("{}--incoming", config.name));
     guest.check(counted)?;
-    a.kill();
+    let killed = a.kill()?;
+    clients.run_for(LOAD)?;
+    let seen = clients.stop()?;
+    seen.print();
+    seen.ensure_good()?;
+    context.figure("worst time without pings", seen.pings()?.whole().worst_gap().length);
+    context.figure("the same after the other host's death", seen.pings()?.outage_since(killed).length);
     let counted = guest.counter()?;
     ensure!(network.echo(guest.address(), "still there?")? == "still there?");
     guest.check(counted)?;

@@ -2,28 +2,30 @@
 //!
 //! * every 200 ms it prints `TICK NAME n`, with n from 1 on;
 //! * it keeps memory that it checks again and again, and prints `SUM NAME ok n` after the n-th round, or `SUM NAME BAD`;
-//! * with an address (`u.ip=10.9.0.11/24` on the kernel's command line) it answers on TCP: an echo on port 7, and on port 9 one line
-//!   about its memory, checked there and then, for each connection.
+//! * with an address (`u.ip=10.9.0.11/24` on the kernel's command line) it answers on TCP: an echo on port 7; on port 9 one line
+//!   about its memory, checked there and then, for each connection; HTTP on port 80; and on port 81 it takes orders.
 //!
-//! `u.name=NAME` says how it calls itself, `u.dirty=N` how many pages it rewrites with each tick. When all that is there it prints
-//! `GUEST-READY NAME`.
+//! `u.name=NAME` says how it calls itself, `u.dirty=N` how many pages it rewrites with each tick, until it is ordered otherwise. When
+//! all that is there it prints `GUEST-READY NAME`.
 
+mod http;
 mod network;
+mod orders;
+mod services;
 
 use colo_testbed_inside::memory::{CHANGING_PAGES, FIXED_PAGES, Memory};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::finit_module;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const TICK: Duration = Duration::from_millis(200);
 /// How much is checked with each tick: all of it about every four seconds, for a tenth of a slow machine's time.
 const CHECKED_PAGES: usize = (FIXED_PAGES + CHANGING_PAGES) / 16;
-const ECHO_PORT: u16 = 7;
-const MEMORY_PORT: u16 = 9;
 
 fn main() {
     if let Err(error) = run() {
@@ -41,16 +43,13 @@ fn run() -> io::Result<()> {
     let options = Options::parse(&fs::read_to_string("/proc/cmdline")?);
     let name = options.name;
     let memory = Arc::new(Mutex::new(Memory::new(FIXED_PAGES, CHANGING_PAGES)));
+    let dirty_pages = Arc::new(AtomicUsize::new(options.dirty_pages));
     let watch = network::Watch::new()?;
     load_modules()?;
     if let Some((address, prefix)) = options.address {
         network::up(&watch, "lo", Ipv4Addr::LOCALHOST, 8)?;
         network::up(&watch, "eth0", address, prefix)?;
-        let echo = TcpListener::bind((Ipv4Addr::UNSPECIFIED, ECHO_PORT))?;
-        let about_memory = TcpListener::bind((Ipv4Addr::UNSPECIFIED, MEMORY_PORT))?;
-        std::thread::spawn(move || serve_echo(&echo));
-        let shared = memory.clone();
-        std::thread::spawn(move || serve_memory(&about_memory, &shared));
+        services::start(&memory, &dirty_pages)?;
     }
     // For whoever makes it smaller: with none left, Linux panics.
     let memory_left = fs::read_to_string("/proc/meminfo")?.lines().take(3).collect::<Vec<_>>().join(", ");
@@ -62,7 +61,7 @@ fn run() -> io::Result<()> {
         println!("TICK {name} {tick}");
         let (checked, is_round) = {
             let mut memory = memory.lock().expect("no thread panics with the memory");
-            memory.dirty(options.dirty_pages);
+            memory.dirty(dirty_pages.load(Ordering::Relaxed));
             memory.check_some(CHECKED_PAGES)
         };
         wrong_pages += checked.wrong_pages;
@@ -113,29 +112,6 @@ fn load_modules() -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn serve_echo(listener: &TcpListener) {
-    for mut connection in listener.incoming().flatten() {
-        std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(count @ 1..) = connection.read(&mut bytes) {
-                if connection.write_all(&bytes[..count]).is_err() {
-                    break;
-                }
-            }
-        });
-    }
-}
-
-fn serve_memory(listener: &TcpListener, memory: &Mutex<Memory>) {
-    for mut connection in listener.incoming().flatten() {
-        let checked = memory.lock().expect("no thread panics with the memory").check();
-        let _ = match checked.wrong_pages {
-            0 => writeln!(connection, "ok {:016x}", checked.sum),
-            wrong => writeln!(connection, "BAD {wrong}"),
-        };
-    }
 }
 
 #[cfg(test)]

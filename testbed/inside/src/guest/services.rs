@@ -1,0 +1,50 @@
+//! What a guest serves on TCP, all of it in threads.
+
+use crate::{http, orders};
+use colo_testbed_inside::memory::Memory;
+use colo_testbed_inside::ports;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
+
+/// Listens on all ports, and serves from now on.
+pub(crate) fn start(memory: &Arc<Mutex<Memory>>, dirty_pages: &Arc<AtomicUsize>) -> io::Result<()> {
+    on(ports::ECHO, echo)?;
+    let shared = memory.clone();
+    on(ports::MEMORY, move |listener| tell_memory(listener, &shared))?;
+    on(ports::HTTP, http::serve)?;
+    let shared = dirty_pages.clone();
+    on(ports::ORDERS, move |listener| orders::serve(listener, &shared))
+}
+
+fn on(port: u16, serve: impl FnOnce(&TcpListener) + Send + 'static) -> io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+    std::thread::spawn(move || serve(&listener));
+    Ok(())
+}
+
+fn echo(listener: &TcpListener) {
+    for mut connection in listener.incoming().flatten() {
+        std::thread::spawn(move || {
+            // Lines are short, and nobody shall wait for the next.
+            let _ = connection.set_nodelay(true);
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = connection.read(&mut bytes) {
+                if connection.write_all(&bytes[..count]).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+fn tell_memory(listener: &TcpListener, memory: &Mutex<Memory>) {
+    for mut connection in listener.incoming().flatten() {
+        let checked = memory.lock().expect("no thread panics with the memory").check();
+        let _ = match checked.wrong_pages {
+            0 => writeln!(connection, "ok {:016x}", checked.sum),
+            wrong => writeln!(connection, "BAD {wrong}"),
+        };
+    }
+}
