@@ -1,6 +1,8 @@
 //! Taking in the two connections of a session, from among whoever else connects.
 
 use super::CONNECT_TIMEOUT;
+use super::inquiry::{self, Told};
+use crate::domain::DomainSpec;
 use crate::peer::{Channel, Hello, Message, NetChannel, PeerError, StateChannel};
 use crossbeam_channel::Receiver;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -49,8 +51,13 @@ impl Door {
         Ok(Door { listener, strangers: Vec::new(), waiting: None })
     }
 
-    /// Waits for both connections of a session whose greeting passes the check. `None` when told to stop.
-    pub(super) fn next(&mut self, stop: &Receiver<()>, check: impl Fn(&Hello) -> Result<(), String>) -> Option<Pair> {
+    /// Waits for both connections of a session whose greeting passes the check, and answers whoever only asks. `None` when told to stop.
+    pub(super) fn next(
+        &mut self,
+        stop: &Receiver<()>,
+        check: impl Fn(&Hello) -> Result<(), String>,
+        mut facts: impl FnMut(&DomainSpec) -> Told,
+    ) -> Option<Pair> {
         loop {
             if stop.try_recv().is_ok() {
                 return None;
@@ -62,7 +69,7 @@ impl Door {
                     return None;
                 }
             }
-            if let Some(pair) = self.hear(&check) {
+            if let Some(pair) = self.hear(&check, &mut facts) {
                 return Some(pair);
             }
             self.sleep();
@@ -88,7 +95,11 @@ impl Door {
     }
 
     /// Listens to each of the strangers, without waiting.
-    fn hear(&mut self, check: impl Fn(&Hello) -> Result<(), String>) -> Option<Pair> {
+    fn hear(
+        &mut self,
+        check: impl Fn(&Hello) -> Result<(), String>,
+        mut facts: impl FnMut(&DomainSpec) -> Told,
+    ) -> Option<Pair> {
         let mut index = 0;
         while index < self.strangers.len() {
             let now = Instant::now();
@@ -102,6 +113,10 @@ impl Door {
             let address = stranger.address;
             let pair = match heard {
                 Ok(Some(Message::Hello(hello))) => self.greet(stranger, hello, &check),
+                Ok(Some(Message::Inquiry(spec))) => {
+                    tracing::info!("{address} asks about domain {}", spec.name);
+                    inquiry::answer(stranger.connection, facts(&spec)).map(|()| None)
+                }
                 Ok(_) => {
                     tracing::warn!("{address} sent no greeting");
                     Ok(None)

@@ -1,11 +1,11 @@
 //! The secondary: listens, takes a machine in, and serves in the primary's place when that is lost.
 
-use super::SessionError;
 use super::accept::{Door, Pair};
 use super::event::{Event, EventSender, Events, Outcome};
 use super::secondary_net::{Alert, SecondaryNetHandle};
+use super::{SessionError, inquiry};
 use crate::checkpoint::Secondary;
-use crate::domain::{Domain, Host, RunState};
+use crate::domain::{Domain, DomainSpec, Host, RunState};
 use crate::failover::{CommandFence, Detector, Fence, Loss, SecondaryVerdict, secondary_verdict};
 use crate::layers::Timings;
 use crate::net::Port;
@@ -116,8 +116,10 @@ const WATCH: Duration = Duration::from_millis(50);
 impl Server {
     fn run(&mut self) -> Outcome {
         loop {
-            let ours = self.host.hypervisor();
-            let Some(pair) = self.door.next(&self.stop, |hello| check(hello, ours)) else {
+            let ours = self.host.hypervisor().to_owned();
+            let host = &mut *self.host;
+            let facts = |spec: &DomainSpec| inquiry::facts(host, spec);
+            let Some(pair) = self.door.next(&self.stop, |hello| check(hello, &ours), facts) else {
                 return Outcome::Stopped;
             };
             match self.protect(pair) {
@@ -204,9 +206,7 @@ impl Drop for NetThread {
 
 /// Whether this host can take that machine in.
 fn check(hello: &Hello, ours: &str) -> Result<(), String> {
-    if hello.spec.hypervisor != ours {
-        return Err(format!("this host runs {ours}, domain {} needs {}", hello.spec.name, hello.spec.hypervisor));
-    }
+    inquiry::check_hypervisor(&hello.spec, ours)?;
     if hello.heartbeat_ms == 0 {
         return Err("a heartbeat of 0 ms is none".into());
     }
