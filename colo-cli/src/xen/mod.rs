@@ -1,11 +1,15 @@
 //! The commands for domains of Xen.
 
+mod answering;
+mod check;
 mod info;
 mod list;
 mod restore;
 mod resume;
 mod save;
 
+pub(crate) use answering::AnsweringHost;
+pub(crate) use check::run as check;
 pub(crate) use info::run as info;
 pub(crate) use list::run as list;
 pub(crate) use restore::run as restore;

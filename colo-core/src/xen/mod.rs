@@ -13,6 +13,7 @@
 //!
 //! * [`pv`]: what PV guests know of their machine, in bytes.
 //! * [`toolstack`]: what `xl` and libxl do for us, above all to build a domain that is to be restored. [`qmp`]: the device model's monitor.
+//! * [`check`]: whether a domain can be protected towards another host.
 //! * [`save_lock`]: one saver of a domain at a time.
 //!
 //! Of the handles:
@@ -34,6 +35,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod check;
 pub mod control;
 pub mod device_model;
 pub mod domain;
