@@ -1,6 +1,7 @@
 //! The scenarios, one a file, and the table of them.
 
 mod boot;
+mod check;
 mod ci;
 mod guests;
 mod inspect_agrees;
@@ -43,4 +44,5 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     restore_fails::SCENARIO,
     speed::SCENARIO,
     two_hosts::SCENARIO,
+    check::SCENARIO,
 ];
