@@ -5,6 +5,7 @@ use crate::args::{CheckArgs, ModeArg};
 use crate::output::{FAILED, one_line, print_json};
 use anyhow::{Context, Result};
 use colo_core::domain::DomainSpec;
+use colo_core::ids::DomId;
 use colo_core::peer::Mode;
 use colo_core::session::{SessionError, inquire};
 use colo_core::xen::check::{Asked, ClockDifference, DomainFacts, Finding, HostFacts, Question, Verdict, judge};
@@ -44,6 +45,11 @@ fn findings(
     store: &XenStore,
     info: &DomainInfo,
 ) -> Result<Vec<Finding>> {
+    if info.domid == DomId(0) {
+        // It has no configuration that could be looked at.
+        let remedy = "name a guest: `colo list` shows them";
+        return Ok(vec![Finding::failure("domain", "domain 0 is the host itself", remedy)]);
+    }
     let xl = Xl::find()?;
     let live = LiveState { uuid: DomainUuid(info.uuid), device_model_cpus: None, scheduler: None };
     let config = DomainConfig::current(info.domid, &live, store, &xl, Instant::now() + CONFIG_LIMIT)?;

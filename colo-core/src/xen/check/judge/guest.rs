@@ -1,7 +1,6 @@
 //! The guest: whether it can be protected at all, and in which mode.
 
 use super::Question;
-use crate::ids::DomId;
 use crate::peer::Mode;
 use crate::xen::GuestType;
 use crate::xen::check::{DomainFacts, DomainState, Finding, HostFacts, SuspendSupport, colo_way};
@@ -28,9 +27,6 @@ pub(super) fn judge(question: &Question<'_>) -> Vec<Finding> {
 fn state(domain: &DomainFacts) -> Finding {
     let about = "domain";
     let DomainFacts { name, domid, guest, online_vcpus, memory_kib, .. } = domain;
-    if *domid == DomId(0) {
-        return Finding::failure(about, "domain 0 is the host itself", "name a guest: `colo list` shows them");
-    }
     match domain.state {
         DomainState::Running => {
             let kind = guest.guest_type.name().to_uppercase();
@@ -117,7 +113,6 @@ fn dirty_pages(domain: &DomainFacts, here: &HostFacts, peer: Option<&HostFacts>,
 
 #[cfg(test)]
 mod tests {
-    use crate::ids::DomId;
     use crate::peer::Mode;
     use crate::xen::check::judge::tests::{about, only, with_mode};
     use crate::xen::check::{DomainState, Guest, SuspendSupport, Verdict};
@@ -137,8 +132,6 @@ mod tests {
             let said = only(about("domain", |domain, _, _| domain.state = state));
             assert_eq!(said, (Verdict::Failure, text.into()));
         }
-        let said = only(about("domain", |domain, _, _| domain.domid = DomId(0)));
-        assert_eq!(said, (Verdict::Failure, "domain 0 is the host itself".into()));
     }
 
     #[test]
