@@ -38,6 +38,8 @@ pub(crate) enum Command {
     /// Take machines in, and serve when their primary is lost
     #[command(after_help = SECONDARY_HELP)]
     Secondary(SecondaryArgs),
+    /// Tell whether a Xen domain can be protected towards another host, and how, before anything is touched
+    Check(CheckArgs),
     /// Save a Xen domain into a file, as `xl save` does; `xl restore` takes it too
     Save(SaveArgs),
     /// Restore a Xen domain from a file that `colo save` or `xl save` has written
@@ -178,6 +180,26 @@ pub(crate) struct SecondaryArgs {
     #[arg(long, value_name = "PATH", default_value_os_t = default_socket())]
     pub(crate) switch: PathBuf,
 }
+
+#[derive(Args, Debug)]
+#[command(after_help = CHECK_HELP)]
+pub(crate) struct CheckArgs {
+    /// The domain: its name or its number
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) domain: String,
+    /// The host that runs `colo secondary`; port 8002 unless given
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) peer: String,
+    /// The mode in which it is to be protected [default: both are told of]
+    #[arg(long, value_enum)]
+    pub(crate) mode: Option<ModeArg>,
+    /// Take the risk of a writable disk, which is not protected
+    #[arg(long)]
+    pub(crate) unsafe_disk: bool,
+}
+
+const CHECK_HELP: &str = "Each line is `ok`, `warning` or `failure`, with what to do about it. \
+Exit code 0: nothing fails; 1: something does.";
 
 #[derive(Args, Debug)]
 pub(crate) struct SaveArgs {

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Primary(args) => primary::run(args, cli.json),
         Command::Secondary(args) => secondary::run(args, cli.json),
+        Command::Check(args) => xen::check(args, cli.json),
         Command::Save(args) => xen::save(args, cli.json),
         Command::Restore(args) => xen::restore(args, cli.json),
         Command::Resume(args) => xen::resume(args, cli.json),

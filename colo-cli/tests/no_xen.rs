@@ -38,7 +38,7 @@ fn each_command_says_what_is_missing() {
     }
     let file = nowhere("image");
     let path = file.to_str().unwrap();
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 11] = [
         &["list"],
         &["list", "--json"],
         &["info", "web"],
@@ -47,6 +47,8 @@ fn each_command_says_what_is_missing() {
         &["save", "--live", "--leave-running", "web", path],
         &["--json", "save", "web", path],
         &["resume", "web"],
+        &["check", "--domain", "web", "--peer", "other"],
+        &["secondary", "--listen", "127.0.0.1:0", "--hypervisor", "xen"],
         &["-v", "list"],
     ];
     for command in commands {

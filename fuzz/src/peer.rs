@@ -5,7 +5,7 @@ use colo_core::domain::{DomainSpec, MacAddr, NicSpec};
 use colo_core::ids::Epoch;
 use colo_core::net::Frame;
 use colo_core::peer::{
-    Channel, FrameDecoder, FrameEncoder, GoodbyeReason, Hello, Message, MessageKind, Mode, NetFrame, PeerError,
+    Channel, Facts, FrameDecoder, FrameEncoder, GoodbyeReason, Hello, Message, MessageKind, Mode, NetFrame, PeerError,
 };
 use std::io::IoSlice;
 
@@ -71,12 +71,16 @@ pub fn seeds() -> Vec<Vec<u8>> {
         nics: vec![NicSpec { mac: MacAddr([2, 0, 0, 0, 0, 1]), ipv4: Some([10, 0, 0, 1].into()) }],
         config: vec![1, 2, 3],
     };
-    let hello = Hello { channel: Channel::Net, session: 1, mode: Mode::Colo, heartbeat_ms: 100, rehearse: true, spec };
+    let facts =
+        Facts { clock_ns: 4, facts: vec![("xen".into(), "4.17".into()), ("bridge.xenbr0".into(), "up".into())] };
+    let hello = Hello { channel: Channel::Net, session: 1, mode: Mode::Colo, heartbeat_ms: 100, rehearse: true, spec: spec.clone() };
     let epoch = Epoch(1);
     let messages = [
         Message::Hello(hello),
         Message::Welcome,
         Message::Refused("no".into()),
+        Message::Inquiry(spec),
+        Message::Facts(facts),
         Message::Stream(Bytes::from_static(b"records")),
         Message::EpochEnd { epoch, stream_bytes: 7, crc: 9 },
         Message::EpochStaged(epoch),

@@ -1,5 +1,6 @@
 //! The commands for domains of Xen.
 
+mod check;
 mod info;
 mod list;
 mod primary;
@@ -7,6 +8,7 @@ mod restore;
 mod resume;
 mod save;
 
+pub(crate) use check::run as check;
 pub(crate) use info::run as info;
 pub(crate) use list::run as list;
 pub(crate) use primary::run as primary;

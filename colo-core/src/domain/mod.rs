@@ -352,4 +352,14 @@ pub trait Host: Send {
     /// Connects card number `nic` of the domain to the clients' network: from here on its address may be seen there. Called
     /// when the domain goes live.
     fn open_lan(&mut self, spec: &DomainSpec, nic: usize) -> Result<Box<dyn Port>, DomainError>;
+
+    /// What whoever would protect such a domain towards this host should know of it beforehand: names and values, to the limits of
+    /// [`Facts`](crate::peer::Facts). Only looks: nothing is made for the domain. Its specification comes from anybody who can connect.
+    ///
+    /// # Errors
+    /// When there is something that must be put right before the host could take anything in.
+    fn facts(&mut self, spec: &DomainSpec) -> Result<Vec<(String, String)>, DomainError> {
+        let _ = spec;
+        Ok(Vec::new())
+    }
 }

@@ -1,19 +1,22 @@
 //! What is inside each message. Fields stand in the order of [`Message`]'s, little-endian; counts and lengths are `u32`, lengths
 //! of text `u16`.
 
-use super::frame::{MAX_MESSAGE_FRAME_BYTES, MAX_MESSAGE_FRAMES, MAX_RELEASED, MAX_TEXT_BYTES, MessageKind};
+use super::frame::{
+    MAX_FACT_BYTES, MAX_FACT_NAME_BYTES, MAX_FACTS, MAX_MESSAGE_FRAME_BYTES, MAX_MESSAGE_FRAMES, MAX_RELEASED,
+    MAX_TEXT_BYTES, MessageKind,
+};
 use super::wire::{
     ADDRESS_BYTES, FRAME_OVERHEAD_BYTES, Fields, PayloadError, check_limit, put_address, put_frame, put_text,
 };
-use super::{Channel, GoodbyeReason, Hello, Message, Mode, NetFrame};
+use super::{Channel, Facts, GoodbyeReason, Hello, Message, Mode, NetFrame};
 use crate::domain::{DomainSpec, NicSpec};
 use crate::ids::Epoch;
 use bytes::Bytes;
 use zerocopy::FromBytes;
 use zerocopy::byteorder::little_endian::U64;
 
-/// The longest specification.
-const MAX_SPEC_BYTES: usize = (2 + DomainSpec::MAX_NAME_BYTES)
+/// The longest specification, and so the longest `Inquiry`.
+pub(super) const MAX_SPEC_BYTES: usize = (2 + DomainSpec::MAX_NAME_BYTES)
     + (2 + DomainSpec::MAX_HYPERVISOR_BYTES)
     + 8
     + (4 + DomainSpec::MAX_NICS * ADDRESS_BYTES)
@@ -21,6 +24,9 @@ const MAX_SPEC_BYTES: usize = (2 + DomainSpec::MAX_NAME_BYTES)
 
 /// The longest `Hello`.
 pub(super) const MAX_HELLO_BYTES: usize = 1 + 8 + 1 + 4 + 1 + MAX_SPEC_BYTES;
+
+/// The longest `Facts`.
+pub(super) const MAX_FACTS_BYTES: usize = 8 + 4 + MAX_FACTS * (2 + MAX_FACT_NAME_BYTES + 2 + MAX_FACT_BYTES);
 
 type Result<T> = std::result::Result<T, PayloadError>;
 
@@ -31,6 +37,8 @@ impl Message {
             Message::Hello(_) => MessageKind::Hello,
             Message::Welcome => MessageKind::Welcome,
             Message::Refused(_) => MessageKind::Refused,
+            Message::Inquiry(_) => MessageKind::Inquiry,
+            Message::Facts(_) => MessageKind::Facts,
             Message::Stream(_) => MessageKind::Stream,
             Message::EpochEnd { .. } => MessageKind::EpochEnd,
             Message::EpochStaged(_) => MessageKind::EpochStaged,
@@ -52,6 +60,8 @@ pub(super) fn encode_payload(message: &Message, out: &mut Vec<u8>) -> Result<()>
         Message::Hello(hello) => put_hello(out, hello)?,
         Message::Welcome | Message::CheckpointWanted => {}
         Message::Refused(text) => put_text(out, "reason", MAX_TEXT_BYTES, cut_off(text))?,
+        Message::Inquiry(spec) => put_spec(out, spec)?,
+        Message::Facts(facts) => put_facts(out, facts)?,
         Message::Stream(records) => out.extend_from_slice(records),
         Message::EpochEnd { epoch, stream_bytes, crc } => {
             put_u64(out, epoch.0);
@@ -98,6 +108,8 @@ fn decode_fields(kind: MessageKind, payload: &Bytes, fields: &mut Fields<'_>) ->
         MessageKind::Hello => Message::Hello(get_hello(fields)?),
         MessageKind::Welcome => Message::Welcome,
         MessageKind::Refused => Message::Refused(fields.text("reason", MAX_TEXT_BYTES)?),
+        MessageKind::Inquiry => Message::Inquiry(get_spec(fields)?),
+        MessageKind::Facts => Message::Facts(get_facts(fields)?),
         MessageKind::Stream => Message::Stream(payload.clone()),
         MessageKind::EpochEnd => Message::EpochEnd {
             epoch: get_epoch(fields)?,
@@ -200,6 +212,23 @@ fn get_spec(fields: &mut Fields<'_>) -> Result<DomainSpec> {
     let config_bytes = fields.count("bytes of configuration", DomainSpec::MAX_CONFIG_BYTES, 1)?;
     let config = fields.bytes("configuration", config_bytes)?.to_vec();
     Ok(DomainSpec { name, hypervisor, pfn_limit, nics, config })
+}
+
+fn put_facts(out: &mut Vec<u8>, facts: &Facts) -> Result<()> {
+    put_u64(out, facts.clock_ns);
+    check_limit("facts", MAX_FACTS, facts.facts.len())?;
+    put_u32(out, facts.facts.len() as u32);
+    facts.facts.iter().try_for_each(|(name, value)| {
+        put_text(out, "name of a fact", MAX_FACT_NAME_BYTES, name)?;
+        put_text(out, "fact", MAX_FACT_BYTES, value)
+    })
+}
+
+fn get_facts(fields: &mut Fields<'_>) -> Result<Facts> {
+    let clock_ns = fields.u64("clock")?;
+    let count = fields.count("facts", MAX_FACTS, 2 + 2)?;
+    let fact = |_| Ok((fields.text("name of a fact", MAX_FACT_NAME_BYTES)?, fields.text("fact", MAX_FACT_BYTES)?));
+    Ok(Facts { clock_ns, facts: (0..count).map(fact).collect::<Result<_>>()? })
 }
 
 fn check_pfn_limit(pfn_limit: u64) -> Result<()> {

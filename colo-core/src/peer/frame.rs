@@ -20,7 +20,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// The protocol's version. Another major one is refused; another minor one only adds kinds of messages that need not be sent.
 pub const MAJOR_VERSION: u8 = 2;
 /// The protocol's minor version.
-pub const MINOR_VERSION: u8 = 0;
+pub const MINOR_VERSION: u8 = 1;
 
 /// Bytes of a frame's header.
 pub const FRAME_HEADER_BYTES: usize = size_of::<RawHeader>();
@@ -33,6 +33,12 @@ pub const MAX_MESSAGE_FRAMES: usize = 1024;
 pub const MAX_MESSAGE_FRAME_BYTES: usize = 2 << 20;
 /// The most numbers in a `Released` message: what the secondary can have produced in an epoch before it asks for a checkpoint.
 pub const MAX_RELEASED: usize = 65_536;
+/// The most facts in a `Facts` message: a few dozen of a host, and one for each network card and disk of a machine.
+pub const MAX_FACTS: usize = 512;
+/// The longest name of a fact.
+pub const MAX_FACT_NAME_BYTES: usize = 128;
+/// The longest value of a fact.
+pub const MAX_FACT_BYTES: usize = 2048;
 /// The longest text, of `Refused` and `Goodbye`: a few lines for people. A longer one is cut off when it is sent.
 pub const MAX_TEXT_BYTES: usize = 1024;
 
@@ -47,6 +53,8 @@ pub enum MessageKind {
     Welcome = 2,
     Refused = 3,
     Goodbye = 4,
+    Inquiry = 5,
+    Facts = 6,
     Stream = 16,
     EpochEnd = 17,
     EpochStaged = 18,
@@ -61,13 +69,15 @@ pub enum MessageKind {
 
 impl MessageKind {
     /// Every kind.
-    pub const ALL: [MessageKind; 14] = {
+    pub const ALL: [MessageKind; 16] = {
         use MessageKind::*;
         [
             Hello,
             Welcome,
             Refused,
             Goodbye,
+            Inquiry,
+            Facts,
             Stream,
             EpochEnd,
             EpochStaged,
@@ -89,6 +99,8 @@ impl MessageKind {
             MessageKind::Welcome | MessageKind::CheckpointWanted => 0,
             MessageKind::Refused => 2 + MAX_TEXT_BYTES,
             MessageKind::Goodbye => 1 + 2 + MAX_TEXT_BYTES,
+            MessageKind::Inquiry => codec::MAX_SPEC_BYTES,
+            MessageKind::Facts => codec::MAX_FACTS_BYTES,
             MessageKind::Stream => MAX_STREAM_BYTES,
             MessageKind::EpochEnd => 8 + 8 + 4,
             MessageKind::EpochStaged

@@ -39,6 +39,16 @@ pub struct Hello {
     pub spec: DomainSpec,
 }
 
+/// What a host says of itself, when it is asked whether it could take a machine in.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Facts {
+    /// Its wall clock when this was sent, in nanoseconds since 1970.
+    pub clock_ns: u64,
+    /// Names and values, as its hypervisor's [`Host::facts`](crate::domain::Host::facts) made them: at most [`MAX_FACTS`](super::MAX_FACTS)
+    /// of them.
+    pub facts: Vec<(String, String)>,
+}
+
 /// An Ethernet frame on its way between the hosts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NetFrame {
@@ -70,6 +80,10 @@ pub enum Message {
     Welcome,
     /// S→P: the answer to `Hello` when it cannot be; the connection ends. At most 1 KiB of text.
     Refused(String),
+    /// P→S, the first and only message of a connection of its own: could you take this machine in? Nothing is begun.
+    Inquiry(DomainSpec),
+    /// S→P: the answer to `Inquiry`; the connection ends.
+    Facts(Facts),
     /// P→S, state: whole records of the migration stream (the first also the stream's headers).
     Stream(Bytes),
     /// P→S, state: all of this epoch has been sent.

@@ -33,6 +33,8 @@
 //!           | Goodbye, either way, on either: the last message   |
 //! ```
 //!
+//! A primary may ask first, on a connection of its own that ends with the answer (`Inquiry`, `Facts` or `Refused`).
+//!
 //! With Remus the secondary's guest does not run: there are no `Input`, `Output` and `Released`; the output of an epoch leaves at
 //! `EpochStaged`. `docs/peer-protocol.md` says which message may come when, and what is in each.
 //!
@@ -69,9 +71,10 @@ pub use connection::{DEFAULT_PORT, ShutdownHandle, StateChannel, StateReceiver, 
 pub use decoder::{FrameDecoder, ReadState};
 pub use error::PeerError;
 pub use frame::{
-    FRAME_HEADER_BYTES, FrameEncoder, MAJOR_VERSION, MAX_MESSAGE_FRAME_BYTES, MAX_MESSAGE_FRAMES, MAX_RELEASED,
-    MAX_STREAM_BYTES, MAX_TEXT_BYTES, MINOR_VERSION, MessageKind, StreamSum,
+    FRAME_HEADER_BYTES, FrameEncoder, MAJOR_VERSION, MAX_FACT_BYTES, MAX_FACT_NAME_BYTES, MAX_FACTS,
+    MAX_MESSAGE_FRAME_BYTES, MAX_MESSAGE_FRAMES, MAX_RELEASED, MAX_STREAM_BYTES, MAX_TEXT_BYTES, MINOR_VERSION,
+    MessageKind, StreamSum,
 };
-pub use message::{Channel, GoodbyeReason, Hello, Message, Mode, NetFrame};
+pub use message::{Channel, Facts, GoodbyeReason, Hello, Message, Mode, NetFrame};
 pub use net_channel::{MAX_QUEUED_BYTES, NetChannel, Queued};
 pub use wire::PayloadError;

@@ -52,6 +52,9 @@ fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         hello().prop_map(Message::Hello),
         Just(Message::Welcome),
+        spec().prop_map(Message::Inquiry),
+        (any::<u64>(), prop::collection::vec(("[a-z.]{0,20}", "\\PC{0,60}"), 0..8))
+            .prop_map(|(clock_ns, facts)| Message::Facts(Facts { clock_ns, facts })),
         "\\PC{0,100}".prop_map(Message::Refused),
         prop::collection::vec(any::<u8>(), 0..300).prop_map(|bytes| Message::Stream(bytes.into())),
         (epoch(), any::<u64>(), any::<u32>())
@@ -287,6 +290,10 @@ fn the_longest_messages_round_trip() {
         Message::Input { epoch: Epoch(1), frames: vec![net_frame(2048); MAX_MESSAGE_FRAMES] },
         Message::Output { epoch: Epoch(1), first: u64::MAX, frames: vec![net_frame(MAX_FRAME_BYTES); 31] },
         Message::Released { epoch: Epoch(1), numbers: (0..MAX_RELEASED as u64).collect() },
+        Message::Facts(Facts {
+            clock_ns: u64::MAX,
+            facts: vec![("n".repeat(MAX_FACT_NAME_BYTES), "v".repeat(MAX_FACT_BYTES)); MAX_FACTS],
+        }),
         Message::Hello(Hello {
             channel: Channel::Net,
             session: 1,
@@ -310,6 +317,7 @@ fn the_longest_messages_round_trip() {
 fn what_is_beyond_a_limit_is_not_sent() {
     let net_frame = |bytes: usize| NetFrame { nic: 0, frame: vec![0; bytes].into() };
     let input = |frames| Message::Input { epoch: Epoch(1), frames };
+    let facts = |facts| Message::Facts(Facts { clock_ns: 0, facts });
     let refused = [
         input(vec![net_frame(1); MAX_MESSAGE_FRAMES + 1]),
         input(vec![net_frame(MAX_FRAME_BYTES + 1)]),
@@ -317,6 +325,9 @@ fn what_is_beyond_a_limit_is_not_sent() {
         input(vec![NetFrame { nic: 16, frame: Frame::new() }]),
         Message::Released { epoch: Epoch(1), numbers: vec![0; MAX_RELEASED + 1] },
         Message::Stream(vec![0; MAX_STREAM_BYTES + 1].into()),
+        facts(vec![(String::new(), String::new()); MAX_FACTS + 1]),
+        facts(vec![("n".repeat(MAX_FACT_NAME_BYTES + 1), String::new())]),
+        facts(vec![(String::new(), "v".repeat(MAX_FACT_BYTES + 1))]),
     ];
     let (mut encoder, mut bytes) = (FrameEncoder::new(), b"before".to_vec());
     for message in refused {

@@ -1,7 +1,9 @@
 //! Taking in the two connections of a session, from among whoever else connects.
 
 use super::CONNECT_TIMEOUT;
+use super::inquiry::{self, Told};
 use super::secondary::Control;
+use crate::domain::DomainSpec;
 use crate::peer::{Channel, Hello, Message, NetChannel, PeerError, StateChannel};
 use crossbeam_channel::Receiver;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -56,8 +58,13 @@ impl Door {
         Ok(Door { listener, strangers: Vec::new(), waiting: None })
     }
 
-    /// Waits for both connections of a session whose greeting passes the check, or for the operator's word.
-    pub(super) fn next(&mut self, control: &Receiver<Control>, check: impl Fn(&Hello) -> Result<(), String>) -> Knock {
+    /// Waits for both connections of a session whose greeting passes the check, or for the operator's word, and answers whoever only asks.
+    pub(super) fn next(
+        &mut self,
+        control: &Receiver<Control>,
+        check: impl Fn(&Hello) -> Result<(), String>,
+        mut facts: impl FnMut(&DomainSpec) -> Told,
+    ) -> Knock {
         loop {
             if let Ok(control) = control.try_recv() {
                 return Knock::Control(control);
@@ -69,7 +76,7 @@ impl Door {
                     return Knock::Control(control);
                 }
             }
-            if let Some(pair) = self.hear(&check) {
+            if let Some(pair) = self.hear(&check, &mut facts) {
                 return Knock::Pair(Box::new(pair));
             }
             self.sleep();
@@ -95,7 +102,11 @@ impl Door {
     }
 
     /// Listens to each of the strangers, without waiting.
-    fn hear(&mut self, check: impl Fn(&Hello) -> Result<(), String>) -> Option<Pair> {
+    fn hear(
+        &mut self,
+        check: impl Fn(&Hello) -> Result<(), String>,
+        mut facts: impl FnMut(&DomainSpec) -> Told,
+    ) -> Option<Pair> {
         let mut index = 0;
         while index < self.strangers.len() {
             let now = Instant::now();
@@ -109,6 +120,10 @@ impl Door {
             let address = stranger.address;
             let pair = match heard {
                 Ok(Some(Message::Hello(hello))) => self.greet(stranger, hello, &check),
+                Ok(Some(Message::Inquiry(spec))) => {
+                    tracing::info!("{address} asks about domain {}", spec.name);
+                    inquiry::answer(stranger.connection, facts(&spec)).map(|()| None)
+                }
                 Ok(_) => {
                     tracing::warn!("{address} sent no greeting");
                     Ok(None)

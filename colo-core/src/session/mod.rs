@@ -22,6 +22,7 @@
 
 mod accept;
 mod event;
+mod inquiry;
 mod net_loop;
 mod primary;
 mod primary_engine;
@@ -36,6 +37,7 @@ mod wake;
 mod tests;
 
 pub use event::{Event, EventSender, Events, Outcome};
+pub use inquiry::{PeerAnswer, inquire};
 pub use primary::{NotStarted, PrimaryController, PrimarySession, PrimarySessionConfig, SaveLayer};
 pub use recorder::RecordConfig;
 pub use secondary::{RestoreLayer, SecondaryController, SecondarySession, SecondarySessionConfig};

@@ -4,9 +4,9 @@ use super::accept::{Door, Knock, Pair};
 use super::event::{Event, EventSender, Events, Outcome};
 use super::secondary_engine::Engine;
 use super::secondary_net::{Alert, SecondaryNetHandle};
-use super::{SessionError, WhenUnprotected};
+use super::{SessionError, WhenUnprotected, inquiry};
 use crate::checkpoint::Secondary;
-use crate::domain::Host;
+use crate::domain::{DomainSpec, Host};
 use crate::layers::Timings;
 use crate::peer::{GoodbyeReason, Hello};
 use crate::restore::RestoreCallbacks;
@@ -163,11 +163,8 @@ impl Server {
     fn run(&mut self) -> Outcome {
         let mut next = None;
         loop {
-            let ours = self.host.hypervisor();
-            let pair = match next
-                .take()
-                .map_or_else(|| self.door.next(&self.control, |hello| check(hello, ours)), Knock::Pair)
-            {
+            let knock = next.take().map_or_else(|| self.knock(), Knock::Pair);
+            let pair = match knock {
                 Knock::Pair(pair) => pair,
                 Knock::Control(Control::Stop) => return Outcome::Stopped,
                 Knock::Control(Control::Promote) => continue,
@@ -181,6 +178,14 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Waits for a session, or for the operator's word.
+    pub(super) fn knock(&mut self) -> Knock {
+        let ours = self.host.hypervisor().to_owned();
+        let host = &mut *self.host;
+        let facts = |spec: &DomainSpec| inquiry::facts(host, spec);
+        self.door.next(&self.control, |hello| check(hello, &ours), facts)
     }
 
     /// One session, from its greeting to its end.
@@ -261,10 +266,8 @@ impl Drop for NetThread {
 }
 
 /// Whether this host can take that machine in.
-pub(super) fn check(hello: &Hello, ours: &str) -> Result<(), String> {
-    if hello.spec.hypervisor != ours {
-        return Err(format!("this host runs {ours}, domain {} needs {}", hello.spec.name, hello.spec.hypervisor));
-    }
+fn check(hello: &Hello, ours: &str) -> Result<(), String> {
+    inquiry::check_hypervisor(&hello.spec, ours)?;
     if hello.heartbeat_ms == 0 {
         return Err("a heartbeat of 0 ms is none".into());
     }

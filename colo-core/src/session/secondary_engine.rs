@@ -3,7 +3,7 @@
 use super::WhenUnprotected;
 use super::accept::Knock;
 use super::event::{Event, Outcome};
-use super::secondary::{Control, Served, Server, WATCH, check};
+use super::secondary::{Control, Served, Server, WATCH};
 use super::secondary_net::{Alert, SecondaryNetHandle};
 use crate::checkpoint::{EngineError, Secondary, SecondaryNet};
 use crate::domain::{Domain, RunState};
@@ -169,8 +169,7 @@ impl Engine<'_> {
         }
         let (domain, epoch) = (self.hello.spec.name.clone(), self.secondary.epoch());
         self.server.events.send(Event::Held { domain, epoch, why });
-        let Server { door, host, control, .. } = &mut *self.server;
-        match door.next(control, |hello| check(hello, host.hypervisor())) {
+        match self.server.knock() {
             Knock::Control(Control::Promote) => Served::Over(self.take_over(Instant::now())),
             Knock::Control(Control::Stop) => {
                 self.domain.destroy();

@@ -14,6 +14,7 @@
 //! * [`pv`]: what PV guests know of their machine, in bytes.
 //! * [`toolstack`]: what `xl` and libxl do for us, above all to build a domain that is to be restored. [`qmp`]: the device model's monitor.
 //! * [`snapshot`]: a device model's state into one that runs.
+//! * [`check`]: whether a domain can be protected towards another host.
 //! * [`save_lock`]: one saver of a domain at a time.
 //! * [`overlay`]: a running domain is given another's state. For that, [`tables`]: event channels, grants; [`frontends`]: PV devices.
 //!
@@ -36,6 +37,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod check;
 pub mod control;
 pub mod device_model;
 pub mod domain;

@@ -2,11 +2,15 @@
 
 use crate::machine::{ModelHost, machine, spec};
 use crate::rig::{Setup, Watch, start_primary};
+use colo_core::domain::DomainSpec;
 use colo_core::net::Port;
 use colo_core::net::memory::pair;
-use colo_core::session::{Event, Outcome, PrimarySession, SecondarySession, SecondarySessionConfig, SessionError};
+use colo_core::session::{
+    Event, Outcome, PrimarySession, SecondarySession, SecondarySessionConfig, SessionError, inquire,
+};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
 fn listen(hypervisor: &'static str) -> (SecondarySession, crate::machine::HostView) {
     let (host, view) = ModelHost::new(hypervisor);
@@ -114,4 +118,38 @@ fn a_session_that_listens_can_be_stopped_though_somebody_says_nothing() {
     let _silent = TcpStream::connect(secondary.local_addr()).unwrap();
     secondary.controller().stop();
     assert_eq!(secondary.wait(), Outcome::Stopped);
+}
+
+#[test]
+fn a_question_is_answered_and_nothing_is_begun() {
+    let (secondary, _view) = listen("model");
+    let address = secondary.local_addr().to_string();
+    for config in ["", "as it was asked"] {
+        let spec = DomainSpec { config: config.into(), ..spec() };
+        let answer = inquire(&address, &spec).unwrap();
+        let expected = [("name", "web"), ("config", config)].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(answer.facts, expected);
+        // The clock is the same: what lies between is the way of the answer, on a machine that may be busy.
+        assert!(answer.clock_ahead_ns.unsigned_abs() < Duration::from_secs(60).as_nanos(), "{answer:?}");
+    }
+    is_protected(&secondary);
+    secondary.controller().stop();
+    assert_eq!(secondary.wait(), Outcome::Stopped);
+}
+
+#[test]
+fn a_question_that_has_no_answer_is_told_why() {
+    let (secondary, _view) = listen("model");
+    let address = secondary.local_addr().to_string();
+    let refused = |spec: &DomainSpec| match inquire(&address, spec) {
+        Err(SessionError::Refused { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    let other = DomainSpec { hypervisor: "another".into(), ..spec() };
+    assert_eq!(refused(&other), "this host runs model, domain web needs another");
+    let unreadable = DomainSpec { config: vec![0xff], ..spec() };
+    assert!(refused(&unreadable).starts_with("cannot make this domain: "));
+    let endless = DomainSpec { config: vec![b'x'; 10_000], ..spec() };
+    assert!(refused(&endless).contains("too long: fact: 10000, but the limit is"));
+    is_protected(&secondary);
 }

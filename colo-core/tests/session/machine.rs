@@ -266,6 +266,12 @@ impl Host for ModelHost {
         let _ = self.lans.send(End::new(clients));
         Ok(Box::new(ours))
     }
+
+    /// What it was asked about: and as a fact's value whatever the specification's configuration is.
+    fn facts(&mut self, spec: &DomainSpec) -> Result<Vec<(String, String)>, DomainError> {
+        let config = String::from_utf8(spec.config.clone()).map_err(|error| DomainError::BadSpec(error.to_string()))?;
+        Ok(vec![("name".into(), spec.name.clone()), ("config".into(), config)])
+    }
 }
 
 /// The session's hand on a machine whose guest the test holds.

@@ -55,4 +55,10 @@ impl Host for EmbeddedHost {
         let port = SwitchPort::connect(&self.switch).map_err(DomainError::sys("connecting to the switch"))?;
         Ok(Box::new(port))
     }
+
+    fn facts(&mut self, spec: &DomainSpec) -> Result<Vec<(String, String)>, DomainError> {
+        let ram_bytes = EmbeddedConfig::from_spec(spec)?.ram_bytes;
+        let switch = if self.switch.exists() { "there" } else { "missing" };
+        Ok(vec![("ram_bytes".into(), ram_bytes.to_string()), ("switch".into(), switch.into())])
+    }
 }

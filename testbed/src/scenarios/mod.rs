@@ -1,6 +1,7 @@
 //! The scenarios, one a file, and the table of them.
 
 mod boot;
+mod check;
 mod ci;
 mod failover;
 mod guests;
@@ -57,4 +58,5 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     losses::SECONDARY,
     losses::LINK,
     losses::AGAIN,
+    check::SCENARIO,
 ];

@@ -25,6 +25,7 @@ mod tail;
 pub(super) use cards::{card_name, tap_name};
 
 use super::Xen;
+use super::check::HostFacts;
 use super::plan::DomainPlan;
 use super::toolstack::{RestoreGuard, Xl};
 use crate::domain::{DomainError, DomainSpec, Host, Machine};
@@ -85,6 +86,10 @@ impl Host for XenHost {
         if let Err(error) = renamed {
             tracing::error!("{} keeps its other name: {error}", spec.name);
         }
+    }
+
+    fn facts(&mut self, spec: &DomainSpec) -> Result<Vec<(String, String)>, DomainError> {
+        Ok(HostFacts::answer(self.xen, spec)?)
     }
 
     fn open_lan(&mut self, _spec: &DomainSpec, nic: usize) -> Result<Box<dyn Port>, DomainError> {

@@ -48,6 +48,8 @@ pub struct Nic {
     pub bridge: Option<String>,
     /// The emulated card's model, when there is one.
     pub model: Option<String>,
+    /// The program that connects its backend; none for the usual one.
+    pub script: Option<String>,
 }
 
 /// A virtual disk.
@@ -113,6 +115,23 @@ pub enum ConfigError {
     #[error(transparent)]
     Xl(#[from] XlError),
 }
+
+/// libxl's lists of devices that are neither network interfaces nor disks, and what `xl.cfg` calls them.
+const OTHER_DEVICES: [(&str, &str); 13] = [
+    ("pcidevs", "pci"),
+    ("dtdevs", "dtdev"),
+    ("vfbs", "vfb"),
+    ("vkbs", "vkb"),
+    ("vtpms", "vtpm"),
+    ("p9s", "p9"),
+    ("pvcallsifs", "pvcalls"),
+    ("vdispls", "vdispl"),
+    ("vsnds", "vsnd"),
+    ("channels", "channel"),
+    ("usbctrls", "usbctrl"),
+    ("usbdevs", "usbdev"),
+    ("virtios", "virtio"),
+];
 
 /// A configuration that has at least a type, a name, a UUID, memory and vCPUs.
 #[derive(Clone, PartialEq, Debug)]
@@ -232,6 +251,7 @@ impl DomainConfig {
             mac: text(&nic["mac"]),
             bridge: text(&nic["bridge"]),
             model: text(&nic["model"]),
+            script: text(&nic["script"]).filter(|script| !script.is_empty()),
         };
         self.devices("nics").map(nic).collect()
     }
@@ -258,6 +278,28 @@ impl DomainConfig {
     /// The number that is wished for.
     pub fn number(&self) -> Option<DomId> {
         self.json["c_info"]["domid"].as_u64()?.try_into().ok().map(DomId)
+    }
+
+    /// The devices that are neither network interfaces nor disks, as `xl.cfg` calls them, with the number of each.
+    ///
+    /// ```
+    /// # use colo_core::xen::toolstack::DomainConfig;
+    /// let json = br#"{ "c_info": { "type": "pv", "name": "web", "uuid": "c68e58a4-e8f9-11f1-9b12-2bf4439fb59e" },
+    ///     "b_info": { "max_memkb": 131072, "target_memkb": 131072 }, "pcidevs": [ { "bus": 3 } ] }"#;
+    /// assert_eq!(DomainConfig::parse(json)?.other_devices(), [("pci", 1)]);
+    /// # Ok::<(), colo_core::xen::toolstack::ConfigError>(())
+    /// ```
+    pub fn other_devices(&self) -> Vec<(&'static str, usize)> {
+        let counted = OTHER_DEVICES.iter().map(|(list, name)| (*name, self.devices(list).count()));
+        counted.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Whether its device model runs in a domain of its own, or is the one from before Xen 4.3.
+    pub fn has_other_device_model(&self) -> bool {
+        let build = &self.json["b_info"];
+        let is_set = |flag: &Value| flag.as_bool().unwrap_or_else(|| flag.as_str() == Some("True"));
+        is_set(&build["device_model_stubdomain"])
+            || build["device_model_version"].as_str() == Some("qemu_xen_traditional")
     }
 
     /// The number of this domain, which another need not have.
