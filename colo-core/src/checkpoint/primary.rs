@@ -279,3 +279,59 @@ impl<N: PrimaryNet> SaveCallbacks for Rc<RefCell<Primary<N>>> {
         self.borrow_mut().checkpoint(epoch, now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct NoNet;
+
+    impl PrimaryNet for NoNet {
+        fn freeze(&mut self) -> Result<(), CallbackError> {
+            Ok(())
+        }
+
+        fn begin_epoch(&mut self, _: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
+            Ok(Vec::new())
+        }
+
+        fn thaw(&mut self) -> Result<(), CallbackError> {
+            Ok(())
+        }
+
+        fn commit(&mut self, _: Epoch) -> Result<(), CallbackError> {
+            Ok(())
+        }
+
+        fn applied(&mut self, _: Epoch) -> Result<(), CallbackError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_rehearsal_has_its_own_patience_and_the_next_checkpoint_does_not_wait() {
+        let mut domain = crate::domain::model::ModelDomain::new("demo", 16);
+        let config = PrimaryConfig { rehearse: true, ..PrimaryConfig::new(Mode::Colo) };
+        let (ack, rehearsal) = (config.ack_timeout, config.rehearsal_timeout);
+        assert!(rehearsal > ack);
+        let (mut primary, start) = (Primary::new(config, NoNet), Instant::now());
+        assert_eq!(primary.wait_checkpoint(start).unwrap(), Ready::Now(Trigger::First));
+        primary.capture(&mut domain, Epoch(1)).unwrap();
+        assert_eq!(primary.checkpoint(Epoch(1), start).unwrap(), Ready::NotBefore(start + rehearsal));
+        primary.handle_message(&Message::EpochStaged(Epoch(1))).unwrap();
+        assert!(!primary.is_protected() && !primary.is_rehearsed());
+
+        // Long after any other checkpoint would have been given up.
+        let applied = start + rehearsal - Duration::from_secs(1);
+        primary.handle_message(&Message::EpochApplied(Epoch(1))).unwrap();
+        assert!(!primary.is_protected() && primary.is_rehearsed());
+        assert_eq!(primary.checkpoint(Epoch(1), applied).unwrap(), Ready::Now(true));
+        assert_eq!(primary.wait_checkpoint(applied).unwrap(), Ready::Now(Trigger::First));
+        primary.capture(&mut domain, Epoch(2)).unwrap();
+        assert_eq!(primary.checkpoint(Epoch(2), applied).unwrap(), Ready::NotBefore(applied + ack));
+        primary.handle_message(&Message::EpochStaged(Epoch(2))).unwrap();
+        assert!(primary.is_protected());
+        let late = primary.checkpoint(Epoch(2), applied + ack).unwrap_err();
+        assert_eq!(late.to_string(), format!("no acknowledgement of epoch 2 within {} s", ack.as_secs()));
+    }
+}

@@ -3,7 +3,7 @@
 use crate::check::{self, Failure};
 use crate::client::Clients;
 use crate::conditions::{Conditions, HEARTBEAT};
-use crate::faults::{FOR_EVER, Planned, plan};
+use crate::faults::{FOR_EVER, Fault, Planned, plan};
 use crate::frames::parse;
 use crate::guest::PAGES;
 use crate::primary::{Captures, PrimaryHost, Setup};
@@ -272,6 +272,9 @@ impl World {
             }
             // A paused process' system goes on receiving.
             let is_told = self.secondary.as_ref().is_some_and(|host| host.net.net.borrow().has_told);
+            // A word that is damaged on its way tells nothing.
+            let is_damaged = |planned: &Planned| planned.fault == Fault::Flip { to: Side::Primary, state: false };
+            let is_told = is_told && !self.planned.iter().any(is_damaged);
             if is_told && self.paused[Side::Primary as usize].is_some() && self.partition_ends.is_none() {
                 self.told_before_waking = true;
                 self.wires.net.flush(Side::Primary);

@@ -118,10 +118,12 @@ mod tests {
         assert!(first_difference(&ports(&one), &ports(&other), true).is_some());
     }
 
+    type Change<'a> = &'a dyn Fn(&mut Vec<(PortUse, u32)>);
+
     #[test]
     fn any_other_difference_is_told() {
         let one = small(20);
-        let differs = |change: &dyn Fn(&mut Vec<(PortUse, u32)>)| {
+        let differs = |change: Change<'_>| {
             let mut other = one.clone();
             change(&mut other);
             let told = first_difference(&ports(&one), &ports(&other), false).unwrap();
