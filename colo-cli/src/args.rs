@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Why(WhyArgs),
     /// Compare the output of two QEMUs, in the place of QEMU's colo-compare
     Compare(CompareArgs),
+    /// Mend what killed colos, whose guards were killed, too, have left on this Xen host
+    Cleanup(CleanupArgs),
     /// The network of this host's guests
     #[command(subcommand)]
     Net(NetCommand),
@@ -289,6 +291,16 @@ const COMPARE_HELP: &str = "ADDRESS is the path of a Unix socket, or tcp:HOST:PO
 
 Without --notify nobody takes checkpoints: differences are logged, and what was held leaves. \
 Stops on Ctrl-C or SIGTERM, and tells what it has done; on SIGUSR1 it tells, and goes on.";
+
+#[derive(Args, Debug)]
+pub(crate) struct CleanupArgs {
+    /// A domain that is cut off here, and that the other host serves: destroy it here
+    #[arg(long, value_name = "DOMAIN", conflicts_with = "keep")]
+    pub(crate) end: Option<String>,
+    /// A domain that is cut off here, and that no other host serves: let it serve on
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) keep: Option<String>,
+}
 
 #[derive(Args, Debug)]
 pub(crate) struct RepairArgs {

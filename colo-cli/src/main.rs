@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Why(args) => why::run(args, cli.json),
         Command::Compare(args) => compare::run(args, cli.json),
+        Command::Cleanup(args) => xen::cleanup(args, cli.json),
         Command::Net(NetCommand::Repair(args)) => net::repair_cards(args, cli.json),
         Command::Demo(args) => demo::run(args, cli.json),
         Command::Embedded(EmbeddedCommand::Switch(args)) => embedded::switch(args),

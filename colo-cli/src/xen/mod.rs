@@ -1,6 +1,7 @@
 //! The commands for domains of Xen.
 
 mod check;
+mod cleanup;
 mod info;
 mod list;
 mod primary;
@@ -9,6 +10,7 @@ mod resume;
 mod save;
 
 pub(crate) use check::run as check;
+pub(crate) use cleanup::run as cleanup;
 pub(crate) use info::run as info;
 pub(crate) use list::run as list;
 pub(crate) use primary::run as primary;

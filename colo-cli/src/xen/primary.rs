@@ -31,7 +31,7 @@ pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
     refuse_writable_disks(&domain.config(&xl)?, args.unsafe_disk)?;
     let mut config = config(args);
     let store = colo_core::xen::XenStore::open(xen)?;
-    let (protected, parts) = Protected::new(domain, config.checkpoints.mode, &xl, &store, lock, guard)?;
+    let (protected, parts) = Protected::new(domain, config.checkpoints.mode, &xl, store, lock, guard)?;
     // The toolstack on the other host, and the guest's own resume path there, take seconds.
     config.checkpoints.rehearse = true;
     config.when_unprotected = WhenUnprotected::Leave;

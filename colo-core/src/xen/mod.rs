@@ -38,6 +38,7 @@
 //! ```
 
 pub mod check;
+pub mod cleanup;
 pub mod control;
 pub mod device_model;
 pub mod domain;
@@ -56,6 +57,7 @@ mod poll;
 pub mod primary;
 pub mod pv;
 pub mod qmp;
+pub mod role;
 pub mod save_lock;
 pub mod snapshot;
 pub mod suspend;

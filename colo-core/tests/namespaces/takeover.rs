@@ -583,7 +583,7 @@ fn a_card_whose_guest_another_host_may_serve_stays_out() {
     let refused = host.start("vif5.0", "colo5.0").unwrap_err();
     assert!(matches!(refused, TakeoverError::KeptOut(_)), "{refused}");
     assert_eq!(host.state("vif5.0").port, None, "still");
-    let put_back = host.network.enter(|| repair_kept_out(&host.folder)).unwrap();
+    let put_back = host.network.enter(|| repair_kept_out(&host.folder, |vif| vif.as_str() == "vif5.0")).unwrap();
     assert!(matches!(put_back[0].result, Ok(Repaired::PutBack { .. })), "{put_back:?}");
     assert!(host.state("vif5.0").port.is_some());
     assert_eq!(host.records(), 0);
@@ -606,7 +606,7 @@ fn a_guest_that_is_not_to_be_seen_yet_joins_later() {
     host.network.enter(|| drop(takeover));
     assert_eq!(host.state("vif5.0").port, None);
     assert_eq!(host.repair(), [("vif5.0".into(), Ok(Repaired::KeptOut))]);
-    host.network.enter(|| repair_kept_out(&host.folder)).unwrap();
+    host.network.enter(|| repair_kept_out(&host.folder, |vif| vif.as_str() == "vif5.0")).unwrap();
     let (mut takeover, ..) = aside().unwrap();
     takeover.set_orphan(Orphan::PutBack).unwrap();
     host.network.enter(|| drop(takeover));

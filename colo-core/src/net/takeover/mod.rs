@@ -313,22 +313,22 @@ pub struct Repair {
 /// # Ok::<(), colo_core::net::takeover::TakeoverError>(())
 /// ```
 pub fn repair(folder: &Path) -> Result<Vec<Repair>, TakeoverError> {
-    repair_with(folder, settle)
+    repair_with(folder, |_| settle)
 }
 
-/// As [`repair`], cards that were to [stay out](Orphan::StayOut) included: for an operator who knows that no other host serves their
-/// guests.
+/// As [`repair`], those of `which` included that were to [stay out](Orphan::StayOut): for an operator who knows that no other host
+/// serves their guests.
 ///
 /// # Errors
 /// As [`repair`].
-pub fn repair_kept_out(folder: &Path) -> Result<Vec<Repair>, TakeoverError> {
-    repair_with(folder, put_back)
+pub fn repair_kept_out(folder: &Path, which: impl Fn(&LinkName) -> bool) -> Result<Vec<Repair>, TakeoverError> {
+    repair_with(folder, |vif| if which(vif) { put_back } else { settle })
 }
 
 /// How a card is put back.
 type Way = fn(&Record, &Path) -> Result<Repaired, TakeoverError>;
 
-fn repair_with(folder: &Path, way: Way) -> Result<Vec<Repair>, TakeoverError> {
+fn repair_with(folder: &Path, way: impl Fn(&LinkName) -> Way) -> Result<Vec<Repair>, TakeoverError> {
     let failed = |error| TakeoverError::File { path: folder.to_owned(), error };
     let entries = match read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -340,7 +340,7 @@ fn repair_with(folder: &Path, way: Way) -> Result<Vec<Repair>, TakeoverError> {
         cards.extend(entry.map_err(failed)?.file_name().to_str().and_then(|name| name.parse::<LinkName>().ok()));
     }
     cards.sort();
-    Ok(cards.into_iter().map(|vif| Repair { result: repair_one(folder, &vif, way), vif }).collect())
+    Ok(cards.into_iter().map(|vif| Repair { result: repair_one(folder, &vif, way(&vif)), vif }).collect())
 }
 
 fn repair_one(folder: &Path, vif: &LinkName, way: Way) -> Result<Repaired, TakeoverError> {

@@ -8,6 +8,8 @@ use crate::xen::domain::{Incoming, XenDomain};
 use crate::xen::image::{ensure_free, head_of};
 use crate::xen::overlay::{Twin, overlay_for, wait_connected};
 use crate::xen::plan::DomainPlan;
+use crate::xen::role::Role;
+use crate::xen::save_lock::SaveLock;
 use crate::xen::toolstack::{RestoreGuard, RestoreOptions, Xl, XlRestore};
 use crate::xen::{Control, GuestType, Xen, XenStore};
 use rustix::io::Errno;
@@ -33,6 +35,8 @@ pub(super) struct Arriving {
     guard: RestoreGuard,
     cards: Arc<Mutex<Cards>>,
     phase: Phase,
+    /// Nobody else saves it meanwhile. Declared last, so that it is given up last.
+    lock: Option<SaveLock>,
 }
 
 enum Phase {
@@ -60,7 +64,7 @@ impl Arriving {
         let kind = if plan.config.guest_type() == GuestType::Pv { DomainKind::X86Pv } else { DomainKind::X86Hvm };
         let header = DomainHeader { kind, page_shift: DomainHeader::PAGE_SHIFT, xen_major, xen_minor };
         let spec = spec.clone();
-        Ok(Arriving { xen, spec, plan, header, guard, cards, phase: Phase::Planned })
+        Ok(Arriving { xen, spec, plan, header, guard, cards, phase: Phase::Planned, lock: None })
     }
 
     /// Has the toolstack make the domain, as far as it can without a guest.
@@ -82,6 +86,9 @@ impl Arriving {
         let xl = Xl::find().map_err(hypervisor)?;
         let toolstack = XlRestore::start(&xl, &options, Some(self.guard.clone())).map_err(hypervisor)?;
         let request = toolstack.request();
+        // What is left of it when this process and its guard are killed is known by these two.
+        self.lock = Some(SaveLock::take(request.domid, &name).map_err(hypervisor)?);
+        Role::write(Some(Role::Secondary), &XenStore::open(self.xen)?, request.domid)?;
         let mut domain = XenDomain::receive(self.xen, request.domid, Incoming::new(request))?;
         domain.set_pfn_limit(self.spec.pfn_limit);
         self.phase = Phase::Building(Box::new(domain), Box::new(toolstack));
@@ -210,6 +217,7 @@ impl crate::domain::Control for Arriving {
             Phase::Planned | Phase::Gone => return,
         }
         self.guard.forget();
+        self.lock = None;
         lock(&self.cards).clear();
     }
 }

@@ -20,11 +20,12 @@ use super::domain::XenDomain;
 use super::host::HYPERVISOR;
 use super::overlay::is_without_pv_drivers;
 use super::plan::DomainPlan;
+use super::role::Role;
 use super::save_lock::SaveLock;
 use super::toolstack::Xl;
 use super::{GuestType, XenStore};
 use crate::domain::{Control as _, Domain, DomainError, DomainSpec, MacAddr, Machine, NicSpec, StateRecord};
-use crate::ids::Epoch;
+use crate::ids::{DomId, Epoch};
 use crate::net::Port;
 use crate::net::takeover::Orphan;
 use crate::peer::Mode;
@@ -44,6 +45,8 @@ pub struct Protected {
 
 struct Shared {
     name: String,
+    domid: DomId,
+    store: XenStore,
     guard: PrimaryGuard,
     cards: Cards,
 }
@@ -65,7 +68,7 @@ impl Protected {
         mut domain: XenDomain,
         mode: Mode,
         xl: &Xl,
-        store: &XenStore,
+        store: XenStore,
         lock: SaveLock,
         mut guard: PrimaryGuard,
     ) -> Result<(Protected, Parts), DomainError> {
@@ -87,9 +90,10 @@ impl Protected {
             domain.set_has_twin();
         }
         guard.begin(domain.domid(), &lock)?;
-        let (cards, guests, lans) = Cards::take(store, domain.domid(), &plan)?;
+        let (cards, guests, lans) = Cards::take(&store, domain.domid(), &plan)?;
         domain.set_spec(spec);
-        let shared = Shared { name: domain.spec().name.clone(), guard, cards };
+        let (name, domid) = (domain.spec().name.clone(), domain.domid());
+        let shared = Shared { name, domid, store, guard, cards };
         let protected = Protected { shared: Arc::new(Mutex::new(shared)), _lock: lock };
         Ok((protected, Parts { machine: Machine { domain: Box::new(domain), nics: guests }, lans }))
     }
@@ -132,7 +136,9 @@ impl Shared {
         tracing::debug!("{}: if this process dies: {stage:?}, cards {orphan:?}", self.name);
         // Cards first where they must stay out: a guest that is paused, or gone, with its card in the bridge, is the lesser evil.
         self.cards.set_orphan(orphan)?;
-        self.guard.tell(stage)
+        self.guard.tell(stage)?;
+        let role = (orphan == Orphan::StayOut).then_some(Role::Primary);
+        Ok(Role::write(role, &self.store, self.domid)?)
     }
 }
 
