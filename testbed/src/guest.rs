@@ -120,7 +120,8 @@ impl GuestConfig {
         line(format_args!("ramdisk = '{KERNELS}/{GUEST}'"));
         let words = format!("u.name={name} u.ip=10.9.0.{number}/24 u.dirty={dirty_pages} {words}");
         let console = if *is_unaware { "console=ttyS0 xen_nopv" } else { "console=hvc0" };
-        line(format_args!("cmdline = '{console} quiet {}'", words.trim_end()));
+        // Without the first word a guest that panics restarts, and nobody hears of a crash.
+        line(format_args!("cmdline = 'xen_legacy_crash {console} quiet {}'", words.trim_end()));
         let card = if *is_unaware { "type=ioemu,model=e1000" } else { "type=vif" };
         line(format_args!("vif = ['mac=00:16:3e:00:00:{number:02x},bridge={bridge},{card}']"));
         if *is_unaware {
@@ -262,6 +263,17 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
+    /// Waits until its toolstack has seen it shut down for this reason, by Xen's number for it, and done what is to be done then.
+    pub(crate) fn wait_shut_down(&self, reason: u32) -> Result<()> {
+        let (log, wanted) = (format!("xl-{}.log", self.name), format!("has shut down, reason code {reason} "));
+        let found = self.host.logs().wait(&log, COUNT_LIMIT, |said| {
+            let lines = said.last_lines(usize::MAX);
+            let at = lines.iter().rposition(|line| line.contains(&wanted))?;
+            lines[at..].iter().any(|line| line.starts_with("Done. Exiting now")).then_some(())
+        });
+        found.with_context(|| format!("guest {}: it did not shut down", self.name))
+    }
+
     /// Lets it look at all of its memory, and returns the sum; an error if a page is wrong.
     pub(crate) fn memory_checksum(&self) -> Result<u64> {
         let socat = format!("socat -u -T 60 TCP:{}:{},connect-timeout=20 -", self.address(), ports::MEMORY);
@@ -360,7 +372,11 @@ mod tests {
         let text = config.text();
         assert!(text.starts_with("name = 'pvh'\ntype = 'pvh'\nmemory = 128\n"));
         assert!(text.contains("\nkernel = '/tmp/kernels/vmlinux'\n"));
-        assert!(text.contains("\ncmdline = 'console=hvc0 quiet u.name=pvh u.ip=10.9.0.12/24 u.dirty=20'\n"));
+        assert!(
+            text.contains(
+                "\ncmdline = 'xen_legacy_crash console=hvc0 quiet u.name=pvh u.ip=10.9.0.12/24 u.dirty=20'\n"
+            )
+        );
         assert!(text.contains("\nvif = ['mac=00:16:3e:00:00:0c,bridge=xenbr0,type=vif']\n"));
         assert!(text.contains("\ntsc_mode = 'native'\n"));
         assert!(text.ends_with("\nnestedhvm = 0\n"));
