@@ -43,6 +43,12 @@ pub(crate) struct Options {
     /// Between two checkpoints, at the latest [default: what is usual for what protects it; 200 for xl]
     #[arg(long = "interval", value_name = "MS")]
     pub(crate) interval_ms: Option<u64>,
+    /// Between two heartbeats of colo's; five missed are a death [default: what is usual; a busy machine needs more]
+    #[arg(long = "heartbeat", value_name = "MS")]
+    pub(crate) heartbeat_ms: Option<u64>,
+    /// How many vCPUs a guest has that is protected
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub(crate) vcpus: u32,
     /// Compare the memory on both hosts after each checkpoint
     #[arg(long)]
     pub(crate) verify: bool,

@@ -38,6 +38,9 @@ fn commands(plan: &Plan<'_>) -> [String; 2] {
     if let Some(interval) = plan.interval {
         primary += &format!(" --interval {}", interval.as_millis());
     }
+    if let Some(heartbeat) = plan.heartbeat {
+        primary += &format!(" --heartbeat {}", heartbeat.as_millis());
+    }
     if plan.verify {
         primary += " --verify";
         secondary += " --verify";
@@ -47,7 +50,9 @@ fn commands(plan: &Plan<'_>) -> [String; 2] {
         Promotion::Fenced => secondary += &format!(" --fence-command '{}'", fence::COMMAND),
         Promotion::Never => (),
     }
-    [primary, secondary]
+    // Each step, for whoever wonders; the testbed keeps what grows in this folder.
+    let logged = |command: String, role| format!("{command} -v 2>>/var/log/xen/colo-{role}-{}.log", plan.guest);
+    [logged(primary, "primary"), logged(secondary, "secondary")]
 }
 
 impl Protection for Colo<'_> {
@@ -159,7 +164,7 @@ impl<'a> Events<'a> {
 
     fn ensure_runs(&self) -> Result<()> {
         match self.running.ended() {
-            Some(outcome) => bail!("{} has ended: {outcome:?}: {}", self.name, self.running.complaints().trim_end()),
+            Some(outcome) => bail!("{} has ended: {outcome:?} (why is in its log)", self.name),
             None => Ok(()),
         }
     }

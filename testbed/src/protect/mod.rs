@@ -53,6 +53,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) mode: Mode,
     /// Between two checkpoints, at the latest, if it is not to be what is usual.
     pub(crate) interval: Option<Duration>,
+    /// Between two heartbeats, likewise.
+    pub(crate) heartbeat: Option<Duration>,
     /// Whether the memory on both hosts is compared after each checkpoint.
     pub(crate) verify: bool,
     /// How long it may last.

@@ -2,10 +2,10 @@
 //! and that is all that they see.
 
 use super::Scenario;
-use super::protect::{OUTAGE, load, plan, types};
+use super::protect::{OUTAGE, config, load, plan, types};
 use crate::client::Clients;
 use crate::context::Context;
-use crate::guest::{Guest, GuestConfig, GuestType};
+use crate::guest::{Guest, GuestType};
 use crate::host::Host;
 use crate::net::Network;
 use crate::protect::{Mode, Protection, Tool};
@@ -74,7 +74,7 @@ fn once(
     kind: GuestType,
     moment: Duration,
 ) -> Result<Duration> {
-    let config = GuestConfig::new(kind);
+    let config = config(context, kind);
     let (guest, _) = a.guest(&config)?;
     let before = Residue::of(b)?;
     let (protection, outage) = fail_over(context, network, [a, b], &guest, moment)?;

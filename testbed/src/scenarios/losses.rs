@@ -3,10 +3,10 @@
 
 use super::Scenario;
 use super::failover::fail_over;
-use super::protect::{OUTAGE, load, plan, types};
+use super::protect::{OUTAGE, config, load, plan, types};
 use crate::client::Clients;
 use crate::context::Context;
-use crate::guest::{Guest, GuestConfig};
+use crate::guest::Guest;
 use crate::host::Host;
 use crate::net::Network;
 use crate::protect::{Fence, Plan, Promotion};
@@ -49,7 +49,7 @@ fn secondary_dies(context: &Context) -> Result<()> {
             Some(host) => host,
             None => network.start(context, 1)?.wait()?,
         };
-        let (guest, _) = a.guest(&GuestConfig::new(kind))?;
+        let (guest, _) = a.guest(&config(context, kind))?;
         let mut clients = Clients::start(&network, guest.address(), &load(context, 2 * OUTAGE))?;
         let mut protection = plan(context, [&a, &b], guest.name()).start(context.options().protector)?;
         protection.wait_protected()?;
@@ -86,7 +86,7 @@ fn link_cut(context: &Context) -> Result<()> {
             Some(host) => host,
             None => network.start(context, 0)?.wait()?,
         };
-        let config = GuestConfig::new(kind);
+        let config = config(context, kind);
         context.say(&format!("a {} guest, no fence", kind.name()));
         let (guest, _) = a.guest(&config)?;
         let mut clients = Clients::start(&network, guest.address(), &load(context, 2 * OUTAGE))?;
@@ -126,7 +126,7 @@ fn failover_twice(context: &Context) -> Result<()> {
     let network = Network::new(context, 3)?;
     let [a, b, c] = network.boot(context)?;
     let kind = *types(context).first().context("no type of guest is left")?;
-    let config = GuestConfig::new(kind);
+    let config = config(context, kind);
     let moments = random.moments(2, 2 * WHILE);
     let (guest, _) = a.guest(&config)?;
     let (protection, first) = fail_over(context, &network, [&a, &b], &guest, moments[0])?;

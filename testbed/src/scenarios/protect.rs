@@ -36,7 +36,7 @@ fn run(context: &Context) -> Result<()> {
 
 fn guest(context: &Context, network: &Network, [a, b]: [&Host; 2], kind: GuestType) -> Result<()> {
     let time = Duration::from_secs(context.options().seconds);
-    let (guest, _) = a.guest(&GuestConfig::new(kind))?;
+    let (guest, _) = a.guest(&config(context, kind))?;
     let before = [Residue::of(a)?, Residue::of(b)?];
     let mut clients = Clients::start(network, guest.address(), &load(context, time * 2))?;
     let alone = Instant::now();
@@ -89,6 +89,14 @@ pub(super) fn types(context: &Context) -> Vec<GuestType> {
     types
 }
 
+/// A guest of this type that can be protected as the options ask for it.
+pub(super) fn config(context: &Context, kind: GuestType) -> GuestConfig {
+    let options = context.options();
+    let in_lock_step = options.protector == Tool::Colo && options.mode == Mode::Colo;
+    let config = if kind == GuestType::Hvm && in_lock_step { GuestConfig::unaware() } else { GuestConfig::new(kind) };
+    GuestConfig { vcpus: options.vcpus, ..config }
+}
+
 /// A protection as the options ask for it, from the first host to the second.
 pub(super) fn plan<'a>(context: &Context, [from, to]: [&'a Host; 2], guest: &'a str) -> Plan<'a> {
     let options = context.options();
@@ -98,6 +106,7 @@ pub(super) fn plan<'a>(context: &Context, [from, to]: [&'a Host; 2], guest: &'a 
         guest,
         mode: options.mode,
         interval: options.interval_ms.map(Duration::from_millis),
+        heartbeat: options.heartbeat_ms.map(Duration::from_millis),
         verify: options.verify,
         limit: SCENARIO.limit,
         promotion: Promotion::Unfenced,

@@ -2,7 +2,7 @@
 //! are lost, numbers that come twice and bytes that are wrong are told, and are no failure of the run.
 
 use super::Scenario;
-use super::protect::{OUTAGE, plan};
+use super::protect::{OUTAGE, config, plan};
 use crate::client::{Clients, Load};
 use crate::context::Context;
 use crate::guest::{Guest, GuestConfig, GuestType};
@@ -29,7 +29,7 @@ fn run(context: &Context) -> Result<()> {
     };
     let network = Network::new(context, 2)?;
     let [a, b] = network.boot(context)?;
-    let (guest, _) = a.guest(&GuestConfig::new(kind))?;
+    let (guest, _) = a.guest(&config(context, kind))?;
     let mut clients = Clients::start(&network, guest.address(), &Load::new(time * 2))?;
     let alone = Instant::now();
     clients.run_for(time / 3)?;
