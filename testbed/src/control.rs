@@ -198,11 +198,6 @@ impl Running<'_> {
         self.ended.as_ref().map(|(outcome, _)| outcome)
     }
 
-    /// What it has written to its standard error.
-    pub(crate) fn complaints(&self) -> String {
-        String::from_utf8_lossy(&self.stderr).into_owned()
-    }
-
     /// Takes the next thing that happens: its end, perhaps.
     fn step(&mut self) -> Result<()> {
         let event = self.next()?;
@@ -330,8 +325,8 @@ mod tests {
         running.signal(15).unwrap();
         assert_eq!(running.next_line(soon()).unwrap(), None);
         assert_eq!(running.ended(), Some(&Outcome::Code(3)));
-        assert_eq!(running.complaints(), "x");
         let done = running.wait().unwrap();
+        assert_eq!(done.stderr, "x");
         assert_eq!((done.stdout.as_str(), done.outcome), ("a\nbc\nd", Outcome::Code(3)));
         std::fs::remove_dir_all(folder).unwrap();
     }

@@ -391,7 +391,7 @@ mod tests {
     #[test]
     fn a_guest_that_does_not_know_xen() {
         let text = GuestConfig { name: "other".into(), ..GuestConfig::unaware() }.text();
-        assert!(text.contains("\ncmdline = 'console=ttyS0 xen_nopv quiet u.name=other "));
+        assert!(text.contains("\ncmdline = 'xen_legacy_crash console=ttyS0 xen_nopv quiet u.name=other "));
         assert!(text.contains(",bridge=xenbr0,type=ioemu,model=e1000']\n"));
         assert!(text.contains("\nxen_platform_pci = 0\nserial = 'file:/var/log/xen/guest-other.log'\n"));
     }
