@@ -76,6 +76,10 @@ fn overlay(context: &Context, host: &Host, case: &Case) -> Result<()> {
         "for vif in /sys/class/net/{BRIDGE}/brif/vif*; do /sbin/ip link set ${{vif##*/}} master xenbr0; done"
     ))?;
     let twin = crate::guest::Guest::found(host, &twin.name, twin.number);
+    if config.is_unaware {
+        // A serial port says a line letter by letter: where one of its own was cut off, another goes on.
+        twin.forget_console();
+    }
     twin.check(counted)?;
     twin.destroy()
 }
