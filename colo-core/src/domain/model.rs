@@ -22,6 +22,8 @@ pub struct ModelDomain {
     pub registers: Vec<u8>,
     /// Pages that count as mapped in the host.
     pub mapped: Vec<Pfn>,
+    /// Pages that count as in others' hands, too.
+    pub shared: Vec<Pfn>,
 }
 
 impl ModelDomain {
@@ -47,6 +49,7 @@ impl ModelDomain {
             dirty: None,
             registers: Vec::new(),
             mapped: Vec::new(),
+            shared: Vec::new(),
         }
     }
 
@@ -141,6 +144,11 @@ impl Pages for ModelDomain {
                 into.set(Pfn(pfn as u64));
             }
         }
+        Ok(())
+    }
+
+    fn shared_pages(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        self.shared.iter().for_each(|pfn| into.set(*pfn));
         Ok(())
     }
 

@@ -280,3 +280,108 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Faulty<C> {
         self.inner.finish_restore(domain, state)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Control as _;
+    use crate::domain::model::ModelDomain;
+    use crate::ids::{Epoch, PAGE_SIZE};
+    use crate::restore::{ColoRestore, Progress, RestoreError, Restorer};
+    use crate::save::layers::Verified as VerifiedSave;
+    use crate::save::{Ready, SaveCallbacks, SaveConfig, SaveLoop, Step, Trigger};
+    use crate::stream::StreamUse;
+
+    /// Checkpoints without end.
+    struct Always;
+
+    impl SaveCallbacks for Always {
+        fn wait_checkpoint(&mut self, _: Instant) -> Result<Ready<Trigger>, CallbackError> {
+            Ok(Ready::Now(Trigger::Requested))
+        }
+
+        fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
+            Ok(domain.suspend()?)
+        }
+
+        fn capture(&mut self, _: &mut dyn Domain, _: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
+            Ok(Vec::new())
+        }
+
+        fn postcopy(&mut self, domain: &mut dyn Domain, _: Epoch) -> Result<(), CallbackError> {
+            Ok(domain.resume()?)
+        }
+
+        fn checkpoint(&mut self, _: Epoch, _: Instant) -> Result<Ready<bool>, CallbackError> {
+            Ok(Ready::Now(true))
+        }
+    }
+
+    struct Pair {
+        primary: ModelDomain,
+        secondary: ModelDomain,
+        save: SaveLoop,
+        sent: VerifiedSave<Always>,
+        restorer: Restorer,
+        restore: Verified<ColoRestore>,
+    }
+
+    impl Pair {
+        fn new() -> Pair {
+            let (primary, secondary) = (ModelDomain::new("one", 700), ModelDomain::new("other", 700));
+            Pair {
+                save: SaveLoop::new(SaveConfig::default()),
+                sent: VerifiedSave::new(Always),
+                restorer: Restorer::new(primary.spec(), StreamUse::Checkpointed),
+                restore: Verified::new(ColoRestore::default()),
+                primary,
+                secondary,
+            }
+        }
+
+        /// One checkpoint; `between` is what goes wrong after it was staged.
+        fn checkpoint(&mut self, between: impl FnOnce(&mut ModelDomain)) -> Result<(), RestoreError> {
+            let mut stream = Vec::new();
+            while !matches!(
+                self.save.step(Instant::now(), &mut self.primary, &mut self.sent, &mut stream).unwrap(),
+                Step::Written(_)
+            ) {}
+            let progress = self.restorer.handle_stream(&stream, &mut self.secondary, &mut self.restore)?;
+            assert_eq!(progress, Progress::Staged);
+            between(&mut self.secondary);
+            self.restorer.apply(&mut self.secondary, &mut self.restore).map(drop)
+        }
+    }
+
+    /// A byte of the guest, changed so that no log knows it.
+    fn corrupt(domain: &mut ModelDomain, pfn: u64) {
+        let mut page = [0; PAGE_SIZE];
+        crate::domain::Pages::read_pages(domain, &[Pfn(pfn)], &mut page).unwrap();
+        page[77] ^= 1;
+        crate::domain::Pages::write_pages(domain, &[Pfn(pfn)], &page).unwrap();
+    }
+
+    #[test]
+    fn one_wrong_byte_is_found() {
+        for pfn in [0, 5, 511, 512, 699] {
+            let mut pair = Pair::new();
+            pair.primary.store(5 * PAGE_SIZE, &[1; PAGE_SIZE]);
+            pair.checkpoint(|_| ()).unwrap();
+            pair.primary.store(6 * PAGE_SIZE, b"more");
+            pair.checkpoint(|_| ()).unwrap();
+            let error = pair.checkpoint(|secondary| corrupt(secondary, pfn)).unwrap_err();
+            let RestoreError::HalfWritten { callback: "flush_memory", source } = error else { panic!("{error}") };
+            assert_eq!(source.to_string(), "the guest's memory differs from the primary's");
+        }
+    }
+
+    #[test]
+    fn what_is_in_others_hands_may_differ() {
+        let mut pair = Pair::new();
+        pair.primary.shared = vec![Pfn(9)];
+        pair.primary.store(8 * PAGE_SIZE, b"memory");
+        pair.checkpoint(|_| ()).unwrap();
+        pair.checkpoint(|secondary| corrupt(secondary, 9)).unwrap();
+        assert!(pair.checkpoint(|secondary| corrupt(secondary, 8)).is_err());
+    }
+}

@@ -232,6 +232,18 @@ impl TwinSharedInfo {
     }
 }
 
+/// Reads a record's body, if it is one of those here.
+pub(super) fn check(kind: u32, body: &[u8]) -> Result<(), StreamError> {
+    match kind {
+        kind::TWIN_PORTS => TwinPorts::parse(body).map(drop),
+        kind::TWIN_GRANTS => TwinGrants::parse(body).map(drop),
+        kind::TWIN_SHARED_INFO => TwinSharedInfo::parse(body).map(drop),
+        kind::TWIN_FRONTENDS => TwinFrontends::parse(body).map(drop),
+        kind::TWIN_POPULATED => PfnRanges::parse(body).map(drop),
+        _ => Ok(()),
+    }
+}
+
 fn record(kind: u32) -> impl Fn(Vec<u8>) -> StateRecord {
     move |body| StateRecord { kind, body }
 }

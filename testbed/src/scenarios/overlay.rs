@@ -19,6 +19,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 const EXAMPLE: &str = "xen_overlay";
 const ROUNDS: u32 = 20;
+const LOG: &str = "/host/overlay";
 const BRIDGE: &str = "twinbr0";
 
 fn run(context: &Context) -> Result<()> {
@@ -66,7 +67,11 @@ fn overlay(context: &Context, host: &Host, case: &Case) -> Result<()> {
     let differ = differ.map(|differ| differ.to_string()).unwrap_or_default();
     let overlaid = format!("/tmp/{EXAMPLE} $(xl domid {}) $(xl domid {}) {ROUNDS} {differ}", config.name, twin.name);
     let kind = config.kind.name();
-    let overlaid = host.sh(&overlaid).with_context(|| format!("{kind}{what}"))?;
+    // What it tells of each step is much.
+    let log = format!("{LOG}-{kind}{}.log", what.replace(' ', "-"));
+    let kept = format!("grep -v 'DEBUG xen:' /tmp/log > {log}");
+    let overlaid = host.sh(&format!("{overlaid} 2>/tmp/log; code=$?; {kept}; tail -n 1 /tmp/log >&2; exit $code"));
+    let overlaid = overlaid.with_context(|| format!("{kind}{what}"))?;
     context.figure(&format!("{kind}{what}: {ROUNDS} rounds"), overlaid.elapsed);
     print!("{}", overlaid.stdout);
     let counted = guest.check(counted)?;

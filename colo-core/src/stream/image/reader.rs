@@ -9,7 +9,7 @@ use crate::stream::record::RawRecordHeader;
 use crate::stream::xl::{self, XlHeader};
 use crate::stream::{
     DomainKind, Fault, Headers, Limits, MemoryHash, NetState, OrderChecker, P2mFrames, PageData, PageList,
-    RECORD_HEADER_BYTES, RecordRef, StateRef, kind,
+    RECORD_HEADER_BYTES, RecordRef, StateRef, kind, twin,
 };
 use std::io::{self, Read};
 
@@ -396,6 +396,10 @@ impl Libxc {
             }
             RecordRef::Own { kind: kind::MEMORY_HASH, body } => {
                 MemoryHash::parse(body).map_err(|error| error.fault)?;
+                None
+            }
+            RecordRef::Own { kind, body } => {
+                twin::check(kind, body).map_err(|error| error.fault)?;
                 None
             }
             _ => None,

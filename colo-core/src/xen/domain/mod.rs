@@ -50,7 +50,7 @@ use pv::Pv;
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
-use twin::TwinSide;
+use twin::{HeldBack, TwinSide};
 
 /// How long another toolstack may keep us from a domain's configuration: it does not hold the lock while it waits for anything.
 const CONFIG_LIMIT: Duration = Duration::from_secs(10);
@@ -97,6 +97,8 @@ pub struct XenDomain {
     has_twin: bool,
     /// What that takes, once it has been needed.
     twin: Option<Box<TwinSide>>,
+    /// Of a domain that is given another's state: the page that comes last.
+    held_back: Option<HeldBack>,
     incoming: Option<Incoming>,
 }
 
@@ -212,6 +214,7 @@ impl XenDomain {
             monitor: RefCell::new(None),
             has_twin: false,
             twin: None,
+            held_back: None,
             incoming,
         })
     }

@@ -62,7 +62,10 @@ impl XenDomain {
         memory.map(&self.foreign, self.access, pfns.iter().map(|pfn| (*pfn, pfn.0)))?;
         for (pfn, page) in pfns.iter().zip(data.chunks_exact(PAGE_SIZE)) {
             let page: &Page = page.try_into().expect("chunks are pages");
-            if !memory.write(*pfn, page) {
+            let held_back = self.held_back.as_mut().filter(|held_back| held_back.pfn == *pfn);
+            if let Some(held_back) = held_back {
+                held_back.page = Some(Box::new(*page));
+            } else if !memory.write(*pfn, page) {
                 return Err(unmapped(*pfn, &self.spec.name));
             }
         }

@@ -6,8 +6,10 @@ use crate::ids::{PAGE_SIZE, Page, Pfn};
 use crate::stream::{PfnRanges, StreamError, TwinGrants};
 use crate::xen::frontends::Frontends;
 use crate::xen::suspend::SuspendWay;
-use crate::xen::tables::{GrantFrames, is_event_array, is_writable, is_written, linked_port};
-use crate::xen::tables::{read_ports, read_shared_info};
+use crate::xen::tables::{
+    GrantFrames, is_event_array, is_writable, is_written, linked_port, mask_all, mask_shared_info, read_ports,
+    read_shared_info,
+};
 use crate::xen::{Control, ForeignMemory, Xen, XenStore};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -27,6 +29,13 @@ pub(super) struct TwinSide {
     /// Where its events are, once that is known; nowhere, of a guest that has the smaller interface.
     events: Option<Option<Pfn>>,
     populated: PfnRanges,
+}
+
+/// The page of a guest's events, while it is given another's state: the hypervisor writes there, too, and to others by what it finds.
+pub(super) struct HeldBack {
+    pub(super) pfn: Pfn,
+    /// What is to come there.
+    pub(super) page: Option<Box<Page>>,
 }
 
 impl TwinSide {
@@ -125,7 +134,7 @@ impl XenDomain {
         let mut grants = GrantFrames::new(self.domid);
         let grants = grants.read(&self.control, &self.foreign)?;
         let lent = grants.entries.iter().filter(|entry| is_writable(**entry)).map(|entry| Pfn(entry.frame.into()));
-        set_all(into, lent.chain(twin.rings));
+        set_all(into, lent.chain(twin.rings).chain(twin.events.flatten()));
         Ok(())
     }
 
@@ -213,6 +222,36 @@ impl XenDomain {
             records.push(shared.to_record());
             Ok(records)
         })
+    }
+
+    /// Masks all events of a guest that was stopped, so that one that comes later changes nothing but its own word (its timer is still
+    /// set), and keeps what is written to their page from now on until [`XenDomain::release_events`]. Where that page is, which is most
+    /// likely where it was before: nowhere, of a guest with the smaller interface.
+    pub(in crate::xen) fn hold_back_events(&mut self, before: Option<Pfn>) -> Result<Option<Pfn>, DomainError> {
+        let mut page = [0; PAGE_SIZE];
+        let mut at = before;
+        self.held_back = None;
+        at.map_or(Ok(()), |pfn| self.read_pages(&[pfn], &mut page))?;
+        if !is_event_array(&page) {
+            at = self.event_array()?;
+            at.map_or(Ok(()), |pfn| self.read_pages(&[pfn], &mut page))?;
+        }
+        match at {
+            Some(pfn) => {
+                mask_all(&mut page);
+                self.write_pages(&[pfn], &page)?;
+                self.held_back = Some(HeldBack { pfn, page: None });
+            }
+            None => mask_shared_info(&self.control, &self.foreign, self.domid)?,
+        }
+        Ok(at)
+    }
+
+    /// Writes what was held back. Whether it is a page of events again.
+    pub(in crate::xen) fn release_events(&mut self) -> Result<bool, DomainError> {
+        let Some(HeldBack { pfn, page: Some(page) }) = self.held_back.take() else { return Ok(true) };
+        self.write_pages(&[pfn], &*page)?;
+        Ok(is_event_array(&page))
     }
 
     /// What it is reached by.

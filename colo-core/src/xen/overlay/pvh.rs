@@ -41,6 +41,8 @@ pub(super) struct PvhOverlay {
     ports: TwinPorts,
     /// What it had when it was stopped.
     populated: PfnRanges,
+    /// Where its events are.
+    events: Option<Pfn>,
     /// What the primary had at the last checkpoint.
     primary: Option<PfnRanges>,
     go: Go,
@@ -74,6 +76,7 @@ impl PvhOverlay {
             vcpus: info.max_vcpu_id.map_or(0, |highest| highest + 1),
             ports: TwinPorts::default(),
             populated: PfnRanges::default(),
+            events: None,
             primary: None,
             go: Go::Cancelled,
             reconnects: false,
@@ -121,6 +124,10 @@ impl PvhOverlay {
         let (control, ..) = domain.handles();
         control.set_hvm_context(domain.domid(), &state.context)?;
         steps.step("context");
+        // From here on an event that comes is the guest's.
+        if !domain.release_events()? {
+            return Ok(Some("the primary has its events at another place".into()));
+        }
         self.go = Go::Cancelled;
         self.stats.transparent += 1;
         Ok(None)
@@ -128,6 +135,7 @@ impl PvhOverlay {
 
     fn load_anew(&mut self, domain: &mut XenDomain, state: &TwinState, why: String) -> Result<(), DomainError> {
         tracing::info!("{}: reset, for {why}", domain.domid());
+        domain.release_events()?;
         let mut steps = Steps::new("reset", &self.timings);
         let [store, console] = self.rings;
         let rings = Reset { store, console, context: Some(&state.context) };
@@ -179,6 +187,7 @@ impl Overlay for PvhOverlay {
         let (control, ..) = domain.handles();
         self.ports = read_ports(control, domain.domid())?;
         self.kick(domain.domid())?;
+        self.events = domain.hold_back_events(self.events)?;
         steps.step("ports");
         self.frontends.begin_disconnect()?;
         // Meanwhile.
@@ -198,7 +207,7 @@ impl Overlay for PvhOverlay {
         let (control, foreign, _) = domain.handles();
         let grants = self.grants.read(control, foreign)?;
         let written = grants.entries.iter().filter(|entry| is_written(**entry)).map(|entry| Pfn(entry.frame.into()));
-        written.chain(self.rings).filter(|pfn| pfn.0 < limit).for_each(|pfn| into.set(pfn));
+        written.chain(self.rings).chain(self.events).filter(|pfn| pfn.0 < limit).for_each(|pfn| into.set(pfn));
         // What it has given back of itself the primary still has.
         if let Some(primary) = &self.primary {
             let missing: Vec<Pfn> = primary.without(&self.populated).filter(|pfn| pfn.0 < limit).collect();

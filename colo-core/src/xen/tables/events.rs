@@ -5,7 +5,7 @@ const PENDING: u32 = 1 << 31;
 /// One that is not to be told.
 const MASKED: u32 = 1 << 30;
 /// One that is in a queue: the next of it is in the low bits, so that it cannot be moved to another domain on its own.
-pub const EVENT_LINKED: u32 = 1 << 29;
+const EVENT_LINKED: u32 = 1 << 29;
 /// The next in the queue.
 const LINK: u32 = (1 << 17) - 1;
 
@@ -26,6 +26,12 @@ pub fn is_event_array(page: &Page) -> bool {
 /// The first port whose event is in a queue, in a guest's event array.
 pub fn linked_port(array: &Page) -> Option<u32> {
     (0..WORDS).find(|index| word(array, *index) & EVENT_LINKED != 0).map(|index| index as u32)
+}
+
+/// Masks every event of an array: one that comes is noted in its word, and nowhere else.
+pub fn mask_all(array: &mut Page) {
+    let masked = MASKED.to_le_bytes();
+    array.chunks_exact_mut(4).for_each(|word| word.iter_mut().zip(masked).for_each(|(byte, mask)| *byte |= mask));
 }
 
 fn word(page: &Page, index: usize) -> u32 {
@@ -51,6 +57,14 @@ mod tests {
         assert!(!is_event_array(&[0x40; PAGE_SIZE]));
         assert!(!is_event_array(&array(&[(600, 0)])));
         assert!(!is_event_array(&array(&[(3, 1 << 28)])), "a bit that is not used");
+    }
+
+    #[test]
+    fn a_masked_array_is_still_one() {
+        let mut page = array(&[(1, 0), (2, PENDING)]);
+        mask_all(&mut page);
+        assert_eq!([1, 2, 3].map(|port| word(&page, port)), [MASKED, PENDING | MASKED, MASKED]);
+        assert!(is_event_array(&page));
     }
 
     #[test]

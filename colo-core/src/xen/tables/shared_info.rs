@@ -3,6 +3,10 @@ use crate::ids::{DomId, PAGE_SIZE};
 use crate::stream::TwinSharedInfo;
 use crate::xen::foreign::Access;
 use crate::xen::{Control, ForeignMemory};
+use std::ops::Range;
+
+/// `evtchn_mask` of a 64-bit guest: a bit for each port.
+const MASKS: Range<usize> = 2560..3072;
 
 /// The page that an HVM or PVH guest shares with the hypervisor.
 ///
@@ -34,6 +38,16 @@ pub fn write_shared_info(
     let (before, after) = (..TwinSharedInfo::CLOCK.start, TwinSharedInfo::CLOCK.end..);
     mapping.write_bytes(0, 0, &shared.page()[before]);
     mapping.write_bytes(0, after.start, &shared.page()[after]);
+    Ok(())
+}
+
+/// Masks all events of a guest that has the smaller interface for them, and stands still.
+///
+/// # Errors
+/// As for [`read_shared_info`].
+pub fn mask_shared_info(control: &Control, foreign: &ForeignMemory, domid: DomId) -> Result<(), DomainError> {
+    let mut mapping = foreign.map(domid, Access::ReadWrite, &[frame(control, domid)?])?;
+    mapping.write_bytes(0, MASKS.start, &[0xff; MASKS.end - MASKS.start]);
     Ok(())
 }
 
