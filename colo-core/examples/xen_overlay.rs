@@ -13,7 +13,8 @@ use colo_core::save::{CallbackError, Ready, SaveCallbacks, SaveConfig, SaveLoop,
 use colo_core::stream::StreamUse;
 use colo_core::xen::domain::XenDomain;
 use colo_core::xen::overlay::{Twin, overlay_for, wait_connected};
-use colo_core::xen::{Control, Xen};
+use colo_core::xen::{Control, DeviceModel, Xen};
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,7 @@ fn main() -> Result {
     primary.set_has_twin();
     let adopted = XenDomain::adopt(xen, secondary)?;
     wait_connected(&adopted, Instant::now() + Duration::from_secs(60))?;
+    let servers = ioreq_servers(xen, secondary)?;
     let overlay = overlay_for(&adopted)?;
     let mut twin = Twin::new(adopted, overlay);
     // Pages are written while they arrive, at first.
@@ -82,7 +84,16 @@ fn main() -> Result {
         );
     }
     println!("{:?}", twin.stats());
+    if ioreq_servers(xen, secondary)? != servers {
+        return Err("the device model has another number than before, and there are only eight".into());
+    }
     Ok(())
+}
+
+/// By which numbers the hypervisor knows the domain's device models: none, where it has none.
+fn ioreq_servers(xen: Xen, domid: DomId) -> Result<Vec<u16>> {
+    let model = DeviceModel::open(xen)?;
+    Ok((0..8).filter(|id| matches!(model.ioreq_server(domid, *id), Ok(Some(_)))).collect())
 }
 
 /// A checkpoint as soon as the last one is done, so many times.

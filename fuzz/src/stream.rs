@@ -4,7 +4,7 @@ use colo_core::domain::StateRecord;
 use colo_core::ids::{DomId, PAGE_SIZE, Pfn};
 use colo_core::peer::NetFrame;
 use colo_core::stream::{
-    DomainHeader, GrantEntry, Headers, Limits, MemoryHash, NetState, OrderChecker, PageType, PfnRanges, PortUse,
+    DomainHeader, EmulatorState, GrantEntry, Headers, Limits, MemoryHash, NetState, OrderChecker, PageType, PfnRanges, PortUse,
     ReadError, RecordReader, RecordRef, Records, StreamError, StreamUse, TwinFrontend, TwinFrontends, TwinGrants,
     TwinPort, TwinPorts, TwinSharedInfo, kind, page_data_prefix, write_dirty_pfn_list, write_record,
 };
@@ -62,6 +62,9 @@ fn check(record: &RecordRef<'_>, state: &mut NetState) {
                 assert_same(hash.to_record(), body);
             }
         }
+        RecordRef::Own { kind: kind::EMULATOR_XENSTORE | kind::EMULATOR_CONTEXT, body } => {
+            check_emulator(record.kind(), body);
+        }
         RecordRef::Own { kind, body } => check_twin(*kind, body),
         _ => {}
     }
@@ -81,6 +84,21 @@ fn check_twin(kind: u32, body: &[u8]) {
         assert_same(written, body);
     }
 }
+
+/// What is read of a device model's state is written as it was; neither half is anything alone.
+fn check_emulator(kind: u32, body: &[u8]) {
+    let mut records = vec![StateRecord { kind, body: body.to_vec() }];
+    if kind == kind::EMULATOR_XENSTORE {
+        records.push(StateRecord { kind: kind::EMULATOR_CONTEXT, body: CONTEXT.to_vec() });
+    }
+    if let Ok(Some(state)) = EmulatorState::from_records(&records) {
+        records.retain(|record| !record.body.is_empty());
+        assert_eq!(state.to_records().expect("what was read can be written"), records);
+    }
+}
+
+/// As short as a state of QEMU's can be.
+const CONTEXT: &[u8] = b"QEVM\0\0\0\x03\0";
 
 fn assert_same(written: Result<StateRecord, StreamError>, body: &[u8]) {
     assert_eq!(written.expect("what was read can be written").body, body);
@@ -125,6 +143,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
     page_data_prefix((0..9).map(|pfn| (Pfn(pfn), PageType::AllocateOnly)), &mut hvm);
     put(&mut hvm, kind::HVM_PARAMS, &[0; 24]);
     put(&mut hvm, kind::HVM_CONTEXT, &[5; 40]);
+    let vram = [("physmap/f0000000/start_addr", "f1000000"), ("physmap/f0000000/name", "vga.vram")];
+    let xenstore = vram.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+    for record in (EmulatorState { xenstore, context: CONTEXT.to_vec() }).to_records().expect("it is short") {
+        put(&mut hvm, record.kind, &record.body);
+    }
     put(&mut hvm, 0x8000_0001, b"optional");
     write_dirty_pfn_list(&mut hvm, &[Pfn(1), Pfn(2)]).expect("it is short");
     put(&mut hvm, kind::END, &[]);

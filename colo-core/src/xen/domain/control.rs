@@ -69,7 +69,7 @@ impl XenDomain {
         let way = self.suspender()?.suspend(timeouts)?;
         tracing::debug!("{} is suspended: {way}, {:?}", self.spec.name, began.elapsed());
         self.suspended_at = Some(Instant::now());
-        self.stop_device_model()?;
+        if self.has_twin { self.hold_device_model() } else { self.stop_device_model() }?;
         self.check_limit()?;
         if self.log.is_off() {
             self.memory.get_mut().forget();
@@ -142,6 +142,7 @@ impl Control for XenDomain {
         // From here on it does nothing; what is around it goes by the toolstack's own way.
         let _ = self.control.pause(self.domid);
         self.memory.get_mut().forget();
+        *self.monitor.get_mut() = None;
         let by_toolstack = Xl::find().and_then(|xl| xl.destroy(self.domid));
         if let Err(error) = by_toolstack {
             tracing::warn!("{error}");

@@ -47,19 +47,36 @@ impl XenDomain {
         self.with_device_model(QmpClient::stop).map(drop).map_err(device_model)
     }
 
+    /// As [`XenDomain::stop_device_model`], and goes on speaking with it until it is started: to begin a conversation takes several times as
+    /// long as a command. Nobody else can speak with it meanwhile, and `xl` waits for ten seconds at most: that is for a checkpoint, not for
+    /// a save.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(in crate::xen) fn hold_device_model(&mut self) -> Result<(), DomainError> {
+        if self.guest_type == GuestType::Hvm && self.monitor.get_mut().is_none() {
+            let qmp = QmpClient::connect_domain(self.domid, self.uuid, QMP_LIMIT).map_err(device_model)?;
+            *self.monitor.get_mut() = Some(qmp);
+        }
+        self.stop_device_model()
+    }
+
     /// Lets it go on.
     ///
     /// # Errors
     /// When it does not answer.
     pub fn start_device_model(&mut self) -> Result<(), DomainError> {
-        self.with_device_model(QmpClient::cont).map(drop).map_err(device_model)
+        let started = self.with_device_model(QmpClient::cont).map(drop).map_err(device_model);
+        *self.monitor.get_mut() = None;
+        started
     }
 
     pub(super) fn set_device_model_log(&mut self, on: bool) -> Result<(), DomainError> {
         self.with_device_model(|qmp| qmp.set_global_dirty_log(on)).map(drop).map_err(device_model)
     }
 
-    /// One conversation with the device model, if there is one. It serves one client at a time: nobody keeps a connection.
+    /// One conversation with the device model, if there is one, or a part of the one that is held. It serves one client at a time: nobody
+    /// keeps a connection for long.
     pub(super) fn with_device_model<T, E: From<QmpError>>(
         &self,
         talk: impl FnOnce(&mut QmpClient) -> Result<T, E>,
@@ -67,8 +84,16 @@ impl XenDomain {
         if self.guest_type != GuestType::Hvm {
             return Ok(None);
         }
-        let mut qmp = QmpClient::connect_domain(self.domid, self.uuid, QMP_LIMIT)?;
-        talk(&mut qmp).map(Some)
+        let mut held = self.monitor.borrow_mut();
+        let Some(qmp) = held.as_mut() else {
+            return talk(&mut QmpClient::connect_domain(self.domid, self.uuid, QMP_LIMIT)?).map(Some);
+        };
+        let talked = talk(qmp);
+        if talked.is_err() {
+            // It may be good for nothing.
+            *held = None;
+        }
+        talked.map(Some)
     }
 }
 

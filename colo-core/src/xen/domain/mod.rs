@@ -91,6 +91,8 @@ pub struct XenDomain {
     is_asked: bool,
     last_pause: Option<Duration>,
     emulator: Option<EmulatorState>,
+    /// The conversation with the device model, while it is held.
+    monitor: RefCell<Option<QmpClient>>,
     /// Whether the state is for a domain that runs beside it on another host.
     has_twin: bool,
     /// What that takes, once it has been needed.
@@ -214,6 +216,7 @@ impl XenDomain {
             is_asked: false,
             last_pause: None,
             emulator: None,
+            monitor: RefCell::new(None),
             has_twin: false,
             twin: None,
             held_back: None,

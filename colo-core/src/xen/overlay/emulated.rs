@@ -73,7 +73,12 @@ impl Overlay for Emulated {
         }
         self.kick(domain)?;
         steps.step("pause, kick");
-        domain.stop_device_model()?;
+        if self.stats.transparent > 0 {
+            domain.hold_device_model()?;
+        } else {
+            // All of the primary's memory is still to come: others may want to speak with it until then.
+            domain.stop_device_model()?;
+        }
         steps.step("stop device model");
         Ok(())
     }
