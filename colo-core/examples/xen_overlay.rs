@@ -14,7 +14,6 @@ use colo_core::stream::StreamUse;
 use colo_core::xen::domain::XenDomain;
 use colo_core::xen::overlay::{Twin, overlay_for, wait_connected};
 use colo_core::xen::{Control, DeviceModel, Xen};
-use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::time::{Duration, Instant};
 
