@@ -12,6 +12,7 @@
 //! What travels beside memory and registers for that is made by [`twin_state`], on the primary, while its guest stands still.
 
 mod prepare;
+mod pv;
 mod pvh;
 mod records;
 mod reset;
@@ -89,10 +90,13 @@ pub struct OverlayStats {
 /// # Errors
 /// When there is none.
 pub fn overlay_for(domain: &XenDomain) -> Result<Box<dyn Overlay>, DomainError> {
-    if domain.guest_type() == GuestType::Pvh {
-        return Ok(Box::new(pvh::PvhOverlay::new(domain)?));
+    match domain.guest_type() {
+        GuestType::Pv => Ok(Box::new(pv::PvOverlay::new(domain)?)),
+        GuestType::Pvh => Ok(Box::new(pvh::PvhOverlay::new(domain)?)),
+        other @ GuestType::Hvm => {
+            Err(DomainError::Other(format!("a guest of type {other} cannot run beside its primary yet")))
+        }
     }
-    Err(DomainError::Other(format!("a guest of type {} cannot run beside its primary yet", domain.guest_type())))
 }
 
 /// What an [`Overlay`] on the other host needs of the primary's suspended domain, beside its memory and what [`State::save_state`]
