@@ -3,8 +3,8 @@
 //! image (`xl save -c`, then `xl restore` under another name and on another bridge). What two hosts do with a network between them,
 //! in one process.
 
-use colo_core::domain::{Control as _, DirtyBitmap, Domain, DomainError, StateRecord};
-use colo_core::ids::{DomId, Epoch, PAGE_SIZE, Pfn};
+use colo_core::domain::{Control as _, Domain, StateRecord};
+use colo_core::ids::{DomId, Epoch};
 use colo_core::layers::Timings;
 use colo_core::restore::layers::{Timed as TimedRestore, Verified as VerifiedRestore};
 use colo_core::restore::{ColoRestore, Progress, Restorer};
@@ -14,9 +14,7 @@ use colo_core::stream::StreamUse;
 use colo_core::xen::domain::XenDomain;
 use colo_core::xen::overlay::{Twin, overlay_for, wait_connected};
 use colo_core::xen::{Control, Xen};
-use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -44,9 +42,7 @@ fn main() -> Result {
     twin.suspend()?;
 
     let (saved, restored) = (Timings::default(), Timings::default());
-    let captured = Arc::new(Mutex::new(Hashes::new()));
-    let rounds = Rounds { left: rounds, captured: captured.clone() };
-    let mut callbacks = TimedSave::new(VerifiedSave::new(rounds), saved.clone());
+    let mut callbacks = TimedSave::new(VerifiedSave::new(Rounds { left: rounds }), saved.clone());
     let mut restore = TimedRestore::new(VerifiedRestore::new(ColoRestore::default()), restored.clone());
     let mut restorer = Restorer::new(primary.spec(), StreamUse::Checkpointed);
     let mut save = SaveLoop::new(SaveConfig::default());
@@ -62,10 +58,7 @@ fn main() -> Result {
                 if differ.is_some_and(|differ| save.epoch().0 % u64::from(differ) == 0) {
                     control.evtchn_alloc_unbound(secondary, DomId(0))?;
                 }
-                let flushed = restorer.apply(&mut twin, &mut restore).inspect_err(|_| {
-                    let differ = hashes_of(&twin).map(|there| differences(&captured.lock().unwrap(), &there));
-                    println!("pages that differ: {differ:x?}");
-                })?;
+                let flushed = restorer.apply(&mut twin, &mut restore)?;
                 if let Step::Written(stats) = step {
                     println!(
                         "{}: {} dirty, {} received, {} written, primary away {:?}, secondary {:?}",
@@ -95,23 +88,6 @@ fn main() -> Result {
 /// A checkpoint as soon as the last one is done, so many times.
 struct Rounds {
     left: u32,
-    /// Of each of the primary's pages at the last checkpoint, to tell which of the secondary's differ.
-    captured: Arc<Mutex<Hashes>>,
-}
-
-type Hashes = BTreeMap<Pfn, u64>;
-
-fn hashes_of(domain: &dyn Domain) -> std::result::Result<Hashes, DomainError> {
-    let mut populated = DirtyBitmap::new(domain.spec().pfn_limit);
-    domain.populated(&mut populated)?;
-    let mut page = vec![0; PAGE_SIZE];
-    let hash = |pfn: Pfn| Ok((pfn, domain.read_pages(&[pfn], &mut page).map(|()| xxhash_rust::xxh3::xxh3_64(&page))?));
-    populated.iter().map(hash).collect()
-}
-
-fn differences(one: &Hashes, other: &Hashes) -> Vec<u64> {
-    let pfns: BTreeSet<Pfn> = one.keys().chain(other.keys()).copied().collect();
-    pfns.into_iter().filter(|pfn| one.get(pfn) != other.get(pfn)).map(|pfn| pfn.0).collect()
 }
 
 impl SaveCallbacks for Rounds {
@@ -123,8 +99,7 @@ impl SaveCallbacks for Rounds {
         Ok(domain.suspend()?)
     }
 
-    fn capture(&mut self, domain: &mut dyn Domain, _: Epoch) -> std::result::Result<Vec<StateRecord>, CallbackError> {
-        *self.captured.lock().unwrap() = hashes_of(domain)?;
+    fn capture(&mut self, _: &mut dyn Domain, _: Epoch) -> std::result::Result<Vec<StateRecord>, CallbackError> {
         Ok(Vec::new())
     }
 

@@ -83,7 +83,7 @@ fn overlay(context: &Context, host: &Host, case: &Case) -> Result<()> {
         "for vif in /sys/class/net/{BRIDGE}/brif/vif*; do /sbin/ip link set ${{vif##*/}} master xenbr0; done"
     ))?;
     let twin = crate::guest::Guest::found(host, &twin.name, twin.number);
-    // It may have been ahead of the guest before a checkpoint, and behind itself after it.
+    // Each time it was overlaid it was put back to what the guest had counted to.
     twin.forget_console();
     twin.check(counted)?;
     twin.destroy()

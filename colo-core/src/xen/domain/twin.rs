@@ -110,7 +110,8 @@ impl XenDomain {
     /// After the dirty log was taken: what is in others' hands is in no log, and what the guest has got is new.
     pub(super) fn add_unlogged(&mut self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
         self.with_twin_side(|domain, twin| {
-            set_all(into, twin.held.keys().copied());
+            // The hypervisor's writes to the guest's events are in no log either.
+            set_all(into, twin.held.keys().copied().chain(twin.events.flatten()));
             if domain.suspended_at.is_some() && (twin.populated.is_empty() || domain.mapped_total.is_none()) {
                 let mut populated = DirtyBitmap::new(domain.spec.pfn_limit);
                 domain.populated(&mut populated)?;

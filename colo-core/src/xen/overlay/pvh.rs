@@ -2,11 +2,12 @@ use super::records::TwinState;
 use super::reset::{Reset, reset};
 use super::steps::Steps;
 use super::{Overlay, OverlayStats};
-use crate::domain::{DirtyBitmap, DomainError, Pages as _, StateRecord};
+use crate::domain::{Control as _, DirtyBitmap, DomainError, Pages as _, StateRecord};
 use crate::ids::{DomId, PAGE_SIZE, Page, Pfn};
 use crate::layers::Timings;
 use crate::stream::{PfnRanges, PortUse, TwinPorts};
 use crate::xen::XenStore;
+use crate::xen::control::ChannelStatus;
 use crate::xen::device_model::DeviceModel;
 use crate::xen::domain::XenDomain;
 use crate::xen::evtchn::EventPort;
@@ -39,8 +40,9 @@ pub(super) struct PvhOverlay {
     vcpus: u32,
     /// Its event channels, when it was stopped.
     ports: TwinPorts,
-    /// What it had when it was stopped.
+    /// What it had when that was looked at, and by what one knows that it has not changed: how many pages it has and is to have.
     populated: PfnRanges,
+    looked: Option<(u64, Option<Vec<u8>>)>,
     /// Where its events are.
     events: Option<Pfn>,
     /// What the primary had at the last checkpoint.
@@ -76,6 +78,7 @@ impl PvhOverlay {
             vcpus: info.max_vcpu_id.map_or(0, |highest| highest + 1),
             ports: TwinPorts::default(),
             populated: PfnRanges::default(),
+            looked: None,
             events: None,
             primary: None,
             go: Go::Cancelled,
@@ -83,6 +86,23 @@ impl PvhOverlay {
             stats: OverlayStats::default(),
             timings: Timings::default(),
         })
+    }
+
+    /// Looks which pages the twin has, where it may have given some back or got some since: that takes as long as it is large.
+    fn look_at_pages(&mut self, domain: &mut XenDomain) -> Result<(), DomainError> {
+        let (control, _, store) = domain.handles();
+        let info = control.domain_info(domain.domid())?;
+        let info = info.ok_or_else(|| DomainError::NotRunning(domain.domid().to_string()))?;
+        // What it gives back stays counted as long as it is mapped here; but it gives none back unless it is told to.
+        let target = store.read(&format!("{}/memory/target", store.domain_path(domain.domid())?))?;
+        let looked = Some((info.total_pages, target));
+        if looked != self.looked || self.primary.as_ref() != Some(&self.populated) {
+            let mut populated = DirtyBitmap::new(domain.spec().pfn_limit);
+            domain.populated(&mut populated)?;
+            self.populated = populated.iter().collect();
+            self.looked = looked;
+        }
+        Ok(())
     }
 
     /// Wakes the vCPUs: one that had halted when it was stopped would not notice that its state has become another.
@@ -157,7 +177,7 @@ impl PvhOverlay {
         let (control, ..) = domain.handles();
         for number in (0..self.ports.ports.len()).filter(|number| self.is_interdomain(*number)) {
             let (status, _) = control.evtchn_status(domain.domid(), EventPort(number as u32))?;
-            if let crate::xen::control::ChannelStatus::Interdomain(DomId(0), port) = status {
+            if let ChannelStatus::Interdomain(DomId(0), port) = status {
                 control.evtchn_send(port)?;
             }
         }
@@ -191,9 +211,7 @@ impl Overlay for PvhOverlay {
         steps.step("ports");
         self.frontends.begin_disconnect()?;
         // Meanwhile.
-        let mut populated = DirtyBitmap::new(crate::domain::Control::spec(domain).pfn_limit);
-        domain.populated(&mut populated)?;
-        self.populated = populated.iter().collect();
+        self.look_at_pages(domain)?;
         steps.step("look at pages");
         self.frontends.finish_disconnect(Instant::now() + STEP_LIMIT)?;
         steps.step("disconnect");

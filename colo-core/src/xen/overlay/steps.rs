@@ -3,16 +3,16 @@ use std::fmt::Write;
 use std::time::Instant;
 
 /// What the parts of one piece of work take: told in one line at its end, and booked.
-pub(super) struct Steps<'a> {
+pub(super) struct Steps {
     what: &'static str,
-    timings: &'a Timings,
+    timings: Timings,
     last: Instant,
     told: String,
 }
 
-impl<'a> Steps<'a> {
-    pub(super) fn new(what: &'static str, timings: &'a Timings) -> Self {
-        Steps { what, timings, last: Instant::now(), told: String::new() }
+impl Steps {
+    pub(super) fn new(what: &'static str, timings: &Timings) -> Self {
+        Steps { what, timings: timings.clone(), last: Instant::now(), told: String::new() }
     }
 
     /// Everything since the last step was this.
@@ -24,7 +24,7 @@ impl<'a> Steps<'a> {
     }
 }
 
-impl Drop for Steps<'_> {
+impl Drop for Steps {
     fn drop(&mut self) {
         tracing::debug!("{}:{}", self.what, self.told);
     }

@@ -89,6 +89,8 @@ fn tell(port: TwinPort) -> String {
 mod tests {
     use super::*;
 
+    type Table = Vec<(PortUse, u32)>;
+
     fn ports(ports: &[(PortUse, u32)]) -> TwinPorts {
         TwinPorts { ports: ports.iter().map(|&(connected, vcpu)| TwinPort { connected, vcpu }).collect() }
     }
@@ -96,7 +98,7 @@ mod tests {
     const DOM0: DomId = DomId(0);
 
     /// As a PVH guest of one vCPU has them, with the remote ports of its host.
-    fn small(remote: u32) -> Vec<(PortUse, u32)> {
+    fn small(remote: u32) -> Table {
         let mut ports = vec![
             (PortUse::Closed, 0),
             (PortUse::Interdomain(DOM0, remote), 0),
@@ -121,7 +123,7 @@ mod tests {
     #[test]
     fn any_other_difference_is_told() {
         let one = small(20);
-        let differs = |change: &dyn Fn(&mut Vec<(PortUse, u32)>)| {
+        let differs = |change: &dyn Fn(&mut Table)| {
             let mut other = one.clone();
             change(&mut other);
             let told = first_difference(&ports(&one), &ports(&other), false).unwrap();
