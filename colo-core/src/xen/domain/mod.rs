@@ -30,6 +30,7 @@ mod pages;
 mod populated;
 mod pv;
 mod pv_state;
+mod pv_twin;
 mod state;
 mod twin;
 
@@ -133,7 +134,11 @@ impl XenDomain {
     /// As for [`XenDomain::open`].
     pub fn adopt(xen: Xen, domid: DomId) -> Result<XenDomain, DomainError> {
         let mut domain = Self::open(xen, domid, Duration::ZERO)?;
-        domain.access = Access::ReadWrite;
+        match &mut domain.pv {
+            // What it has for page tables must not be mapped for writing.
+            Some(pv) => pv.become_twin(&domain.control, &domain.foreign)?,
+            None => domain.access = Access::ReadWrite,
+        }
         Ok(domain)
     }
 

@@ -1,16 +1,16 @@
 use super::lent::Place;
-use super::pages::wants_memory;
+use super::pv_twin::TwinFrames;
 use super::{XenDomain, bad_state, grown, unmapped};
-use crate::domain::{DirtyBitmap, DomainError, MAX_BATCH_PAGES, StateRecord};
+use crate::domain::{DirtyBitmap, DomainError, MAX_BATCH_PAGES, Pages as _, StateRecord};
 use crate::ids::{DomId, Mfn, PAGE_SIZE, Page, Pfn};
 use crate::stream::{P2mFrames, PageList, PageType, PvInfo};
 use crate::xen::control::MachToPhys;
 use crate::xen::foreign::Access;
 use crate::xen::pv::p2m::P2mPage;
 use crate::xen::pv::page_table::{Normalised, TableFormat, localise, normalise, unpopulated};
+use crate::xen::pv::twin::wants_memory;
 use crate::xen::pv::{
-    GuestState, GuestWidth, MachineToPfn, P2m, P2mEntry, P2mLimits, P2mReader, PfnToFrame, Physmap, ReadFrames,
-    RestoredP2m,
+    GuestState, GuestWidth, MachineToPfn, P2m, P2mLimits, P2mReader, PfnToFrame, Physmap, ReadFrames, RestoredP2m,
 };
 use crate::xen::{Control, ForeignMemory};
 use std::io;
@@ -37,6 +37,8 @@ pub(super) enum Frames {
     },
     /// As a guest that is restored gets them.
     Restored(RestoredP2m),
+    /// As a guest has them that runs beside its primary.
+    Twin(TwinFrames),
 }
 
 impl MachineToPfn for MachToPhys {
@@ -61,14 +63,14 @@ impl Pv {
         match &self.frames {
             Frames::Unknown => None,
             Frames::Saved { p2m, .. } => p2m.frame_of(pfn),
-            Frames::Restored(p2m) => p2m.frame_of(pfn),
+            Frames::Restored(p2m) | Frames::Twin(TwinFrames { p2m, .. }) => p2m.frame_of(pfn),
         }
     }
 
     fn restored(&mut self) -> Result<&mut RestoredP2m, DomainError> {
         match &mut self.frames {
             Frames::Restored(p2m) => Ok(p2m),
-            Frames::Unknown | Frames::Saved { .. } => Err(not_restored()),
+            Frames::Unknown | Frames::Saved { .. } | Frames::Twin(_) => Err(not_restored()),
         }
     }
 }
@@ -90,9 +92,9 @@ fn limits_with(memory_bytes: u64) -> P2mLimits {
 }
 
 /// Reads a guest's frames, each time by a mapping of its own.
-struct Reader<'a> {
-    foreign: &'a ForeignMemory,
-    domid: DomId,
+pub(super) struct Reader<'a> {
+    pub(super) foreign: &'a ForeignMemory,
+    pub(super) domid: DomId,
 }
 
 impl ReadFrames for Reader<'_> {
@@ -152,10 +154,7 @@ impl XenDomain {
         match &mut pv.frames {
             Frames::Unknown => {
                 let m2p = self.control.mach_to_phys(&self.foreign)?;
-                let compat_m2p = match pv.width {
-                    GuestWidth::Bits32Pae => Some(self.control.compat_machphys_frame()?),
-                    GuestWidth::Bits64 => None,
-                };
+                let compat_m2p = compat_m2p(&self.control, pv.width)?;
                 if let (Some(p2m), _) = read(&m2p, None).map_err(unreadable)? {
                     pv.frames = Frames::Saved { p2m, m2p, compat_m2p };
                 }
@@ -169,7 +168,7 @@ impl XenDomain {
                     pv.deferred.extend(change.changed.iter());
                 }
             }
-            Frames::Restored(_) => {}
+            Frames::Restored(_) | Frames::Twin(_) => {}
         }
         Ok(())
     }
@@ -180,22 +179,30 @@ impl XenDomain {
             // There would be no place for the pages beyond.
             Frames::Saved { p2m, .. } if p2m.pfn_limit() > self.spec.pfn_limit => Err(grown(&self.spec.name)),
             Frames::Saved { p2m, .. } => Ok(p2m.frames_record()),
-            Frames::Unknown | Frames::Restored(_) => Err(not_pv()),
+            Frames::Unknown | Frames::Restored(_) | Frames::Twin(_) => Err(not_pv()),
         }
     }
 
     pub(super) fn load_p2m_frames(&mut self, record: &StateRecord) -> Result<(), DomainError> {
-        let p2m = self.pv_mut()?.restored()?;
-        let frames = P2mFrames::parse(&record.body, p2m.width().info()).map_err(|error| bad_state(error.fault))?;
-        p2m.handle_frames(&frames).map_err(bad_state)
+        let pv = self.pv_mut()?;
+        let frames = P2mFrames::parse(&record.body, pv.width.info()).map_err(|error| bad_state(error.fault))?;
+        match &mut pv.frames {
+            Frames::Twin(twin) => twin.handle_frames(&frames).map_err(bad_state),
+            _ => pv.restored()?.handle_frames(&frames).map_err(bad_state),
+        }
     }
 
     pub(super) fn populated_pv(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
-        let Frames::Saved { p2m, .. } = &self.pv()?.frames else {
-            return Err(DomainError::Other(format!("the table of frames of {} was not read", self.spec.name)));
+        let pv = self.pv()?;
+        let limit = match &pv.frames {
+            Frames::Saved { p2m, .. } => p2m.pfn_limit(),
+            Frames::Twin(TwinFrames { p2m, .. }) => p2m.pfn_limit(),
+            Frames::Unknown | Frames::Restored(_) => {
+                return Err(DomainError::Other(format!("the table of frames of {} was not read", self.spec.name)));
+            }
         };
-        let limit = into.pfn_limit().min(p2m.pfn_limit());
-        (0..limit).map(Pfn).filter(|pfn| matches!(p2m.entry(*pfn), P2mEntry::Frame(_))).for_each(|pfn| into.set(pfn));
+        let pfns = (0..limit.min(into.pfn_limit())).map(Pfn);
+        pfns.filter(|pfn| pv.frame_of(*pfn).is_some()).for_each(|pfn| into.set(pfn));
         Ok(())
     }
 
@@ -315,6 +322,11 @@ impl XenDomain {
 
     /// Makes memory for the pages of a record that have none, and notes what they are.
     pub(super) fn populate_pv(&mut self, pages: &PageList<'_>) -> Result<(), DomainError> {
+        if let Frames::Twin(twin) = &mut self.pv_mut()?.frames {
+            // The guest's memory is its own until all of the checkpoint is here.
+            let mut pages = pages.pages();
+            return pages.try_for_each(|(pfn, page_type)| twin.p2m.set_type(pfn, page_type).map_err(bad_state));
+        }
         let p2m = self.pv_mut()?.restored()?;
         let mut missing = Vec::new();
         for (pfn, page_type) in pages.pages() {
@@ -330,6 +342,7 @@ impl XenDomain {
     pub(super) fn plain_frame_of(&self, pfn: Pfn) -> Option<u64> {
         let is_table = self.pv.as_deref().is_some_and(|pv| match &pv.frames {
             Frames::Restored(p2m) => p2m.type_of(pfn).table_level().is_some(),
+            Frames::Twin(_) => true,
             Frames::Unknown | Frames::Saved { .. } => false,
         });
         if is_table { None } else { self.frame_of(pfn) }
@@ -347,7 +360,7 @@ impl XenDomain {
     }
 
     pub(super) fn localise_pv(&mut self, page_type: PageType, page: &mut Page) -> Result<(), DomainError> {
-        let Some(level) = page_type.table_level() else {
+        let Some(level) = page_type.table_level().filter(|_| !self.flushes_whole()) else {
             return Ok(());
         };
         let mut missing = Vec::new();
@@ -358,6 +371,9 @@ impl XenDomain {
 
     /// Writes the table of frames over the guest's own.
     pub(super) fn write_p2m(&mut self) -> Result<(), DomainError> {
+        if self.flushes_whole() {
+            return Ok(());
+        }
         let Frames::Restored(p2m) = &self.pv()?.frames else {
             return Err(not_restored());
         };
@@ -371,6 +387,14 @@ impl XenDomain {
         }
         Ok(())
     }
+}
+
+/// The first frame of the m2p that 32-bit guests see.
+pub(super) fn compat_m2p(control: &Control, width: GuestWidth) -> Result<Option<Mfn>, DomainError> {
+    Ok(match width {
+        GuestWidth::Bits32Pae => Some(control.compat_machphys_frame()?),
+        GuestWidth::Bits64 => None,
+    })
 }
 
 fn not_pv() -> DomainError {
