@@ -142,6 +142,21 @@ impl XenDomain {
         Ok(domain)
     }
 
+    /// As [`XenDomain::adopt`], of a domain that has just been restored from its primary, and has not run yet.
+    ///
+    /// # Errors
+    /// As for [`XenDomain::open`].
+    pub(in crate::xen) fn adopt_restored(restored: XenDomain) -> Result<XenDomain, DomainError> {
+        let (xen, domid, pfn_limit) = (restored.xen, restored.domid, restored.spec.pfn_limit);
+        let pv = restored.pv;
+        let mut domain = Self::adopt(xen, domid)?;
+        domain.spec.pfn_limit = pfn_limit;
+        if let (Some(own), Some(restored)) = (&mut domain.pv, pv) {
+            own.become_restored_twin(&domain.control, &domain.foreign, *restored)?;
+        }
+        Ok(domain)
+    }
+
     /// Has [`State::save_state`] give, too, what an [`overlay`](crate::xen::overlay) on another host needs.
     ///
     /// [`State::save_state`]: crate::domain::State::save_state

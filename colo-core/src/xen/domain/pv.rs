@@ -22,6 +22,8 @@ pub(super) struct Pv {
     pub(super) frames: Frames,
     /// Pages that could not be had when they were asked for; they count as dirty.
     deferred: Vec<Pfn>,
+    /// Of a guest that stands at a whole checkpoint: what pages are to it in one that is not whole yet.
+    staged_types: Option<Vec<(Pfn, PageType)>>,
 }
 
 /// Which frames the guest's pages are in.
@@ -56,7 +58,7 @@ impl Pv {
         };
         let frames =
             if restores { Frames::Restored(RestoredP2m::new(width, limits().entries)) } else { Frames::Unknown };
-        Ok(Pv { width, frames, deferred: Vec::new() })
+        Ok(Pv { width, frames, deferred: Vec::new(), staged_types: None })
     }
 
     pub(super) fn frame_of(&self, pfn: Pfn) -> Option<Mfn> {
@@ -327,15 +329,27 @@ impl XenDomain {
             let mut pages = pages.pages();
             return pages.try_for_each(|(pfn, page_type)| twin.p2m.set_type(pfn, page_type).map_err(bad_state));
         }
+        let mut staged = self.pv_mut()?.staged_types.take();
         let p2m = self.pv_mut()?.restored()?;
         let mut missing = Vec::new();
         for (pfn, page_type) in pages.pages() {
-            p2m.set_type(pfn, page_type).map_err(bad_state)?;
+            match &mut staged {
+                Some(staged) => staged.push((pfn, page_type)),
+                None => p2m.set_type(pfn, page_type).map_err(bad_state)?,
+            }
             if wants_memory(page_type) && p2m.frame_of(pfn).is_none() {
                 missing.push(pfn);
             }
         }
+        self.pv_mut()?.staged_types = staged;
         self.populate_frames(missing)
+    }
+
+    /// What pages are to the guest is from here on only staged, until it is committed by this again.
+    pub(in crate::xen) fn commit_types(&mut self) -> Result<(), DomainError> {
+        let staged = self.pv_mut()?.staged_types.replace(Vec::new()).unwrap_or_default();
+        let p2m = self.pv_mut()?.restored()?;
+        staged.into_iter().try_for_each(|(pfn, page_type)| p2m.set_type(pfn, page_type).map_err(bad_state))
     }
 
     /// The frame of a page that may be mapped for writing: of any but a table, which could not become one then.
@@ -367,6 +381,31 @@ impl XenDomain {
         unpopulated(level, page, self.pv_mut()?.restored()?, &mut missing).map_err(bad_state)?;
         self.populate_frames(missing)?;
         localise(level, page, self.pv_mut()?.restored()?).map_err(bad_state)
+    }
+
+    /// Writes pages as they travel into a guest that has never run; returns how many.
+    pub(in crate::xen) fn put_travelled<'a>(
+        &mut self,
+        pfns: &DirtyBitmap,
+        page: &dyn Fn(Pfn) -> &'a Page,
+    ) -> Result<u64, DomainError> {
+        let mut written = 0;
+        let mut rest = pfns.iter().peekable();
+        while rest.peek().is_some() {
+            let (mut batch, mut data) = (Vec::new(), Vec::new());
+            for pfn in rest.by_ref().take(MAX_BATCH_PAGES) {
+                let page_type = self.pv_mut()?.restored()?.type_of(pfn);
+                if page_type.has_data() {
+                    let mut page = *page(pfn);
+                    self.localise_pv(page_type, &mut page)?;
+                    batch.push(pfn);
+                    data.extend_from_slice(&page);
+                }
+            }
+            crate::domain::Pages::write_pages(self, &batch, &data)?;
+            written += batch.len() as u64;
+        }
+        Ok(written)
     }
 
     /// Writes the table of frames over the guest's own.

@@ -155,9 +155,18 @@ impl XenDomain {
         let mut basic = basic.ok_or_else(|| bad_state("there are no registers of vCPU 0"))?.to_vec();
         let start_info = vcpu::localise(width, 0, &mut basic, p2m).map_err(bad_state)?;
         let start_info = start_info.ok_or_else(|| bad_state("vCPU 0 names no start info"))?;
-        let (store, console) = self.restore_start_info(width, start_info, p2m)?;
+        let incoming = self.incoming.as_ref().ok_or_else(|| bad_state("this domain is not being restored"))?;
+        let mut page = [0; PAGE_SIZE];
+        self.foreign.map(self.domid, Access::Read, &[start_info.0])?.read_page(0, &mut page);
+        let host = HostPart {
+            shared_info: self.info()?.shared_info_frame,
+            store_port: incoming.store_evtchn,
+            console_port: incoming.console_evtchn,
+        };
+        // Only looked at: it is put right when the guest begins, whether its primary has sent it again by then or not.
+        let rings = start_info::restore(width, &mut page, &host, p2m).map_err(bad_state)?;
         let incoming = self.incoming.as_mut().ok_or_else(|| bad_state("this domain is not being restored"))?;
-        (incoming.store_gfn, incoming.console_gfn) = (store.0, console.0);
+        (incoming.store_gfn, incoming.console_gfn) = (rings.store.frame.0, rings.console.frame.0);
         Ok(incoming.seed_grants(&self.control, self.domid, false)?)
     }
 

@@ -43,6 +43,21 @@ impl Pv {
         Ok(())
     }
 
+    /// As [`Pv::become_twin`], of a guest that was restored: what its pages are to its primary is known.
+    pub(super) fn become_restored_twin(
+        &mut self,
+        control: &Control,
+        foreign: &ForeignMemory,
+        restored: Pv,
+    ) -> Result<(), DomainError> {
+        self.become_twin(control, foreign)?;
+        if let Frames::Restored(p2m) = restored.frames {
+            let twin = self.twin()?;
+            (twin.p2m, twin.is_flushed) = (p2m, true);
+        }
+        Ok(())
+    }
+
     fn twin(&mut self) -> Result<&mut TwinFrames, DomainError> {
         match &mut self.frames {
             Frames::Twin(twin) => Ok(twin),
