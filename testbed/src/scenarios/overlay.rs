@@ -19,6 +19,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 const EXAMPLE: &str = "xen_overlay";
 const ROUNDS: u32 = 20;
+/// For all of them, with the whole memory looked at twice in each.
+const ROUNDS_LIMIT: Duration = Duration::from_secs(600);
 const LOG: &str = "/host/overlay";
 const BRIDGE: &str = "twinbr0";
 
@@ -70,7 +72,8 @@ fn overlay(context: &Context, host: &Host, case: &Case) -> Result<()> {
     // What it tells of each step is much.
     let log = format!("{LOG}-{kind}{}.log", what.replace(' ', "-"));
     let kept = format!("grep -v 'DEBUG xen:' /tmp/log > {log}");
-    let overlaid = host.sh(&format!("{overlaid} 2>/tmp/log; code=$?; {kept}; tail -n 1 /tmp/log >&2; exit $code"));
+    let overlaid = format!("{overlaid} 2>/tmp/log; code=$?; {kept}; tail -n 1 /tmp/log >&2; exit $code");
+    let overlaid = host.sh_within(&overlaid, ROUNDS_LIMIT);
     let overlaid = overlaid.with_context(|| format!("{kind}{what}"))?;
     context.figure(&format!("{kind}{what}: {ROUNDS} rounds"), overlaid.elapsed);
     print!("{}", overlaid.stdout);
