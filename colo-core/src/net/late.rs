@@ -69,6 +69,10 @@ impl Port for LatePort {
         self.watch.as_fd()
     }
 
+    fn has_left_guest(&self) -> bool {
+        self.port.as_ref().is_some_and(|port| port.has_left_guest())
+    }
+
     fn receive(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize> {
         self.port().map_or(Ok(0), |port| port.receive(frames))
     }

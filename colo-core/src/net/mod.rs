@@ -58,6 +58,12 @@ pub trait Port: Send {
     /// When the port is gone for good, such as `UnexpectedEof` when the other end closed.
     fn receive(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize>;
 
+    /// Whether what is received here has left the guest's memory for good: a copy of that memory does not have it any more. A ring in guest
+    /// memory, on the other hand, has what was not received from it, in each copy.
+    fn has_left_guest(&self) -> bool {
+        false
+    }
+
     /// Sends the frames in order and returns how many were taken: fewer than given when the other side has no room now.
     ///
     /// # Errors

@@ -31,6 +31,7 @@ mod recorder;
 mod secondary;
 mod secondary_engine;
 mod secondary_net;
+mod stopped;
 mod wake;
 
 #[cfg(test)]

@@ -187,6 +187,7 @@ impl PrimaryNet for PrimaryNetHandle {
     fn begin_epoch(&mut self, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
         let mut state = self.0.lane.first()?;
         state.asked = false;
+        state.take_left_output(Instant::now());
         let held = state.gate.begin_epoch(epoch);
         let mut bytes = 0;
         // Beyond the limit clients would have to wait for a retransmission, were the primary to die now.
@@ -326,6 +327,17 @@ impl State {
             }
         }
         moved
+    }
+
+    /// The guest stands still. What it had said by then belongs to the epoch that ends now, if the captured memory does not have it any
+    /// more: the secondary will not say it again.
+    fn take_left_output(&mut self, now: Instant) {
+        let mut frames = Vec::new();
+        for (index, nic) in self.nics.iter_mut().enumerate().filter(|(_, nic)| nic.guest.has_left_guest()) {
+            while nic.guest.receive(&mut frames).unwrap_or(0) > 0 {
+                frames.drain(..).for_each(|frame| self.gate.handle_primary(index as u8, frame, now));
+            }
+        }
     }
 
     fn release(&mut self) -> bool {

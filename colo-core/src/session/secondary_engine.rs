@@ -5,6 +5,7 @@ use super::accept::Knock;
 use super::event::{Event, Outcome};
 use super::secondary::{Control, Served, Server, WATCH};
 use super::secondary_net::{Alert, SecondaryNetHandle};
+use super::stopped::ForgetsOutput;
 use crate::checkpoint::{EngineError, Secondary, SecondaryNet};
 use crate::domain::{Domain, RunState};
 use crate::failover::{CommandFence, Detector, Fence, Loss, OnSilence, SecondaryVerdict, secondary_verdict};
@@ -71,6 +72,7 @@ impl Engine<'_> {
             Mode::Colo => Box::new(ColoRestore::default()),
             Mode::Remus => Box::new(RemusRestore::default()),
         };
+        chain = Box::new(ForgetsOutput::new(chain, self.net.clone()));
         if self.server.config.verify {
             chain = Box::new(Verified::new(chain));
         }

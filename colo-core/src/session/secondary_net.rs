@@ -139,6 +139,18 @@ impl SecondaryNetHandle {
         self.0.waker.wake();
     }
 
+    /// The guest stands still: what it has said, and what has left its memory, was of the epoch that ends now.
+    pub(super) fn forget_output(&self) -> Result<(), Panicked> {
+        let mut state = self.0.lane.first()?;
+        let mut frames = Vec::new();
+        for nic in state.nics.iter_mut().filter(|nic| nic.guest.has_left_guest()) {
+            while nic.guest.receive(&mut frames).unwrap_or(0) > 0 {
+                frames.clear();
+            }
+        }
+        Ok(())
+    }
+
     /// Says goodbye to the primary, if it is there, and forgets it.
     pub(super) fn goodbye(&self, reason: GoodbyeReason) -> Result<(), Panicked> {
         let mut state = self.0.lane.first()?;

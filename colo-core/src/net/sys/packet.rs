@@ -26,7 +26,7 @@ const ETHERTYPE_VLAN: u16 = 0x8100;
 /// received, what is sent the guest gets.
 ///
 /// A VLAN tag that the kernel has taken out of a frame is put back. Frames that are sent while the card is down are lost, as on a
-/// cable that is not plugged in, and counted.
+/// cable that is not plugged in, and counted; those for which it has no room wait. Its queueing discipline (`tc`) is passed by.
 #[derive(Debug)]
 pub struct PacketSocket {
     socket: OwnedFd,
@@ -67,6 +67,9 @@ impl PacketSocket {
         set(&socket, libc::PACKET_VNET_HDR, &1_i32)?;
         set(&socket, libc::PACKET_AUXDATA, &1_i32)?;
         set(&socket, libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
+        // Straight to the device: its queue would take frames that are lost there without a word, above all for a moment after the card was
+        // plugged in, as a secondary's is at each checkpoint.
+        set(&socket, libc::PACKET_QDISC_BYPASS, &1_i32)?;
         set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES)?;
         set_socket_send_buffer_size_force(&socket, BUFFER_BYTES)?;
         if promiscuous == Promiscuous::Yes {
@@ -80,8 +83,7 @@ impl PacketSocket {
         Ok(PacketSocket { socket, index, slots, lost_frames: 0 })
     }
 
-    /// How many frames were sent that the device did not take: it was down, they were malformed or longer than its MTU, or its queue
-    /// was full.
+    /// How many frames were sent that the device could not take: it was down, or they were malformed or longer than its MTU.
     pub fn lost_frames(&self) -> u64 {
         self.lost_frames
     }
@@ -138,6 +140,10 @@ impl Port for PacketSocket {
         self.socket.as_fd()
     }
 
+    fn has_left_guest(&self) -> bool {
+        true
+    }
+
     /// # Errors
     /// When the device is gone.
     fn receive(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize> {
@@ -167,10 +173,10 @@ impl Port for PacketSocket {
             match send_some(&self.socket, &frames[sent..]) {
                 Ok(count) => sent += count,
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => break,
-                // Too long for this device, or malformed; its queue is full, or the kernel short of memory. No poll would say when
-                // that ends: the frame is lost, as on a cable.
-                Err(Errno::MSGSIZE | Errno::INVAL | Errno::NOBUFS | Errno::NOMEM) => {
+                // The device has no room, or its other end is not plugged in yet.
+                Err(Errno::AGAIN | Errno::NOBUFS) => break,
+                // Too long for this device, or malformed; or the kernel is short of memory: the frame is lost, as on a cable.
+                Err(Errno::MSGSIZE | Errno::INVAL | Errno::NOMEM) => {
                     self.lost_frames += 1;
                     sent += 1;
                 }
