@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 fn main() -> Result {
-    tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter("debug,xen=info").with_writer(std::io::stderr).init();
     let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<u32>());
     let mut number = || {
         arguments

@@ -141,7 +141,7 @@ impl GuestHasher {
                 return Ok(hash.digest128());
             }
             self.pages.resize(batch.len() * PAGE_SIZE, 0);
-            domain.read_pages(&batch, &mut self.pages)?;
+            domain.read_normalised(&batch, &mut self.pages)?;
             for (pfn, page) in batch.iter().zip(self.pages.chunks_exact(PAGE_SIZE)) {
                 if page != [0; PAGE_SIZE] {
                     hash.update(&pfn.0.to_le_bytes());

@@ -124,6 +124,15 @@ pub trait Pages {
     /// [`DomainError::PfnOutOfRange`]; [`DomainError::BadBatch`] when the lengths do not fit.
     fn read_pages(&self, pfns: &[Pfn], out: &mut [u8]) -> Result<(), DomainError>;
 
+    /// As [`Pages::read_pages`], but of the suspended domain and in the guest's own terms: the same for the same guest, whichever memory of
+    /// a host it is in. What a guest must know of its host's memory beyond its page tables reads as zeroes.
+    ///
+    /// # Errors
+    /// As for [`Pages::read_pages`].
+    fn read_normalised(&self, pfns: &[Pfn], out: &mut [u8]) -> Result<(), DomainError> {
+        self.read_pages(pfns, out)
+    }
+
     /// Overwrites the pages with those in `data`. The domain must not run. These writes need not show up in the dirty log.
     ///
     /// # Errors
@@ -198,6 +207,23 @@ pub trait Pages {
     /// As for [`Pages::write_pages`].
     fn clear_pages(&mut self, pfns: &[Pfn]) -> Result<(), DomainError> {
         write_zeroes(self, pfns)
+    }
+
+    /// Whether the pages of a checkpoint must be put into the guest all at once, by [`Pages::flush_whole`] and nothing else: where a page
+    /// cannot be written before others have changed (Xen PV, whose hypervisor watches over page tables in use).
+    fn flushes_whole(&self) -> bool {
+        false
+    }
+
+    /// Gives the suspended guest another's memory. `page` is what is in a page, in the stream's terms: where a domain flushes whole,
+    /// [`Pages::localise`] leaves page tables as they came. `changed` are the pages that either guest has written since both were last the
+    /// same, as far as that is known. Returns how many pages were written. Only where [`Pages::flushes_whole`].
+    ///
+    /// # Errors
+    /// When the memory makes no sense, or the hypervisor refuses: the guest is half-written then.
+    fn flush_whole<'a>(&mut self, changed: &DirtyBitmap, page: &dyn Fn(Pfn) -> &'a Page) -> Result<u64, DomainError> {
+        let _ = (changed, page);
+        Err(DomainError::Other("this domain's pages are written one by one".into()))
     }
 
     /// Brings the guest's own table of frames up to date with the memory that it has, for machines that have one (Xen PV).

@@ -32,6 +32,11 @@ impl PageCache {
         page_mut(chunk, offset(pfn))
     }
 
+    /// A page.
+    pub(super) fn page(&self, pfn: Pfn) -> &Page {
+        self.pages(pfn, 1).try_into().expect("a page")
+    }
+
     /// So many pages from this one on.
     ///
     /// # Panics

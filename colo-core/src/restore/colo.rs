@@ -14,7 +14,8 @@ const EARLY_FLUSH_PAGES: u64 = MAX_BATCH_PAGES as u64;
 /// primary sends its own dirty pages and no others: what is flushed is *received ∪ dirtied by the secondary*. It costs the
 /// guest's memory a second time.
 ///
-/// Before the first checkpoint the guest does not run, and pages go into it while they arrive.
+/// Before the first checkpoint the guest does not run, and pages go into it while they arrive, unless it
+/// [takes them all at once](crate::domain::Pages::flushes_whole).
 #[derive(Debug)]
 pub struct ColoRestore {
     cache: PageCache,
@@ -50,7 +51,7 @@ impl RestoreCallbacks for ColoRestore {
         if pfn.0 >= self.received.pfn_limit() {
             return Err(DomainError::PfnOutOfRange { pfn, pfn_limit: self.received.pfn_limit() }.into());
         }
-        if !self.running && self.received_pages >= EARLY_FLUSH_PAGES {
+        if !self.running && self.received_pages >= EARLY_FLUSH_PAGES && !domain.flushes_whole() {
             self.write_received(domain)?;
         }
         self.received.set(pfn);
@@ -85,6 +86,12 @@ impl RestoreCallbacks for ColoRestore {
 impl ColoRestore {
     /// Writes all pages in `received` from the cache into the guest, a run of neighbours at a time.
     fn write_received(&mut self, domain: &mut dyn Domain) -> Result<(), DomainError> {
+        if domain.flushes_whole() {
+            self.written_pages += domain.flush_whole(&self.received, &|pfn| self.cache.page(pfn))?;
+            self.received.clear();
+            self.received_pages = 0;
+            return Ok(());
+        }
         let mut run: Vec<Pfn> = Vec::with_capacity(MAX_BATCH_PAGES);
         for pfn in self.received.iter() {
             let follows = run.last().is_none_or(|last| last.0 + 1 == pfn.0 && !PageCache::begins_chunk(pfn));

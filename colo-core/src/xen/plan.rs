@@ -2,7 +2,7 @@
 //! then libxl's JSON.
 //!
 //! ```text
-//! colo-xen 1 cards=backend
+//! colo-xen 1 cards=backend twin=yes
 //! {"c_info":{...},"b_info":{...},...}
 //! ```
 //!
@@ -12,7 +12,7 @@
 //!
 //! let json = br#"{ "c_info": { "type": "pvh", "name": "web", "uuid": "c68e58a4-e8f9-11f1-9b12-2bf4439fb59e" },
 //!     "b_info": { "max_vcpus": 2, "max_memkb": 131072, "target_memkb": 131072 } }"#;
-//! let plan = DomainPlan { config: DomainConfig::parse(json)?, has_emulated_cards: false };
+//! let plan = DomainPlan { config: DomainConfig::parse(json)?, has_emulated_cards: false, is_twin: true };
 //! assert_eq!(DomainPlan::parse(&plan.to_bytes()).unwrap(), plan);
 //! # Ok::<(), colo_core::xen::toolstack::ConfigError>(())
 //! ```
@@ -26,6 +26,8 @@ pub struct DomainPlan {
     pub config: DomainConfig,
     /// Whether the guest uses the emulated network cards, not the backends beside them: an HVM guest without PV drivers.
     pub has_emulated_cards: bool,
+    /// Whether the domain will run beside its primary, and be given its state again and again.
+    pub is_twin: bool,
 }
 
 /// Why there is no plan in some bytes.
@@ -40,14 +42,16 @@ pub enum PlanError {
     Config(#[from] ConfigError),
 }
 
-const BACKEND: &[u8] = b"colo-xen 1 cards=backend\n";
-const EMULATED: &[u8] = b"colo-xen 1 cards=emulated\n";
+const TITLE: &str = "colo-xen 1";
+/// The longest title.
+const MAX_TITLE_BYTES: usize = 64;
 
 impl DomainPlan {
     /// For the specification.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let title = if self.has_emulated_cards { EMULATED } else { BACKEND };
-        [title, &self.config.to_json()].concat()
+        let cards = if self.has_emulated_cards { "emulated" } else { "backend" };
+        let twin = if self.is_twin { "yes" } else { "no" };
+        [format!("{TITLE} cards={cards} twin={twin}\n").as_bytes(), &self.config.to_json()].concat()
     }
 
     /// From a specification.
@@ -55,12 +59,17 @@ impl DomainPlan {
     /// # Errors
     /// [`PlanError`].
     pub fn parse(bytes: &[u8]) -> Result<DomainPlan, PlanError> {
-        let (has_emulated_cards, json) = match (bytes.strip_prefix(BACKEND), bytes.strip_prefix(EMULATED)) {
-            (Some(json), _) => (false, json),
-            (_, Some(json)) => (true, json),
-            (None, None) => return Err(PlanError::Title),
+        let end = bytes.iter().take(MAX_TITLE_BYTES).position(|byte| *byte == b'\n').ok_or(PlanError::Title)?;
+        let (title, json) = (&bytes[..end], &bytes[end + 1..]);
+        let words = std::str::from_utf8(title).ok().and_then(|title| title.strip_prefix(TITLE));
+        let (has_emulated_cards, is_twin) = match words {
+            Some(" cards=backend twin=no") => (false, false),
+            Some(" cards=backend twin=yes") => (false, true),
+            Some(" cards=emulated twin=no") => (true, false),
+            Some(" cards=emulated twin=yes") => (true, true),
+            _ => return Err(PlanError::Title),
         };
-        Ok(DomainPlan { config: DomainConfig::parse(json)?, has_emulated_cards })
+        Ok(DomainPlan { config: DomainConfig::parse(json)?, has_emulated_cards, is_twin })
     }
 }
 
@@ -71,7 +80,20 @@ mod tests {
     #[test]
     fn what_is_no_plan_is_told() {
         assert!(matches!(DomainPlan::parse(b"{}"), Err(PlanError::Title)));
-        assert!(matches!(DomainPlan::parse(b"colo-xen 2 cards=backend\n{}"), Err(PlanError::Title)));
-        assert!(matches!(DomainPlan::parse(&[BACKEND, b"{}"].concat()), Err(PlanError::Config(_))));
+        for title in ["colo-xen 2 cards=backend twin=no\n{}", "colo-xen 1 cards=backend\n{}", "\n{}"] {
+            assert!(matches!(DomainPlan::parse(title.as_bytes()), Err(PlanError::Title)), "{title}");
+        }
+        assert!(matches!(DomainPlan::parse(b"colo-xen 1 cards=backend twin=no\n{}"), Err(PlanError::Config(_))));
+    }
+
+    #[test]
+    fn every_plan_is_read_as_it_was_written() {
+        let json = br#"{ "c_info": { "type": "pv", "name": "web", "uuid": "c68e58a4-e8f9-11f1-9b12-2bf4439fb59e" },
+            "b_info": { "max_memkb": 131072, "target_memkb": 131072 } }"#;
+        let config = DomainConfig::parse(json).unwrap();
+        for (has_emulated_cards, is_twin) in [(false, false), (false, true), (true, false), (true, true)] {
+            let plan = DomainPlan { config: config.clone(), has_emulated_cards, is_twin };
+            assert_eq!(DomainPlan::parse(&plan.to_bytes()).unwrap(), plan);
+        }
     }
 }

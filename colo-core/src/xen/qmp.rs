@@ -19,12 +19,15 @@
 //! # Ok::<(), colo_core::xen::qmp::QmpError>(())
 //! ```
 
+mod error;
 mod jobs;
 #[cfg(test)]
 pub(super) mod tests;
 
+pub use error::QmpError;
+
 use super::poll::ready_one;
-use super::toolstack::{DomainLock, DomainUuid, LockError, LockKind};
+use super::toolstack::{DomainLock, DomainUuid, LockKind};
 use crate::ids::DomId;
 use rustix::event::PollFlags;
 use rustix::io::{Errno, read};
@@ -37,82 +40,13 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The longest line that is accepted: as in libxl. The longest known replies are some hundred kilobytes.
 pub const MAX_LINE_BYTES: usize = 1 << 20;
 /// Events that are kept for [`QmpClient::next_event`]; the oldest goes first.
 pub const MAX_EVENTS: usize = 64;
-
-/// Why QEMU could not be told something. After any of these but [`QmpError::Command`] and [`QmpError::Job`] the connection is good for
-/// nothing.
-#[derive(thiserror::Error, Debug)]
-#[non_exhaustive]
-pub enum QmpError {
-    /// There is no such socket, or nobody listens.
-    #[error("no device model at {path}: {errno}")]
-    Unreachable {
-        /// The socket.
-        path: PathBuf,
-        /// What the system said.
-        errno: Errno,
-    },
-    /// Another toolstack talks to the device model.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// No reply in time.
-    #[error("the device model did not answer within {} ms ({doing})", limit.as_millis())]
-    TimedOut {
-        /// What was tried.
-        doing: String,
-        /// How long it had.
-        limit: Duration,
-    },
-    /// QEMU has ended.
-    #[error("the device model closed its monitor ({doing})")]
-    Closed {
-        /// What was tried.
-        doing: String,
-    },
-    /// The command failed.
-    #[error("the device model refused {command}: {description} ({class})")]
-    Command {
-        /// The command.
-        command: String,
-        /// QEMU's class of errors: `GenericError`, `CommandNotFound`, ...
-        class: String,
-        /// QEMU's words.
-        description: String,
-    },
-    /// What the command began has not succeeded.
-    #[error("the device model could not do {job}: {description}")]
-    Job {
-        /// What was begun.
-        job: String,
-        /// QEMU's words.
-        description: String,
-    },
-    /// What came is no QMP.
-    #[error("the device model does not speak QMP: {what} ({doing})")]
-    Protocol {
-        /// What was tried.
-        doing: String,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// The connection has failed before.
-    #[error("the connection to the device model has failed before")]
-    Failed,
-    /// The system refused.
-    #[error("{call}: {errno}")]
-    Io {
-        /// What was tried.
-        call: &'static str,
-        /// What the system said.
-        errno: Errno,
-    },
-}
 
 /// Something that happened in QEMU.
 #[derive(Clone, PartialEq, Debug)]

@@ -87,11 +87,15 @@ impl Protection for Colo<'_> {
     }
 
     fn end(self: Box<Self>) -> Result<()> {
-        self.primary.running.signal(TERMINATE)?;
-        for events in [self.primary, self.secondary] {
-            let done = events.running.wait()?;
-            ensure!(done.is_good(), "{}: {:?}: {}", events.name, done.outcome, done.stderr);
-        }
+        let mut this = *self;
+        this.primary.running.signal(TERMINATE)?;
+        let ended = this.primary.running.wait()?;
+        ensure!(ended.is_good(), "colo primary: {:?}", ended.outcome);
+        // It knows by then, and waits for the next machine.
+        this.secondary.wait("unprotected", LIMIT, |_| Ok(()))?;
+        this.secondary.running.signal(TERMINATE)?;
+        let ended = this.secondary.running.wait()?;
+        ensure!(ended.is_good(), "colo secondary: {:?}", ended.outcome);
         Ok(())
     }
 

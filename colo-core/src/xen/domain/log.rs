@@ -2,6 +2,7 @@ use super::{GuestType, XenDomain};
 use crate::domain::{Control as _, DirtyBitmap, DirtyLog, DomainError, MAX_BATCH_PAGES, Pages, RunState};
 use crate::ids::{PAGE_SIZE, Pfn};
 use crate::stream::PageType;
+use std::time::Instant;
 use xen_sys::ctrl;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -19,6 +20,9 @@ pub(super) enum DirtyLogState {
         /// Of each page as it was captured, or [`NOT_CAPTURED`].
         hashes: Vec<u128>,
     },
+    /// Not before the guest's memory is written, by comparing it with what is to be written: for such a guest, too, that runs beside its
+    /// primary.
+    WhenWritten,
 }
 
 impl DirtyLogState {
@@ -151,7 +155,7 @@ impl DirtyLog for XenDomain {
         match self.log {
             DirtyLogState::Off => "off",
             DirtyLogState::Hypervisor { .. } => "log-dirty",
-            DirtyLogState::Comparing { .. } => "comparing",
+            DirtyLogState::Comparing { .. } | DirtyLogState::WhenWritten => "comparing",
         }
     }
 
@@ -184,6 +188,10 @@ impl DirtyLog for XenDomain {
             "this hypervisor has no shadow paging: dirty pages of {} are found by comparing",
             self.spec.name
         );
+        if self.flushes_whole() {
+            self.log = DirtyLogState::WhenWritten;
+            return Ok(());
+        }
         self.log = DirtyLogState::Comparing { hashes: vec![NOT_CAPTURED; self.spec.pfn_limit as usize] };
         Ok(())
     }
@@ -199,10 +207,13 @@ impl DirtyLog for XenDomain {
                 taken?;
             }
             DirtyLogState::Comparing { hashes } => {
+                let began = Instant::now();
                 let compared = self.compare(&hashes, into);
+                tracing::debug!("{}: compared in {:?}", self.spec.name, began.elapsed());
                 self.log = DirtyLogState::Comparing { hashes };
                 compared?;
             }
+            DirtyLogState::WhenWritten => self.log = DirtyLogState::WhenWritten,
         }
         self.take_deferred(into);
         self.add_unlogged(into)

@@ -1,4 +1,4 @@
-use crate::ids::{DomId, Page, Pfn};
+use crate::ids::{DomId, PAGE_SIZE, Page, Pfn};
 use crate::xen::foreign::{Access, Mapping};
 use crate::xen::{ForeignMemory, XenError};
 
@@ -29,6 +29,9 @@ struct Slot {
 
 /// No page is there.
 const NOWHERE: Slot = Slot { mapping: u32::MAX, page: 0, frame: u64::MAX };
+
+/// Words of a page that are compared before it is asked whether they are the same.
+const STEP_WORDS: usize = 8;
 
 /// More dead slots than this, and everything is mapped anew as it is asked for.
 const MAX_STALE: usize = 256 * 1024;
@@ -88,6 +91,20 @@ impl GuestMemory {
             }
             None => false,
         }
+    }
+
+    /// Whether a page has this content, if it is mapped. While somebody writes to it the answer may be either.
+    pub(super) fn is_same(&self, pfn: Pfn, page: &Page) -> Option<bool> {
+        // A page begins where a word may.
+        #[allow(clippy::cast_ptr_alignment)]
+        let there = self.pointer(pfn)?.cast::<u64>();
+        let differs = |any, (at, word): (usize, &[u8])| {
+            // SAFETY: the page is mapped, and has so many words; volatile, as others may write to it.
+            let other = unsafe { there.add(at).read_volatile() };
+            any | (other ^ u64::from_ne_bytes(word.try_into().expect("a word")))
+        };
+        let mut words = (0..).zip(page.chunks_exact(8));
+        Some((0..PAGE_SIZE / 8 / STEP_WORDS).all(|_| words.by_ref().take(STEP_WORDS).fold(0, differs) == 0))
     }
 
     /// Writes a page, if it is mapped (for writing).

@@ -30,6 +30,7 @@ mod pages;
 mod populated;
 mod pv;
 mod pv_state;
+mod pv_twin;
 mod state;
 mod twin;
 
@@ -133,7 +134,26 @@ impl XenDomain {
     /// As for [`XenDomain::open`].
     pub fn adopt(xen: Xen, domid: DomId) -> Result<XenDomain, DomainError> {
         let mut domain = Self::open(xen, domid, Duration::ZERO)?;
-        domain.access = Access::ReadWrite;
+        match &mut domain.pv {
+            // What it has for page tables must not be mapped for writing.
+            Some(pv) => pv.become_twin(&domain.control, &domain.foreign)?,
+            None => domain.access = Access::ReadWrite,
+        }
+        Ok(domain)
+    }
+
+    /// As [`XenDomain::adopt`], of a domain that has just been restored from its primary, and has not run yet.
+    ///
+    /// # Errors
+    /// As for [`XenDomain::open`].
+    pub(in crate::xen) fn adopt_restored(restored: XenDomain) -> Result<XenDomain, DomainError> {
+        let (xen, domid, pfn_limit) = (restored.xen, restored.domid, restored.spec.pfn_limit);
+        let pv = restored.pv;
+        let mut domain = Self::adopt(xen, domid)?;
+        domain.spec.pfn_limit = pfn_limit;
+        if let (Some(own), Some(restored)) = (&mut domain.pv, pv) {
+            own.become_restored_twin(&domain.control, &domain.foreign, *restored)?;
+        }
         Ok(domain)
     }
 

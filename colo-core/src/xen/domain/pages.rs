@@ -1,10 +1,12 @@
 use super::lent::{Lent, Place};
+use super::pv::Frames;
 use super::{GuestType, XenDomain, hvm, unmapped};
 use crate::domain::{DirtyBitmap, DomainError, LentPages, MAX_BATCH_PAGES, Pages, check_batch, write_zeroes};
 use crate::ids::{Mfn, PAGE_SIZE, Page, Pfn};
 use crate::stream::{PageList, PageType};
 use crate::xen::control::MmuextOp;
 use crate::xen::foreign::Access;
+use crate::xen::pv::twin::wants_memory;
 
 /// Pages of a 2 MiB extent: one entry of the second level of the hardware's tables.
 const EXTENT_PAGES: u64 = 512;
@@ -99,21 +101,12 @@ impl XenDomain {
     }
 }
 
-/// Whether a page of a stream is one that the guest has.
-pub(super) fn wants_memory(page_type: PageType) -> bool {
-    !matches!(page_type, PageType::Invalid | PageType::Broken)
-}
-
 impl Pages for XenDomain {
     fn populated(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
         match self.guest_type {
             GuestType::Pv => self.populated_pv(into),
             GuestType::Pvh | GuestType::Hvm => hvm::populated(&self.control, self.domid, self.spec.pfn_limit, into),
         }
-    }
-
-    fn shared_pages(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
-        self.shared_pages_of(into)
     }
 
     fn read_pages(&self, pfns: &[Pfn], out: &mut [u8]) -> Result<(), DomainError> {
@@ -127,6 +120,26 @@ impl Pages for XenDomain {
             }
         }
         Ok(())
+    }
+
+    fn read_normalised(&self, pfns: &[Pfn], out: &mut [u8]) -> Result<(), DomainError> {
+        self.read_pages(pfns, out)?;
+        self.normalise_read(pfns, out)
+    }
+
+    fn flushes_whole(&self) -> bool {
+        self.pv.as_deref().is_some_and(|pv| matches!(pv.frames, Frames::Twin(_)))
+    }
+
+    fn flush_whole<'a>(&mut self, changed: &DirtyBitmap, page: &dyn Fn(Pfn) -> &'a Page) -> Result<u64, DomainError> {
+        self.flush_twin(changed, page)
+    }
+
+    fn shared_pages(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        match self.guest_type {
+            GuestType::Pv => self.shared_pages_pv(into),
+            GuestType::Pvh | GuestType::Hvm => self.shared_pages_of(into),
+        }
     }
 
     fn write_pages(&mut self, pfns: &[Pfn], data: &[u8]) -> Result<(), DomainError> {

@@ -1,16 +1,16 @@
 use super::lent::Place;
-use super::pages::wants_memory;
+use super::pv_twin::TwinFrames;
 use super::{XenDomain, bad_state, grown, unmapped};
-use crate::domain::{DirtyBitmap, DomainError, MAX_BATCH_PAGES, StateRecord};
+use crate::domain::{DirtyBitmap, DomainError, MAX_BATCH_PAGES, Pages as _, StateRecord};
 use crate::ids::{DomId, Mfn, PAGE_SIZE, Page, Pfn};
 use crate::stream::{P2mFrames, PageList, PageType, PvInfo};
 use crate::xen::control::MachToPhys;
 use crate::xen::foreign::Access;
 use crate::xen::pv::p2m::P2mPage;
 use crate::xen::pv::page_table::{Normalised, TableFormat, localise, normalise, unpopulated};
+use crate::xen::pv::twin::wants_memory;
 use crate::xen::pv::{
-    GuestState, GuestWidth, MachineToPfn, P2m, P2mEntry, P2mLimits, P2mReader, PfnToFrame, Physmap, ReadFrames,
-    RestoredP2m,
+    GuestState, GuestWidth, MachineToPfn, P2m, P2mLimits, P2mReader, PfnToFrame, Physmap, ReadFrames, RestoredP2m,
 };
 use crate::xen::{Control, ForeignMemory};
 use std::io;
@@ -22,6 +22,8 @@ pub(super) struct Pv {
     pub(super) frames: Frames,
     /// Pages that could not be had when they were asked for; they count as dirty.
     deferred: Vec<Pfn>,
+    /// Of a guest that stands at a whole checkpoint: what pages are to it in one that is not whole yet.
+    staged_types: Option<Vec<(Pfn, PageType)>>,
 }
 
 /// Which frames the guest's pages are in.
@@ -37,6 +39,8 @@ pub(super) enum Frames {
     },
     /// As a guest that is restored gets them.
     Restored(RestoredP2m),
+    /// As a guest has them that runs beside its primary.
+    Twin(TwinFrames),
 }
 
 impl MachineToPfn for MachToPhys {
@@ -54,21 +58,21 @@ impl Pv {
         };
         let frames =
             if restores { Frames::Restored(RestoredP2m::new(width, limits().entries)) } else { Frames::Unknown };
-        Ok(Pv { width, frames, deferred: Vec::new() })
+        Ok(Pv { width, frames, deferred: Vec::new(), staged_types: None })
     }
 
     pub(super) fn frame_of(&self, pfn: Pfn) -> Option<Mfn> {
         match &self.frames {
             Frames::Unknown => None,
             Frames::Saved { p2m, .. } => p2m.frame_of(pfn),
-            Frames::Restored(p2m) => p2m.frame_of(pfn),
+            Frames::Restored(p2m) | Frames::Twin(TwinFrames { p2m, .. }) => p2m.frame_of(pfn),
         }
     }
 
     fn restored(&mut self) -> Result<&mut RestoredP2m, DomainError> {
         match &mut self.frames {
             Frames::Restored(p2m) => Ok(p2m),
-            Frames::Unknown | Frames::Saved { .. } => Err(not_restored()),
+            Frames::Unknown | Frames::Saved { .. } | Frames::Twin(_) => Err(not_restored()),
         }
     }
 }
@@ -90,9 +94,9 @@ fn limits_with(memory_bytes: u64) -> P2mLimits {
 }
 
 /// Reads a guest's frames, each time by a mapping of its own.
-struct Reader<'a> {
-    foreign: &'a ForeignMemory,
-    domid: DomId,
+pub(super) struct Reader<'a> {
+    pub(super) foreign: &'a ForeignMemory,
+    pub(super) domid: DomId,
 }
 
 impl ReadFrames for Reader<'_> {
@@ -152,10 +156,7 @@ impl XenDomain {
         match &mut pv.frames {
             Frames::Unknown => {
                 let m2p = self.control.mach_to_phys(&self.foreign)?;
-                let compat_m2p = match pv.width {
-                    GuestWidth::Bits32Pae => Some(self.control.compat_machphys_frame()?),
-                    GuestWidth::Bits64 => None,
-                };
+                let compat_m2p = compat_m2p(&self.control, pv.width)?;
                 if let (Some(p2m), _) = read(&m2p, None).map_err(unreadable)? {
                     pv.frames = Frames::Saved { p2m, m2p, compat_m2p };
                 }
@@ -169,7 +170,7 @@ impl XenDomain {
                     pv.deferred.extend(change.changed.iter());
                 }
             }
-            Frames::Restored(_) => {}
+            Frames::Restored(_) | Frames::Twin(_) => {}
         }
         Ok(())
     }
@@ -180,22 +181,30 @@ impl XenDomain {
             // There would be no place for the pages beyond.
             Frames::Saved { p2m, .. } if p2m.pfn_limit() > self.spec.pfn_limit => Err(grown(&self.spec.name)),
             Frames::Saved { p2m, .. } => Ok(p2m.frames_record()),
-            Frames::Unknown | Frames::Restored(_) => Err(not_pv()),
+            Frames::Unknown | Frames::Restored(_) | Frames::Twin(_) => Err(not_pv()),
         }
     }
 
     pub(super) fn load_p2m_frames(&mut self, record: &StateRecord) -> Result<(), DomainError> {
-        let p2m = self.pv_mut()?.restored()?;
-        let frames = P2mFrames::parse(&record.body, p2m.width().info()).map_err(|error| bad_state(error.fault))?;
-        p2m.handle_frames(&frames).map_err(bad_state)
+        let pv = self.pv_mut()?;
+        let frames = P2mFrames::parse(&record.body, pv.width.info()).map_err(|error| bad_state(error.fault))?;
+        match &mut pv.frames {
+            Frames::Twin(twin) => twin.handle_frames(&frames).map_err(bad_state),
+            _ => pv.restored()?.handle_frames(&frames).map_err(bad_state),
+        }
     }
 
     pub(super) fn populated_pv(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
-        let Frames::Saved { p2m, .. } = &self.pv()?.frames else {
-            return Err(DomainError::Other(format!("the table of frames of {} was not read", self.spec.name)));
+        let pv = self.pv()?;
+        let limit = match &pv.frames {
+            Frames::Saved { p2m, .. } => p2m.pfn_limit(),
+            Frames::Twin(TwinFrames { p2m, .. }) => p2m.pfn_limit(),
+            Frames::Unknown | Frames::Restored(_) => {
+                return Err(DomainError::Other(format!("the table of frames of {} was not read", self.spec.name)));
+            }
         };
-        let limit = into.pfn_limit().min(p2m.pfn_limit());
-        (0..limit).map(Pfn).filter(|pfn| matches!(p2m.entry(*pfn), P2mEntry::Frame(_))).for_each(|pfn| into.set(pfn));
+        let pfns = (0..limit.min(into.pfn_limit())).map(Pfn);
+        pfns.filter(|pfn| pv.frame_of(*pfn).is_some()).for_each(|pfn| into.set(pfn));
         Ok(())
     }
 
@@ -315,21 +324,39 @@ impl XenDomain {
 
     /// Makes memory for the pages of a record that have none, and notes what they are.
     pub(super) fn populate_pv(&mut self, pages: &PageList<'_>) -> Result<(), DomainError> {
+        if let Frames::Twin(twin) = &mut self.pv_mut()?.frames {
+            // The guest's memory is its own until all of the checkpoint is here.
+            let mut pages = pages.pages();
+            return pages.try_for_each(|(pfn, page_type)| twin.p2m.set_type(pfn, page_type).map_err(bad_state));
+        }
+        let mut staged = self.pv_mut()?.staged_types.take();
         let p2m = self.pv_mut()?.restored()?;
         let mut missing = Vec::new();
         for (pfn, page_type) in pages.pages() {
-            p2m.set_type(pfn, page_type).map_err(bad_state)?;
+            match &mut staged {
+                Some(staged) => staged.push((pfn, page_type)),
+                None => p2m.set_type(pfn, page_type).map_err(bad_state)?,
+            }
             if wants_memory(page_type) && p2m.frame_of(pfn).is_none() {
                 missing.push(pfn);
             }
         }
+        self.pv_mut()?.staged_types = staged;
         self.populate_frames(missing)
+    }
+
+    /// What pages are to the guest is from here on only staged, until it is committed by this again.
+    pub(in crate::xen) fn commit_types(&mut self) -> Result<(), DomainError> {
+        let staged = self.pv_mut()?.staged_types.replace(Vec::new()).unwrap_or_default();
+        let p2m = self.pv_mut()?.restored()?;
+        staged.into_iter().try_for_each(|(pfn, page_type)| p2m.set_type(pfn, page_type).map_err(bad_state))
     }
 
     /// The frame of a page that may be mapped for writing: of any but a table, which could not become one then.
     pub(super) fn plain_frame_of(&self, pfn: Pfn) -> Option<u64> {
         let is_table = self.pv.as_deref().is_some_and(|pv| match &pv.frames {
             Frames::Restored(p2m) => p2m.type_of(pfn).table_level().is_some(),
+            Frames::Twin(_) => true,
             Frames::Unknown | Frames::Saved { .. } => false,
         });
         if is_table { None } else { self.frame_of(pfn) }
@@ -347,7 +374,7 @@ impl XenDomain {
     }
 
     pub(super) fn localise_pv(&mut self, page_type: PageType, page: &mut Page) -> Result<(), DomainError> {
-        let Some(level) = page_type.table_level() else {
+        let Some(level) = page_type.table_level().filter(|_| !self.flushes_whole()) else {
             return Ok(());
         };
         let mut missing = Vec::new();
@@ -356,8 +383,36 @@ impl XenDomain {
         localise(level, page, self.pv_mut()?.restored()?).map_err(bad_state)
     }
 
+    /// Writes pages as they travel into a guest that has never run; returns how many.
+    pub(in crate::xen) fn put_travelled<'a>(
+        &mut self,
+        pfns: &DirtyBitmap,
+        page: &dyn Fn(Pfn) -> &'a Page,
+    ) -> Result<u64, DomainError> {
+        let mut written = 0;
+        let mut rest = pfns.iter().peekable();
+        while rest.peek().is_some() {
+            let (mut batch, mut data) = (Vec::new(), Vec::new());
+            for pfn in rest.by_ref().take(MAX_BATCH_PAGES) {
+                let page_type = self.pv_mut()?.restored()?.type_of(pfn);
+                if page_type.has_data() {
+                    let mut page = *page(pfn);
+                    self.localise_pv(page_type, &mut page)?;
+                    batch.push(pfn);
+                    data.extend_from_slice(&page);
+                }
+            }
+            crate::domain::Pages::write_pages(self, &batch, &data)?;
+            written += batch.len() as u64;
+        }
+        Ok(written)
+    }
+
     /// Writes the table of frames over the guest's own.
     pub(super) fn write_p2m(&mut self) -> Result<(), DomainError> {
+        if self.flushes_whole() {
+            return Ok(());
+        }
         let Frames::Restored(p2m) = &self.pv()?.frames else {
             return Err(not_restored());
         };
@@ -371,6 +426,14 @@ impl XenDomain {
         }
         Ok(())
     }
+}
+
+/// The first frame of the m2p that 32-bit guests see.
+pub(super) fn compat_m2p(control: &Control, width: GuestWidth) -> Result<Option<Mfn>, DomainError> {
+    Ok(match width {
+        GuestWidth::Bits32Pae => Some(control.compat_machphys_frame()?),
+        GuestWidth::Bits64 => None,
+    })
 }
 
 fn not_pv() -> DomainError {

@@ -1,4 +1,5 @@
 use super::pv::Frames;
+use super::pv_twin::pin;
 use super::{XenDomain, bad_state};
 use crate::domain::{DomainError, StateRecord};
 use crate::ids::{Mfn, PAGE_SIZE, Page};
@@ -6,7 +7,7 @@ use crate::stream::pv::shared_info as parse_shared_info;
 use crate::stream::{PvInfo, TscInfo, VcpuBlob, VcpuPart, kind};
 use crate::xen::control::MmuextOp;
 use crate::xen::foreign::Access;
-use crate::xen::pv::start_info::{self, HostPart};
+use crate::xen::pv::start_info::{self, HostPart, Rings};
 use crate::xen::pv::{GuestWidth, PfnToFrame, Physmap, RestoredP2m, shared_info, vcpu};
 use std::collections::BTreeMap;
 
@@ -100,6 +101,22 @@ impl XenDomain {
             return Err(bad_state("this domain is not being restored"));
         };
         self.pin_tables(p2m)?;
+        let incoming = self.incoming.as_ref().ok_or_else(|| bad_state("this domain is not being restored"))?;
+        let rings = self.put_pv_state(&state, p2m, (incoming.store_evtchn, incoming.console_evtchn))?;
+        let incoming = self.incoming.as_mut().ok_or_else(|| bad_state("this domain is not being restored"))?;
+        (incoming.store_gfn, incoming.console_gfn) = (rings.store.frame.0, rings.console.frame.0);
+        Ok(incoming.seed_grants(&self.control, self.domid, false)?)
+    }
+
+    /// Registers, start info and shared info, into a guest whose memory is in place and whose vCPUs have none. `ports` are those to xenstore
+    /// and to the console.
+    pub(super) fn put_pv_state(
+        &self,
+        state: &PvState<'_>,
+        p2m: &RestoredP2m,
+        ports: (u32, u32),
+    ) -> Result<Rings, DomainError> {
+        let width = self.pv()?.width;
         let mut start_info = None;
         for (&id, vcpu) in &state.vcpus {
             let Some(basic) = vcpu.basic else {
@@ -119,14 +136,12 @@ impl XenDomain {
             }
         }
         let start_info = start_info.ok_or_else(|| bad_state("vCPU 0 names no start info"))?;
-        let (store, console) = self.restore_start_info(width, start_info, p2m)?;
+        let rings = self.restore_start_info(width, start_info, p2m, ports)?;
         self.restore_shared_info(width, state.shared_info)?;
         if let Some(tsc) = &state.tsc {
             self.control.set_tsc_info(self.domid, *tsc)?;
         }
-        let incoming = self.incoming.as_mut().ok_or_else(|| bad_state("this domain is not being restored"))?;
-        (incoming.store_gfn, incoming.console_gfn) = (store.0, console.0);
-        Ok(incoming.seed_grants(&self.control, self.domid, false)?)
+        Ok(rings)
     }
 
     /// See [`XenDomain::introduce`].
@@ -140,40 +155,44 @@ impl XenDomain {
         let mut basic = basic.ok_or_else(|| bad_state("there are no registers of vCPU 0"))?.to_vec();
         let start_info = vcpu::localise(width, 0, &mut basic, p2m).map_err(bad_state)?;
         let start_info = start_info.ok_or_else(|| bad_state("vCPU 0 names no start info"))?;
-        let (store, console) = self.restore_start_info(width, start_info, p2m)?;
+        let incoming = self.incoming.as_ref().ok_or_else(|| bad_state("this domain is not being restored"))?;
+        let mut page = [0; PAGE_SIZE];
+        self.foreign.map(self.domid, Access::Read, &[start_info.0])?.read_page(0, &mut page);
+        let host = HostPart {
+            shared_info: self.info()?.shared_info_frame,
+            store_port: incoming.store_evtchn,
+            console_port: incoming.console_evtchn,
+        };
+        // Only looked at: it is put right when the guest begins, whether its primary has sent it again by then or not.
+        let rings = start_info::restore(width, &mut page, &host, p2m).map_err(bad_state)?;
         let incoming = self.incoming.as_mut().ok_or_else(|| bad_state("this domain is not being restored"))?;
-        (incoming.store_gfn, incoming.console_gfn) = (store.0, console.0);
+        (incoming.store_gfn, incoming.console_gfn) = (rings.store.frame.0, rings.console.frame.0);
         Ok(incoming.seed_grants(&self.control, self.domid, false)?)
     }
 
     fn pin_tables(&self, p2m: &RestoredP2m) -> Result<(), DomainError> {
         let pins = p2m.pinned().map(|(pfn, level)| {
             let frame = p2m.frame_of(pfn).ok_or_else(|| bad_state(format!("the pinned {pfn} has no frame")))?;
-            Ok(match level {
-                1 => MmuextOp::PinL1(frame),
-                2 => MmuextOp::PinL2(frame),
-                3 => MmuextOp::PinL3(frame),
-                _ => MmuextOp::PinL4(frame),
-            })
+            Ok(pin(level, frame))
         });
         let pins: Vec<MmuextOp> = pins.collect::<Result<_, DomainError>>()?;
         Ok(self.control.mmuext(self.domid, &pins)?)
     }
 
-    /// Returns the frames of the rings to xenstore and to the console.
-    fn restore_start_info(&self, width: GuestWidth, frame: Mfn, p2m: &RestoredP2m) -> Result<(Mfn, Mfn), DomainError> {
-        let incoming = self.incoming.as_ref().ok_or_else(|| bad_state("this domain is not being restored"))?;
-        let host = HostPart {
-            shared_info: self.info()?.shared_info_frame,
-            store_port: incoming.store_evtchn,
-            console_port: incoming.console_evtchn,
-        };
+    fn restore_start_info(
+        &self,
+        width: GuestWidth,
+        frame: Mfn,
+        p2m: &RestoredP2m,
+        (store_port, console_port): (u32, u32),
+    ) -> Result<Rings, DomainError> {
+        let host = HostPart { shared_info: self.info()?.shared_info_frame, store_port, console_port };
         let mut mapping = self.foreign.map(self.domid, Access::ReadWrite, &[frame.0])?;
         let mut page = [0; PAGE_SIZE];
         mapping.read_page(0, &mut page);
         let rings = start_info::restore(width, &mut page, &host, p2m).map_err(bad_state)?;
         mapping.write_page(0, &page);
-        Ok((rings.store.frame, rings.console.frame))
+        Ok(rings)
     }
 
     fn restore_shared_info(&self, width: GuestWidth, saved: &Page) -> Result<(), DomainError> {

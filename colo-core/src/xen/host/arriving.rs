@@ -112,7 +112,10 @@ impl Arriving {
         let mut domain = Some(domain);
         // A domain whose memory is mapped cannot go.
         let domid = toolstack.finish(&tail, || domain = None).map_err(hypervisor)?;
-        let domain = domain.ok_or_else(|| not_running(&self.spec))?;
+        let mut domain = domain.ok_or_else(|| not_running(&self.spec))?;
+        if domain.guest_type() == GuestType::Pv {
+            domain.commit_types()?;
+        }
         self.phase = Phase::Standing(domain, state.to_vec());
         let store = XenStore::open(self.xen)?;
         lock(&self.cards).take_aside(&store, domid, &self.plan)
@@ -133,13 +136,29 @@ impl Arriving {
             GuestType::Hvm => super::tail::load_device_model(&mut domain, &state)?,
             GuestType::Pvh => {}
         }
-        domain.set_arrived();
+        if self.plan.is_twin {
+            // To be overlaid it must be a domain like any other.
+            domain = Box::new(XenDomain::adopt_restored(*domain)?);
+            domain.enable_dirty_log()?;
+        } else {
+            domain.set_arrived();
+        }
         Control::open(self.xen)?.unpause(domain.domid())?;
         if let Err(error) = wait_connected(&domain, Instant::now() + CONNECT_LIMIT) {
             tracing::warn!("{} goes on with devices that did not connect: {error}", self.spec.name);
         }
-        self.phase = Phase::Running(domain);
+        self.phase = if self.plan.is_twin {
+            let overlay = overlay_for(&domain)?;
+            Phase::Twin(Box::new(Twin::new(*domain, overlay)))
+        } else {
+            Phase::Running(domain)
+        };
         Ok(())
+    }
+
+    /// Whether a page of a PV guest is put there with all others at once: by then its tables are as they travel.
+    fn flushes_whole_at_first(&self) -> bool {
+        self.plan.is_twin && self.plan.config.guest_type() == GuestType::Pv && !matches!(self.phase, Phase::Twin(_))
     }
 
     fn domain(&self) -> Result<&dyn Domain, DomainError> {
@@ -181,13 +200,6 @@ impl crate::domain::Control for Arriving {
     }
 
     fn suspend(&mut self) -> Result<(), DomainError> {
-        match std::mem::replace(&mut self.phase, Phase::Gone) {
-            Phase::Running(domain) => {
-                let overlay = overlay_for(&domain)?;
-                self.phase = Phase::Twin(Box::new(Twin::new(*domain, overlay)));
-            }
-            other => self.phase = other,
-        }
         match &mut self.phase {
             Phase::Twin(twin) => twin.suspend(),
             Phase::Planned | Phase::Building(..) | Phase::Standing(..) => Ok(()),
@@ -228,7 +240,11 @@ impl DirtyLog for Arriving {
     }
 
     fn enable_dirty_log(&mut self) -> Result<(), DomainError> {
-        self.domain_mut()?.enable_dirty_log()
+        match &self.phase {
+            // Whoever will need it will have it when the guest runs, and can write.
+            Phase::Standing(..) => Ok(()),
+            _ => self.domain_mut()?.enable_dirty_log(),
+        }
     }
 
     fn take_dirty(&mut self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
@@ -258,7 +274,29 @@ impl Pages for Arriving {
     }
 
     fn localise(&mut self, page_type: PageType, page: &mut Page) -> Result<(), DomainError> {
+        if self.flushes_whole_at_first() {
+            return Ok(());
+        }
         self.domain_mut()?.localise(page_type, page)
+    }
+
+    fn flushes_whole(&self) -> bool {
+        self.flushes_whole_at_first() || self.domain().is_ok_and(|domain| domain.flushes_whole())
+    }
+
+    fn flush_whole<'a>(&mut self, changed: &DirtyBitmap, page: &dyn Fn(Pfn) -> &'a Page) -> Result<u64, DomainError> {
+        match &mut self.phase {
+            Phase::Building(domain, _) => domain.put_travelled(changed, page),
+            _ => self.domain_mut()?.flush_whole(changed, page),
+        }
+    }
+
+    fn shared_pages(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        self.domain()?.shared_pages(into)
+    }
+
+    fn read_normalised(&self, pfns: &[Pfn], out: &mut [u8]) -> Result<(), DomainError> {
+        self.domain()?.read_normalised(pfns, out)
     }
 
     fn pages_mut(&mut self, pfns: &[Pfn]) -> Result<Option<&mut [Page]>, DomainError> {
@@ -308,9 +346,10 @@ impl State for Arriving {
         match &mut self.phase {
             Phase::Building(..) => self.finish(state),
             Phase::Standing(domain, kept) => {
-                // A PV guest's page tables must stay plain memory until it runs.
-                if domain.guest_type() != GuestType::Pv {
-                    domain.load_state(state)?;
+                match domain.guest_type() {
+                    // Its page tables must stay plain memory until it runs.
+                    GuestType::Pv => domain.commit_types()?,
+                    GuestType::Pvh | GuestType::Hvm => domain.load_state(state)?,
                 }
                 *kept = state.to_vec();
                 Ok(())

@@ -13,6 +13,7 @@
 
 mod emulated;
 mod prepare;
+mod pv;
 mod pvh;
 mod records;
 mod reset;
@@ -98,7 +99,7 @@ pub fn overlay_for(domain: &XenDomain) -> Result<Box<dyn Overlay>, DomainError> 
             "{} can have Remus only: for COLO an HVM guest must not use Xen's event channels (Linux: `xen_nopv` on its command line)",
             domain.spec().name
         ))),
-        GuestType::Pv => Err(DomainError::Other("a guest of type pv cannot run beside its primary yet".into())),
+        GuestType::Pv => Ok(Box::new(pv::PvOverlay::new(domain)?)),
     }
 }
 

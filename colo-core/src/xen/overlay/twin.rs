@@ -98,6 +98,22 @@ impl Pages for Twin {
         self.domain.read_pages(pfns, out)
     }
 
+    fn read_normalised(&self, pfns: &[Pfn], out: &mut [u8]) -> Result<(), DomainError> {
+        self.domain.read_normalised(pfns, out)
+    }
+
+    fn flushes_whole(&self) -> bool {
+        self.domain.flushes_whole()
+    }
+
+    fn flush_whole<'a>(&mut self, changed: &DirtyBitmap, page: &dyn Fn(Pfn) -> &'a Page) -> Result<u64, DomainError> {
+        self.domain.flush_whole(changed, page)
+    }
+
+    fn shared_pages(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
+        self.domain.shared_pages(into)
+    }
+
     fn write_pages(&mut self, pfns: &[Pfn], data: &[u8]) -> Result<(), DomainError> {
         self.domain.write_pages(pfns, data)
     }

@@ -76,7 +76,7 @@ impl Protected {
         // The guest's memory holds its backends' paths, and with them its number.
         config.set_number(Some(domain.domid()));
         let has_emulated_cards = domain.guest_type() == GuestType::Hvm && is_without_pv_drivers(&domain)?;
-        let plan = DomainPlan { config, has_emulated_cards };
+        let plan = DomainPlan { config, has_emulated_cards, is_twin: mode == Mode::Colo };
         let nics = plan.config.nics().iter().map(|nic| spec_of(nic.mac.as_deref())).collect::<Result<_, _>>()?;
         let spec = DomainSpec {
             name: domain.spec().name.clone(),

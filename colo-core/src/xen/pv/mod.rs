@@ -7,7 +7,7 @@
 //! * [`page_table`]: a page that is a page table.
 //! * [`p2m`]: the guest's table of its frames: found and read on one host, built and written on the other.
 //! * [`vcpu`]: a vCPU's registers. [`start_info`], [`shared_info`]: the pages by which the guest and the host know each other.
-//! * [`flush`]: the order in which a checkpoint is put into a guest that has run since the last.
+//! * [`flush`]: the order in which a checkpoint is put into a guest that has run since the last. [`twin`]: into which frames, and what.
 //!
 //! All of it takes bytes and gives bytes; whatever comes from the guest or the stream is taken for hostile. What Xen must be
 //! asked for comes by small traits: [`FrameToPfn`], [`PfnToFrame`], [`MachineToPfn`], [`ReadFrames`].
@@ -54,6 +54,7 @@ pub mod start_info;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod twin;
 pub mod vcpu;
 mod width;
 

@@ -61,3 +61,87 @@ impl QmpClient {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{against, converse};
+    use super::*;
+    use std::time::Duration;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+    const DONE: &str = r#"{"return": {}, "id": ID}"#;
+
+    fn event(job: &str, status: &str) -> String {
+        format!(r#"{{"event": "JOB_STATUS_CHANGE", "data": {{"id": "{job}", "status": "{status}"}}}}"#)
+    }
+
+    /// What comes of it when QEMU answers so, one text to a command; and of the next command.
+    fn load(limit: Duration, replies: &[String], then: impl FnOnce(Result<(), QmpError>, &mut QmpClient) + Send) {
+        against(
+            limit,
+            |stream| converse(stream, replies),
+            |client| {
+                let mut client = client.unwrap();
+                let loaded = client.load_snapshot("j", "node", "s");
+                then(loaded, &mut client);
+            },
+        );
+    }
+
+    /// To `snapshot-load`, `query-jobs` and `job-dismiss`.
+    fn replies(jobs: &str) -> Vec<String> {
+        vec![
+            [&*event("other", "concluded"), &event("j", "created"), DONE, &event("j", "concluded")].join("\n"),
+            format!(r#"{{"return": {jobs}, "id": ID}}"#),
+            [&*event("j", "null"), DONE].join("\n"),
+            DONE.into(),
+        ]
+    }
+
+    #[test]
+    fn a_job_is_waited_for_and_forgotten() {
+        load(
+            LIMIT,
+            &replies(r#"[{"id": "other", "error": "no"}, {"id": "j", "status": "concluded"}]"#),
+            |loaded, client| {
+                loaded.unwrap();
+                assert_eq!(client.next_event().unwrap().data["id"], "other");
+                assert_eq!(client.next_event(), None);
+                client.execute("x", None).unwrap();
+            },
+        );
+    }
+
+    #[test]
+    fn a_job_that_did_not_succeed_says_why() {
+        load(LIMIT, &replies(r#"[{"id": "j", "error": "Error -22"}]"#), |loaded, client| {
+            assert!(matches!(loaded, Err(QmpError::Job { description, .. }) if description == "Error -22"));
+            // And is forgotten: the connection serves.
+            client.execute("x", None).unwrap();
+        });
+        let refused = r#"{"error": {"class": "GenericError", "desc": "taken"}, "id": ID}"#;
+        load(LIMIT, &[refused.into(), DONE.into()], |loaded, client| {
+            assert!(matches!(loaded, Err(QmpError::Command { description, .. }) if description == "taken"));
+            client.execute("x", None).unwrap();
+        });
+    }
+
+    #[test]
+    fn answers_that_are_none() {
+        for jobs in ["[]", "{}", r#"[{"id": "other"}]"#, r#"[{"id": "j", "error": 7}]"#] {
+            load(LIMIT, &replies(jobs), |loaded, _| {
+                assert!(matches!(loaded, Err(QmpError::Protocol { .. })), "{jobs}: {loaded:?}");
+            });
+        }
+        let unasked = [[DONE, DONE].join("\n")];
+        load(LIMIT, &unasked, |loaded, client| {
+            assert!(matches!(loaded, Err(QmpError::Protocol { what: "a reply to nothing", .. })), "{loaded:?}");
+            assert!(matches!(client.execute("x", None), Err(QmpError::Failed)));
+        });
+        let silent = [[DONE, &event("other", "concluded")].join("\n")];
+        load(Duration::from_millis(50), &silent, |loaded, client| {
+            assert!(matches!(loaded, Err(QmpError::TimedOut { .. })), "{loaded:?}");
+            assert!(matches!(client.execute("x", None), Err(QmpError::Failed)));
+        });
+    }
+}

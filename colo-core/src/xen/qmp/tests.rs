@@ -5,6 +5,7 @@ use crate::xen::toolstack::emulator::device_state;
 use proptest::prelude::*;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Child, Command};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -100,7 +101,7 @@ fn a_real_qemu_saves_its_devices_into_a_file_that_is_handed_to_it() {
 }
 
 /// A client over one end of a pair of sockets, while `peer` has the other.
-fn against(
+pub(super) fn against(
     limit: Duration,
     peer: impl FnOnce(UnixStream) + Send,
     client: impl FnOnce(Result<QmpClient, QmpError>) + Send,
@@ -115,14 +116,37 @@ fn against(
 
 /// Greets, answers the negotiation, and then `reply` to the next command.
 fn scripted(stream: UnixStream, reply: &[u8]) {
+    scripted_with(stream, |commands, stream| {
+        commands.next().unwrap().unwrap();
+        // The client may have had enough before the end.
+        let _ = stream.write_all(reply);
+    });
+}
+
+fn scripted_with(
+    stream: UnixStream,
+    then: impl FnOnce(&mut dyn Iterator<Item = std::io::Result<String>>, &mut UnixStream),
+) {
     let mut commands = BufReader::new(stream.try_clone().unwrap()).lines();
     let mut stream = stream;
     stream.write_all(GREETING.as_bytes()).unwrap();
     commands.next().unwrap().unwrap();
     stream.write_all(b"{\"return\": {}, \"id\": 1}\n").unwrap();
-    commands.next().unwrap().unwrap();
-    // The client may have had enough before the end.
-    let _ = stream.write_all(reply);
+    then(&mut commands, &mut stream);
+}
+
+/// Greets, answers the negotiation, and then each command with the next reply, in which ID is the command's; and waits for the end.
+pub(super) fn converse(stream: UnixStream, replies: &[String]) {
+    scripted_with(stream, |commands, stream| {
+        for (number, reply) in replies.iter().enumerate() {
+            if commands.next().is_none() {
+                return;
+            }
+            let id = (number + 2).to_string();
+            let _ = stream.write_all(format!("{}\n", reply.replace("ID", &id)).as_bytes());
+        }
+        commands.for_each(drop);
+    });
 }
 
 #[test]

@@ -253,6 +253,32 @@ proptest! {
         prop_assert_eq!(secondary.frames, primary.frames);
     }
 
+    /// Checkpoint after checkpoint, while both go on between them and pages become tables and stop to be: Xen refuses no pin, no unpin and
+    /// no write.
+    #[test]
+    fn again_and_again(seed: u64) {
+        let (mut primary, mut secondary, _) = apart(seed);
+        let mut rng = Rng(seed ^ 1);
+        let pages = primary.frames.len();
+        for epoch in 0..4 {
+            let mut dirty = DirtyBitmap::new(pages as u64);
+            for (index, (ours, theirs)) in secondary.frames.iter().zip(&primary.frames).enumerate() {
+                if (&ours.entries, ours.stamp) != (&theirs.entries, theirs.stamp) {
+                    dirty.set(Pfn(index as u64));
+                }
+            }
+            type_changes(&secondary.types(), &primary.types()).for_each(|pfn| dirty.set(pfn));
+            let plan = FlushPlan::new(&secondary.types(), &primary.types(), &dirty).unwrap();
+            for batch in plan.batches() {
+                prop_assert_eq!(secondary.carry_out(batch, &primary), Ok(()), "epoch {}, {:?}", epoch, batch);
+            }
+            prop_assert_eq!(&secondary.frames, &primary.frames, "epoch {}", epoch);
+            let steps = [1 + rng.below(60), rng.below(60)];
+            primary.run(&mut rng, steps[0] as usize);
+            secondary.run(&mut rng, steps[1] as usize);
+        }
+    }
+
     /// The same plan for a domain that has never run: all pages are written, and what must be is pinned.
     #[test]
     fn a_fresh_domain_becomes_the_primary(seed: u64) {

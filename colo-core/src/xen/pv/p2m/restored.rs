@@ -191,6 +191,11 @@ impl RestoredP2m {
         pages.filter(|(_, page_type)| page_type.is_pinned()).filter_map(|(pfn, t)| Some((pfn, t.table_level()?)))
     }
 
+    /// The pages that the guest's own table is in, as far as the stream has said.
+    pub fn table_pfns(&self) -> impl Iterator<Item = Pfn> + '_ {
+        self.table.iter().copied().flatten()
+    }
+
     /// What must be written over the guest's own table so that it finds its pages: page after page. It must be the last that is
     /// written to these pages.
     ///
