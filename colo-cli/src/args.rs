@@ -128,6 +128,9 @@ pub(crate) struct PrimaryArgs {
     /// Xen: seconds that the guest has to answer when it is asked to suspend itself, and then again to do it
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) suspend_timeout: u64,
+    /// Xen: begin even though `colo check` finds something in the way
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Xen: protect a guest with writable disks, though what it writes is not: for disks of which nothing matters
     #[arg(long)]
     pub(crate) unsafe_disk: bool,

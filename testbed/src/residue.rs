@@ -13,7 +13,7 @@ pub(crate) struct Residue(BTreeSet<String>);
 // run in by its number is called after that file: exe.
 const LOOK: &str = "xl vm-list | sed 's/^/domain /'; \
     xenstore-ls -f / | sed 's/ = .*//; s/^/node /'; \
-    find /run /var/lib/xen ! -name domid-history | sed 's/^/file /'; \
+    find /run /var/lib/xen ! -name domid-history ! -path /run/colo ! -path /run/colo/net | sed 's/^/file /'; \
     ls /sys/class/net | sed 's/^/network /'; \
     ls -d /sys/class/net/*/brif/* | sed 's/^/port /'; \
     tc qdisc show | sed 's/ refcnt.*//; s/^/queue /'; \

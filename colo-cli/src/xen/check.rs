@@ -38,7 +38,7 @@ pub(crate) fn run(args: &CheckArgs, json: bool) -> Result<ExitCode> {
     Ok(if fails == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
-fn findings(
+pub(super) fn findings(
     args: &CheckArgs,
     xen: Xen,
     control: &Control,
@@ -108,9 +108,14 @@ fn ask(peer: &str, spec: &DomainSpec) -> Result<(HostFacts, ClockDifference), Fi
     Ok((facts, ClockDifference { ahead_ns: answer.clock_ahead_ns, error: answer.clock_error }))
 }
 
-fn line(Finding { about, verdict, text, remedy }: &Finding) -> String {
+fn line(finding: &Finding) -> String {
+    format!("{:<8} {}", finding.verdict, text(finding))
+}
+
+/// What was looked at, what was found, and what to do about it.
+pub(super) fn text(Finding { about, text, remedy, .. }: &Finding) -> String {
     let remedy = remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default();
-    format!("{verdict:<8} {about}: {text}{remedy}")
+    format!("{about}: {text}{remedy}")
 }
 
 fn as_json(Finding { about, verdict, text, remedy }: &Finding) -> serde_json::Value {

@@ -1,18 +1,20 @@
 //! `colo primary`, for a domain of Xen.
 
 use super::{Found, find};
-use crate::args::PrimaryArgs;
+use crate::args::{CheckArgs, PrimaryArgs};
 use crate::output::exit_code;
 use crate::primary::{config, follow, warn_unfenced};
 use crate::signals;
 use anyhow::{Context, Result, bail};
 use colo_core::ids::{DomId, Epoch};
-use colo_core::session::{PrimarySession, WhenUnprotected};
-use colo_core::xen::Xen;
+use colo_core::session::{Event, PrimaryController, PrimarySession, WhenUnprotected};
+use colo_core::xen::check::Verdict;
+use colo_core::xen::control::DomainInfo;
 use colo_core::xen::domain::XenDomain;
 use colo_core::xen::primary::{Parts, PrimaryGuard, Protected};
 use colo_core::xen::save_lock::SaveLock;
 use colo_core::xen::toolstack::{DomainConfig, Xl};
+use colo_core::xen::{Control, Xen, XenStore};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -27,14 +29,19 @@ pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
     }
     let lock = SaveLock::take(info.domid, &name)?;
     let xl = Xl::find()?;
+    // Before anything is touched.
+    if !args.force {
+        check(args, xen, &control, &store, &info)?;
+    }
     let domain = XenDomain::with_handles(xen, control, store, &info, suspend_limit)?;
     refuse_writable_disks(&domain.config(&xl)?, args.unsafe_disk)?;
     let mut config = config(args);
-    let store = colo_core::xen::XenStore::open(xen)?;
+    let store = XenStore::open(xen)?;
     let (protected, parts) = Protected::new(domain, config.checkpoints.mode, &xl, store, lock, guard)?;
     // The toolstack on the other host, and the guest's own resume path there, take seconds.
     config.checkpoints.rehearse = true;
     config.when_unprotected = WhenUnprotected::Leave;
+    config.on_unprotected = Some(protected.on_unprotected());
     config.layer = Some(protected.layer(Epoch::first_protected(true)));
     let stop = signals::stop_signals()?;
     let Parts { machine, lans } = parts;
@@ -48,16 +55,39 @@ pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
         }
     };
     warn_unfenced(args, json);
-    let on_event = |event: &_| {
+    let on_event = |event: &Event| {
+        let told = if let Event::Protected(_) = event { protected.set_protected() } else { Ok(()) };
         // A guard that is gone is no reason to give the guest up.
-        if let Err(error) = protected.handle_event(event) {
+        if let Err(error) = told {
             tracing::error!("nobody will see to {name} if this process dies: {error}");
         }
     };
-    let outcome = follow(&session, &stop, json, on_event, |_, controller| controller.end_protection())?;
+    // The first ends protection. While the secondary cannot be fenced the guest stands still, and only the next one ends that.
+    let mut told = false;
+    let on_signal = |_, controller: &PrimaryController| {
+        if std::mem::replace(&mut told, true) { controller.stop() } else { controller.end_protection() }
+    };
+    let outcome = follow(&session, &stop, json, on_event, on_signal)?;
     session.wait();
     protected.end()?;
     Ok(exit_code(&outcome))
+}
+
+/// Says what is in the way, and that is the end then.
+fn check(args: &PrimaryArgs, xen: Xen, control: &Control, store: &XenStore, info: &DomainInfo) -> Result<()> {
+    let check = CheckArgs {
+        domain: args.domain.clone(),
+        peer: args.peer.clone(),
+        mode: Some(args.mode),
+        unsafe_disk: args.unsafe_disk,
+    };
+    let findings = super::check::findings(&check, xen, control, store, info)?;
+    let mut failures = findings.iter().filter(|finding| finding.verdict == Verdict::Failure).peekable();
+    if failures.peek().is_none() {
+        return Ok(());
+    }
+    let failures: Vec<String> = failures.map(super::check::text).collect();
+    bail!("{} cannot be protected: {} (--force begins all the same)", args.domain, failures.join("; "))
 }
 
 fn refuse_writable_disks(config: &DomainConfig, unsafe_disk: bool) -> Result<()> {

@@ -42,6 +42,8 @@ pub struct PrimarySessionConfig {
     pub record: Option<RecordConfig>,
     /// Layers of the embedder's own.
     pub layer: Option<SaveLayer>,
+    /// Called once it is known that no other host serves or will serve the machine, before what was held leaves.
+    pub on_unprotected: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl PrimarySessionConfig {
@@ -57,6 +59,7 @@ impl PrimarySessionConfig {
             when_unprotected: WhenUnprotected::Serve,
             record: None,
             layer: None,
+            on_unprotected: None,
         }
     }
 }
@@ -285,6 +288,7 @@ fn protect(
         heartbeat: config.heartbeat,
         fence: config.fence,
         when_unprotected: config.when_unprotected,
+        on_unprotected: config.on_unprotected,
     };
     let callbacks =
         Callbacks { checkpoints: config.checkpoints, save: config.save, verify: config.verify, layer: config.layer };

@@ -72,6 +72,7 @@ pub(super) struct Engine<'a> {
     pub(super) heartbeat: Duration,
     pub(super) fence: Option<Box<dyn Fence>>,
     pub(super) when_unprotected: WhenUnprotected,
+    pub(super) on_unprotected: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// Why protection ended.
@@ -310,6 +311,9 @@ impl Engine<'_> {
     fn go_unprotected(&mut self, why: &str) -> Outcome {
         // A log that is not needed any more costs the guest a little, and nothing else if it cannot be ended.
         let _ = self.domain.disable_dirty_log();
+        if let Some(on_unprotected) = self.on_unprotected.take() {
+            on_unprotected();
+        }
         let opened = self.net.open();
         self.events.send(Event::Unprotected(why.to_owned()));
         match (self.when_unprotected, opened) {

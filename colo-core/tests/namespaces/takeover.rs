@@ -431,7 +431,7 @@ fn what_has_changed_meanwhile_is_told_or_left_alone() {
     // What a full disk leaves, and what is of another version.
     std::fs::write(host.folder.join("vif5.1"), "colo-takeover 2\nprocess 1\n").unwrap();
     assert_eq!(host.repair(), [("vif5.1".into(), Ok(Repaired::Untouched))]);
-    std::fs::write(host.folder.join("vif5.1"), "colo-takeover 2\nend\n").unwrap();
+    std::fs::write(host.folder.join("vif5.1"), "colo-takeover 3\nend\n").unwrap();
     let told = outcome().unwrap_err();
     assert!(told.contains("vif5.1: not a record of this version of colo: put its card back by hand"), "{told}");
     assert!(matches!(host.start("vif5.1", "colo5.1"), Err(TakeoverError::BadRecord { .. })));

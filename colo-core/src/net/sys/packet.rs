@@ -124,6 +124,15 @@ impl PacketSocket {
         Ok(count)
     }
 
+    /// Sends a frame through the device's queue.
+    fn send_by_queue(&mut self, frame: &Frame) -> io::Result<()> {
+        set(&self.socket, libc::PACKET_QDISC_BYPASS, &0_i32)?;
+        if send_some(&self.socket, std::slice::from_ref(frame)).is_err() {
+            self.lost_frames += 1;
+        }
+        set(&self.socket, libc::PACKET_QDISC_BYPASS, &1_i32)
+    }
+
     /// What an error of the socket means.
     fn judge(&self, errno: Errno) -> io::Result<()> {
         match errno {
@@ -173,6 +182,11 @@ impl Port for PacketSocket {
             match send_some(&self.socket, &frames[sent..]) {
                 Ok(count) => sent += count,
                 Err(Errno::INTR) => {}
+                // Or it cannot cut a large frame into pieces, which is done on the way through its queue.
+                Err(Errno::NOBUFS) if frames[sent].offload.gso_type != 0 => {
+                    self.send_by_queue(&frames[sent])?;
+                    sent += 1;
+                }
                 // The device has no room, or its other end is not plugged in yet.
                 Err(Errno::AGAIN | Errno::NOBUFS) => break,
                 // Too long for this device, or malformed; or the kernel is short of memory: the frame is lost, as on a cable.

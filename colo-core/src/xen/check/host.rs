@@ -5,6 +5,7 @@ use crate::domain::DomainSpec;
 use crate::ids::DomId;
 use crate::net::sys::{LinkName, Links};
 use crate::xen::plan::DomainPlan;
+use crate::xen::role::Role;
 use crate::xen::toolstack::{DomainConfig, DomainUuid, Xl};
 use crate::xen::{Control, Xen, XenStore};
 use std::collections::BTreeMap;
@@ -142,6 +143,10 @@ impl HostFacts {
         };
         for domain in control.domains()? {
             facts.domids.push(domain.domid.0);
+            // One that is held here goes as soon as another session begins.
+            if Role::of(store, domain.domid)? == Some(Role::Secondary) {
+                continue;
+            }
             if domain.uuid == asked.uuid.0 {
                 facts.uuid_taken_by = Some(domain.domid);
             }

@@ -89,6 +89,7 @@ impl Arriving {
         // What is left of it when this process and its guard are killed is known by these two.
         self.lock = Some(SaveLock::take(request.domid, &name).map_err(hypervisor)?);
         Role::write(Some(Role::Secondary), &XenStore::open(self.xen)?, request.domid)?;
+        lock(&self.cards).set_domid(request.domid);
         let mut domain = XenDomain::receive(self.xen, request.domid, Incoming::new(request))?;
         domain.set_pfn_limit(self.spec.pfn_limit);
         self.phase = Phase::Building(Box::new(domain), Box::new(toolstack));

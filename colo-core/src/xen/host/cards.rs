@@ -14,6 +14,8 @@ pub(super) struct Cards {
     /// Where the session waits for them.
     ends: Vec<LateEnd>,
     taken: Vec<Card>,
+    /// Whose they are, once it is known.
+    domid: Option<DomId>,
     serves: bool,
 }
 
@@ -47,9 +49,15 @@ impl Cards {
         Ok(())
     }
 
-    /// From here on the domain must outlive the session.
-    pub(super) fn set_serves(&mut self) {
+    /// The toolstack has given the domain this number.
+    pub(super) fn set_domid(&mut self, domid: DomId) {
+        self.domid = Some(domid);
+    }
+
+    /// From here on the domain must outlive the session. Returns its number.
+    pub(super) fn set_serves(&mut self) -> Option<DomId> {
         self.serves = true;
+        self.domid
     }
 
     /// The domain serves: card number `nic` enters its bridge, and goes back there by itself when this process ends.

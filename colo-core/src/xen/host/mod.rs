@@ -24,10 +24,11 @@ mod tail;
 
 pub(super) use cards::{card_name, tap_name};
 
-use super::Xen;
 use super::check::HostFacts;
 use super::plan::DomainPlan;
+use super::role::Role;
 use super::toolstack::{RestoreGuard, Xl};
+use super::{Xen, XenStore};
 use crate::domain::{DomainError, DomainSpec, Host, Machine};
 use crate::net::Port;
 use arriving::Arriving;
@@ -76,9 +77,12 @@ impl Host for XenHost {
 
     fn promote(&mut self, _spec: &DomainSpec) -> Result<(), DomainError> {
         // Before it can say a word: from here on it is its clients' only server, whatever becomes of this process.
-        lock(&self.cards).set_serves();
+        let domid = lock(&self.cards).set_serves();
         self.guard.forget();
-        Ok(())
+        match domid {
+            Some(domid) => Ok(Role::write(None, &XenStore::open(self.xen)?, domid)?),
+            None => Ok(()),
+        }
     }
 
     fn took_over(&mut self, spec: &DomainSpec) {

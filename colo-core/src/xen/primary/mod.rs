@@ -9,7 +9,7 @@
 //! | may or may not be able to: the first checkpoint is on its way | the guest is paused, its cards stay out: an operator must look |
 //! | can | the guest is destroyed; its cards stay out until it is |
 //!
-//! The session tells what of this holds: [`Protected::layer`] and [`Protected::handle_event`].
+//! The session tells what of this holds: [`Protected::layer`], [`Protected::set_protected`], [`Protected::on_unprotected`].
 
 mod cards;
 mod guard;
@@ -30,7 +30,7 @@ use crate::net::Port;
 use crate::net::takeover::Orphan;
 use crate::peer::Mode;
 use crate::save::{CallbackError, Ready, SaveCallbacks, Trigger};
-use crate::session::{Event, SaveLayer};
+use crate::session::SaveLayer;
 use cards::Cards;
 use guard::Stage;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -105,16 +105,23 @@ impl Protected {
         Box::new(move |inner| Box::new(Watched { inner, first, shared }))
     }
 
-    /// Something happened in the session.
+    /// For [`PrimarySessionConfig::on_unprotected`](crate::session::PrimarySessionConfig::on_unprotected): the guest here is the only one
+    /// from there on.
+    pub fn on_unprotected(&self) -> Box<dyn FnOnce() + Send> {
+        let shared = Arc::clone(&self.shared);
+        Box::new(move || {
+            if let Err(error) = lock(&shared).tell(Stage::Begun, Orphan::PutBack) {
+                tracing::error!("nobody will put this right if this process dies: {error}");
+            }
+        })
+    }
+
+    /// The session has said that the guest is [protected](crate::session::Event::Protected).
     ///
     /// # Errors
     /// When the guard is not there any more, or a card's record cannot be written.
-    pub fn handle_event(&self, event: &Event) -> Result<(), DomainError> {
-        match event {
-            Event::Protected(_) => lock(&self.shared).tell(Stage::Protected, Orphan::StayOut),
-            Event::Unprotected(_) => lock(&self.shared).tell(Stage::Begun, Orphan::PutBack),
-            _ => Ok(()),
-        }
+    pub fn set_protected(&self) -> Result<(), DomainError> {
+        lock(&self.shared).tell(Stage::Protected, Orphan::StayOut)
     }
 
     /// The session is over, and its ports are closed: the cards go back, if their guest is still there.

@@ -17,7 +17,7 @@ pub(super) fn judge(question: &Question<'_>, peer: &HostFacts) -> Vec<Finding> {
     findings.extend(question.clock.map(clock));
     findings.push(name(question, peer));
     findings.extend(number(question, peer));
-    let text = "not looked at: if the link is cut and neither side has a fence command, both hosts may serve";
+    let text = "not looked at: without a fence command the peer holds the guest when this host falls silent, until an operator says who serves";
     let reminder = Finding::ok("fencing", text);
     findings.push(Finding {
         remedy: Some("give `--fence-command` to `colo primary` and `colo secondary`".into()),
