@@ -1,6 +1,6 @@
 //! `colo primary` on one host and `colo secondary` on the other, which tell what happens in lines of JSON.
 
-use super::{Checkpoints, Plan, Promotion, Protection, fence};
+use super::{Checkpoints, Mode, Plan, Promotion, Protection, fence};
 use crate::control::{Done, Running};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -40,6 +40,11 @@ fn commands(plan: &Plan<'_>) -> [String; 2] {
     }
     if let Some(heartbeat) = plan.heartbeat {
         primary += &format!(" --heartbeat {}", heartbeat.as_millis());
+    }
+    if plan.mode == Mode::Colo {
+        // In the folder that is shared with this machine: for `colo why`, and for Wireshark.
+        let file = format!("/host/miscompares-{}.pcapng", plan.guest);
+        primary = format!("rm -f {file}; {primary} --record-miscompares {file}");
     }
     if plan.verify {
         primary += " --verify";
