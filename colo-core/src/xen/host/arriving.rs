@@ -81,10 +81,16 @@ impl Arriving {
                 self.plan.config.set_number(None);
             }
         }
-        let head = head_of(&self.plan.config).map_err(hypervisor)?;
-        let options = RestoreOptions { paused: true, ..RestoreOptions::new(&head, &name, uuid) };
-        let xl = Xl::find().map_err(hypervisor)?;
-        let toolstack = XlRestore::start(&xl, &options, Some(self.guard.clone())).map_err(hypervisor)?;
+        let toolstack = match self.start() {
+            // A number that was in use a moment ago is not given out, and nobody can see that before.
+            Err(error) if self.plan.config.number().is_some() => {
+                tracing::info!("{name} gets another number than its primary's: {error}");
+                self.plan.config.set_number(None);
+                self.start()
+            }
+            started => started,
+        }
+        .map_err(DomainError::Hypervisor)?;
         let request = toolstack.request();
         // What is left of it when this process and its guard are killed is known by these two.
         self.lock = Some(SaveLock::take(request.domid, &name).map_err(hypervisor)?);
@@ -94,6 +100,13 @@ impl Arriving {
         domain.set_pfn_limit(self.spec.pfn_limit);
         self.phase = Phase::Building(Box::new(domain), Box::new(toolstack));
         Ok(())
+    }
+
+    fn start(&self) -> Result<XlRestore, Box<dyn std::error::Error + Send + Sync>> {
+        let config = &self.plan.config;
+        let head = head_of(config)?;
+        let options = RestoreOptions { paused: true, ..RestoreOptions::new(&head, config.name(), config.uuid()) };
+        Ok(XlRestore::start(&Xl::find()?, &options, Some(self.guard.clone()))?)
     }
 
     /// The first checkpoint is in the guest's memory: the toolstack does the rest.
