@@ -203,6 +203,11 @@ impl<'a> Guest<'a> {
         self.host.logs().forget(&self.console);
     }
 
+    /// Where it is.
+    pub(crate) fn host(&self) -> &'a Host {
+        self.host
+    }
+
     /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.name

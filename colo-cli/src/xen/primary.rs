@@ -2,19 +2,20 @@
 
 use super::{Found, find};
 use crate::args::{CheckArgs, PrimaryArgs};
-use crate::output::exit_code;
+use crate::output::{exit_code, print_json};
 use crate::primary::{config, follow, warn_unfenced};
 use crate::signals;
 use anyhow::{Context, Result, bail};
 use colo_core::ids::{DomId, Epoch};
-use colo_core::session::{Event, PrimaryController, PrimarySession, WhenUnprotected};
+use colo_core::session::{Event, Outcome, PrimaryController, PrimarySession, WhenUnprotected};
 use colo_core::xen::check::Verdict;
 use colo_core::xen::control::DomainInfo;
 use colo_core::xen::domain::XenDomain;
 use colo_core::xen::primary::{Parts, PrimaryGuard, Protected};
 use colo_core::xen::save_lock::SaveLock;
 use colo_core::xen::toolstack::{DomainConfig, Xl};
-use colo_core::xen::{Control, Xen, XenStore};
+use colo_core::xen::{Control, ShutdownReason, Xen, XenStore};
+use serde_json::json;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -34,7 +35,9 @@ pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
         check(args, xen, &control, &store, &info)?;
     }
     let domain = XenDomain::with_handles(xen, control, store, &info, suspend_limit)?;
-    refuse_writable_disks(&domain.config(&xl)?, args.unsafe_disk)?;
+    let domain_config = domain.config(&xl)?;
+    refuse_writable_disks(&domain_config, args.unsafe_disk)?;
+    let domid = info.domid;
     let mut config = config(args);
     let store = XenStore::open(xen)?;
     let (protected, parts) = Protected::new(domain, config.checkpoints.mode, &xl, store, lock, guard)?;
@@ -70,7 +73,41 @@ pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
     let outcome = follow(&session, &stop, json, on_event, on_signal)?;
     session.wait();
     protected.end()?;
+    if matches!(outcome, Outcome::GuestShutDown | Outcome::GuestCrashed) {
+        let told = see_off(&Control::open(xen)?, &xl, domid, &domain_config)?;
+        if json {
+            print_json(&json!({ "event": "guest-ended", "domain": name, "text": told }));
+        } else {
+            eprintln!("colo: {name} {told}");
+        }
+    }
     Ok(exit_code(&outcome))
+}
+
+/// What its configuration wants to be done with a guest that has ended: the `xl` that looked after it has left when it was suspended for
+/// the first time. Returns what happened.
+fn see_off(control: &Control, xl: &Xl, domid: DomId, config: &DomainConfig) -> Result<String> {
+    let Some(reason) = control.domain_info(domid)?.and_then(|info| info.shutdown) else {
+        return Ok("is gone".into());
+    };
+    let what = match reason {
+        ShutdownReason::POWEROFF => "has shut down",
+        ShutdownReason::REBOOT => "has rebooted",
+        ShutdownReason::CRASH => "has crashed",
+        _ => "has stopped",
+    };
+    match config.action_on(reason) {
+        Some(kept) if kept.contains("preserve") || kept.starts_with("rename") => {
+            Ok(format!("{what}; its domain is kept as it is ({kept})"))
+        }
+        action => {
+            xl.destroy(domid)?;
+            let again = action.is_some_and(|action| action.contains("restart"));
+            let again =
+                if again { "; start it again with `xl create`: nobody does that after a checkpoint" } else { "" };
+            Ok(format!("{what}, and its domain is gone{again}"))
+        }
+    }
 }
 
 /// Says what is in the way, and that is the end then.

@@ -87,6 +87,17 @@ impl Protection for Colo<'_> {
         self.primary.wait("unprotected", LIMIT, |_| Ok(()))
     }
 
+    fn wait_ended(&mut self) -> Result<String> {
+        let mut outcome = String::new();
+        self.primary.wait("ended", LIMIT, |event| {
+            if let Some(ended) = event["outcome"].as_str() {
+                outcome = ended.into();
+            }
+            Ok(())
+        })?;
+        Ok(outcome)
+    }
+
     fn wait_taken_over(&mut self) -> Result<()> {
         self.secondary.wait("took-over", LIMIT, |_| Ok(()))
     }

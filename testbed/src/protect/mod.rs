@@ -91,6 +91,9 @@ pub(crate) trait Protection {
     /// Waits until the first host knows that the guest has no protection any more. It has to run on there.
     fn wait_unprotected(&mut self) -> Result<()>;
 
+    /// Waits until the first host says that it is over, whoever has ended it, and returns how.
+    fn wait_ended(&mut self) -> Result<String>;
+
     /// Waits until the second host has taken over.
     fn wait_taken_over(&mut self) -> Result<()>;
 

@@ -98,6 +98,10 @@ impl Protection for Xl<'_> {
         bail!("xl remus does not say that the guest is unprotected");
     }
 
+    fn wait_ended(&mut self) -> Result<String> {
+        bail!("xl remus does not say how it ends")
+    }
+
     fn wait_taken_over(&mut self) -> Result<()> {
         self.receiver.wait_said("Remus Failover for domain")
     }

@@ -3,6 +3,7 @@
 mod boot;
 mod check;
 mod ci;
+mod endings;
 mod failover;
 mod guests;
 mod inspect_agrees;
@@ -55,6 +56,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     remus_baseline::SCENARIO,
     protect::SCENARIO,
     failover::SCENARIO,
+    endings::SCENARIO,
     losses::SECONDARY,
     losses::LINK,
     losses::AGAIN,

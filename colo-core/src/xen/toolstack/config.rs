@@ -27,8 +27,8 @@ pub use refresh::{LiveState, XenstoreView};
 use super::userdata::{DomainLock, DomainUuid, LIBXL_FOLDER, LockError, LockKind, userdata_path};
 use super::xl::{Xl, XlError};
 use crate::ids::DomId;
-use crate::xen::GuestType;
 use crate::xen::qmp::QmpError;
+use crate::xen::{GuestType, ShutdownReason};
 use serde_json::Value;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -265,6 +265,30 @@ impl DomainConfig {
             read_write: disk["readwrite"].as_u64().is_some_and(|flag| flag != 0),
         };
         self.devices("disks").map(disk).collect()
+    }
+
+    /// What is to be done with the domain when it stops for this reason, in `xl`'s words (`destroy`, `restart`, `preserve`, ...), if the
+    /// configuration says so.
+    ///
+    /// ```
+    /// # use colo_core::xen::{ShutdownReason, toolstack::DomainConfig};
+    /// let json = br#"{ "c_info": { "type": "pvh", "name": "web", "uuid": "c68e58a4-e8f9-11f1-9b12-2bf4439fb59e" },
+    ///     "b_info": { "max_memkb": 131072, "target_memkb": 131072 }, "on_reboot": "restart" }"#;
+    /// let config = DomainConfig::parse(json)?;
+    /// assert_eq!(config.action_on(ShutdownReason::REBOOT), Some("restart"));
+    /// assert_eq!(config.action_on(ShutdownReason::POWEROFF), None);
+    /// # Ok::<(), colo_core::xen::toolstack::ConfigError>(())
+    /// ```
+    pub fn action_on(&self, reason: ShutdownReason) -> Option<&str> {
+        let key = match reason {
+            ShutdownReason::POWEROFF => "on_poweroff",
+            ShutdownReason::REBOOT => "on_reboot",
+            ShutdownReason::CRASH => "on_crash",
+            ShutdownReason::WATCHDOG => "on_watchdog",
+            ShutdownReason::SOFT_RESET => "on_soft_reset",
+            _ => return None,
+        };
+        self.json[key].as_str()
     }
 
     /// Wishes for a number, for a domain built after this; `None` for any. One that is taken is an error then.
