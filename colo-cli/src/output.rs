@@ -120,7 +120,7 @@ fn event_json(event: &Event) -> Value {
             "trigger": stats.trigger.name(), "dirty_pages": stats.dirty_pages, "stream_bytes": stats.stream_bytes,
             "pause_ms": pause.as_secs_f64() * 1e3}),
         Event::Staged(epoch) => json!({"event": "staged", "epoch": epoch.0}),
-        Event::Applied { applied, pause } => json!({"event": "applied", "epoch": applied.epoch.0,
+        Event::Applied { applied, pause, way } => json!({"event": "applied", "epoch": applied.epoch.0, "way": way,
             "stream_bytes": applied.stream_bytes, "received_pages": applied.flushed.received_pages,
             "written_pages": applied.flushed.written_pages, "pause_ms": pause.as_secs_f64() * 1e3}),
         Event::PeerLost(how) => json!({"event": "peer-lost", "how": how}),

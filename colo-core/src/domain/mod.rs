@@ -79,6 +79,11 @@ pub trait Control {
     /// [`DomainError::NotRunning`] when the domain has ended.
     fn resume(&mut self) -> Result<(), DomainError>;
 
+    /// By which way the last state was loaded into the domain, and why, where there are several.
+    fn load_way(&self) -> Option<String> {
+        None
+    }
+
     /// Ends the domain at once; it can do nothing after this call, whatever the call returns. Safe to repeat.
     fn destroy(&mut self);
 }

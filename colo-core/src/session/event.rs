@@ -37,6 +37,8 @@ pub enum Event {
     Staged(Epoch),
     /// A checkpoint has become the guest's state.
     Applied {
+        /// By which way, where the domain has several.
+        way: Option<String>,
         /// What it carried.
         applied: Applied,
         /// How long the guest stood still.
@@ -132,13 +134,14 @@ impl fmt::Display for Event {
                 pause.as_secs_f64() * 1e3
             ),
             Event::Staged(epoch) => write!(f, "{epoch} is staged"),
-            Event::Applied { applied, pause } => write!(
+            Event::Applied { applied, pause, way } => write!(
                 f,
-                "{} applied: {} pages received, {} written, pause {:.2} ms",
+                "{} applied: {} pages received, {} written, pause {:.2} ms{}",
                 applied.epoch,
                 applied.flushed.received_pages,
                 applied.flushed.written_pages,
-                pause.as_secs_f64() * 1e3
+                pause.as_secs_f64() * 1e3,
+                way.as_ref().map_or(String::new(), |way| format!(", {way}"))
             ),
             Event::PeerLost(how) => write!(f, "the peer is lost: {how}"),
             Event::FenceFailed(why) => write!(f, "fencing failed, nothing is served until it succeeds: {why}"),

@@ -102,7 +102,8 @@ impl Engine<'_> {
             let applied = self.secondary.apply(&mut *self.domain, callbacks).map_err(cannot)?;
             self.answer();
             let pause = self.timings.last_pause().unwrap_or_default();
-            self.server.events.send(Event::Applied { applied, pause });
+            let way = self.domain.load_way();
+            self.server.events.send(Event::Applied { applied, pause, way });
         }
         Ok(())
     }

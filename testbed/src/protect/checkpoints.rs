@@ -7,7 +7,11 @@ use std::fmt;
 
 /// All checkpoints of a protection.
 #[derive(Default, PartialEq, Debug)]
-pub(crate) struct Checkpoints(BTreeMap<String, Vec<Checkpoint>>);
+pub(crate) struct Checkpoints {
+    by_trigger: BTreeMap<String, Vec<Checkpoint>>,
+    /// How often the second host has loaded one by which way, where it has several.
+    ways: BTreeMap<String, u64>,
+}
 
 /// One of them, as far as it is known.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -28,25 +32,32 @@ impl Checkpoints {
             pages: event["dirty_pages"].as_u64().with_context(what)?,
             bytes: event["stream_bytes"].as_u64().with_context(what)?,
         };
-        self.0.entry(trigger.to_owned()).or_default().push(checkpoint);
+        self.by_trigger.entry(trigger.to_owned()).or_default().push(checkpoint);
         Ok(())
+    }
+
+    /// Adds the way of one that the second host has told about: an event `applied`.
+    pub(super) fn add_way(&mut self, event: &Value) {
+        if let Some(way) = event["way"].as_str() {
+            *self.ways.entry(way.to_owned()).or_default() += 1;
+        }
     }
 
     /// Adds one of which nothing is known but that it was.
     pub(super) fn add(&mut self, trigger: &str) {
-        self.0.entry(trigger.to_owned()).or_default().push(Checkpoint::default());
+        self.by_trigger.entry(trigger.to_owned()).or_default().push(Checkpoint::default());
     }
 
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
-        self.0.values().map(Vec::len).sum()
+        self.by_trigger.values().map(Vec::len).sum()
     }
 }
 
 impl fmt::Display for Checkpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} checkpoints", self.count())?;
-        for (trigger, all) in &self.0 {
+        for (trigger, all) in &self.by_trigger {
             write!(f, "\n  {trigger:<24} {:6}", all.len())?;
             let mut pauses: Vec<f64> = all.iter().filter_map(|checkpoint| checkpoint.pause_ms).collect();
             pauses.sort_by(f64::total_cmp);
@@ -54,6 +65,9 @@ impl fmt::Display for Checkpoints {
             let mean = |of: fn(&Checkpoint) -> u64| all.iter().map(of).sum::<u64>() / all.len() as u64;
             let (pages, bytes) = (mean(|checkpoint| checkpoint.pages), mean(|checkpoint| checkpoint.bytes));
             write!(f, "  pause: median {middle:6.1}, worst {worst:6.1} ms;  mean: {pages} pages, {bytes} bytes")?;
+        }
+        for (way, count) in &self.ways {
+            write!(f, "\n  loaded {count:6} times: {way}")?;
         }
         Ok(())
     }

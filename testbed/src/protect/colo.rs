@@ -70,7 +70,10 @@ impl Protection for Colo<'_> {
         let checkpoints = &mut self.checkpoints;
         self.primary.take(Instant::now(), |event| count(checkpoints, event).map(|()| false))?;
         self.primary.ensure_runs()?;
-        self.secondary.take(Instant::now(), |_| Ok(false))?;
+        self.secondary.take(Instant::now(), |event| {
+            checkpoints.add_way(event);
+            Ok(false)
+        })?;
         self.secondary.ensure_runs()?;
         Ok(&self.checkpoints)
     }

@@ -230,6 +230,10 @@ impl crate::domain::Control for Arriving {
         }
     }
 
+    fn load_way(&self) -> Option<String> {
+        self.domain().ok()?.load_way()
+    }
+
     fn destroy(&mut self) {
         match std::mem::replace(&mut self.phase, Phase::Gone) {
             Phase::Building(domain, toolstack) => {

@@ -11,12 +11,14 @@ pub struct Twin {
     overlay: Box<dyn Overlay>,
     /// Stopped by [`Overlay::stop`], and not gone on since.
     is_stopped: bool,
+    /// By which way the last state was loaded.
+    way: Option<String>,
 }
 
 impl Twin {
     /// For a domain that runs, or is paused and has never run.
     pub fn new(domain: XenDomain, overlay: Box<dyn Overlay>) -> Twin {
-        Twin { domain, overlay, is_stopped: false }
+        Twin { domain, overlay, is_stopped: false, way: None }
     }
 
     /// The domain.
@@ -63,6 +65,10 @@ impl Control for Twin {
             self.is_stopped = false;
         }
         Ok(())
+    }
+
+    fn load_way(&self) -> Option<String> {
+        self.way.clone()
     }
 
     fn destroy(&mut self) {
@@ -158,6 +164,14 @@ impl State for Twin {
         if !self.is_stopped {
             return Err(DomainError::NotSuspended(self.spec().name.clone()));
         }
-        self.overlay.load(&mut self.domain, state)
+        let before = self.overlay.stats().resets;
+        self.overlay.load(&mut self.domain, state)?;
+        let stats = self.overlay.stats();
+        self.way = Some(match stats.last_reset {
+            _ if stats.resets == before => "transparent".into(),
+            Some(why) => format!("reset: {why}"),
+            None => "reset".into(),
+        });
+        Ok(())
     }
 }
