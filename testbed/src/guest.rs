@@ -190,7 +190,10 @@ impl<'a> Guest<'a> {
         let newest = host.sh(&format!("ls -t /var/log/xen | grep '^guest-{name}.*[.]log$' | head -n 1"))?.stdout;
         let console = newest.trim().to_owned();
         ensure!(!console.is_empty(), "guest {name} has no console on host {}", host.name());
-        Ok(Guest { console, ..Guest::found(host, name, number) })
+        let guest = Guest { console, ..Guest::found(host, name, number) };
+        // In lock-step it was put back to what its primary had counted to, again and again.
+        guest.forget_console();
+        Ok(guest)
     }
 
     /// The same, restored under another name.
