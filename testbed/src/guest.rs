@@ -150,10 +150,17 @@ pub(crate) struct Guest<'a> {
 }
 
 impl Host {
-    /// Creates a guest, and waits until it is ready. Says, too, how long `xl create` took, and how long it all took.
-    pub(crate) fn guest(&self, config: &GuestConfig) -> Result<(Guest<'_>, GuestTimes)> {
+    /// Has the kernels where guests' configurations say that they are. A device model wants to see its guest's also when the guest comes
+    /// from another host.
+    pub(crate) fn take_kernels(&self) -> Result<()> {
         let kernels = [VMLINUX, VMLINUZ, GUEST].map(|file| format!("/images/{file}")).join(" ");
         self.sh(&format!("[ -d {KERNELS} ] || (mkdir {KERNELS} && cp {kernels} {KERNELS})"))?;
+        Ok(())
+    }
+
+    /// Creates a guest, and waits until it is ready. Says, too, how long `xl create` took, and how long it all took.
+    pub(crate) fn guest(&self, config: &GuestConfig) -> Result<(Guest<'_>, GuestTimes)> {
+        self.take_kernels()?;
         let file = self.give(&format!("{}.cfg", config.name), config.text().as_bytes())?;
         let guest = Guest::found(self, &config.name, config.number);
         // There may have been another one of this name.

@@ -110,6 +110,7 @@ pub(crate) trait Protection {
 impl<'a> Plan<'a> {
     /// Begins.
     pub(crate) fn start(self, tool: Tool) -> Result<Box<dyn Protection + 'a>> {
+        self.to.take_kernels()?;
         match tool {
             Tool::Xl if self.verify => bail!("xl remus cannot verify anything"),
             Tool::Xl if self.promotion != Promotion::Unfenced => {
