@@ -146,8 +146,7 @@ impl Arriving {
         };
         match domain.guest_type() {
             GuestType::Pv => domain.load_state(&state)?,
-            // The toolstack has started it with the first checkpoint's state.
-            GuestType::Hvm => super::tail::load_device_model(&mut domain, &state)?,
+            GuestType::Hvm => domain.start_device_model()?,
             GuestType::Pvh => {}
         }
         if self.plan.is_twin {
@@ -367,7 +366,12 @@ impl State for Arriving {
                 match domain.guest_type() {
                     // Its page tables must stay plain memory until it runs.
                     GuestType::Pv => domain.commit_types()?,
-                    GuestType::Pvh | GuestType::Hvm => domain.load_state(state)?,
+                    GuestType::Pvh => domain.load_state(state)?,
+                    GuestType::Hvm => {
+                        domain.load_state(state)?;
+                        // Not when it takes over, and clients wait. It is let go on then.
+                        super::tail::load_device_model(domain, state)?;
+                    }
                 }
                 *kept = state.to_vec();
                 Ok(())

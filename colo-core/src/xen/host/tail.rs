@@ -19,12 +19,11 @@ pub(super) fn tail_of(state: &[StateRecord]) -> Result<Vec<u8>, DomainError> {
     Ok(tail)
 }
 
-/// Brings the device model of a guest that stands still to this state, if it has one.
+/// Brings the device model of a guest that stands still to this state, if it has one; it stands still, too, then.
 pub(super) fn load_device_model(domain: &mut XenDomain, state: &[StateRecord]) -> Result<(), DomainError> {
     let Some(emulator) = emulator_of(state)? else { return Ok(()) };
     domain.stop_device_model()?;
-    domain.load_emulator_state(&emulator)?;
-    domain.start_device_model()
+    domain.load_emulator_state(&emulator)
 }
 
 fn emulator_of(state: &[StateRecord]) -> Result<Option<EmulatorState>, DomainError> {
