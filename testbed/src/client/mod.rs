@@ -30,6 +30,8 @@ pub(crate) struct Load {
     pub(crate) time: Duration,
     /// How fast the download is.
     pub(crate) download_bytes_per_s: u64,
+    /// Nothing but pings and requests: for latencies that are those of the guest, and not of a busy machine.
+    pub(crate) is_light: bool,
     /// Whether one asks for the guest's clock, which two machines answer differently.
     pub(crate) has_clock: bool,
 }
@@ -37,10 +39,13 @@ pub(crate) struct Load {
 impl Load {
     /// One of each client, for about so long.
     pub(crate) fn new(time: Duration) -> Load {
-        Load { time, download_bytes_per_s: 200_000, has_clock: false }
+        Load { time, download_bytes_per_s: 200_000, is_light: false, has_clock: false }
     }
 
     fn clients(&self) -> Vec<Box<dyn Client>> {
+        if self.is_light {
+            return vec![Box::new(pinger::Pinger), Box::new(requests::Requests::keep_alive())];
+        }
         let mut clients: Vec<Box<dyn Client>> = vec![
             Box::new(pinger::Pinger),
             Box::new(requests::Requests::keep_alive()),

@@ -16,6 +16,7 @@ mod restore_fails;
 mod save_fails;
 mod save_restore;
 mod shapes;
+mod side_by_side;
 mod speed;
 mod three_hosts;
 mod two_hosts;
@@ -55,6 +56,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     three_hosts::SCENARIO,
     remus_baseline::SCENARIO,
     protect::SCENARIO,
+    side_by_side::SCENARIO,
     failover::SCENARIO,
     endings::SCENARIO,
     losses::SECONDARY,
