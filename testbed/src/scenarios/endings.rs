@@ -110,10 +110,10 @@ fn one(
     Ok(())
 }
 
-/// Gives a fifth of its memory back, and takes it again.
+/// Gives some of its memory back, and takes it again.
 fn balloon(guest: &Guest<'_>) -> Result<()> {
     let name = guest.name();
-    guest.host().sh(&format!("xl mem-set {name} 104"))?;
+    guest.host().sh(&format!("xl mem-set {name} 120"))?;
     guest.wait_counted(10)?;
     guest.host().sh(&format!("xl mem-set {name} 128"))?;
     guest.wait_counted(10)?;
