@@ -118,13 +118,15 @@ impl Arriving {
                 return Ok(());
             }
         };
-        domain.introduce(state)?;
-        let (store_gfn, console_gfn) = domain.rings().ok_or_else(|| not_running(&self.spec))?;
-        let told = toolstack.channel().results(store_gfn, console_gfn);
-        told.map_err(|error| hypervisor(toolstack.channel_error(error)))?;
-        let tail = super::tail::tail_of(state)?;
+        // A domain whose memory is mapped cannot go: on every way out that is given up first.
+        let tail = match hand_over(&mut domain, &mut toolstack, state) {
+            Ok(tail) => tail,
+            Err(error) => {
+                drop(domain);
+                return Err(error);
+            }
+        };
         let mut domain = Some(domain);
-        // A domain whose memory is mapped cannot go.
         let domid = toolstack.finish(&tail, || domain = None).map_err(hypervisor)?;
         let mut domain = domain.ok_or_else(|| not_running(&self.spec))?;
         if domain.guest_type() == GuestType::Pv {
@@ -381,6 +383,16 @@ impl State for Arriving {
             Phase::Planned | Phase::Gone => Err(not_running(&self.spec)),
         }
     }
+}
+
+/// Tells the toolstack where the guest's rings are. Returns what it is to read next.
+fn hand_over(domain: &mut XenDomain, toolstack: &mut XlRestore, state: &[StateRecord]) -> Result<Vec<u8>, DomainError> {
+    domain.introduce(state)?;
+    let (store_gfn, console_gfn) =
+        domain.rings().ok_or_else(|| DomainError::BadState("the guest has no rings".into()))?;
+    let told = toolstack.channel().results(store_gfn, console_gfn);
+    told.map_err(|error| hypervisor(toolstack.channel_error(error)))?;
+    super::tail::tail_of(state)
 }
 
 fn not_running(spec: &DomainSpec) -> DomainError {
