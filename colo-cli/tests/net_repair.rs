@@ -17,12 +17,12 @@ fn each_card_has_a_line_and_a_bad_record_fails() {
     let folder = std::env::temp_dir().join(format!("colo-net-repair-{}", std::process::id()));
     assert_eq!(repair(&folder, &[]), (Some(0), String::new()));
     std::fs::create_dir(&folder).unwrap();
-    std::fs::write(folder.join("vif5.0"), "colo-takeover 1\n").unwrap();
+    std::fs::write(folder.join("vif5.0"), "colo-takeover 2\n").unwrap();
     assert_eq!(repair(&folder, &[]), (Some(0), "colo: vif5.0: had not been touched\n".into()));
     assert!(!folder.join("vif5.0").exists());
 
     std::fs::write(folder.join("vif5.0"), "").unwrap();
-    std::fs::write(folder.join("vif5.1"), "colo-takeover 1\nend\n").unwrap();
+    std::fs::write(folder.join("vif5.1"), "colo-takeover 2\nend\n").unwrap();
     let (code, said) = repair(&folder, &["--json"]);
     let lines: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let told: Vec<_> =
