@@ -20,7 +20,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// The protocol's version. Another major one is refused; another minor one only adds kinds of messages that need not be sent.
 pub const MAJOR_VERSION: u8 = 2;
 /// The protocol's minor version.
-pub const MINOR_VERSION: u8 = 1;
+pub const MINOR_VERSION: u8 = 0;
 
 /// Bytes of a frame's header.
 pub const FRAME_HEADER_BYTES: usize = size_of::<RawHeader>();
