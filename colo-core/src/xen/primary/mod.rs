@@ -173,6 +173,10 @@ impl SaveCallbacks for Watched {
         self.inner.suspend(domain)
     }
 
+    fn saved(&mut self, state: &[StateRecord]) {
+        self.inner.saved(state);
+    }
+
     fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
         if epoch == self.first {
             lock(&self.shared).tell(Stage::Unsure, Orphan::StayOut)?;
