@@ -13,6 +13,7 @@ use crate::net::gate::Gate;
 use crate::net::memory::{MemoryPort, pair};
 use crate::net::{Frame, Port};
 use crate::peer::{Channel, GoodbyeReason, Hello, Message, Mode, NetChannel, Queued, ShutdownHandle, StateChannel};
+use crate::stream::NetState;
 use crossbeam_channel::bounded;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
@@ -132,4 +133,77 @@ fn only_the_other_hosts_word_is_a_closed_connection() {
     for silence in [rustix::io::Errno::TIMEDOUT, rustix::io::Errno::HOSTUNREACH, rustix::io::Errno::NETUNREACH] {
         assert_eq!(failed(silence), Loss::Silent, "{silence}");
     }
+}
+
+/// A port whose frames have left the guest's memory.
+struct OutsidePort(MemoryPort);
+
+impl Port for OutsidePort {
+    fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.0.poll_fd()
+    }
+
+    fn has_left_guest(&self) -> bool {
+        true
+    }
+
+    fn receive(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize> {
+        self.0.receive(frames)
+    }
+
+    fn send(&mut self, frames: &[Frame]) -> io::Result<usize> {
+        self.0.send(frames)
+    }
+}
+
+#[test]
+fn what_has_left_the_guest_before_it_was_captured_is_of_the_ended_epoch() {
+    let frame = Frame::from_static(&[7; 60]);
+    // A ring in guest memory still has it: whoever gets a copy of that memory will say it.
+    for (has_left, held) in [(true, vec![frame.clone()]), (false, Vec::new())] {
+        let (mut guest_end, guest) = pair(8).unwrap();
+        let guest: Box<dyn Port> = if has_left { Box::new(OutsidePort(guest)) } else { Box::new(guest) };
+        let (ours, _theirs) = connection();
+        let (shutdown, _state) = state_channel();
+        let gate = Gate::new(Mode::Remus, CompareConfig::default());
+        let ends = Ends { nics: vec![Nic::new(guest, None)], peer: ours.into_net(), state: shutdown };
+        let mut net = PrimaryNetHandle::new(Mode::Remus, gate, ends, HEARTBEAT, bounded(8).0).unwrap();
+        net.begin_epoch(Epoch::FIRST).unwrap();
+        net.freeze().unwrap();
+        assert_eq!(guest_end.send(&[frame.clone()]).unwrap(), 1);
+        let records = net.begin_epoch(Epoch(2)).unwrap();
+        let state = NetState::from_records(&records).unwrap();
+        assert_eq!(state.held.into_iter().map(|held| held.frame).collect::<Vec<_>>(), held, "has left: {has_left}");
+    }
+}
+
+#[test]
+fn a_secondary_that_was_stopped_has_said_nothing_yet_in_the_next_epoch() {
+    let (mut guest_end, guest) = pair(8).unwrap();
+    let (ours, theirs) = connection();
+    let (shutdown, _state) = state_channel();
+    let guest: Box<dyn Port> = Box::new(OutsidePort(guest));
+    let mut net =
+        SecondaryNetHandle::new(&hello(), vec![guest], ours.into_net(), shutdown, HEARTBEAT, bounded(8).0).unwrap();
+    net.freeze().unwrap();
+    assert_eq!(guest_end.send(&[Frame::from_static(&[1; 60])]).unwrap(), 1);
+    net.forget_output().unwrap();
+    net.begin_epoch(Epoch::FIRST, Vec::new()).unwrap();
+    assert_eq!(guest_end.send(&[Frame::from_static(&[2; 60])]).unwrap(), 1);
+    let running = net.clone();
+    let thread = std::thread::spawn(move || running.run().map_err(|error| error.to_string()));
+    let mut peer = theirs.into_net();
+    let mut said = Vec::new();
+    while said.is_empty() {
+        poll(&mut [PollFd::from_borrowed_fd(peer.poll_fd(), PollFlags::IN)], None).unwrap();
+        let mut messages = Vec::new();
+        peer.receive(&mut messages).unwrap();
+        said.extend(messages.into_iter().filter_map(|message| match message {
+            Message::Output { frames, .. } => Some(frames),
+            _ => None,
+        }));
+    }
+    net.stop();
+    thread.join().unwrap().unwrap();
+    assert_eq!(said.concat().iter().map(|said| said.frame[0]).collect::<Vec<_>>(), [2]);
 }
