@@ -170,7 +170,7 @@ fn what_has_left_the_guest_before_it_was_captured_is_of_the_ended_epoch() {
         let mut net = PrimaryNetHandle::new(Mode::Remus, gate, ends, HEARTBEAT, bounded(8).0).unwrap();
         net.begin_epoch(Epoch::FIRST).unwrap();
         net.freeze().unwrap();
-        assert_eq!(guest_end.send(&[frame.clone()]).unwrap(), 1);
+        assert_eq!(guest_end.send(std::slice::from_ref(&frame)).unwrap(), 1);
         let records = net.begin_epoch(Epoch(2)).unwrap();
         let state = NetState::from_records(&records).unwrap();
         assert_eq!(state.held.into_iter().map(|held| held.frame).collect::<Vec<_>>(), held, "has left: {has_left}");
