@@ -52,7 +52,11 @@ fn commands(plan: &Plan<'_>) -> [String; 2] {
     }
     match plan.promotion {
         Promotion::Unfenced => secondary += " --promote-unfenced",
-        Promotion::Fenced => secondary += &format!(" --fence-command '{}'", fence::COMMAND),
+        Promotion::Fenced => {
+            // Each side, or the one without would serve on until it is shot.
+            primary += &format!(" --fence-command '{}'", fence::COMMAND);
+            secondary += &format!(" --fence-command '{}'", fence::COMMAND);
+        }
         Promotion::Never => (),
     }
     // Each step, for whoever wonders; the testbed keeps what grows in this folder.

@@ -103,6 +103,8 @@ fn link_cut(context: &Context) -> Result<()> {
 
         context.say(&format!("a {} guest, a fence", kind.name()));
         let fence = Fence::new(&b, SECONDARY.limit)?;
+        // Asked for, too, and never answered: the other one is faster.
+        let _slower = Fence::new(&a, SECONDARY.limit)?;
         let mut protection = Plan { promotion: Promotion::Fenced, ..plan }.start(context.options().protector)?;
         protection.wait_protected()?;
         clients.run_for(WHILE)?;
