@@ -126,7 +126,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Lets them go on for so long, whatever happens to them.
+    /// Lets them go on for so long, or until the last of them has failed.
     pub(crate) fn suffer_for(&mut self, time: Duration) -> Result<()> {
         let deadline = Instant::now() + time;
         while let Some(record) = self.next_end(deadline)? {
@@ -150,17 +150,13 @@ impl Clients {
         Ok(Seen(self.records))
     }
 
-    /// The next client that ends before this moment.
+    /// The next client that ends before this moment; at once nothing if all have ended.
     fn next_end(&self, deadline: Instant) -> Result<Option<Record>> {
         match self.ended.recv_deadline(deadline) {
             Ok(record) => Ok(Some(record)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) if self.records.len() < self.count => bail!("a client panicked"),
-            Err(RecvTimeoutError::Disconnected) => {
-                // All have ended, and nothing more will come.
-                std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
-                Ok(None)
-            }
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
         }
     }
 }
