@@ -107,7 +107,7 @@ pub(crate) struct PrimaryArgs {
     /// How to protect it
     #[arg(long, value_enum, default_value_t = ModeArg::Colo)]
     pub(crate) mode: ModeArg,
-    /// Milliseconds between two checkpoints, at the latest [default: 2000, remus: 20]
+    /// Milliseconds between two checkpoints, at the latest [default: 10000, remus: 20]
     #[arg(long, value_name = "MS", value_parser = millis)]
     pub(crate) interval: Option<Duration>,
     /// Milliseconds that one machine may say something that the other does not [default: 200]

@@ -6,6 +6,7 @@ use super::protect::{config, plan};
 use crate::client::{Clients, Load, Seen};
 use crate::context::Context;
 use crate::guest::GuestType;
+use crate::host::{COMMAND_LIMIT, Host};
 use crate::net::Network;
 use crate::protect::{Mode, Plan, Promotion, Tool};
 use anyhow::{Context as _, Result};
@@ -43,6 +44,7 @@ fn run(context: &Context) -> Result<()> {
     let from = Instant::now();
     clients.run_for(time)?;
     rows.push(Row { what: "unprotected", from, to: Instant::now(), sent_bytes: 0, checkpoints: String::new() });
+    let link = link_trip(&a, &b)?;
     for (what, tool, mode, interval) in [
         ("xl remus -F -n -d -i 200", Tool::Xl, Mode::Remus, Some(INTERVAL)),
         ("colo, Remus every 200 ms", Tool::Colo, Mode::Remus, Some(INTERVAL)),
@@ -67,7 +69,17 @@ fn run(context: &Context) -> Result<()> {
     let seen = clients.stop()?;
     seen.ensure_good()?;
     table(&seen, &rows)?;
+    context.figure_of("the link, there and back, p50", link.as_micros() as u64, "µs");
     guest.destroy()
+}
+
+/// How long two programs need over the link, there and back, beside the same clients: each answer that is compared has to.
+fn link_trip(from: &Host, to: &Host) -> Result<Duration> {
+    let mut answering = to.spawn("dom0-agent answer", COMMAND_LIMIT)?;
+    answering.wait_said("ready\n")?;
+    let median = from.sh(&format!("dom0-agent trips {}", to.link_address()))?.stdout;
+    answering.wait()?;
+    Ok(Duration::from_micros(median.trim().parse()?))
 }
 
 fn table(seen: &Seen, rows: &[Row]) -> Result<()> {

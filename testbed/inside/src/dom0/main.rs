@@ -1,21 +1,31 @@
 //! dom0's agent: runs what the testbed asks for, and tells it what Xen's logs say.
 //!
 //! It is started by the image's `/init` when Xen's daemons run, and ends when the testbed asks for it; `/init` then switches the host
-//! off.
+//! off. `dom0-agent answer` and `dom0-agent trips ADDRESS` are the two ends of a measurement of the link.
 
 mod logs;
 mod run;
+mod trips;
 
+use colo_testbed_inside::ports;
 use colo_testbed_inside::protocol::{PORT_NAME, ProtocolError, Report, Request, read_frame};
 use run::Commands;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 fn main() -> ExitCode {
-    match serve() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => serve().map_err(|error| error.to_string()),
+        ["answer"] => answer().map_err(|error| error.to_string()),
+        ["trips", address] => trips(address),
+        _ => Err("it is started without arguments, with `answer`, or with `trips ADDRESS`".to_owned()),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("dom0-agent: {error}");
@@ -43,6 +53,19 @@ fn serve() -> Result<(), ProtocolError> {
             Request::Stop => break,
         }
     }
+    Ok(())
+}
+
+fn answer() -> io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, ports::ECHO))?;
+    println!("ready");
+    trips::answer(&listener)
+}
+
+fn trips(address: &str) -> Result<(), String> {
+    let address: Ipv4Addr = address.parse().map_err(|_| format!("{address}: no address"))?;
+    let median = trips::median((address, ports::ECHO).into()).map_err(|error| error.to_string())?;
+    println!("{}", median.as_micros());
     Ok(())
 }
 
