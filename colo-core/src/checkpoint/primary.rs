@@ -3,6 +3,7 @@ use crate::domain::{Domain, StateRecord};
 use crate::ids::Epoch;
 use crate::peer::{Message, Mode};
 use crate::save::{CallbackError, Ready, SaveCallbacks, Trigger};
+use bytes::Bytes;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -122,6 +123,8 @@ pub struct Primary<N> {
     begun_at: Option<Instant>,
     /// When the checkpoint that was written must have been acknowledged.
     deadline: Option<Instant>,
+    /// What the secondary's machine is like.
+    likeness: Option<Bytes>,
 }
 
 impl<N: PrimaryNet> Primary<N> {
@@ -136,6 +139,7 @@ impl<N: PrimaryNet> Primary<N> {
             trigger: None,
             begun_at: None,
             deadline: None,
+            likeness: None,
         }
     }
 
@@ -152,6 +156,12 @@ impl<N: PrimaryNet> Primary<N> {
     /// Whether the secondary's machine runs, and the checkpoint that begins its protection is to be taken now.
     pub fn is_rehearsed(&self) -> bool {
         self.is_rehearsal(self.begun) && self.applied == self.begun
+    }
+
+    /// What the domain must [become like](crate::domain::State::become_like) when it [is rehearsed](Primary::is_rehearsed), before the next
+    /// checkpoint; told once.
+    pub fn take_likeness(&mut self) -> Option<Bytes> {
+        self.likeness.take()
     }
 
     /// The packets' side.
@@ -184,6 +194,15 @@ impl<N: PrimaryNet> Primary<N> {
                 }
                 self.applied = *epoch;
                 self.net.applied(*epoch).map_err(EngineError::Net)
+            }
+            Message::Likeness(likeness) => {
+                let is_awaited =
+                    self.is_rehearsal(self.begun) && self.staged == self.begun && self.applied == Epoch::NONE;
+                if !is_awaited || self.likeness.is_some() {
+                    return Err(self.unexpected("Likeness", self.begun));
+                }
+                self.likeness = Some(likeness.clone());
+                Ok(())
             }
             Message::CheckpointWanted => {
                 self.handle_trigger(Trigger::QueueFull);
@@ -318,8 +337,13 @@ mod tests {
         assert_eq!(primary.wait_checkpoint(start).unwrap(), Ready::Now(Trigger::First));
         primary.capture(&mut domain, Epoch(1)).unwrap();
         assert_eq!(primary.checkpoint(Epoch(1), start).unwrap(), Ready::NotBefore(start + rehearsal));
+        let likeness = Message::Likeness(Bytes::from_static(b"ports"));
+        assert!(primary.handle_message(&likeness).is_err(), "it does not run yet");
         primary.handle_message(&Message::EpochStaged(Epoch(1))).unwrap();
         assert!(!primary.is_protected() && !primary.is_rehearsed());
+        primary.handle_message(&likeness).unwrap();
+        assert!(primary.handle_message(&likeness).is_err(), "once");
+        assert_eq!(primary.take_likeness().as_deref(), Some(&b"ports"[..]));
 
         // Long after any other checkpoint would have been given up.
         let applied = start + rehearsal - Duration::from_secs(1);

@@ -171,6 +171,12 @@ impl<N: SecondaryNet> Secondary<N> {
         let flushed = self.restorer.apply(domain, callbacks)?;
         self.net.begin_epoch(epoch, self.restorer.take_records()).map_err(EngineError::Net)?;
         self.epoch = epoch;
+        if epoch < Epoch::first_protected(self.rehearse) {
+            let likeness = domain.likeness().map_err(|error| EngineError::Restore(error.into()))?;
+            if !likeness.is_empty() {
+                self.outbox.push_back(Message::Likeness(likeness.into()));
+            }
+        }
         self.outbox.push_back(Message::EpochApplied(epoch));
         Ok(Applied { epoch, stream_bytes, flushed })
     }

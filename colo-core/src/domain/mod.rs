@@ -348,6 +348,26 @@ pub trait State {
     /// # Errors
     /// [`DomainError::NotSuspended`], [`DomainError::BadState`].
     fn load_state(&mut self, state: &[StateRecord]) -> Result<(), DomainError>;
+
+    /// What of this running domain no state changes, in terms of the hypervisor, at most
+    /// [`MAX_LIKENESS_BYTES`](crate::peer::MAX_LIKENESS_BYTES): another domain whose state it is to be given again and again should be
+    /// like it. Empty where there is no such thing.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    fn likeness(&mut self) -> Result<Vec<u8>, DomainError> {
+        Ok(Vec::new())
+    }
+
+    /// Makes this running domain like the one with that [likeness](State::likeness), if it is not. Says what the difference was. Its guest
+    /// may have to connect its devices anew, and clients wait for that.
+    ///
+    /// # Errors
+    /// [`DomainError::BadState`] when it is no likeness; else the guest may be in any state.
+    fn become_like(&mut self, likeness: &[u8]) -> Result<Option<String>, DomainError> {
+        let _ = likeness;
+        Ok(None)
+    }
 }
 
 /// A domain and the host's ends of its network cards, in the order of [`DomainSpec::nics`].

@@ -43,6 +43,7 @@ impl Message {
             Message::EpochEnd { .. } => MessageKind::EpochEnd,
             Message::EpochStaged(_) => MessageKind::EpochStaged,
             Message::EpochApplied(_) => MessageKind::EpochApplied,
+            Message::Likeness(_) => MessageKind::Likeness,
             Message::CheckpointWanted => MessageKind::CheckpointWanted,
             Message::Input { .. } => MessageKind::Input,
             Message::Output { .. } => MessageKind::Output,
@@ -62,7 +63,7 @@ pub(super) fn encode_payload(message: &Message, out: &mut Vec<u8>) -> Result<()>
         Message::Refused(text) => put_text(out, "reason", MAX_TEXT_BYTES, cut_off(text))?,
         Message::Inquiry(spec) => put_spec(out, spec)?,
         Message::Facts(facts) => put_facts(out, facts)?,
-        Message::Stream(records) => out.extend_from_slice(records),
+        Message::Stream(bytes) | Message::Likeness(bytes) => out.extend_from_slice(bytes),
         Message::EpochEnd { epoch, stream_bytes, crc } => {
             put_u64(out, epoch.0);
             put_u64(out, *stream_bytes);
@@ -94,8 +95,10 @@ pub(super) fn encode_payload(message: &Message, out: &mut Vec<u8>) -> Result<()>
 
 /// Reads a payload. Frames and stream records are slices of it, not copies.
 pub(super) fn decode_payload(kind: MessageKind, payload: &Bytes) -> Result<Message> {
-    if kind == MessageKind::Stream {
-        return Ok(Message::Stream(payload.clone()));
+    match kind {
+        MessageKind::Stream => return Ok(Message::Stream(payload.clone())),
+        MessageKind::Likeness => return Ok(Message::Likeness(payload.clone())),
+        _ => {}
     }
     let mut fields = Fields::new(payload);
     let message = decode_fields(kind, payload, &mut fields)?;
@@ -111,6 +114,7 @@ fn decode_fields(kind: MessageKind, payload: &Bytes, fields: &mut Fields<'_>) ->
         MessageKind::Inquiry => Message::Inquiry(get_spec(fields)?),
         MessageKind::Facts => Message::Facts(get_facts(fields)?),
         MessageKind::Stream => Message::Stream(payload.clone()),
+        MessageKind::Likeness => Message::Likeness(payload.clone()),
         MessageKind::EpochEnd => Message::EpochEnd {
             epoch: get_epoch(fields)?,
             stream_bytes: fields.u64("length of the stream")?,

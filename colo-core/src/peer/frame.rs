@@ -39,6 +39,8 @@ pub const MAX_FACTS: usize = 512;
 pub const MAX_FACT_NAME_BYTES: usize = 128;
 /// The longest value of a fact.
 pub const MAX_FACT_BYTES: usize = 2048;
+/// The longest `Likeness`: the event channels of a large guest of Xen's.
+pub const MAX_LIKENESS_BYTES: usize = 2 << 20;
 /// The longest text, of `Refused` and `Goodbye`: a few lines for people. A longer one is cut off when it is sent.
 pub const MAX_TEXT_BYTES: usize = 1024;
 
@@ -60,6 +62,7 @@ pub enum MessageKind {
     EpochStaged = 18,
     EpochApplied = 19,
     CheckpointWanted = 20,
+    Likeness = 21,
     Input = 32,
     Output = 33,
     Released = 34,
@@ -69,7 +72,7 @@ pub enum MessageKind {
 
 impl MessageKind {
     /// Every kind.
-    pub const ALL: [MessageKind; 16] = {
+    pub const ALL: [MessageKind; 17] = {
         use MessageKind::*;
         [
             Hello,
@@ -83,6 +86,7 @@ impl MessageKind {
             EpochStaged,
             EpochApplied,
             CheckpointWanted,
+            Likeness,
             Input,
             Output,
             Released,
@@ -102,6 +106,7 @@ impl MessageKind {
             MessageKind::Inquiry => codec::MAX_SPEC_BYTES,
             MessageKind::Facts => codec::MAX_FACTS_BYTES,
             MessageKind::Stream => MAX_STREAM_BYTES,
+            MessageKind::Likeness => MAX_LIKENESS_BYTES,
             MessageKind::EpochEnd => 8 + 8 + 4,
             MessageKind::EpochStaged
             | MessageKind::EpochApplied

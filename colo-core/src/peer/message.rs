@@ -97,6 +97,9 @@ pub enum Message {
     },
     /// S→P, state: the epoch is here, whole and verified; it will be applied whatever happens to the primary.
     EpochStaged(Epoch),
+    /// S→P, state: what the secondary's machine is like that runs now, at the end of a rehearsal, so that the primary's can become like
+    /// it. Only the hypervisor knows what is in it.
+    Likeness(Bytes),
     /// S→P, state: the epoch has been applied, the secondary stands where the primary stood.
     EpochApplied(Epoch),
     /// S→P, state: the secondary needs a checkpoint (a queue of its is full).

@@ -72,8 +72,8 @@ pub use decoder::{FrameDecoder, ReadState};
 pub use error::PeerError;
 pub use frame::{
     FRAME_HEADER_BYTES, FrameEncoder, MAJOR_VERSION, MAX_FACT_BYTES, MAX_FACT_NAME_BYTES, MAX_FACTS,
-    MAX_MESSAGE_FRAME_BYTES, MAX_MESSAGE_FRAMES, MAX_RELEASED, MAX_STREAM_BYTES, MAX_TEXT_BYTES, MINOR_VERSION,
-    MessageKind, StreamSum,
+    MAX_LIKENESS_BYTES, MAX_MESSAGE_FRAME_BYTES, MAX_MESSAGE_FRAMES, MAX_RELEASED, MAX_STREAM_BYTES, MAX_TEXT_BYTES,
+    MINOR_VERSION, MessageKind, StreamSum,
 };
 pub use message::{Channel, Facts, GoodbyeReason, Hello, Message, Mode, NetFrame};
 pub use net_channel::{MAX_QUEUED_BYTES, NetChannel, Queued};

@@ -62,6 +62,7 @@ fn message() -> impl Strategy<Value = Message> {
         epoch().prop_map(Message::EpochStaged),
         epoch().prop_map(Message::EpochApplied),
         Just(Message::CheckpointWanted),
+        prop::collection::vec(any::<u8>(), 0..300).prop_map(|bytes| Message::Likeness(bytes.into())),
         (epoch(), frames(8)).prop_map(|(epoch, frames)| Message::Input { epoch, frames }),
         (epoch(), any::<u64>(), frames(8)).prop_map(|(epoch, first, frames)| Message::Output { epoch, first, frames }),
         (epoch(), prop::collection::vec(any::<u64>(), 0..50))

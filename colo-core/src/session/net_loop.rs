@@ -64,11 +64,30 @@ pub(super) struct Nic {
     pub(super) lan: Option<Box<dyn Port>>,
     /// For the guest, which had no room.
     pub(super) input: Vec<Frame>,
+    /// Whether they may have something. What has not is not asked: on an emulated or a busy host a call costs as much as a packet.
+    guest_ready: bool,
+    lan_ready: bool,
 }
 
 impl Nic {
     pub(super) fn new(guest: Box<dyn Port>, lan: Option<Box<dyn Port>>) -> Self {
-        Nic { guest, lan, input: Vec::new() }
+        Nic { guest, lan, input: Vec::new(), guest_ready: true, lan_ready: true }
+    }
+
+    /// Whatever was found before, both may have something.
+    pub(super) fn look_again(&mut self) {
+        (self.guest_ready, self.lan_ready) = (true, true);
+    }
+
+    /// Takes what the guest has said, and returns how many frames that is.
+    pub(super) fn read_guest(&mut self, frames: &mut Vec<Frame>) -> usize {
+        if !self.guest_ready {
+            return 0;
+        }
+        // A ring that is gone belongs to a guest that is gone; the engine sees that by itself.
+        let count = self.guest.receive(frames).unwrap_or(0);
+        self.guest_ready = count == MAX_BATCH_FRAMES;
+        count
     }
 
     /// Gives the guest what waits for it, and returns what it took.
@@ -82,11 +101,11 @@ impl Nic {
     }
 
     /// Takes what the clients have sent, unless the guest has not even taken what came before.
-    pub(super) fn read_lan(&mut self) -> io::Result<usize> {
-        match &mut self.lan {
-            Some(lan) if self.input.is_empty() => lan.receive(&mut self.input),
-            _ => Ok(0),
-        }
+    pub(super) fn read_lan(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize> {
+        let Some(lan) = self.lan.as_mut().filter(|_| self.lan_ready && self.input.is_empty()) else { return Ok(0) };
+        let count = lan.receive(frames);
+        self.lan_ready = matches!(count, Ok(MAX_BATCH_FRAMES));
+        count
     }
 }
 
@@ -163,33 +182,78 @@ pub(super) fn part(mut peer: NetChannel, reason: GoodbyeReason) -> Farewell {
     }
 }
 
-/// The descriptors that a net thread sleeps on. Duplicates: they are polled without the lock.
+/// The descriptors that a net thread sleeps on: of the cards, and of the peer. Duplicates: they are polled without the lock.
 pub(super) struct PollSet {
-    entries: Vec<OwnedFd>,
+    guests: Vec<OwnedFd>,
+    lans: Vec<Option<OwnedFd>>,
+    peer: Option<OwnedFd>,
+}
+
+/// One of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    /// A card's side of the guest, by the card's number.
+    Guest(usize),
+    /// Its side of the clients.
+    Lan(usize),
+    Peer,
 }
 
 impl PollSet {
-    pub(super) fn new() -> Self {
-        PollSet { entries: Vec::new() }
+    pub(super) fn new(nics: &[Nic], peer: Option<&NetChannel>) -> io::Result<Self> {
+        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned();
+        Ok(PollSet {
+            guests: nics.iter().map(|nic| own(nic.guest.poll_fd())).collect::<Result<_, _>>()?,
+            lans: nics
+                .iter()
+                .map(|nic| nic.lan.as_ref().map(|lan| own(lan.poll_fd())).transpose())
+                .collect::<Result<_, _>>()?,
+            peer: peer.map(|peer| own(peer.poll_fd())).transpose()?,
+        })
     }
 
-    /// Adds one, and returns its number.
-    pub(super) fn add(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        self.entries.push(fd.try_clone_to_owned()?);
-        Ok(self.entries.len() - 1)
-    }
-
-    /// Sleeps until one of those that are wanted is ready, the waker wakes, or the time has passed.
-    pub(super) fn sleep(&self, waker: &Waker, wanted: &[(usize, PollFlags)], timeout: Duration) -> io::Result<()> {
-        let mut fds = vec![PollFd::new(waker, PollFlags::IN)];
-        fds.extend(wanted.iter().map(|&(index, flags)| PollFd::from_borrowed_fd(self.entries[index].as_fd(), flags)));
+    /// Sleeps until one of those that are wanted is ready, the waker wakes, or the time has passed. Returns which are.
+    pub(super) fn sleep(
+        &self,
+        waker: &Waker,
+        wanted: &[(Source, PollFlags)],
+        timeout: Duration,
+    ) -> io::Result<Vec<Source>> {
+        let fd_of = |source| match source {
+            Source::Guest(nic) => self.guests.get(nic),
+            Source::Lan(nic) => self.lans.get(nic)?.as_ref(),
+            Source::Peer => self.peer.as_ref(),
+        };
+        let (mut sources, mut fds) = (Vec::new(), vec![PollFd::new(waker, PollFlags::IN)]);
+        for (source, flags) in wanted {
+            if let Some(fd) = fd_of(*source) {
+                sources.push(*source);
+                fds.push(PollFd::from_borrowed_fd(fd.as_fd(), *flags));
+            }
+        }
         match poll(&mut fds, Some(&timespec(timeout))) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),
         }
-        waker.clear();
-        Ok(())
+        if !fds[0].revents().is_empty() {
+            waker.clear();
+        }
+        let is_ready = fds[1..].iter().map(|fd| !fd.revents().is_empty());
+        Ok(sources.into_iter().zip(is_ready).filter(|(_, is_ready)| *is_ready).map(|(source, _)| source).collect())
     }
+}
+
+/// Notes which cards have something, and returns whether the peer has.
+pub(super) fn note_ready(ready: &[Source], nics: &mut [Nic]) -> bool {
+    for source in ready {
+        match *source {
+            Source::Guest(nic) => nics[nic].guest_ready = true,
+            Source::Lan(nic) => nics[nic].lan_ready = true,
+            Source::Peer => {}
+        }
+    }
+    ready.contains(&Source::Peer)
 }
 
 fn timespec(duration: Duration) -> Timespec {

@@ -1,6 +1,8 @@
 //! The primary's net thread: clients and guest, the gate between them, and the mirror to the secondary.
 
-use super::net_loop::{Farewell, IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, goodbye, messages, part, tag};
+use super::net_loop::{
+    Farewell, IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, Source, goodbye, messages, note_ready, part, tag,
+};
 use super::primary::Alert;
 use super::recorder::Recorder;
 use super::wake::Waker;
@@ -20,6 +22,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// How long it may wait until the secondary hears what has left. What it has not heard at a failover, it sends again.
+const REPORT_AFTER: Duration = Duration::from_millis(10);
+
+/// As many do not wait.
+const MAX_REPORTS: usize = 1024;
+
 /// The engine's hand on the net thread.
 #[derive(Clone)]
 pub(super) struct PrimaryNetHandle(Arc<Shared>);
@@ -37,6 +45,8 @@ struct State {
     peer: Option<NetChannel>,
     state: ShutdownHandle,
     detector: Detector,
+    /// The peer may have said something.
+    peer_ready: bool,
     /// The guest's memory is the engine's for now.
     frozen: bool,
     /// A checkpoint was asked for in this epoch.
@@ -45,8 +55,9 @@ struct State {
     lost: bool,
     /// The machine is left as soon as nothing waits here.
     leaving: bool,
-    /// What was said to have left, to be reported together.
+    /// What was said to have left, to be reported together, and since when it waits.
     reports: BTreeMap<Epoch, Vec<u64>>,
+    reports_since: Option<Instant>,
     alerts: Sender<Alert>,
     /// Where miscompares are written down.
     recorder: Option<Recorder>,
@@ -76,11 +87,13 @@ impl PrimaryNetHandle {
             peer: Some(ends.peer),
             state: ends.state,
             detector: Detector::new(heartbeat, Instant::now()),
+            peer_ready: true,
             frozen: false,
             asked: false,
             lost: false,
             leaving: false,
             reports: BTreeMap::new(),
+            reports_since: None,
             alerts,
             recorder: None,
         };
@@ -99,29 +112,23 @@ impl PrimaryNetHandle {
 
     /// The net thread: until [`PrimaryNetHandle::stop`].
     pub(super) fn run(&self) -> Result<(), CallbackError> {
-        let mut set = PollSet::new();
-        let (guests, lans, peer) = {
+        let set = {
             let state = self.0.lane.first()?;
-            let mut guests = Vec::new();
-            let mut lans = Vec::new();
-            for nic in &state.nics {
-                guests.push(set.add(nic.guest.poll_fd())?);
-                lans.push(nic.lan.as_ref().map(|lan| set.add(lan.poll_fd())).transpose()?);
-            }
-            (guests, lans, state.peer.as_ref().map(|peer| set.add(peer.poll_fd())).transpose()?)
+            PollSet::new(&state.nics, state.peer.as_ref())?
         };
-        let fds = Fds { guests, lans, peer };
+        let mut ready = vec![Source::Peer];
         while !self.0.stop.load(Ordering::SeqCst) {
             let (wanted, timeout) = {
                 let mut state = self.0.lane.after_others()?;
+                state.peer_ready |= note_ready(&ready, &mut state.nics);
                 let mut turns = 0;
                 while state.turn(Instant::now()) && turns < MAX_TURNS {
                     turns += 1;
                 }
                 let timeout = if turns == MAX_TURNS { Duration::ZERO } else { state.timeout(Instant::now()) };
-                (state.wanted(&fds), timeout)
+                (state.wanted(), timeout)
             };
-            set.sleep(&self.0.waker, &wanted, timeout)?;
+            ready = set.sleep(&self.0.waker, &wanted, timeout)?;
         }
         Ok(())
     }
@@ -167,7 +174,10 @@ impl PrimaryNetHandle {
 
     /// Tells the engine, by [`Alert::Empty`], when nothing is under way in either direction any more; from then on nothing is taken.
     pub(super) fn leave(&self) -> Result<(), Panicked> {
-        self.0.lane.first()?.leaving = true;
+        let mut state = self.0.lane.first()?;
+        state.leaving = true;
+        state.nics.iter_mut().for_each(Nic::look_again);
+        drop(state);
         self.0.waker.wake();
         Ok(())
     }
@@ -222,17 +232,10 @@ impl PrimaryNet for PrimaryNetHandle {
     }
 }
 
-/// Numbers in the poll set.
-struct Fds {
-    guests: Vec<usize>,
-    lans: Vec<Option<usize>>,
-    peer: Option<usize>,
-}
-
 impl State {
     /// Moves whatever can be moved now. Returns whether anything did.
     fn turn(&mut self, now: Instant) -> bool {
-        let mut moved = self.hear_peer(now);
+        let mut moved = std::mem::take(&mut self.peer_ready) && self.hear_peer(now);
         self.watch_peer(now);
         if !self.frozen {
             moved |= self.take_output(now);
@@ -246,7 +249,7 @@ impl State {
             self.record();
             self.ask(trigger);
         }
-        self.report();
+        self.report(now);
         if let Some(Err(error)) = self.peer.as_mut().map(NetChannel::flush) {
             // Its last words may have come meanwhile, and only they tell who serves.
             while self.hear_peer(now) {}
@@ -320,8 +323,7 @@ impl State {
             if self.gate.is_full() {
                 break;
             }
-            // A ring that is gone belongs to a guest that is gone; the engine sees that by itself.
-            moved |= nic.guest.receive(&mut frames).unwrap_or(0) > 0;
+            moved |= nic.read_guest(&mut frames) > 0;
             for frame in frames.drain(..) {
                 self.gate.handle_primary(index as u8, frame, now);
             }
@@ -366,9 +368,11 @@ impl State {
     fn give_input(&mut self) -> bool {
         let mut moved = false;
         for index in 0..self.nics.len() {
-            if let Err(error) = self.nics[index].read_lan() {
+            let mut frames = Vec::new();
+            if let Err(error) = self.nics[index].read_lan(&mut frames) {
                 self.lose_lan(index, &error);
             }
+            self.nics[index].input.append(&mut frames);
             let taken = self.nics[index].feed_guest();
             moved |= !taken.is_empty();
             taken.iter().for_each(|frame| self.gate.handle_input(index as u8, frame));
@@ -399,23 +403,35 @@ impl State {
         }
     }
 
-    /// Tells the secondary what has left.
-    fn report(&mut self) {
+    /// Tells the secondary what has left: along with something else, or when that has waited for a while. A message of its own for each
+    /// packet would wake both hosts once more for it.
+    fn report(&mut self, now: Instant) {
         let mut held = None;
         while let Some(report) = self.gate.poll_report() {
             match report {
-                Report::Frame { epoch, number } => self.reports.entry(epoch).or_default().push(number),
+                Report::Frame { epoch, number } => {
+                    self.reports.entry(epoch).or_default().push(number);
+                    self.reports_since.get_or_insert(now);
+                }
                 Report::Held(epoch) => held = Some(epoch),
             }
         }
-        let reports = std::mem::take(&mut self.reports);
-        let Some(peer) = &mut self.peer else { return };
+        let Some(peer) = &mut self.peer else {
+            self.reports.clear();
+            self.reports_since = None;
+            return;
+        };
         // Unreported frames cost the secondary memory, and at a failover a duplicate: no reason to fail.
         if let Some(epoch) = held {
             let _ = peer.queue(&Message::HeldReleased(epoch));
         }
-        for (epoch, numbers) in reports {
-            let _ = peer.queue(&Message::Released { epoch, numbers });
+        let is_due = self.reports_since.is_some_and(|since| now >= since + REPORT_AFTER);
+        let are_many = self.reports.values().map(Vec::len).sum::<usize>() >= MAX_REPORTS;
+        if peer.wants_write() || is_due || are_many {
+            for (epoch, numbers) in std::mem::take(&mut self.reports) {
+                let _ = peer.queue(&Message::Released { epoch, numbers });
+            }
+            self.reports_since = None;
         }
     }
 
@@ -438,20 +454,21 @@ impl State {
         let _ = self.alerts.try_send(alert);
     }
 
-    fn wanted(&self, fds: &Fds) -> Vec<(usize, PollFlags)> {
+    fn wanted(&self) -> Vec<(Source, PollFlags)> {
         let mut wanted = Vec::new();
-        if let (Some(peer), Some(fd), false) = (&self.peer, fds.peer, self.lost) {
-            wanted.push((fd, if peer.wants_write() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN }));
+        if let Some(peer) = self.peer.as_ref().filter(|_| !self.lost) {
+            let flags = if peer.wants_write() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            wanted.push((Source::Peer, flags));
         }
         if self.frozen {
             return wanted;
         }
         for (index, nic) in self.nics.iter().enumerate() {
             if !self.gate.is_full() {
-                wanted.push((fds.guests[index], PollFlags::IN));
+                wanted.push((Source::Guest(index), PollFlags::IN));
             }
-            if let (Some(fd), true, true) = (fds.lans[index], nic.lan.is_some(), nic.input.is_empty()) {
-                wanted.push((fd, PollFlags::IN));
+            if nic.lan.is_some() && nic.input.is_empty() {
+                wanted.push((Source::Lan(index), PollFlags::IN));
             }
         }
         wanted
@@ -462,7 +479,8 @@ impl State {
         if self.peer.is_some() && !self.lost {
             until = until.min(self.detector.poll_timeout());
         }
-        if let Some(timeout) = self.gate.poll_timeout() {
+        let report = self.reports_since.map(|since| since + REPORT_AFTER);
+        for timeout in self.gate.poll_timeout().into_iter().chain(report) {
             until = until.min(timeout);
         }
         let blocked = !self.gate.next_batch().is_empty() || self.nics.iter().any(|nic| !nic.input.is_empty());

@@ -1,7 +1,9 @@
 //! The secondary's net thread: the primary's mirror to the guest, the guest's output to the primary; and, once it serves, the
 //! clients' network.
 
-use super::net_loop::{IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, goodbye, messages, tag};
+use super::net_loop::{
+    IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, Source, goodbye, messages, note_ready, tag,
+};
 use super::primary_net::loss_of;
 use super::wake::Waker;
 use crate::checkpoint::SecondaryNet;
@@ -42,6 +44,8 @@ struct State {
     /// Shut down when the peer is lost, so that the engine does not wait on the state channel for it.
     state: ShutdownHandle,
     detector: Detector,
+    /// The peer may have said something.
+    peer_ready: bool,
     /// The guest does not run, or its memory is the engine's for now.
     frozen: bool,
     /// A checkpoint was asked for in this epoch.
@@ -96,6 +100,7 @@ impl SecondaryNetHandle {
             peer: Some(peer),
             state,
             detector: Detector::new(heartbeat, Instant::now()),
+            peer_ready: true,
             frozen: true,
             asked: false,
             lost: false,
@@ -114,21 +119,23 @@ impl SecondaryNetHandle {
 
     /// The net thread: until [`SecondaryNetHandle::stop`].
     pub(super) fn run(&self) -> Result<(), CallbackError> {
-        let (mut set, mut fds, mut ports) = self.0.lane.first()?.poll_set()?;
+        let (mut set, mut ports) = self.0.lane.first()?.poll_set()?;
+        let mut ready = vec![Source::Peer];
         while !self.0.stop.load(Ordering::SeqCst) {
             let (wanted, timeout) = {
                 let mut state = self.0.lane.after_others()?;
                 if state.ports_changed != ports {
-                    (set, fds, ports) = state.poll_set()?;
+                    (set, ports) = state.poll_set()?;
                 }
+                state.peer_ready |= note_ready(&ready, &mut state.nics);
                 let mut turns = 0;
                 while state.turn(Instant::now()) && turns < MAX_TURNS {
                     turns += 1;
                 }
                 let timeout = if turns == MAX_TURNS { Duration::ZERO } else { state.timeout(Instant::now()) };
-                (state.wanted(&fds), timeout)
+                (state.wanted(), timeout)
             };
-            set.sleep(&self.0.waker, &wanted, timeout)?;
+            ready = set.sleep(&self.0.waker, &wanted, timeout)?;
         }
         Ok(())
     }
@@ -167,7 +174,10 @@ impl SecondaryNetHandle {
 
     /// Tells the engine, by [`Alert::Empty`], when nothing is under way in either direction any more; from then on nothing is taken.
     pub(super) fn leave(&self) -> Result<(), Panicked> {
-        self.0.lane.first()?.leaving = true;
+        let mut state = self.0.lane.first()?;
+        state.leaving = true;
+        state.nics.iter_mut().for_each(Nic::look_again);
+        drop(state);
         self.0.waker.wake();
         Ok(())
     }
@@ -219,28 +229,14 @@ impl SecondaryNet for SecondaryNetHandle {
     }
 }
 
-/// Numbers in the poll set.
-struct Fds {
-    guests: Vec<usize>,
-    lans: Vec<Option<usize>>,
-    peer: Option<usize>,
-}
-
 impl State {
-    fn poll_set(&self) -> io::Result<(PollSet, Fds, u64)> {
-        let mut set = PollSet::new();
-        let mut fds = Fds { guests: Vec::new(), lans: Vec::new(), peer: None };
-        for nic in &self.nics {
-            fds.guests.push(set.add(nic.guest.poll_fd())?);
-            fds.lans.push(nic.lan.as_ref().map(|lan| set.add(lan.poll_fd())).transpose()?);
-        }
-        fds.peer = self.peer.as_ref().map(|peer| set.add(peer.poll_fd())).transpose()?;
-        Ok((set, fds, self.ports_changed))
+    fn poll_set(&self) -> io::Result<(PollSet, u64)> {
+        Ok((PollSet::new(&self.nics, self.peer.as_ref())?, self.ports_changed))
     }
 
     /// Moves whatever can be moved now. Returns whether anything did.
     fn turn(&mut self, now: Instant) -> bool {
-        let mut moved = self.hear_peer(now);
+        let mut moved = std::mem::take(&mut self.peer_ready) && self.hear_peer(now);
         self.watch_peer(now);
         if !self.frozen {
             moved |= self.give_input();
@@ -343,12 +339,7 @@ impl State {
     /// What the clients say goes the same way as the mirror's: through the numbers that the guest knows.
     fn read_clients(&mut self, index: usize) -> bool {
         let mut frames = Vec::new();
-        let nic = &mut self.nics[index];
-        let received = match &mut nic.lan {
-            Some(lan) if nic.input.is_empty() => lan.receive(&mut frames),
-            _ => Ok(0),
-        };
-        if let Err(error) = received {
+        if let Err(error) = self.nics[index].read_lan(&mut frames) {
             self.lose_lan(index, &error);
         }
         let moved = !frames.is_empty();
@@ -365,8 +356,7 @@ impl State {
             if self.standby.is_full() || self.output.len() >= MAX_OUTPUT_FRAMES {
                 break;
             }
-            // A ring that is gone belongs to a guest that is gone; the engine sees that by itself.
-            moved |= self.nics[index].guest.receive(&mut frames).unwrap_or(0) > 0;
+            moved |= self.nics[index].read_guest(&mut frames) > 0;
             let tagged = tag(index, std::mem::take(&mut frames));
             if self.live {
                 for frame in tagged {
@@ -436,20 +426,21 @@ impl State {
         }
     }
 
-    fn wanted(&self, fds: &Fds) -> Vec<(usize, PollFlags)> {
+    fn wanted(&self) -> Vec<(Source, PollFlags)> {
         let mut wanted = Vec::new();
-        if let (Some(peer), Some(fd), false) = (&self.peer, fds.peer, self.lost) {
-            wanted.push((fd, if peer.wants_write() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN }));
+        if let Some(peer) = self.peer.as_ref().filter(|_| !self.lost) {
+            let flags = if peer.wants_write() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            wanted.push((Source::Peer, flags));
         }
         if self.frozen {
             return wanted;
         }
         for (index, nic) in self.nics.iter().enumerate() {
             if !self.standby.is_full() && self.output.len() < MAX_OUTPUT_FRAMES {
-                wanted.push((fds.guests[index], PollFlags::IN));
+                wanted.push((Source::Guest(index), PollFlags::IN));
             }
-            if let (Some(fd), true, true) = (fds.lans[index], nic.lan.is_some(), nic.input.is_empty()) {
-                wanted.push((fd, PollFlags::IN));
+            if nic.lan.is_some() && nic.input.is_empty() {
+                wanted.push((Source::Lan(index), PollFlags::IN));
             }
         }
         wanted

@@ -10,10 +10,10 @@ use colo_core::net::memory::{MemoryPort, pair};
 use colo_core::net::{Frame, Port};
 use colo_core::stream::DomainHeader;
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -30,10 +30,11 @@ pub(crate) fn machine(spec: DomainSpec) -> (Machine, Guest) {
         crashed: false,
         gone: false,
         outlives: false,
+        became: None,
     }));
     let (guest_end, host_end) = pair(CAPACITY).unwrap();
     let (quiet, settled) = unbounded();
-    let nic = Watched { port: host_end, busy: false, quiet };
+    let nic = Watched::new(host_end, quiet).unwrap();
     let domain = Box::new(Shared { spec, inside: vcpu.clone() });
     (Machine { domain, nics: vec![Box::new(nic)] }, Guest { inside: vcpu, nic: End::new(guest_end), settled })
 }
@@ -58,6 +59,8 @@ struct Inside {
     gone: bool,
     /// Does not end with its host's hand on it.
     outlives: bool,
+    /// What it was made like.
+    became: Option<Vec<u8>>,
 }
 
 impl Guest {
@@ -101,6 +104,11 @@ impl Guest {
         let mut inside = self.lock();
         let mut dirty = DirtyBitmap::new(inside.domain.spec().pfn_limit);
         inside.domain.take_dirty(&mut dirty).is_ok()
+    }
+
+    /// What it was made like.
+    pub(crate) fn became(&self) -> Option<Vec<u8>> {
+        self.lock().became.clone()
     }
 
     /// Whether its host has destroyed it.
@@ -185,24 +193,44 @@ impl End {
     }
 }
 
-/// The host's end of a guest's card. Tells when it is found empty after something was taken: by then the net thread has
-/// been through its whole turn with that.
+/// The host's end of a guest's card. Asks to be looked at once more after something was taken, and tells when it is found empty then:
+/// by then the net thread has been through its whole turn with that.
 struct Watched {
     port: MemoryPort,
     busy: bool,
     quiet: Sender<()>,
+    /// Readable while the port is, or this wants to be looked at again.
+    either: OwnedFd,
+    again: OwnedFd,
+}
+
+impl Watched {
+    fn new(port: MemoryPort, quiet: Sender<()>) -> io::Result<Watched> {
+        let again = eventfd(0, EventfdFlags::NONBLOCK)?;
+        let either = epoll::create(epoll::CreateFlags::empty())?;
+        for fd in [port.poll_fd(), again.as_fd()] {
+            epoll::add(&either, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+        }
+        Ok(Watched { port, busy: false, quiet, either, again })
+    }
 }
 
 impl Port for Watched {
     fn poll_fd(&self) -> BorrowedFd<'_> {
-        self.port.poll_fd()
+        self.either.as_fd()
     }
 
     fn receive(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize> {
         let count = self.port.receive(frames)?;
-        if std::mem::replace(&mut self.busy, count > 0) && count == 0 {
-            // Nobody listens when the test is over.
-            let _ = self.quiet.send(());
+        let was_busy = std::mem::replace(&mut self.busy, count > 0);
+        match (was_busy, self.busy) {
+            (false, true) => drop(rustix::io::write(&self.again, &1_u64.to_ne_bytes())?),
+            (true, false) => {
+                rustix::io::read(&self.again, &mut [0; 8])?;
+                // Nobody listens when the test is over.
+                let _ = self.quiet.send(());
+            }
+            _ => {}
         }
         Ok(count)
     }
@@ -371,6 +399,18 @@ impl State for Shared {
 
     fn load_state(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
         self.lock().domain.load_state(state)
+    }
+
+    fn likeness(&mut self) -> Result<Vec<u8>, DomainError> {
+        let runs = self.lock().domain.run_state() == RunState::Running;
+        Ok(if runs { b"as it was made here".to_vec() } else { Vec::new() })
+    }
+
+    fn become_like(&mut self, likeness: &[u8]) -> Result<Option<String>, DomainError> {
+        let mut inside = self.lock();
+        assert_eq!(inside.domain.run_state(), RunState::Running);
+        inside.became = Some(likeness.to_vec());
+        Ok(Some("a byte".into()))
     }
 }
 

@@ -62,6 +62,24 @@ fn in_a_rehearsal_both_machines_hear_clients_and_only_the_primary_is_heard() {
 }
 
 #[test]
+fn before_protection_begins_the_primary_becomes_like_the_secondary() {
+    for mode in [Mode::Colo, Mode::Remus] {
+        let (wait, before_the_second) = barrier();
+        let rig = Setup::new(mode).rehearsed().primary_fault("suspend", 2, wait).start();
+        before_the_second.reached();
+        assert_eq!(rig.pvm.became().as_deref(), (mode == Mode::Colo).then_some(&b"as it was made here"[..]));
+        before_the_second.go_on();
+        let rig = rig.protected();
+        assert_eq!(rig.svm.became(), None);
+        rig.stop();
+
+        let rig = Setup::new(mode).start().protected();
+        assert_eq!(rig.pvm.became(), None, "clients would wait for that");
+        rig.stop();
+    }
+}
+
+#[test]
 fn a_primary_that_is_lost_in_its_rehearsal_is_not_taken_over_from() {
     for mode in [Mode::Colo, Mode::Remus] {
         let mut rig = Setup::new(mode).rehearsed().primary_fault("suspend", 2, die).start();

@@ -145,22 +145,33 @@ impl XenDomain {
         let Some(pv) = self.pv.as_deref() else {
             return Ok(());
         };
-        let frames: Vec<u64> = pfns.iter().map(|pfn| pv.frame_of(*pfn).map_or(u64::MAX, |frame| frame.0)).collect();
-        let types = page_types(&self.control, self.domid, &frames)?;
-        let pages = out.chunks_exact_mut(PAGE_SIZE).zip(pfns).zip(types);
+        let format = |compat_m2p: &Option<Mfn>| TableFormat { width: pv.width, compat_m2p: *compat_m2p };
+        let pages = out.chunks_exact_mut(PAGE_SIZE).zip(pfns);
         match &pv.frames {
+            Frames::Unknown => Ok(()),
             Frames::Saved { p2m, m2p, compat_m2p } => {
-                let physmap = Physmap::new(p2m, m2p);
                 let table = p2m.table_frames().iter().map(|(_, pfn)| *pfn).collect();
-                self.normalise_each(pages, &table, TableFormat { width: pv.width, compat_m2p: *compat_m2p }, &physmap)
+                let pages = pages.zip(self.types_now(pv, pfns)?);
+                self.normalise_each(pages, &table, format(compat_m2p), &Physmap::new(p2m, m2p))
             }
             Frames::Twin(TwinFrames { p2m, m2p, compat_m2p, .. }) => {
-                let physmap = Physmap::new(p2m, m2p);
-                let table = p2m.table_pfns().collect();
-                self.normalise_each(pages, &table, TableFormat { width: pv.width, compat_m2p: *compat_m2p }, &physmap)
+                let pages = pages.zip(self.types_now(pv, pfns)?);
+                self.normalise_each(pages, &p2m.table_pfns().collect(), format(compat_m2p), &Physmap::new(p2m, m2p))
             }
-            Frames::Unknown | Frames::Restored(_) => Ok(()),
+            // Its tables are not pinned yet, so that they are tables only to the stream.
+            Frames::Restored(p2m) => {
+                let (m2p, compat_m2p) =
+                    (self.control.mach_to_phys(&self.foreign)?, compat_m2p(&self.control, pv.width)?);
+                let pages = pages.zip(pfns.iter().map(|pfn| p2m.type_of(*pfn)));
+                self.normalise_each(pages, &p2m.table_pfns().collect(), format(&compat_m2p), &Physmap::new(p2m, &m2p))
+            }
         }
+    }
+
+    /// What pages of the guest are to the hypervisor.
+    fn types_now(&self, pv: &Pv, pfns: &[Pfn]) -> Result<Vec<PageType>, DomainError> {
+        let frames: Vec<u64> = pfns.iter().map(|pfn| pv.frame_of(*pfn).map_or(u64::MAX, |frame| frame.0)).collect();
+        page_types(&self.control, self.domid, &frames)
     }
 
     /// Of a guest that is saved: what it has granted to be written, the rings to xenstore and to the console among them, and where the

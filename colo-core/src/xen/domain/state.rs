@@ -4,7 +4,7 @@ use super::{GuestType, XenDomain, bad_state};
 use crate::domain::{Control as _, DomainError, RunState, State, StateRecord};
 use crate::stream::{CpuidPolicy, DomainHeader, EmulatorState, MsrPolicy, StreamError, kind};
 use crate::xen::control::policy::CpuPolicy;
-use crate::xen::overlay::twin_state;
+use crate::xen::overlay::{become_like, twin_state};
 use crate::xen::toolstack::messages::{MISSING_CPUID, MISSING_MSR};
 
 impl State for XenDomain {
@@ -99,5 +99,9 @@ impl State for XenDomain {
                 Ok(state.load(&self.control, self.domid, incoming)?)
             }
         }
+    }
+
+    fn become_like(&mut self, likeness: &[u8]) -> Result<Option<String>, DomainError> {
+        become_like(self, likeness)
     }
 }

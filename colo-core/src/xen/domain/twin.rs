@@ -277,6 +277,11 @@ impl XenDomain {
         self.suspender = None;
     }
 
+    /// Its event channels, its grants and its devices' rings are others than before.
+    pub(in crate::xen) fn forget_tables(&mut self) {
+        self.twin = None;
+    }
+
     /// The guest has other pages than before under the same numbers.
     pub(in crate::xen) fn forget_memory(&mut self) -> Result<(), DomainError> {
         self.memory.get_mut().forget();

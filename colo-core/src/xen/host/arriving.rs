@@ -383,6 +383,10 @@ impl State for Arriving {
             Phase::Planned | Phase::Gone => Err(not_running(&self.spec)),
         }
     }
+
+    fn likeness(&mut self) -> Result<Vec<u8>, DomainError> {
+        self.domain_mut()?.likeness()
+    }
 }
 
 /// Tells the toolstack where the guest's rings are. Returns what it is to read next.

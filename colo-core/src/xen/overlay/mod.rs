@@ -21,7 +21,8 @@ mod steps;
 mod twin;
 
 pub use emulated::is_without_pv_drivers;
-pub use prepare::{prepare_primary, wait_connected};
+pub(super) use prepare::become_like;
+pub use prepare::wait_connected;
 pub use twin::Twin;
 
 use super::GuestType;

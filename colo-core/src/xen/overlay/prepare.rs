@@ -3,11 +3,15 @@ use super::reset::{Reset, reset};
 use crate::domain::{Control as _, DomainError};
 use crate::ids::Pfn;
 use crate::stream::TwinPorts;
+use crate::xen::GuestType;
 use crate::xen::domain::XenDomain;
 use crate::xen::frontends::Frontends;
 use crate::xen::tables::{first_difference, read_ports};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use xen_sys::ctrl;
+
+/// How long a guest may take to suspend itself and to connect its devices anew.
+const ANEW_LIMIT: Duration = Duration::from_secs(20);
 
 /// Waits until a domain that has just been restored has connected its devices: before that it is no twin. The toolstack prepares PV
 /// devices for an HVM guest without PV drivers, too; they are not waited for.
@@ -21,23 +25,27 @@ pub fn wait_connected(domain: &XenDomain, deadline: Instant) -> Result<(), Domai
     Frontends::open(domain.xen(), domain.domid())?.wait_connected(deadline)
 }
 
-/// Makes the event channels of a primary that runs what its twin's are, by sending it once through its resume path, where they differ;
-/// tells the difference then. Its twin has gone through that, as every restored guest has. The guest's devices connect anew, which takes
-/// half a second; it is waited for.
-///
-/// # Errors
-/// When the guest does not suspend itself, or something does not happen before the deadline. The guest may be in any state then.
-pub fn prepare_primary(
-    domain: &mut XenDomain,
-    twin: &TwinPorts,
-    deadline: Instant,
-) -> Result<Option<String>, DomainError> {
-    if is_without_pv_drivers(domain)? {
+/// What a primary of this type of guest must be like, for this domain to be given its state without the guest's noticing.
+pub(super) fn likeness(domain: &XenDomain) -> Result<Vec<u8>, DomainError> {
+    if domain.guest_type() != GuestType::Pvh {
+        return Ok(Vec::new());
+    }
+    let (control, ..) = domain.handles();
+    let ports = read_ports(control, domain.domid())?;
+    ports.to_record().map(|record| record.body).map_err(|error| DomainError::BadState(error.to_string()))
+}
+
+/// Makes the event channels of a primary that runs what its twin's are, by sending it once through its resume path, where they differ.
+/// Its twin has gone through that, as every restored guest has. The guest's devices connect anew, which takes half a second; it is
+/// waited for.
+pub(in crate::xen) fn become_like(domain: &mut XenDomain, likeness: &[u8]) -> Result<Option<String>, DomainError> {
+    let twin = TwinPorts::parse(likeness).map_err(|error| DomainError::BadState(error.to_string()))?;
+    if domain.guest_type() != GuestType::Pvh {
         return Ok(None);
     }
-    let domid = domain.domid();
+    let (domid, deadline) = (domain.domid(), Instant::now() + ANEW_LIMIT);
     let (control, ..) = domain.handles();
-    let Some(difference) = first_difference(&read_ports(control, domid)?, twin, false) else {
+    let Some(difference) = first_difference(&read_ports(control, domid)?, &twin, false) else {
         return Ok(None);
     };
     let params = [ctrl::HVM_PARAM_STORE_PFN, ctrl::HVM_PARAM_CONSOLE_PFN];
@@ -47,6 +55,7 @@ pub fn prepare_primary(
     domain.suspend()?;
     frontends.disconnect(deadline)?;
     reset(domain, &mut frontends, rings, deadline)?;
+    domain.forget_tables();
     let (control, ..) = domain.handles();
     control.unpause(domid)?;
     domain.has_gone_on();

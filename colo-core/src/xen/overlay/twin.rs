@@ -1,3 +1,4 @@
+use super::prepare::likeness;
 use super::{Overlay, OverlayStats};
 use crate::domain::{Control, DirtyBitmap, DirtyLog, DomainError, DomainSpec, Pages, RunState, State, StateRecord};
 use crate::ids::{Page, Pfn};
@@ -173,5 +174,9 @@ impl State for Twin {
             None => "reset".into(),
         });
         Ok(())
+    }
+
+    fn likeness(&mut self) -> Result<Vec<u8>, DomainError> {
+        likeness(&self.domain)
     }
 }
