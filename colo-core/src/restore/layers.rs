@@ -20,6 +20,79 @@ use crate::save::CallbackError;
 use crate::stream::{MemoryHash, kind};
 use std::time::Instant;
 
+/// In a layer's `impl RestoreCallbacks`: as [`hand_on_save`](crate::hand_on_save) does for the callbacks of a save. The example
+/// `own_callbacks` has a layer.
+#[macro_export]
+macro_rules! hand_on_restore {
+    ($field:tt: $($callback:ident),+ $(,)?) => {
+        $($crate::hand_on_restore!(@ $callback $field);)+
+    };
+    (@ init $field:tt) => {
+        fn init(&mut self, spec: &$crate::domain::DomainSpec) -> Result<(), $crate::save::CallbackError> {
+            self.$field.init(spec)
+        }
+    };
+    (@ get_page $field:tt) => {
+        fn get_page<'a>(
+            &'a mut self,
+            domain: &'a mut dyn $crate::domain::Domain,
+            pfn: $crate::ids::Pfn,
+        ) -> Result<&'a mut $crate::ids::Page, $crate::save::CallbackError> {
+            self.$field.get_page(domain, pfn)
+        }
+    };
+    (@ get_pages $field:tt) => {
+        fn get_pages<'a>(
+            &'a mut self,
+            domain: &'a mut dyn $crate::domain::Domain,
+            pfns: &[$crate::ids::Pfn],
+        ) -> Result<&'a mut [$crate::ids::Page], $crate::save::CallbackError> {
+            self.$field.get_pages(domain, pfns)
+        }
+    };
+    (@ clear_pages $field:tt) => {
+        fn clear_pages(
+            &mut self,
+            domain: &mut dyn $crate::domain::Domain,
+            pfns: &[$crate::ids::Pfn],
+        ) -> Result<(), $crate::save::CallbackError> {
+            self.$field.clear_pages(domain, pfns)
+        }
+    };
+    (@ record $field:tt) => {
+        fn record(&mut self, kind: u32, body: &[u8]) -> Result<(), $crate::save::CallbackError> {
+            self.$field.record(kind, body)
+        }
+    };
+    (@ verify $field:tt) => {
+        fn verify(&mut self, domain: &mut dyn $crate::domain::Domain) -> Result<(), $crate::save::CallbackError> {
+            self.$field.verify(domain)
+        }
+    };
+    (@ flush_memory $field:tt) => {
+        fn flush_memory(
+            &mut self,
+            domain: &mut dyn $crate::domain::Domain,
+        ) -> Result<$crate::restore::Flushed, $crate::save::CallbackError> {
+            self.$field.flush_memory(domain)
+        }
+    };
+    (@ update_p2m $field:tt) => {
+        fn update_p2m(&mut self, domain: &mut dyn $crate::domain::Domain) -> Result<(), $crate::save::CallbackError> {
+            self.$field.update_p2m(domain)
+        }
+    };
+    (@ finish_restore $field:tt) => {
+        fn finish_restore(
+            &mut self,
+            domain: &mut dyn $crate::domain::Domain,
+            state: &[$crate::domain::StateRecord],
+        ) -> Result<(), $crate::save::CallbackError> {
+            self.$field.finish_restore(domain, state)
+        }
+    };
+}
+
 impl<C: RestoreCallbacks + ?Sized> RestoreCallbacks for Box<C> {
     fn init(&mut self, spec: &DomainSpec) -> Result<(), CallbackError> {
         (**self).init(spec)
@@ -73,6 +146,8 @@ impl<C> Timed<C> {
 }
 
 impl<C: RestoreCallbacks> RestoreCallbacks for Timed<C> {
+    crate::hand_on_restore!(inner: get_pages, clear_pages, record);
+
     fn init(&mut self, spec: &DomainSpec) -> Result<(), CallbackError> {
         self.timings.time("init", || self.inner.init(spec))
     }
@@ -80,18 +155,6 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Timed<C> {
     fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
         // Not timed: reading the clock would cost more than the call.
         self.inner.get_page(domain, pfn)
-    }
-
-    fn get_pages<'a>(&'a mut self, domain: &'a mut dyn Domain, pfns: &[Pfn]) -> Result<&'a mut [Page], CallbackError> {
-        self.inner.get_pages(domain, pfns)
-    }
-
-    fn clear_pages(&mut self, domain: &mut dyn Domain, pfns: &[Pfn]) -> Result<(), CallbackError> {
-        self.inner.clear_pages(domain, pfns)
-    }
-
-    fn record(&mut self, kind: u32, body: &[u8]) -> Result<(), CallbackError> {
-        self.inner.record(kind, body)
     }
 
     fn verify(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
@@ -120,21 +183,11 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Timed<C> {
 pub struct Traced<C>(pub C);
 
 impl<C: RestoreCallbacks> RestoreCallbacks for Traced<C> {
+    crate::hand_on_restore!(0: get_page, get_pages, clear_pages);
+
     fn init(&mut self, spec: &DomainSpec) -> Result<(), CallbackError> {
         tracing::trace!(domain = %spec.name, pages = spec.pfn_limit, "init");
         self.0.init(spec)
-    }
-
-    fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
-        self.0.get_page(domain, pfn)
-    }
-
-    fn get_pages<'a>(&'a mut self, domain: &'a mut dyn Domain, pfns: &[Pfn]) -> Result<&'a mut [Page], CallbackError> {
-        self.0.get_pages(domain, pfns)
-    }
-
-    fn clear_pages(&mut self, domain: &mut dyn Domain, pfns: &[Pfn]) -> Result<(), CallbackError> {
-        self.0.clear_pages(domain, pfns)
     }
 
     fn record(&mut self, kind: u32, body: &[u8]) -> Result<(), CallbackError> {
@@ -180,31 +233,13 @@ impl<C> Verified<C> {
 }
 
 impl<C: RestoreCallbacks> RestoreCallbacks for Verified<C> {
-    fn init(&mut self, spec: &DomainSpec) -> Result<(), CallbackError> {
-        self.inner.init(spec)
-    }
-
-    fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
-        self.inner.get_page(domain, pfn)
-    }
-
-    fn get_pages<'a>(&'a mut self, domain: &'a mut dyn Domain, pfns: &[Pfn]) -> Result<&'a mut [Page], CallbackError> {
-        self.inner.get_pages(domain, pfns)
-    }
-
-    fn clear_pages(&mut self, domain: &mut dyn Domain, pfns: &[Pfn]) -> Result<(), CallbackError> {
-        self.inner.clear_pages(domain, pfns)
-    }
+    crate::hand_on_restore!(inner: init, get_page, get_pages, clear_pages, verify, update_p2m);
 
     fn record(&mut self, kind: u32, body: &[u8]) -> Result<(), CallbackError> {
         if kind == kind::MEMORY_HASH {
             self.expected = Some(MemoryHash::parse(body)?);
         }
         self.inner.record(kind, body)
-    }
-
-    fn verify(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
-        self.inner.verify(domain)
     }
 
     fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
@@ -215,10 +250,6 @@ impl<C: RestoreCallbacks> RestoreCallbacks for Verified<C> {
             }
             _ => Ok(flushed),
         }
-    }
-
-    fn update_p2m(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
-        self.inner.update_p2m(domain)
     }
 
     fn finish_restore(&mut self, domain: &mut dyn Domain, state: &[StateRecord]) -> Result<(), CallbackError> {

@@ -19,6 +19,85 @@ use crate::layers::{Faults, GuestHasher, Timings};
 use crate::stream::MemoryHash;
 use std::time::Instant;
 
+/// In a layer's `impl SaveCallbacks`: hands the callbacks that are named on to those that it wraps, which are in the field that is named
+/// first. Whatever a layer has nothing to say to must be handed on: a default of the trait's would say something else than what is wrapped.
+///
+/// ```
+/// use colo_core::domain::{Domain, StateRecord};
+/// use colo_core::ids::Epoch;
+/// use colo_core::save::{CallbackError, SaveCallbacks};
+///
+/// /// Tells which epoch is captured.
+/// struct Told<C> {
+///     inner: C,
+/// }
+///
+/// impl<C: SaveCallbacks> SaveCallbacks for Told<C> {
+///     colo_core::hand_on_save!(inner: is_checkpointed, wait_checkpoint, suspend, saved, postcopy, checkpoint);
+///
+///     fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
+///         println!("{epoch}");
+///         self.inner.capture(domain, epoch)
+///     }
+/// }
+/// ```
+#[macro_export]
+macro_rules! hand_on_save {
+    ($field:tt: $($callback:ident),+ $(,)?) => {
+        $($crate::hand_on_save!(@ $callback $field);)+
+    };
+    (@ is_checkpointed $field:tt) => {
+        fn is_checkpointed(&self) -> bool {
+            self.$field.is_checkpointed()
+        }
+    };
+    (@ wait_checkpoint $field:tt) => {
+        fn wait_checkpoint(
+            &mut self,
+            now: std::time::Instant,
+        ) -> Result<$crate::save::Ready<$crate::save::Trigger>, $crate::save::CallbackError> {
+            self.$field.wait_checkpoint(now)
+        }
+    };
+    (@ suspend $field:tt) => {
+        fn suspend(&mut self, domain: &mut dyn $crate::domain::Domain) -> Result<(), $crate::save::CallbackError> {
+            self.$field.suspend(domain)
+        }
+    };
+    (@ saved $field:tt) => {
+        fn saved(&mut self, state: &[$crate::domain::StateRecord]) {
+            self.$field.saved(state);
+        }
+    };
+    (@ capture $field:tt) => {
+        fn capture(
+            &mut self,
+            domain: &mut dyn $crate::domain::Domain,
+            epoch: $crate::ids::Epoch,
+        ) -> Result<Vec<$crate::domain::StateRecord>, $crate::save::CallbackError> {
+            self.$field.capture(domain, epoch)
+        }
+    };
+    (@ postcopy $field:tt) => {
+        fn postcopy(
+            &mut self,
+            domain: &mut dyn $crate::domain::Domain,
+            epoch: $crate::ids::Epoch,
+        ) -> Result<(), $crate::save::CallbackError> {
+            self.$field.postcopy(domain, epoch)
+        }
+    };
+    (@ checkpoint $field:tt) => {
+        fn checkpoint(
+            &mut self,
+            epoch: $crate::ids::Epoch,
+            now: std::time::Instant,
+        ) -> Result<$crate::save::Ready<bool>, $crate::save::CallbackError> {
+            self.$field.checkpoint(epoch, now)
+        }
+    };
+}
+
 impl<C: SaveCallbacks + ?Sized> SaveCallbacks for Box<C> {
     fn is_checkpointed(&self) -> bool {
         (**self).is_checkpointed()
@@ -64,21 +143,11 @@ impl<C> Timed<C> {
 }
 
 impl<C: SaveCallbacks> SaveCallbacks for Timed<C> {
-    fn is_checkpointed(&self) -> bool {
-        self.inner.is_checkpointed()
-    }
-
-    fn wait_checkpoint(&mut self, now: Instant) -> Result<Ready<Trigger>, CallbackError> {
-        self.inner.wait_checkpoint(now)
-    }
+    crate::hand_on_save!(inner: is_checkpointed, wait_checkpoint, saved, checkpoint);
 
     fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
         self.suspended_at = Some(Instant::now());
         self.timings.time("suspend", || self.inner.suspend(domain))
-    }
-
-    fn saved(&mut self, state: &[StateRecord]) {
-        self.inner.saved(state);
     }
 
     fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
@@ -92,19 +161,13 @@ impl<C: SaveCallbacks> SaveCallbacks for Timed<C> {
         }
         result
     }
-
-    fn checkpoint(&mut self, epoch: Epoch, now: Instant) -> Result<Ready<bool>, CallbackError> {
-        self.inner.checkpoint(epoch, now)
-    }
 }
 
 /// Writes a line of trace at each callback.
 pub struct Traced<C>(pub C);
 
 impl<C: SaveCallbacks> SaveCallbacks for Traced<C> {
-    fn is_checkpointed(&self) -> bool {
-        self.0.is_checkpointed()
-    }
+    crate::hand_on_save!(0: is_checkpointed, saved);
 
     fn wait_checkpoint(&mut self, now: Instant) -> Result<Ready<Trigger>, CallbackError> {
         let ready = self.0.wait_checkpoint(now);
@@ -117,10 +180,6 @@ impl<C: SaveCallbacks> SaveCallbacks for Traced<C> {
     fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
         tracing::trace!("suspend");
         self.0.suspend(domain)
-    }
-
-    fn saved(&mut self, state: &[StateRecord]) {
-        self.0.saved(state);
     }
 
     fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
@@ -159,17 +218,7 @@ impl<C> Verified<C> {
 }
 
 impl<C: SaveCallbacks> SaveCallbacks for Verified<C> {
-    fn is_checkpointed(&self) -> bool {
-        self.inner.is_checkpointed()
-    }
-
-    fn wait_checkpoint(&mut self, now: Instant) -> Result<Ready<Trigger>, CallbackError> {
-        self.inner.wait_checkpoint(now)
-    }
-
-    fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
-        self.inner.suspend(domain)
-    }
+    crate::hand_on_save!(inner: is_checkpointed, wait_checkpoint, suspend, postcopy, checkpoint);
 
     fn saved(&mut self, state: &[StateRecord]) {
         self.state = GuestHasher::state(state);
@@ -184,14 +233,6 @@ impl<C: SaveCallbacks> SaveCallbacks for Verified<C> {
         let memory = self.hasher.memory(domain, &left_out)?;
         records.push(MemoryHash { memory, state: self.state, left_out }.to_record()?);
         Ok(records)
-    }
-
-    fn postcopy(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<(), CallbackError> {
-        self.inner.postcopy(domain, epoch)
-    }
-
-    fn checkpoint(&mut self, epoch: Epoch, now: Instant) -> Result<Ready<bool>, CallbackError> {
-        self.inner.checkpoint(epoch, now)
     }
 }
 
@@ -209,9 +250,7 @@ impl<C> Faulty<C> {
 }
 
 impl<C: SaveCallbacks> SaveCallbacks for Faulty<C> {
-    fn is_checkpointed(&self) -> bool {
-        self.inner.is_checkpointed()
-    }
+    crate::hand_on_save!(inner: is_checkpointed, saved);
 
     fn wait_checkpoint(&mut self, now: Instant) -> Result<Ready<Trigger>, CallbackError> {
         self.faults.reach("wait_checkpoint")?;
@@ -221,10 +260,6 @@ impl<C: SaveCallbacks> SaveCallbacks for Faulty<C> {
     fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
         self.faults.reach("suspend")?;
         self.inner.suspend(domain)
-    }
-
-    fn saved(&mut self, state: &[StateRecord]) {
-        self.inner.saved(state);
     }
 
     fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {

@@ -292,6 +292,10 @@ impl State {
     }
 
     fn watch_peer(&mut self, now: Instant) {
+        if self.detector.is_lost(now) {
+            // Something may have come while this thread was kept from looking.
+            self.hear_peer(now);
+        }
         let Some(peer) = self.peer.as_mut().filter(|_| !self.lost) else {
             return;
         };

@@ -286,6 +286,10 @@ impl State {
     }
 
     fn watch_peer(&mut self, now: Instant) {
+        if self.detector.is_lost(now) {
+            // Something may have come while this thread was kept from looking.
+            self.hear_peer(now);
+        }
         if self.peer.is_none() || self.lost {
             return;
         }

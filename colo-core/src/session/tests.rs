@@ -7,12 +7,14 @@ use crate::checkpoint::{PrimaryNet, SecondaryNet};
 use crate::compare::CompareConfig;
 use crate::domain::model::ModelDomain;
 use crate::domain::{Control, DomainSpec};
-use crate::failover::Loss;
+use crate::failover::{Detector, Loss};
 use crate::ids::Epoch;
 use crate::net::gate::Gate;
 use crate::net::memory::{MemoryPort, pair};
 use crate::net::{Frame, Port};
-use crate::peer::{Channel, GoodbyeReason, Hello, Message, Mode, NetChannel, Queued, ShutdownHandle, StateChannel};
+use crate::peer::{
+    Channel, GoodbyeReason, Hello, Message, Mode, NetChannel, NetFrame, Queued, ShutdownHandle, StateChannel,
+};
 use crate::stream::NetState;
 use crossbeam_channel::bounded;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -122,6 +124,79 @@ fn a_primary_hears_a_goodbye_though_sending_fails_first() {
     assert!(matches!(alert, primary::Alert::Lost(Loss::Goodbye(GoodbyeReason::Stopped))), "{alert:?}");
 }
 
+/// A port with one frame, in which its reader is held up for longer than a peer may be silent; the peer says goodbye meanwhile.
+struct SlowPort {
+    port: MemoryPort,
+    peer: Option<NetChannel>,
+}
+
+/// A second of silence is too much: less than anybody waits for a test, more than a busy machine keeps a thread from its start.
+const SHORT_HEARTBEAT: Duration = Duration::from_millis(200);
+
+impl SlowPort {
+    /// The port, and the other end, to be kept.
+    fn over(peer: NetChannel) -> (Box<dyn Port>, MemoryPort) {
+        let (mut other, port) = pair(8).unwrap();
+        assert_eq!(other.send(&[Frame::from_static(&[0; 60])]).unwrap(), 1);
+        (Box::new(SlowPort { port, peer: Some(peer) }), other)
+    }
+}
+
+impl Port for SlowPort {
+    fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.port.poll_fd()
+    }
+
+    fn receive(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize> {
+        if let Some(peer) = &mut self.peer {
+            assert_eq!(peer.queue(&Message::Goodbye(GoodbyeReason::Stopped)).unwrap(), Queued::Yes);
+            peer.flush().unwrap();
+            // Time itself is what is wanted here.
+            std::thread::sleep(SHORT_HEARTBEAT * (Detector::MISSED + 1));
+        }
+        self.port.receive(frames)
+    }
+
+    fn send(&mut self, frames: &[Frame]) -> io::Result<usize> {
+        self.port.send(frames)
+    }
+}
+
+#[test]
+fn what_came_while_a_secondary_was_held_up_is_heard_before_it_is_alone() {
+    let (ours, theirs) = connection();
+    let (guest, _guest_end) = SlowPort::over(theirs.into_net());
+    let (shutdown, _state) = state_channel();
+    let (alerts, alerted) = bounded(8);
+    let mut net =
+        SecondaryNetHandle::new(&hello(), vec![guest], ours.into_net(), shutdown, SHORT_HEARTBEAT, alerts).unwrap();
+    net.begin_epoch(Epoch::FIRST, Vec::new()).unwrap();
+    let running = net.clone();
+    let thread = std::thread::spawn(move || running.run().map_err(|error| error.to_string()));
+    let alert = alerted.recv_timeout(PATIENCE).unwrap();
+    net.stop();
+    thread.join().unwrap().unwrap();
+    assert!(matches!(alert, secondary_net::Alert::Lost(Loss::Goodbye(GoodbyeReason::Stopped))), "{alert:?}");
+}
+
+#[test]
+fn what_came_while_a_primary_was_held_up_is_heard_before_it_is_alone() {
+    let (ours, theirs) = connection();
+    let (guest, _guest_end) = SlowPort::over(theirs.into_net());
+    let (shutdown, _state) = state_channel();
+    let (alerts, alerted) = bounded(8);
+    let gate = Gate::new(Mode::Colo, CompareConfig::default());
+    let ends = Ends { nics: vec![Nic::new(guest, None)], peer: ours.into_net(), state: shutdown };
+    let mut net = PrimaryNetHandle::new(Mode::Colo, gate, ends, SHORT_HEARTBEAT, alerts).unwrap();
+    net.begin_epoch(Epoch::FIRST).unwrap();
+    let running = net.clone();
+    let thread = std::thread::spawn(move || running.run().map_err(|error| error.to_string()));
+    let alert = alerted.recv_timeout(PATIENCE).unwrap();
+    net.stop();
+    thread.join().unwrap().unwrap();
+    assert!(matches!(alert, primary::Alert::Lost(Loss::Goodbye(GoodbyeReason::Stopped))), "{alert:?}");
+}
+
 #[test]
 fn only_the_other_hosts_word_is_a_closed_connection() {
     use super::primary_net::loss_of;
@@ -206,4 +281,38 @@ fn a_secondary_that_was_stopped_has_said_nothing_yet_in_the_next_epoch() {
     net.stop();
     thread.join().unwrap().unwrap();
     assert_eq!(said.concat().iter().map(|said| said.frame[0]).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn what_has_left_is_told_though_nothing_else_is_to_be_said() {
+    let frame = Frame::from_static(&[7; 60]);
+    let (mut guest_end, guest) = pair(8).unwrap();
+    let (_clients, lan) = pair(8).unwrap();
+    let (ours, theirs) = connection();
+    let (shutdown, _state) = state_channel();
+    let gate = Gate::new(Mode::Colo, CompareConfig::default());
+    let nics = vec![Nic::new(Box::new(guest), Some(Box::new(lan)))];
+    let ends = Ends { nics, peer: ours.into_net(), state: shutdown };
+    let mut net = PrimaryNetHandle::new(Mode::Colo, gate, ends, HEARTBEAT, bounded(8).0).unwrap();
+    net.begin_epoch(Epoch::FIRST).unwrap();
+    net.commit(Epoch::FIRST).unwrap();
+    net.applied(Epoch::FIRST).unwrap();
+    let running = net.clone();
+    let thread = std::thread::spawn(move || running.run().map_err(|error| error.to_string()));
+    let mut peer = theirs.into_net();
+    assert_eq!(guest_end.send(std::slice::from_ref(&frame)).unwrap(), 1);
+    let frames = vec![NetFrame { nic: 0, frame }];
+    assert_eq!(peer.queue(&Message::Output { epoch: Epoch::FIRST, first: 0, frames }).unwrap(), Queued::Yes);
+    peer.flush().unwrap();
+    let mut told = Vec::new();
+    while told.is_empty() {
+        let timeout = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        assert_eq!(poll(&mut [PollFd::from_borrowed_fd(peer.poll_fd(), PollFlags::IN)], Some(&timeout)).unwrap(), 1);
+        let mut messages = Vec::new();
+        peer.receive(&mut messages).unwrap();
+        told.extend(messages.into_iter().filter(|message| matches!(message, Message::Released { .. })));
+    }
+    net.stop();
+    thread.join().unwrap().unwrap();
+    assert_eq!(told, [Message::Released { epoch: Epoch::FIRST, numbers: vec![0] }]);
 }

@@ -2,9 +2,9 @@
 
 use crate::machine::corrupt;
 use crate::rig::{Rig, Setup, answer, unprotected};
-use colo_core::domain::{Domain, DomainSpec, RunState, StateRecord};
+use colo_core::domain::{Domain, RunState};
 use colo_core::failover::{Fence, FenceError};
-use colo_core::ids::{Page, Pfn};
+use colo_core::ids::Pfn;
 use colo_core::restore::{Flushed, RestoreCallbacks};
 use colo_core::save::CallbackError;
 use colo_core::session::{Event, Outcome};
@@ -79,17 +79,7 @@ struct Corrupting {
 }
 
 impl RestoreCallbacks for Corrupting {
-    fn init(&mut self, spec: &DomainSpec) -> Result<(), CallbackError> {
-        self.inner.init(spec)
-    }
-
-    fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
-        self.inner.get_page(domain, pfn)
-    }
-
-    fn record(&mut self, kind: u32, body: &[u8]) -> Result<(), CallbackError> {
-        self.inner.record(kind, body)
-    }
+    colo_core::hand_on_restore!(inner: init, get_page, record, update_p2m, finish_restore);
 
     fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
         self.flushes += 1;
@@ -97,14 +87,6 @@ impl RestoreCallbacks for Corrupting {
             corrupt(domain, Pfn(7))?;
         }
         self.inner.flush_memory(domain)
-    }
-
-    fn update_p2m(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
-        self.inner.update_p2m(domain)
-    }
-
-    fn finish_restore(&mut self, domain: &mut dyn Domain, state: &[StateRecord]) -> Result<(), CallbackError> {
-        self.inner.finish_restore(domain, state)
     }
 }
 

@@ -1,12 +1,12 @@
 //! The primary is lost: the secondary serves in its place, and says so.
 
 use crate::rig::{Rig, Setup, answer, barrier, unprotected};
-use colo_core::domain::{Domain, RunState, StateRecord};
+use colo_core::domain::RunState;
 use colo_core::ids::Epoch;
 use colo_core::net::Frame;
 use colo_core::net::announce::gratuitous_arp;
 use colo_core::net::testing::{GUEST, GUEST_MAC, Tcp};
-use colo_core::save::{CallbackError, Ready, SaveCallbacks, Trigger};
+use colo_core::save::{CallbackError, Ready, SaveCallbacks};
 use colo_core::session::{Event, Outcome};
 use std::time::Instant;
 
@@ -83,21 +83,7 @@ fn what_was_released_is_not_said_again() {
 struct DiesAfterSending(Box<dyn SaveCallbacks>);
 
 impl SaveCallbacks for DiesAfterSending {
-    fn wait_checkpoint(&mut self, now: Instant) -> Result<Ready<Trigger>, CallbackError> {
-        self.0.wait_checkpoint(now)
-    }
-
-    fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
-        self.0.suspend(domain)
-    }
-
-    fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
-        self.0.capture(domain, epoch)
-    }
-
-    fn postcopy(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<(), CallbackError> {
-        self.0.postcopy(domain, epoch)
-    }
+    colo_core::hand_on_save!(0: wait_checkpoint, suspend, capture, postcopy);
 
     fn checkpoint(&mut self, epoch: Epoch, now: Instant) -> Result<Ready<bool>, CallbackError> {
         if epoch == Epoch(2) {

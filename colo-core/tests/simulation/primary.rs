@@ -13,7 +13,7 @@ use colo_core::failover::{Detector, Loss, PrimaryVerdict, primary_verdict};
 use colo_core::ids::{Epoch, PAGE_SIZE, Pfn};
 use colo_core::peer::{GoodbyeReason, Message, PeerError};
 use colo_core::save::layers::Verified;
-use colo_core::save::{CallbackError, Ready, SaveCallbacks, SaveError, SaveLoop, Step, StreamSink, Trigger};
+use colo_core::save::{CallbackError, SaveCallbacks, SaveError, SaveLoop, Step, StreamSink, Trigger};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -347,13 +347,7 @@ struct Snapshot<C> {
 }
 
 impl<C: SaveCallbacks> SaveCallbacks for Snapshot<C> {
-    fn wait_checkpoint(&mut self, now: Instant) -> Result<Ready<Trigger>, CallbackError> {
-        self.inner.wait_checkpoint(now)
-    }
-
-    fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
-        self.inner.suspend(domain)
-    }
+    colo_core::hand_on_save!(inner: wait_checkpoint, suspend, postcopy, checkpoint);
 
     fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
         let pfns: Vec<Pfn> = (0..domain.spec().pfn_limit).map(Pfn).collect();
@@ -367,13 +361,5 @@ impl<C: SaveCallbacks> SaveCallbacks for Snapshot<C> {
         }
         drop(captures);
         self.inner.capture(domain, epoch)
-    }
-
-    fn postcopy(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<(), CallbackError> {
-        self.inner.postcopy(domain, epoch)
-    }
-
-    fn checkpoint(&mut self, epoch: Epoch, now: Instant) -> Result<Ready<bool>, CallbackError> {
-        self.inner.checkpoint(epoch, now)
     }
 }

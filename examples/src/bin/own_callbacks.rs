@@ -5,7 +5,7 @@
 //! Here they only look. They might as well put the pages somewhere else, or keep every checkpoint.
 
 use anyhow::{Context, Result, bail, ensure};
-use colo_core::domain::{Domain, DomainSpec, Machine, StateRecord};
+use colo_core::domain::{Domain, Machine};
 use colo_core::ids::{PAGE_SIZE, Page, Pfn};
 use colo_core::net::memory;
 use colo_core::peer::Mode;
@@ -34,31 +34,17 @@ struct Counting {
 }
 
 impl RestoreCallbacks for Counting {
-    fn init(&mut self, spec: &DomainSpec) -> Result<(), CallbackError> {
-        self.inner.init(spec)
-    }
+    colo_core::hand_on_restore!(inner: init, record, update_p2m, finish_restore);
 
     fn get_page<'a>(&'a mut self, domain: &'a mut dyn Domain, pfn: Pfn) -> Result<&'a mut Page, CallbackError> {
         self.counts.received_pages.fetch_add(1, Ordering::Relaxed);
         self.inner.get_page(domain, pfn)
     }
 
-    fn record(&mut self, kind: u32, body: &[u8]) -> Result<(), CallbackError> {
-        self.inner.record(kind, body)
-    }
-
     fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
         let flushed = self.inner.flush_memory(domain)?;
         self.counts.written_pages.fetch_add(flushed.written_pages, Ordering::Relaxed);
         Ok(flushed)
-    }
-
-    fn update_p2m(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
-        self.inner.update_p2m(domain)
-    }
-
-    fn finish_restore(&mut self, domain: &mut dyn Domain, state: &[StateRecord]) -> Result<(), CallbackError> {
-        self.inner.finish_restore(domain, state)
     }
 }
 

@@ -198,8 +198,8 @@ impl XenDomain {
         let pv = self.pv()?;
         let limit = match &pv.frames {
             Frames::Saved { p2m, .. } => p2m.pfn_limit(),
-            Frames::Twin(TwinFrames { p2m, .. }) => p2m.pfn_limit(),
-            Frames::Unknown | Frames::Restored(_) => {
+            Frames::Restored(p2m) | Frames::Twin(TwinFrames { p2m, .. }) => p2m.pfn_limit(),
+            Frames::Unknown => {
                 return Err(DomainError::Other(format!("the table of frames of {} was not read", self.spec.name)));
             }
         };

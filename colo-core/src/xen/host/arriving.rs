@@ -146,10 +146,8 @@ impl Arriving {
                 return Ok(());
             }
         };
-        match domain.guest_type() {
-            GuestType::Pv => domain.load_state(&state)?,
-            GuestType::Hvm => domain.start_device_model()?,
-            GuestType::Pvh => {}
+        if domain.guest_type() == GuestType::Pv {
+            domain.load_state(&state)?;
         }
         if self.plan.is_twin {
             // To be overlaid it must be a domain like any other.
@@ -158,6 +156,8 @@ impl Arriving {
         } else {
             domain.set_arrived();
         }
+        // It may write to the guest's memory at once: what its card has got meanwhile. By now that is logged.
+        domain.start_device_model()?;
         Control::open(self.xen)?.unpause(domain.domid())?;
         if let Err(error) = wait_connected(&domain, Instant::now() + CONNECT_LIMIT) {
             tracing::warn!("{} goes on with devices that did not connect: {error}", self.spec.name);

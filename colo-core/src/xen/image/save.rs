@@ -1,9 +1,7 @@
 use super::SaveImageError;
-use crate::domain::{Control, DirtyLog, Domain, DomainError, LentPages, RunState, StateRecord};
+use crate::domain::{Control, DirtyLog, Domain, DomainError, LentPages, RunState};
 use crate::ids::{Epoch, PAGE_SIZE};
-use crate::save::{
-    CallbackError, CopyStats, PlainSave, Ready, SaveCallbacks, SaveConfig, SaveLoop, Step, StreamSink, Trigger,
-};
+use crate::save::{CallbackError, CopyStats, PlainSave, SaveCallbacks, SaveConfig, SaveLoop, Step, StreamSink};
 use crate::stream::libxl::{Emulator, LibxlHeader, LibxlRecord, XenstoreData, encode_xenstore_data};
 use crate::stream::xl::XlHeader;
 use crate::xen::domain::XenDomain;
@@ -182,13 +180,7 @@ struct Watched<'a, 'b> {
 }
 
 impl SaveCallbacks for Watched<'_, '_> {
-    fn is_checkpointed(&self) -> bool {
-        self.inner.is_checkpointed()
-    }
-
-    fn wait_checkpoint(&mut self, now: Instant) -> Result<Ready<Trigger>, CallbackError> {
-        self.inner.wait_checkpoint(now)
-    }
+    crate::hand_on_save!(inner: is_checkpointed, wait_checkpoint, capture, checkpoint);
 
     fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
         if let Err(error) = self.told.tell(SaveProgress::Suspending) {
@@ -210,20 +202,12 @@ impl SaveCallbacks for Watched<'_, '_> {
         suspended
     }
 
-    fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
-        self.inner.capture(domain, epoch)
-    }
-
     fn postcopy(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<(), CallbackError> {
         self.inner.postcopy(domain, epoch)?;
         if self.inner.leave_running {
             self.told.tell(SaveProgress::Running)?;
         }
         Ok(())
-    }
-
-    fn checkpoint(&mut self, epoch: Epoch, now: Instant) -> Result<Ready<bool>, CallbackError> {
-        self.inner.checkpoint(epoch, now)
     }
 }
 

@@ -29,12 +29,11 @@ use crate::ids::{DomId, Epoch};
 use crate::net::Port;
 use crate::net::takeover::Orphan;
 use crate::peer::Mode;
-use crate::save::{CallbackError, Ready, SaveCallbacks, Trigger};
+use crate::save::{CallbackError, SaveCallbacks};
 use crate::session::SaveLayer;
 use cards::Cards;
 use guard::Stage;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 /// A domain that is ready to be protected, or is.
 pub struct Protected {
@@ -161,35 +160,13 @@ struct Watched {
 }
 
 impl SaveCallbacks for Watched {
-    fn is_checkpointed(&self) -> bool {
-        self.inner.is_checkpointed()
-    }
-
-    fn wait_checkpoint(&mut self, now: Instant) -> Result<Ready<Trigger>, CallbackError> {
-        self.inner.wait_checkpoint(now)
-    }
-
-    fn suspend(&mut self, domain: &mut dyn Domain) -> Result<(), CallbackError> {
-        self.inner.suspend(domain)
-    }
-
-    fn saved(&mut self, state: &[StateRecord]) {
-        self.inner.saved(state);
-    }
+    crate::hand_on_save!(inner: is_checkpointed, wait_checkpoint, suspend, saved, postcopy, checkpoint);
 
     fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
         if epoch == self.first {
             lock(&self.shared).tell(Stage::Unsure, Orphan::StayOut)?;
         }
         self.inner.capture(domain, epoch)
-    }
-
-    fn postcopy(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<(), CallbackError> {
-        self.inner.postcopy(domain, epoch)
-    }
-
-    fn checkpoint(&mut self, epoch: Epoch, now: Instant) -> Result<Ready<bool>, CallbackError> {
-        self.inner.checkpoint(epoch, now)
     }
 }
 
