@@ -2,7 +2,7 @@
 
 use super::{GuestType, XenDomain};
 use crate::domain::{DirtyBitmap, DomainError, MAX_BATCH_PAGES, Pages, StateRecord};
-use crate::ids::{PAGE_SIZE, Page, Pfn};
+use crate::ids::{DomId, PAGE_SIZE, Page, Pfn};
 use crate::stream::{PfnRanges, StreamError, TwinGrants};
 use crate::xen::frontends::Frontends;
 use crate::xen::suspend::SuspendWay;
@@ -40,12 +40,10 @@ pub(super) struct HeldBack {
 
 impl TwinSide {
     fn open(domain: &XenDomain) -> Result<TwinSide, DomainError> {
-        let params = [ctrl::HVM_PARAM_STORE_PFN, ctrl::HVM_PARAM_CONSOLE_PFN];
-        let [store, console] = params.map(|param| domain.control.hvm_param(domain.domid, param));
         Ok(TwinSide {
             grants: GrantFrames::new(domain.domid),
             frontends: Frontends::open(domain.xen, domain.domid)?,
-            rings: [Pfn(store?), Pfn(console?)],
+            rings: rings(&domain.control, domain.domid)?,
             held: BTreeMap::new(),
             events: None,
             populated: PfnRanges::default(),
@@ -129,13 +127,14 @@ impl XenDomain {
         })
     }
 
-    /// Adds what others may write to while the guest stands still.
+    /// Adds what others may write to while the guest stands still. Its store's and its console's ring have each host's own servers at their
+    /// other ends, even where the guest knows neither.
     pub(super) fn shared_pages_of(&self, into: &mut DirtyBitmap) -> Result<(), DomainError> {
-        let Some(twin) = &self.twin else { return Ok(()) };
         let mut grants = GrantFrames::new(self.domid);
         let grants = grants.read(&self.control, &self.foreign)?;
         let lent = grants.entries.iter().filter(|entry| is_writable(**entry)).map(|entry| Pfn(entry.frame.into()));
-        set_all(into, lent.chain(twin.rings).chain(twin.events.flatten()));
+        let events = self.twin.as_ref().and_then(|twin| twin.events.flatten());
+        set_all(into, lent.chain(rings(&self.control, self.domid)?).chain(events));
         Ok(())
     }
 
@@ -305,6 +304,13 @@ impl XenDomain {
         tracing::debug!("{} has got {} pages and given {} back", self.spec.name, give.len(), take.len());
         Ok(())
     }
+}
+
+/// Where a guest's store's and its console's ring are.
+fn rings(control: &Control, domid: DomId) -> Result<[Pfn; 2], DomainError> {
+    let params = [ctrl::HVM_PARAM_STORE_PFN, ctrl::HVM_PARAM_CONSOLE_PFN];
+    let [store, console] = params.map(|param| control.hvm_param(domid, param));
+    Ok([Pfn(store?), Pfn(console?)])
 }
 
 fn set_all(into: &mut DirtyBitmap, pfns: impl Iterator<Item = Pfn>) {
