@@ -48,6 +48,11 @@ impl Checkpoints {
         self.by_trigger.entry(trigger.to_owned()).or_default().push(Checkpoint::default());
     }
 
+    /// By which ways the second host has loaded them, and how often.
+    pub(crate) fn loads(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.ways.iter().map(|(way, count)| (way.as_str(), *count))
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.by_trigger.values().map(Vec::len).sum()

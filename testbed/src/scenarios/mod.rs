@@ -9,6 +9,7 @@ mod guests;
 mod inspect_agrees;
 mod losses;
 mod overlay;
+mod port_history;
 mod probe;
 mod protect;
 mod remus_baseline;
@@ -57,6 +58,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     remus_baseline::SCENARIO,
     protect::SCENARIO,
     side_by_side::SCENARIO,
+    port_history::SCENARIO,
     failover::SCENARIO,
     endings::SCENARIO,
     losses::SECONDARY,
