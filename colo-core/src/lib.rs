@@ -16,6 +16,7 @@
 
 pub mod checkpoint;
 pub mod compare;
+pub mod disk;
 pub mod domain;
 pub mod failover;
 pub mod guard;

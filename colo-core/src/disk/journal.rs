@@ -1,0 +1,400 @@
+//! The journal's format: what is in its file, byte by byte. All numbers are little-endian.
+//!
+//! ```text
+//!      0  superblock, slot 0     the valid one with the higher number holds
+//!   4096  superblock, slot 1
+//!   8192  records, one after the other, each from a multiple of 64 bytes on
+//! ```
+//!
+//! | superblock | bytes | |
+//! | --- | --: | --- |
+//! | magic | 8 | `COLODISK` |
+//! | version | 4 | 1 |
+//! | disks | 4 | how many: at most 16 |
+//! | generation | 8 | a random number, in each record too: what is left of an older journal is not taken for this one's |
+//! | number | 8 | counts up |
+//! | epoch | 8 | the epoch that the disks are at without any record |
+//! | start | 8 | where the first record stands that still counts |
+//! | sequence | 8 | its number |
+//! | link | 8 | the checksum of the record before it, or 0 |
+//! | sizes | 8 each | the disks', in bytes; zeroes up to 16 |
+//! | checksum | 4 | CRC-32 over all before it |
+//!
+//! | record | bytes | |
+//! | --- | --: | --- |
+//! | magic | 4 | `COLJ` |
+//! | kind | 1 | 1 data, 2 zeroes, 3 discard, 4 barrier, 5 commit, 6 abort, 7 scratch, 8 data that were scratch |
+//! | disk | 1 | of 1 to 3 |
+//! | zeroes | 2 | |
+//! | generation | 8 | |
+//! | sequence | 8 | counts up by one |
+//! | epoch | 8 | of 4 and 5 |
+//! | offset | 8 | on the disk, of 1 to 3 |
+//! | length | 8 | in bytes, of 1 to 3 and 7 |
+//! | checksum of the data | 4 | CRC-32, of 1 and 7 |
+//! | link | 4 | the checksum of the record before this one |
+//! | zeroes | 4 | |
+//! | checksum | 4 | CRC-32 over all before it |
+//! | data | length | of 1 and 7, filled up to a multiple of 64 |
+//!
+//! In the place of the epoch a record of kind 8 has that of scratch data in the journal which are a disk's now, and one of kind 6 a random
+//! number. The first record after a recovery is of that kind, with a new number.
+//!
+//! So the link keeps what a crash has left behind a torn record from being taken for what follows another record in its place, even one that
+//! says the same.
+//!
+//! Records up to the first that is not valid count. A commit is only relied on when everything up to it has been made durable, so what is
+//! torn or missing behind that was never relied on. Scratch is the secondary's own, and means nothing after a crash.
+
+use super::MAX_DISKS;
+use crate::ids::Epoch;
+use std::io;
+
+/// Where records begin.
+pub const RECORDS_AT: u64 = 8192;
+/// Where the second superblock stands.
+pub const SLOT_BYTES: u64 = 4096;
+/// A superblock's length.
+pub const SUPERBLOCK_BYTES: usize = 64 + 8 * MAX_DISKS + 4;
+/// A record's head, and what each is a multiple of.
+pub const RECORD_BYTES: u64 = 64;
+/// The longest piece of data in one record.
+pub const MAX_DATA_BYTES: u64 = 32 << 20;
+
+/// No journal is that long: places in it can be added to without care.
+const MAX_AT: u64 = 1 << 62;
+
+const MAGIC: [u8; 8] = *b"COLODISK";
+const RECORD_MAGIC: [u8; 4] = *b"COLJ";
+const VERSION: u32 = 1;
+
+/// A place between two records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    /// In bytes from the journal's beginning.
+    pub at: u64,
+    /// The number of the record that stands there, or will.
+    pub sequence: u64,
+    /// The checksum of the one before.
+    pub link: u32,
+}
+
+impl Mark {
+    /// Of a journal without records.
+    pub const BEGIN: Mark = Mark { at: RECORDS_AT, sequence: 0, link: 0 };
+}
+
+/// What a journal says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Superblock {
+    /// A random number.
+    pub generation: u64,
+    /// Counts up; its lowest bit says in which slot it stands.
+    pub number: u64,
+    /// The epoch that the disks are at without any record.
+    pub epoch: Epoch,
+    /// Where the first record stands that still counts.
+    pub start: Mark,
+    /// The disks' sizes in bytes.
+    pub sizes: Vec<u64>,
+}
+
+impl Superblock {
+    /// Where it stands.
+    pub fn offset(&self) -> u64 {
+        self.number % 2 * SLOT_BYTES
+    }
+
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend((self.sizes.len() as u32).to_le_bytes());
+        let Mark { at, sequence, link } = self.start;
+        for number in [self.generation, self.number, self.epoch.0, at, sequence, link.into()] {
+            bytes.extend(number.to_le_bytes());
+        }
+        for index in 0..MAX_DISKS {
+            bytes.extend(self.sizes.get(index).copied().unwrap_or(0).to_le_bytes());
+        }
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        bytes
+    }
+
+    /// Reads one; `None` if these bytes are none.
+    pub fn decode(bytes: &[u8; SUPERBLOCK_BYTES]) -> Option<Superblock> {
+        let (body, checksum) = bytes.split_at(SUPERBLOCK_BYTES - 4);
+        let disks = u32_at(bytes, 12) as usize;
+        let is_one = body[..8] == MAGIC
+            && u32_at(bytes, 8) == VERSION
+            && disks <= MAX_DISKS
+            && (RECORDS_AT..=MAX_AT).contains(&u64_at(bytes, 40))
+            && crc32fast::hash(body).to_le_bytes() == checksum;
+        is_one.then(|| Superblock {
+            generation: u64_at(bytes, 16),
+            number: u64_at(bytes, 24),
+            epoch: Epoch(u64_at(bytes, 32)),
+            start: Mark { at: u64_at(bytes, 40), sequence: u64_at(bytes, 48), link: u32_at(bytes, 56) },
+            sizes: (0..disks).map(|index| u64_at(bytes, 64 + 8 * index)).collect(),
+        })
+    }
+}
+
+/// What a record says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Entry {
+    /// The data behind it are at this place of a disk now.
+    Data {
+        /// Which disk.
+        disk: u8,
+        /// Where on it.
+        offset: u64,
+        /// How many bytes.
+        length: u64,
+        /// CRC-32 over them.
+        checksum: u32,
+    },
+    /// So much of a disk is zeroes now.
+    Zeroes {
+        /// Which disk.
+        disk: u8,
+        /// Where on it.
+        offset: u64,
+        /// How many bytes.
+        length: u64,
+        /// The disk may give the space back.
+        may_unmap: bool,
+    },
+    /// What has come since the last barrier is this epoch.
+    Barrier(Epoch),
+    /// Everything up to the end of this epoch counts.
+    Commit(Epoch),
+    /// What has come since the last commit was never there.
+    Abort {
+        /// A random number, another after each recovery.
+        life: u64,
+    },
+    /// The data behind it are the secondary's own.
+    Scratch {
+        /// How many bytes.
+        length: u64,
+        /// CRC-32 over them: they may become data.
+        checksum: u32,
+    },
+    /// Data that were scratch are at this place of a disk now.
+    Refer {
+        /// Which disk.
+        disk: u8,
+        /// Where on it.
+        offset: u64,
+        /// How many bytes.
+        length: u64,
+        /// Where they stand in the journal.
+        at: u64,
+    },
+}
+
+impl Entry {
+    /// How many bytes of data follow the head.
+    pub fn data_bytes(&self) -> u64 {
+        match *self {
+            Entry::Data { length, .. } | Entry::Scratch { length, .. } => length,
+            Entry::Zeroes { .. } | Entry::Refer { .. } | Entry::Barrier(_) | Entry::Commit(_) | Entry::Abort { .. } => {
+                0
+            }
+        }
+    }
+
+    /// How long the whole record is.
+    pub fn record_bytes(&self) -> u64 {
+        RECORD_BYTES + self.data_bytes().next_multiple_of(RECORD_BYTES)
+    }
+
+    /// The record's head, where it stands at that mark, and the mark behind it.
+    pub fn encode(&self, generation: u64, mark: Mark) -> ([u8; RECORD_BYTES as usize], Mark) {
+        let (kind, disk, epoch, offset, length, checksum) = match *self {
+            Entry::Data { disk, offset, length, checksum } => (1, disk, 0, offset, length, checksum),
+            Entry::Zeroes { disk, offset, length, may_unmap } => (2 + u8::from(may_unmap), disk, 0, offset, length, 0),
+            Entry::Barrier(epoch) => (4, 0, epoch.0, 0, 0, 0),
+            Entry::Commit(epoch) => (5, 0, epoch.0, 0, 0, 0),
+            Entry::Abort { life } => (6, 0, life, 0, 0, 0),
+            Entry::Scratch { length, checksum } => (7, 0, 0, 0, length, checksum),
+            Entry::Refer { disk, offset, length, at } => (8, disk, at, offset, length, 0),
+        };
+        let mut bytes = [0; RECORD_BYTES as usize];
+        bytes[..4].copy_from_slice(&RECORD_MAGIC);
+        (bytes[4], bytes[5]) = (kind, disk);
+        for (at, number) in [(8, generation), (16, mark.sequence), (24, epoch), (32, offset), (40, length)] {
+            bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        bytes[48..52].copy_from_slice(&checksum.to_le_bytes());
+        bytes[52..56].copy_from_slice(&mark.link.to_le_bytes());
+        let link = crc32fast::hash(&bytes[..60]);
+        bytes[60..].copy_from_slice(&link.to_le_bytes());
+        (bytes, self.behind(mark, link))
+    }
+
+    fn behind(&self, mark: Mark, link: u32) -> Mark {
+        Mark { at: mark.at + self.record_bytes(), sequence: mark.sequence.wrapping_add(1), link }
+    }
+
+    /// Reads a head, and the mark behind the record; `None` if it is not one of this journal at that mark.
+    pub fn decode(bytes: &[u8; RECORD_BYTES as usize], generation: u64, mark: Mark) -> Option<(Entry, Mark)> {
+        let is_ours = bytes[..4] == RECORD_MAGIC
+            && u64_at(bytes, 8) == generation
+            && u64_at(bytes, 16) == mark.sequence
+            && u32_at(bytes, 52) == mark.link
+            && u32_at(bytes, 60) == crc32fast::hash(&bytes[..60]);
+        if !is_ours {
+            return None;
+        }
+        let (disk, epoch) = (bytes[5], Epoch(u64_at(bytes, 24)));
+        let (offset, length, checksum) = (u64_at(bytes, 32), u64_at(bytes, 40), u32_at(bytes, 48));
+        let entry = match bytes[4] {
+            1 if length <= MAX_DATA_BYTES => Entry::Data { disk, offset, length, checksum },
+            kind @ (2 | 3) => Entry::Zeroes { disk, offset, length, may_unmap: kind == 3 },
+            4 => Entry::Barrier(epoch),
+            5 => Entry::Commit(epoch),
+            6 => Entry::Abort { life: epoch.0 },
+            7 if length <= MAX_DATA_BYTES => Entry::Scratch { length, checksum },
+            8 => Entry::Refer { disk, offset, length, at: epoch.0 },
+            _ => return None,
+        };
+        Some((entry, entry.behind(mark, u32_at(bytes, 60))))
+    }
+}
+
+/// A file, or what stands for one in a test.
+pub trait ReadAt {
+    /// Fills the buffer from this place on, with zeroes beyond the end of the file.
+    ///
+    /// # Errors
+    /// The file's.
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
+}
+
+/// The valid superblock with the higher number.
+///
+/// # Errors
+/// The file's.
+pub fn read_superblock(journal: &impl ReadAt) -> io::Result<Option<Superblock>> {
+    let mut found: Option<Superblock> = None;
+    for slot in 0..2 {
+        let mut bytes = [0; SUPERBLOCK_BYTES];
+        journal.read_at(slot * SLOT_BYTES, &mut bytes)?;
+        let superblock = Superblock::decode(&bytes).filter(|superblock| superblock.offset() == slot * SLOT_BYTES);
+        if superblock.as_ref().is_some_and(|one| found.as_ref().is_none_or(|other| one.number > other.number)) {
+            found = superblock;
+        }
+    }
+    Ok(found)
+}
+
+/// All records that count, each with the place behind its head. Returns the mark behind the last.
+///
+/// # Errors
+/// The file's.
+pub fn read_records(
+    journal: &impl ReadAt,
+    superblock: &Superblock,
+    mut with: impl FnMut(Entry, u64),
+) -> io::Result<Mark> {
+    let mut mark = superblock.start;
+    let mut data = Vec::new();
+    loop {
+        let mut head = [0; RECORD_BYTES as usize];
+        journal.read_at(mark.at, &mut head)?;
+        let Some((entry, behind)) = Entry::decode(&head, superblock.generation, mark) else {
+            return Ok(mark);
+        };
+        if let Entry::Data { length, checksum, .. } | Entry::Scratch { length, checksum } = entry {
+            data.resize(length as usize, 0);
+            journal.read_at(mark.at + RECORD_BYTES, &mut data)?;
+            if crc32fast::hash(&data) != checksum {
+                return Ok(mark);
+            }
+        }
+        with(entry, mark.at + RECORD_BYTES);
+        mark = behind;
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        let (disk, offset, length) = (any::<u8>(), any::<u64>(), 0..=MAX_DATA_BYTES);
+        prop_oneof![
+            (disk, offset, length.clone(), any::<u32>()).prop_map(|(disk, offset, length, checksum)| Entry::Data {
+                disk,
+                offset,
+                length,
+                checksum
+            }),
+            (disk, offset, any::<u64>(), any::<bool>()).prop_map(|(disk, offset, length, may_unmap)| Entry::Zeroes {
+                disk,
+                offset,
+                length,
+                may_unmap
+            }),
+            any::<u64>().prop_map(|epoch| Entry::Barrier(Epoch(epoch))),
+            any::<u64>().prop_map(|epoch| Entry::Commit(Epoch(epoch))),
+            any::<u64>().prop_map(|life| Entry::Abort { life }),
+            (length, any::<u32>()).prop_map(|(length, checksum)| Entry::Scratch { length, checksum }),
+            (any::<u8>(), any::<[u64; 3]>()).prop_map(|(disk, [offset, length, at])| Entry::Refer {
+                disk,
+                offset,
+                length,
+                at
+            }),
+        ]
+    }
+
+    fn mark() -> impl Strategy<Value = Mark> {
+        (0..1_u64 << 40, any::<u64>(), any::<u32>()).prop_map(|(at, sequence, link)| Mark {
+            at: RECORDS_AT + at,
+            sequence,
+            link,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_back_and_a_flipped_bit_is_none(
+            entry in entry(), generation in any::<u64>(), mark in mark(), bit in 0..8 * RECORD_BYTES as usize,
+        ) {
+            let (mut bytes, behind) = entry.encode(generation, mark);
+            prop_assert_eq!(behind.at, mark.at + entry.record_bytes());
+            prop_assert_eq!(Entry::decode(&bytes, generation, mark), Some((entry, behind)));
+            prop_assert_eq!(Entry::decode(&bytes, generation ^ 1, mark), None);
+            let other = Mark { sequence: mark.sequence.wrapping_add(1), ..mark };
+            prop_assert_eq!(Entry::decode(&bytes, generation, other), None);
+            prop_assert_eq!(Entry::decode(&bytes, generation, Mark { link: mark.link ^ 1, ..mark }), None);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(Entry::decode(&bytes, generation, mark), None);
+        }
+
+        #[test]
+        fn a_superblock_comes_back_and_a_flipped_bit_is_none(
+            numbers in any::<[u64; 3]>(), start in mark(), sizes in prop::collection::vec(any::<u64>(), 0..=MAX_DISKS),
+            bit in 0..8 * SUPERBLOCK_BYTES,
+        ) {
+            let [generation, number, epoch] = numbers;
+            let superblock = Superblock { generation, number, epoch: Epoch(epoch), start, sizes };
+            let mut bytes: [u8; SUPERBLOCK_BYTES] = superblock.encode().try_into().unwrap();
+            prop_assert_eq!(Superblock::decode(&bytes), Some(superblock));
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(Superblock::decode(&bytes), None);
+        }
+    }
+}

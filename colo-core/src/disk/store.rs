@@ -1,0 +1,883 @@
+use super::extents::Cut as _;
+use super::journal::{
+    Entry, MAX_DATA_BYTES, Mark, RECORD_BYTES, RECORDS_AT, ReadAt, Superblock, read_records, read_superblock,
+};
+use super::layer::Layer;
+use super::{Change, Content, MAX_DISKS};
+use crate::ids::Epoch;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::ops::Range;
+
+/// Limits of a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StoreConfig {
+    /// So many bytes of data are kept in memory; more are in the journal only.
+    pub memory_bytes: u64,
+    /// So many bytes may wait for a commit: at half of them a checkpoint is wanted, and from there on writers wait.
+    pub pending_bytes: u64,
+    /// So many bytes are under way to the disks at once.
+    pub fold_bytes: u64,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        StoreConfig { memory_bytes: 256 << 20, pending_bytes: 1 << 30, fold_bytes: 8 << 20 }
+    }
+}
+
+/// Something to be done to the journal or to a disk. Those that are there may be done at once and in any order: whatever must come after
+/// another is only asked for when that is [done](EpochStore::done).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Write these parts, one behind the other, to this place of the journal.
+    Journal {
+        /// In bytes from its beginning.
+        at: u64,
+        /// What to write.
+        parts: Vec<Bytes>,
+    },
+    /// Make durable what has been written to the journal.
+    SyncJournal,
+    /// Write this to this range of a disk.
+    Disk {
+        /// Which disk.
+        disk: u8,
+        /// Where on it.
+        range: Range<u64>,
+        /// What to write.
+        content: Content,
+    },
+    /// Make durable what has been written to a disk.
+    SyncDisk {
+        /// Which disk.
+        disk: u8,
+    },
+    /// Nobody will read this part of the journal any more: its space may be given back.
+    Release(Range<u64>),
+}
+
+/// An [`Action`]'s number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ActionId(u64);
+
+/// A read that is under way.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ReadId(u64);
+
+/// Where a part of what is read is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// Here.
+    Memory(Bytes),
+    /// In the journal, from this place on.
+    Journal {
+        /// In bytes from its beginning.
+        at: u64,
+    },
+    /// Nowhere: it is zeroes.
+    Zeroes,
+    /// On the disk itself.
+    Disk,
+}
+
+/// A part of a disk, and where what is in it is.
+pub type Piece = (Range<u64>, Source);
+
+/// What became of a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Taken {
+    /// The store has it.
+    Kept,
+    /// There is nothing left for the store to do: it is to be written to the disk, by whoever asked.
+    Direct,
+}
+
+/// Why something cannot be done. Nothing has changed.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// There is no such part of a disk.
+    #[error("bytes {} to {} of disk {disk}, which has {size}", range.start, range.end)]
+    OutOfRange {
+        /// Which disk.
+        disk: u8,
+        /// What was asked for.
+        range: Range<u64>,
+        /// How large it is: 0 if there is none of that number.
+        size: u64,
+    },
+    /// Data of another length than their range.
+    #[error("{got} bytes for {expected}")]
+    BadLength {
+        /// The range's length.
+        expected: u64,
+        /// How many bytes there are.
+        got: u64,
+    },
+    /// An epoch out of order.
+    #[error("{what} {epoch} after {last}")]
+    OutOfOrder {
+        /// What was asked for.
+        what: &'static str,
+        /// Of which epoch.
+        epoch: Epoch,
+        /// The last one.
+        last: Epoch,
+    },
+    /// It serves already, or does not yet.
+    #[error("not {0}")]
+    NotNow(&'static str),
+}
+
+/// Why a journal cannot be taken up.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+pub enum RecoverError {
+    /// It cannot be read.
+    #[error("the journal: {0}")]
+    Journal(#[from] io::Error),
+    /// It is none, or its beginning is lost.
+    #[error("this is no journal of disks: it was never begun, or its beginning is damaged")]
+    NoJournal,
+    /// It is of other disks.
+    #[error("the journal is of disks of {theirs:?} bytes, and these have {ours:?}")]
+    OtherDisks {
+        /// What the journal says.
+        theirs: Vec<u64>,
+        /// What they are.
+        ours: Vec<u64>,
+    },
+    /// A record that is whole and makes no sense.
+    #[error("the journal has a record that cannot be: {0}")]
+    BadRecord(String),
+}
+
+/// The disks of a secondary: see the [module](super).
+pub struct EpochStore {
+    config: StoreConfig,
+    sizes: Vec<u64>,
+    /// What the secondary's own guest has written since the last commit.
+    overlay: Layer,
+    /// What has come since the last barrier: of the primary; or, of a guest that serves, since its last flush.
+    open: Layer,
+    /// Epochs that are whole, and do not count yet.
+    closed: VecDeque<Layer>,
+    /// Epochs that count, and are not on the disks yet.
+    committed: VecDeque<Layer>,
+    folding: Option<Folding>,
+    /// The last that counts.
+    epoch: Epoch,
+    serves: bool,
+    log: Log,
+    actions: VecDeque<(ActionId, Action)>,
+    work: BTreeMap<ActionId, Work>,
+    next_id: u64,
+    /// Reads that look into the journal.
+    readers: BTreeSet<ReadId>,
+    /// Up to where the journal has been given back.
+    released: u64,
+    /// Let go of when nobody waits for it.
+    garbage: Vec<Layer>,
+}
+
+/// What is being written to the disks: one or several epochs.
+struct Folding {
+    layer: Layer,
+    queue: VecDeque<(u8, Range<u64>, Content)>,
+    bytes_in_flight: u64,
+    writes: usize,
+    /// Which disks are to be made durable, and how many of them are being.
+    touched: BTreeSet<u8>,
+    syncs: usize,
+}
+
+/// The end of the journal, and how much of it is durable.
+struct Log {
+    generation: u64,
+    /// Another in each life of the journal.
+    life: u64,
+    number: u64,
+    end: Mark,
+    /// Where the writes begin that are under way.
+    writes: BTreeMap<ActionId, u64>,
+    durable: u64,
+    /// Up to here it is to be made durable.
+    wanted: u64,
+    sync: Option<u64>,
+    superblock: SuperblockState,
+    /// Where a recovery would begin.
+    start: Start,
+}
+
+/// Where a recovery begins, and below which place of the journal it looks at nothing: epochs may have data that came long before them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Start {
+    mark: Mark,
+    data_from: u64,
+}
+
+/// How far a superblock is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum SuperblockState {
+    Durable,
+    /// With this beginning.
+    Writing(Start),
+    Written(Start),
+    Syncing(Start),
+}
+
+/// What an action is for.
+enum Work {
+    Append,
+    Superblock,
+    Sync,
+    Fold(u64),
+    FoldSync,
+    Release,
+}
+
+impl EpochStore {
+    /// For disks of these sizes, which are the primary's at the moment at which `epoch` begins, with a new journal. `generation` is a random
+    /// number.
+    ///
+    /// # Panics
+    /// With more than [`MAX_DISKS`] disks.
+    pub fn new(config: StoreConfig, sizes: &[u64], epoch: Epoch, generation: u64) -> EpochStore {
+        let superblock = Superblock { generation, number: 0, epoch, start: Mark::BEGIN, sizes: sizes.to_vec() };
+        let mut store = EpochStore::with(config, &superblock, Mark::BEGIN);
+        store.write_superblock(store.log.start, epoch);
+        store
+    }
+
+    /// Takes a journal up that was left behind: the disks are at the last epoch that counts, once it has been written to them, and everything
+    /// after that is forgotten. `life` is a random number.
+    ///
+    /// # Errors
+    /// [`RecoverError`].
+    pub fn recover(
+        config: StoreConfig,
+        sizes: &[u64],
+        journal: &impl ReadAt,
+        life: u64,
+    ) -> Result<EpochStore, RecoverError> {
+        let superblock = read_superblock(journal)?.ok_or(RecoverError::NoJournal)?;
+        if superblock.sizes != sizes {
+            return Err(RecoverError::OtherDisks { theirs: superblock.sizes, ours: sizes.to_vec() });
+        }
+        let mut store = EpochStore::with(config, &superblock, superblock.start);
+        let mut wrong = None;
+        let end = read_records(journal, &superblock, |entry, at| {
+            if let Err(error) = store.take_up(entry, at) {
+                wrong.get_or_insert(error);
+            }
+        })?;
+        if let Some(error) = wrong {
+            return Err(RecoverError::BadRecord(error.to_string()));
+        }
+        // What was read may not have been durable: it is made so before anything is written to the disks.
+        (store.log.end, store.log.life) = (end, life);
+        store.log.start.data_from = store.data_from().min(superblock.start.at);
+        store.abort();
+        store.log.wanted = store.log.end.at;
+        Ok(store)
+    }
+
+    fn with(config: StoreConfig, superblock: &Superblock, end: Mark) -> EpochStore {
+        let sizes = superblock.sizes.clone();
+        assert!(sizes.len() <= MAX_DISKS, "at most {MAX_DISKS} disks");
+        EpochStore {
+            config,
+            overlay: Layer::new(sizes.len(), end),
+            open: Layer::new(sizes.len(), end),
+            closed: VecDeque::new(),
+            committed: VecDeque::new(),
+            folding: None,
+            epoch: superblock.epoch,
+            serves: false,
+            log: Log {
+                generation: superblock.generation,
+                life: superblock.generation,
+                number: superblock.number,
+                end,
+                writes: BTreeMap::new(),
+                durable: end.at,
+                wanted: end.at,
+                sync: None,
+                superblock: SuperblockState::Durable,
+                start: Start { mark: superblock.start, data_from: superblock.start.at },
+            },
+            actions: VecDeque::new(),
+            work: BTreeMap::new(),
+            next_id: 0,
+            readers: BTreeSet::new(),
+            released: RECORDS_AT,
+            garbage: Vec::new(),
+            sizes,
+        }
+    }
+
+    /// The last epoch that counts.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The last epoch that would count after this host had lost its power now.
+    pub fn durable_epoch(&self) -> Epoch {
+        let durable = self.log.durable;
+        self.committed.iter().rev().find(|layer| layer.end <= durable).map_or_else(
+            || self.folding.as_ref().map_or(self.epoch_before_layers(), |folding| folding.layer.epoch),
+            |layer| layer.epoch,
+        )
+    }
+
+    /// The last epoch that is whole, whether it counts or not.
+    pub fn last_barrier(&self) -> Epoch {
+        self.closed.back().map_or(self.epoch, |layer| layer.epoch)
+    }
+
+    /// Bytes of writes that wait for a commit.
+    pub fn pending_bytes(&self) -> u64 {
+        self.overlay.bytes() + self.open.bytes() + self.closed.iter().map(Layer::bytes).sum::<u64>()
+    }
+
+    /// Bytes of data that are kept in memory.
+    pub fn memory_bytes(&self) -> u64 {
+        self.layers().map(Layer::memory_bytes).sum()
+    }
+
+    /// Whether so much waits for a commit that there should be a checkpoint.
+    pub fn wants_checkpoint(&self) -> bool {
+        !self.serves && self.pending_bytes() >= self.config.pending_bytes / 2
+    }
+
+    /// Whether writers must wait until there has been a checkpoint.
+    pub fn is_full(&self) -> bool {
+        !self.serves && self.pending_bytes() >= self.config.pending_bytes
+    }
+
+    /// The primary's disk has this content there now: a write, zeroes or a discard of the open epoch. Of a guest that serves: its own.
+    ///
+    /// # Errors
+    /// [`StoreError::OutOfRange`], [`StoreError::BadLength`].
+    pub fn write(&mut self, disk: u8, range: Range<u64>, change: Change) -> Result<Taken, StoreError> {
+        self.check(disk, &range, &change)?;
+        if self.is_direct() {
+            return Ok(Taken::Direct);
+        }
+        self.log_write(disk, range, change.into());
+        Ok(Taken::Kept)
+    }
+
+    /// The secondary's own guest has written that, which is thrown away with the next commit. Only until it serves.
+    ///
+    /// # Errors
+    /// As for [`EpochStore::write`]; [`StoreError::NotNow`].
+    pub fn write_overlay(&mut self, disk: u8, range: Range<u64>, change: Change) -> Result<(), StoreError> {
+        self.check(disk, &range, &change)?;
+        if self.serves {
+            return Err(StoreError::NotNow("while it serves"));
+        }
+        self.overlay.insert(disk, range, change.into());
+        Ok(())
+    }
+
+    /// What has come since the last barrier is the whole of this epoch.
+    ///
+    /// # Errors
+    /// [`StoreError::OutOfOrder`] unless it is the one after the last; [`StoreError::NotNow`].
+    pub fn barrier(&mut self, epoch: Epoch) -> Result<(), StoreError> {
+        let last = self.last_barrier();
+        if self.serves {
+            return Err(StoreError::NotNow("while it serves"));
+        }
+        if epoch != last.next() {
+            return Err(StoreError::OutOfOrder { what: "a barrier of", epoch, last });
+        }
+        self.close(epoch);
+        Ok(())
+    }
+
+    /// This epoch, which is whole, counts from here on, and whatever came before it; what the secondary's own guest has written since is
+    /// forgotten. It takes no longer for more data.
+    ///
+    /// # Errors
+    /// [`StoreError::OutOfOrder`] when it is not whole; [`StoreError::NotNow`].
+    pub fn commit(&mut self, epoch: Epoch) -> Result<(), StoreError> {
+        if self.serves {
+            return Err(StoreError::NotNow("while it serves"));
+        }
+        if epoch <= self.epoch || epoch > self.last_barrier() {
+            return Err(StoreError::OutOfOrder { what: "a commit of", epoch, last: self.last_barrier() });
+        }
+        self.count(epoch);
+        let overlay = Layer::new(self.sizes.len(), self.log.end);
+        self.garbage.push(std::mem::replace(&mut self.overlay, overlay));
+        Ok(())
+    }
+
+    /// What has come and does not count is forgotten: the primary begins its open epoch anew.
+    pub fn abort(&mut self) {
+        if !self.serves {
+            self.drop_uncommitted();
+            self.append(Entry::Abort { life: self.log.life }, None);
+        }
+    }
+
+    /// The primary is gone, and the secondary's guest serves: what of the primary's does not count is forgotten, what the guest itself has
+    /// written stays. From here on [`EpochStore::write`] is the guest's.
+    ///
+    /// # Errors
+    /// [`StoreError::NotNow`] the second time.
+    pub fn fail_over(&mut self) -> Result<(), StoreError> {
+        if self.serves {
+            return Err(StoreError::NotNow("twice"));
+        }
+        self.abort();
+        self.serves = true;
+        let overlay = std::mem::replace(&mut self.overlay, Layer::new(self.sizes.len(), self.log.end));
+        // Its scratch stays in the journal for as long as this layer needs it.
+        self.open.data_from = overlay.data_from;
+        for (disk, range, content) in overlay.extents() {
+            self.log_write(disk, range, content.clone());
+        }
+        self.garbage.push(overlay);
+        self.flush();
+        self.log.wanted = self.log.end.at;
+        Ok(())
+    }
+
+    /// Of a guest that serves: says up to where the journal must be [durable](EpochStore::is_durable) for all that it has written to be safe.
+    /// Where the store has nothing any more the disks must be made durable instead.
+    pub fn flush(&mut self) -> u64 {
+        if self.serves && !self.open.is_empty() {
+            let epoch = self.epoch.next();
+            self.close(epoch);
+            self.count(epoch);
+        }
+        self.log.end.at
+    }
+
+    /// Makes everything durable that has come so far: for an epoch that must be safe here before it counts anywhere.
+    pub fn make_durable(&mut self) -> u64 {
+        self.log.wanted = self.log.end.at;
+        self.log.end.at
+    }
+
+    /// Whether the journal is durable up to there.
+    pub fn is_durable(&self, at: u64) -> bool {
+        self.log.durable >= at
+    }
+
+    /// Whether the store has nothing to do any more: writes and flushes are between the guest and its disks.
+    pub fn is_direct(&self) -> bool {
+        // Else a recovery would put something old over what is written from here on.
+        self.serves
+            && self.open.is_empty()
+            && self.committed.is_empty()
+            && self.folding.is_none()
+            && self.log.start.mark == self.log.end
+    }
+
+    /// Where what the secondary's guest reads is, piece by piece and without gaps. Until [`EpochStore::read_done`] those places stay as they
+    /// are.
+    ///
+    /// # Errors
+    /// [`StoreError::OutOfRange`].
+    pub fn read(&mut self, disk: u8, range: Range<u64>) -> Result<(ReadId, Vec<Piece>), StoreError> {
+        self.check_range(disk, &range)?;
+        let mut pieces = Vec::new();
+        let mut missing = vec![range];
+        let own = if self.serves { &self.open } else { &self.overlay };
+        let folding = self.folding.as_ref().map(|folding| &folding.layer);
+        for layer in std::iter::once(own).chain(self.committed.iter().rev()).chain(folding) {
+            let parts = std::mem::take(&mut missing);
+            for (range, content) in parts.into_iter().flat_map(|part| layer.map(disk).read(part)) {
+                match content {
+                    None => missing.push(range),
+                    Some(Content::Memory { bytes, .. }) => pieces.push((range, Source::Memory(bytes))),
+                    Some(Content::Stored { at }) => pieces.push((range, Source::Journal { at })),
+                    Some(Content::Zeroes { .. }) => pieces.push((range, Source::Zeroes)),
+                }
+            }
+        }
+        pieces.extend(missing.into_iter().map(|range| (range, Source::Disk)));
+        pieces.sort_by_key(|(range, _)| range.start);
+        let id = ReadId(self.number());
+        if pieces.iter().any(|(_, source)| matches!(source, Source::Journal { .. })) {
+            self.readers.insert(id);
+        }
+        Ok((id, pieces))
+    }
+
+    /// A read is done.
+    pub fn read_done(&mut self, id: ReadId) {
+        self.readers.remove(&id);
+        self.pump();
+    }
+
+    /// The next thing to be done. To be asked for after each other call, until there is none.
+    pub fn poll_action(&mut self) -> Option<(ActionId, Action)> {
+        self.garbage.clear();
+        self.pump();
+        self.actions.pop_front()
+    }
+
+    /// Something has been done. (What cannot be done is the end of the store: nothing depends on it but what the primary has, too.)
+    pub fn done(&mut self, id: ActionId) {
+        let Some(work) = self.work.remove(&id) else { return };
+        match work {
+            Work::Append => drop(self.log.writes.remove(&id)),
+            Work::Superblock => {
+                if let SuperblockState::Writing(start) = self.log.superblock {
+                    self.log.superblock = SuperblockState::Written(start);
+                }
+            }
+            Work::Sync => {
+                self.log.durable = self.log.durable.max(self.log.sync.take().unwrap_or(0));
+                if let SuperblockState::Syncing(start) = self.log.superblock {
+                    (self.log.superblock, self.log.start) = (SuperblockState::Durable, start);
+                }
+            }
+            Work::Fold(bytes) => {
+                if let Some(folding) = &mut self.folding {
+                    folding.bytes_in_flight -= bytes;
+                    folding.writes -= 1;
+                }
+            }
+            Work::FoldSync => {
+                if let Some(folding) = &mut self.folding {
+                    folding.syncs -= 1;
+                }
+            }
+            Work::Release => {}
+        }
+        self.pump();
+    }
+}
+
+/// What happens by itself.
+impl EpochStore {
+    fn pump(&mut self) {
+        if self.serves && self.committed.is_empty() && self.folding.is_none() {
+            // The sooner it is on the disks, the sooner nobody needs this any more.
+            self.flush();
+        }
+        self.spill();
+        self.fold();
+        self.sync();
+        self.release();
+    }
+
+    /// Lets go of data in memory that are in the journal, too.
+    fn spill(&mut self) {
+        if self.memory_bytes() <= self.config.memory_bytes {
+            return;
+        }
+        self.write_scratch();
+        let written = self.log.written();
+        let folding = self.folding.as_mut().map(|folding| &mut folding.layer);
+        let layers = folding
+            .into_iter()
+            .chain(&mut self.committed)
+            .chain(&mut self.closed)
+            .chain([&mut self.open, &mut self.overlay]);
+        for layer in layers {
+            layer.forget_memory(written);
+        }
+    }
+
+    /// Puts what the secondary's own guest has written into the journal, where it means nothing.
+    fn write_scratch(&mut self) {
+        let mut overlay = std::mem::replace(&mut self.overlay, Layer::new(self.sizes.len(), self.log.end));
+        let unwritten: Vec<_> = overlay.unwritten().collect();
+        if !unwritten.is_empty() {
+            overlay.data_from = overlay.data_from.min(self.log.end.at);
+        }
+        for (disk, range, bytes) in unwritten {
+            let mut at = range.start;
+            while at < range.end {
+                let end = range.end.min(at + MAX_DATA_BYTES);
+                let piece = bytes.slice((at - range.start) as usize..(end - range.start) as usize);
+                let stands_at = self.append(
+                    Entry::Scratch { length: end - at, checksum: crc32fast::hash(&piece) },
+                    Some(piece.clone()),
+                );
+                overlay.insert(disk, at..end, Content::Memory { bytes: piece, at: Some(stands_at) });
+                at = end;
+            }
+        }
+        self.overlay = overlay;
+    }
+
+    /// Writes what counts, and is durable in the journal, to the disks.
+    fn fold(&mut self) {
+        if self.folding.is_none() {
+            self.begin_folding();
+        }
+        let Some(mut folding) = self.folding.take() else { return };
+        while folding.bytes_in_flight < self.config.fold_bytes {
+            let Some((disk, range, content)) = folding.queue.pop_front() else { break };
+            let bytes = range.end - range.start;
+            folding.touched.insert(disk);
+            folding.bytes_in_flight += bytes;
+            folding.writes += 1;
+            self.ask(Work::Fold(bytes), Action::Disk { disk, range, content });
+        }
+        let is_written = folding.queue.is_empty() && folding.writes == 0;
+        if is_written {
+            for disk in std::mem::take(&mut folding.touched) {
+                folding.syncs += 1;
+                self.ask(Work::FoldSync, Action::SyncDisk { disk });
+            }
+        }
+        if is_written && folding.syncs == 0 {
+            // The disks have it.
+            self.garbage.push(folding.layer);
+        } else {
+            self.folding = Some(folding);
+        }
+    }
+
+    fn begin_folding(&mut self) {
+        let durable = self.log.durable;
+        let mut layer: Option<Layer> = None;
+        while self.committed.front().is_some_and(|layer| layer.end <= durable) {
+            let Some(next) = self.committed.pop_front() else { break };
+            match &mut layer {
+                None => layer = Some(next),
+                Some(layer) => layer.overlay(next),
+            }
+        }
+        let Some(layer) = layer else { return };
+        let queue = layer.extents().map(|(disk, range, content)| (disk, range, content.clone())).collect();
+        self.folding =
+            Some(Folding { layer, queue, bytes_in_flight: 0, writes: 0, touched: BTreeSet::new(), syncs: 0 });
+    }
+
+    fn sync(&mut self) {
+        // A recovery need not begin before the first layer that is not on the disks.
+        let first = self.first_needed();
+        if self.log.superblock == SuperblockState::Durable && first != self.log.start.mark && self.wants_start(first) {
+            let start = Start { mark: first, data_from: self.data_from() };
+            self.write_superblock(start, self.epoch_before_layers());
+        }
+        // Without its first superblock a journal is none, whatever is in it.
+        let is_begun = self.log.number > 1 || !matches!(self.log.superblock, SuperblockState::Writing(_));
+        if self.log.sync.is_some() || !is_begun {
+            return;
+        }
+        let written = self.log.written();
+        let is_wanted = self.log.wanted > self.log.durable && written >= self.log.wanted;
+        let superblock = self.log.superblock;
+        if is_wanted || matches!(superblock, SuperblockState::Written(_)) {
+            if let SuperblockState::Written(start) = superblock {
+                self.log.superblock = SuperblockState::Syncing(start);
+            }
+            self.log.sync = Some(written);
+            self.ask(Work::Sync, Action::SyncJournal);
+        }
+    }
+
+    /// Whether it is worth a superblock that a recovery begins there: not for a record that says nothing.
+    fn wants_start(&self, first: Mark) -> bool {
+        // It must not begin behind what would be torn off.
+        first.at <= self.log.durable && (self.serves || first.at - self.log.start.mark.at > RECORD_BYTES)
+    }
+
+    /// Where a recovery would have to begin.
+    fn first_needed(&self) -> Mark {
+        let folding = self.folding.as_ref().map(|folding| &folding.layer);
+        let layers = folding.into_iter().chain(&self.committed).chain(&self.closed);
+        let layers = layers.chain(Some(&self.open).filter(|open| !open.is_empty()));
+        layers.map(|layer| layer.begin).min_by_key(|mark| mark.at).unwrap_or(self.log.end)
+    }
+
+    /// Below that place of the journal no layer needs anything.
+    fn data_from(&self) -> u64 {
+        self.layers().map(|layer| layer.data_from).fold(self.first_needed().at, u64::min)
+    }
+
+    fn release(&mut self) {
+        let below = self.log.start.data_from.min(self.data_from());
+        // Whoever reads now found what it reads before this.
+        if below > self.released && self.readers.is_empty() {
+            self.ask(Work::Release, Action::Release(self.released..below));
+            self.released = below;
+        }
+    }
+}
+
+/// The parts.
+impl EpochStore {
+    fn layers(&self) -> impl Iterator<Item = &Layer> {
+        let folding = self.folding.as_ref().map(|folding| &folding.layer);
+        [&self.overlay, &self.open].into_iter().chain(&self.closed).chain(&self.committed).chain(folding)
+    }
+
+    /// The epoch that the disks are at without what is in layers.
+    fn epoch_before_layers(&self) -> Epoch {
+        let folding = self.folding.as_ref().map(|folding| &folding.layer);
+        let first = folding.into_iter().chain(&self.committed).next();
+        first.map_or(self.epoch, |layer| layer.before)
+    }
+
+    fn check(&self, disk: u8, range: &Range<u64>, change: &Change) -> Result<(), StoreError> {
+        self.check_range(disk, range)?;
+        let expected = range.end - range.start;
+        match change {
+            Change::Data(bytes) if bytes.len() as u64 != expected => {
+                Err(StoreError::BadLength { expected, got: bytes.len() as u64 })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_range(&self, disk: u8, range: &Range<u64>) -> Result<(), StoreError> {
+        let size = self.sizes.get(usize::from(disk)).copied().unwrap_or(0);
+        if range.start <= range.end && range.end <= size {
+            return Ok(());
+        }
+        Err(StoreError::OutOfRange { disk, range: range.clone(), size })
+    }
+
+    /// Notes a write of the open epoch, in the journal and here; in pieces, where no record is so long.
+    fn log_write(&mut self, disk: u8, range: Range<u64>, content: Content) {
+        if self.open.is_empty() {
+            self.open.begin = self.log.end;
+        }
+        let mut offset = range.start;
+        while offset < range.end {
+            let all = range.end - offset;
+            let length = if let Content::Zeroes { .. } = content { all } else { all.min(MAX_DATA_BYTES) };
+            let content = match content.cut(offset - range.start, length) {
+                Content::Memory { bytes, at: None } => {
+                    let checksum = crc32fast::hash(&bytes);
+                    let at = self.append(Entry::Data { disk, offset, length, checksum }, Some(bytes.clone()));
+                    Content::Memory { bytes, at: Some(at) }
+                }
+                scratch @ (Content::Memory { at: Some(at), .. } | Content::Stored { at }) => {
+                    self.append(Entry::Refer { disk, offset, length, at }, None);
+                    scratch
+                }
+                zeroes @ Content::Zeroes { may_unmap } => {
+                    self.append(Entry::Zeroes { disk, offset, length, may_unmap }, None);
+                    zeroes
+                }
+            };
+            self.open.insert(disk, offset..offset + length, content);
+            offset += length;
+        }
+    }
+
+    fn close(&mut self, epoch: Epoch) {
+        if self.open.is_empty() {
+            self.open.begin = self.log.end;
+        }
+        self.append(Entry::Barrier(epoch), None);
+        let mut layer = std::mem::replace(&mut self.open, Layer::new(self.sizes.len(), self.log.end));
+        (layer.epoch, layer.before) = (epoch, self.last_barrier());
+        self.closed.push_back(layer);
+    }
+
+    fn count(&mut self, epoch: Epoch) {
+        self.append(Entry::Commit(epoch), None);
+        let end = self.log.end.at;
+        self.move_closed(epoch, end);
+        self.log.wanted = end;
+    }
+
+    /// Closed epochs up to this one count, once the journal is durable up to there.
+    fn move_closed(&mut self, epoch: Epoch, end: u64) {
+        while self.closed.front().is_some_and(|layer| layer.epoch <= epoch) {
+            let Some(mut layer) = self.closed.pop_front() else { break };
+            layer.end = end;
+            self.committed.push_back(layer);
+        }
+        self.epoch = epoch;
+    }
+
+    fn drop_uncommitted(&mut self) {
+        let open = std::mem::replace(&mut self.open, Layer::new(self.sizes.len(), self.log.end));
+        self.garbage.push(open);
+        self.garbage.extend(self.closed.drain(..));
+    }
+
+    /// A record that was found in the journal, and the place behind its head.
+    fn take_up(&mut self, entry: Entry, at: u64) -> Result<(), StoreError> {
+        let (disk, offset, length, content) = match entry {
+            Entry::Data { disk, offset, length, .. } => (disk, offset, length, Content::Stored { at }),
+            Entry::Refer { disk, offset, length, at } => {
+                self.open.data_from = self.open.data_from.min(at);
+                (disk, offset, length, Content::Stored { at })
+            }
+            Entry::Zeroes { disk, offset, length, may_unmap } => (disk, offset, length, Content::Zeroes { may_unmap }),
+            Entry::Barrier(epoch) => {
+                let mut layer = std::mem::replace(&mut self.open, Layer::new(self.sizes.len(), self.log.start.mark));
+                (layer.epoch, layer.before) = (epoch, self.last_barrier());
+                self.closed.push_back(layer);
+                return Ok(());
+            }
+            Entry::Commit(epoch) => {
+                self.move_closed(epoch, at);
+                return Ok(());
+            }
+            Entry::Abort { .. } => {
+                self.drop_uncommitted();
+                return Ok(());
+            }
+            Entry::Scratch { .. } => return Ok(()),
+        };
+        let range = offset..offset.saturating_add(length);
+        self.check_range(disk, &range)?;
+        self.open.insert(disk, range, content);
+        Ok(())
+    }
+
+    /// Adds a record to the journal, and returns the place of its data.
+    fn append(&mut self, entry: Entry, data: Option<Bytes>) -> u64 {
+        let mark = self.log.end;
+        let (head, behind) = entry.encode(self.log.generation, mark);
+        let padding =
+            (behind.at - mark.at - RECORD_BYTES).saturating_sub(data.as_ref().map_or(0, |data| data.len() as u64));
+        let mut parts = vec![Bytes::copy_from_slice(&head)];
+        parts.extend(data);
+        if padding > 0 {
+            parts.push(Bytes::from_static(&[0; RECORD_BYTES as usize]).slice(..padding as usize));
+        }
+        self.log.end = behind;
+        let id = self.ask(Work::Append, Action::Journal { at: mark.at, parts });
+        self.log.writes.insert(id, mark.at);
+        mark.at + RECORD_BYTES
+    }
+
+    fn write_superblock(&mut self, start: Start, epoch: Epoch) {
+        self.log.number += 1;
+        let (generation, number) = (self.log.generation, self.log.number);
+        let superblock = Superblock { generation, number, epoch, start: start.mark, sizes: self.sizes.clone() };
+        self.log.superblock = SuperblockState::Writing(start);
+        let action = Action::Journal { at: superblock.offset(), parts: vec![superblock.encode().into()] };
+        self.ask(Work::Superblock, action);
+    }
+
+    fn ask(&mut self, work: Work, action: Action) -> ActionId {
+        let id = ActionId(self.number());
+        self.work.insert(id, work);
+        self.actions.push_back((id, action));
+        id
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+}
+
+impl Log {
+    /// Up to where all of the journal has been written.
+    fn written(&self) -> u64 {
+        self.writes.values().min().copied().unwrap_or(self.end.at)
+    }
+}
