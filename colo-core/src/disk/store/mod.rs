@@ -1,3 +1,11 @@
+mod error;
+mod log;
+mod progress;
+mod types;
+
+pub use error::{RecoverError, StoreError};
+pub use types::{Action, ActionId, Piece, ReadId, Source, StoreConfig, Taken};
+
 use super::extents::Cut as _;
 use super::journal::{
     Entry, MAX_DATA_BYTES, Mark, RECORD_BYTES, RECORDS_AT, ReadAt, Superblock, read_records, read_superblock,
@@ -6,154 +14,10 @@ use super::layer::Layer;
 use super::{Change, Content, MAX_DISKS};
 use crate::ids::Epoch;
 use bytes::Bytes;
+use log::{Log, Start, SuperblockState};
+use progress::Folding;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io;
 use std::ops::Range;
-
-/// Limits of a store.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StoreConfig {
-    /// So many bytes of data are kept in memory; more are in the journal only.
-    pub memory_bytes: u64,
-    /// So many bytes may wait for a commit: at half of them a checkpoint is wanted, and from there on writers wait.
-    pub pending_bytes: u64,
-    /// So many bytes are under way to the disks at once.
-    pub fold_bytes: u64,
-}
-
-impl Default for StoreConfig {
-    fn default() -> Self {
-        StoreConfig { memory_bytes: 256 << 20, pending_bytes: 1 << 30, fold_bytes: 8 << 20 }
-    }
-}
-
-/// Something to be done to the journal or to a disk. Those that are there may be done at once and in any order: whatever must come after
-/// another is only asked for when that is [done](EpochStore::done).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Action {
-    /// Write these parts, one behind the other, to this place of the journal.
-    Journal {
-        /// In bytes from its beginning.
-        at: u64,
-        /// What to write.
-        parts: Vec<Bytes>,
-    },
-    /// Make durable what has been written to the journal.
-    SyncJournal,
-    /// Write this to this range of a disk.
-    Disk {
-        /// Which disk.
-        disk: u8,
-        /// Where on it.
-        range: Range<u64>,
-        /// What to write.
-        content: Content,
-    },
-    /// Make durable what has been written to a disk.
-    SyncDisk {
-        /// Which disk.
-        disk: u8,
-    },
-    /// Nobody will read this part of the journal any more: its space may be given back.
-    Release(Range<u64>),
-}
-
-/// An [`Action`]'s number.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ActionId(u64);
-
-/// A read that is under way.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ReadId(u64);
-
-/// Where a part of what is read is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Source {
-    /// Here.
-    Memory(Bytes),
-    /// In the journal, from this place on.
-    Journal {
-        /// In bytes from its beginning.
-        at: u64,
-    },
-    /// Nowhere: it is zeroes.
-    Zeroes,
-    /// On the disk itself.
-    Disk,
-}
-
-/// A part of a disk, and where what is in it is.
-pub type Piece = (Range<u64>, Source);
-
-/// What became of a write.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use]
-pub enum Taken {
-    /// The store has it.
-    Kept,
-    /// There is nothing left for the store to do: it is to be written to the disk, by whoever asked.
-    Direct,
-}
-
-/// Why something cannot be done. Nothing has changed.
-#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// There is no such part of a disk.
-    #[error("bytes {} to {} of disk {disk}, which has {size}", range.start, range.end)]
-    OutOfRange {
-        /// Which disk.
-        disk: u8,
-        /// What was asked for.
-        range: Range<u64>,
-        /// How large it is: 0 if there is none of that number.
-        size: u64,
-    },
-    /// Data of another length than their range.
-    #[error("{got} bytes for {expected}")]
-    BadLength {
-        /// The range's length.
-        expected: u64,
-        /// How many bytes there are.
-        got: u64,
-    },
-    /// An epoch out of order.
-    #[error("{what} {epoch} after {last}")]
-    OutOfOrder {
-        /// What was asked for.
-        what: &'static str,
-        /// Of which epoch.
-        epoch: Epoch,
-        /// The last one.
-        last: Epoch,
-    },
-    /// It serves already, or does not yet.
-    #[error("not {0}")]
-    NotNow(&'static str),
-}
-
-/// Why a journal cannot be taken up.
-#[derive(thiserror::Error, Debug)]
-#[non_exhaustive]
-pub enum RecoverError {
-    /// It cannot be read.
-    #[error("the journal: {0}")]
-    Journal(#[from] io::Error),
-    /// It is none, or its beginning is lost.
-    #[error("this is no journal of disks: it was never begun, or its beginning is damaged")]
-    NoJournal,
-    /// It is of other disks.
-    #[error("the journal is of disks of {theirs:?} bytes, and these have {ours:?}")]
-    OtherDisks {
-        /// What the journal says.
-        theirs: Vec<u64>,
-        /// What they are.
-        ours: Vec<u64>,
-    },
-    /// A record that is whole and makes no sense.
-    #[error("the journal has a record that cannot be: {0}")]
-    BadRecord(String),
-}
 
 /// The disks of a secondary: see the [module](super).
 pub struct EpochStore {
@@ -181,52 +45,6 @@ pub struct EpochStore {
     released: u64,
     /// Let go of when nobody waits for it.
     garbage: Vec<Layer>,
-}
-
-/// What is being written to the disks: one or several epochs.
-struct Folding {
-    layer: Layer,
-    queue: VecDeque<(u8, Range<u64>, Content)>,
-    bytes_in_flight: u64,
-    writes: usize,
-    /// Which disks are to be made durable, and how many of them are being.
-    touched: BTreeSet<u8>,
-    syncs: usize,
-}
-
-/// The end of the journal, and how much of it is durable.
-struct Log {
-    generation: u64,
-    /// Another in each life of the journal.
-    life: u64,
-    number: u64,
-    end: Mark,
-    /// Where the writes begin that are under way.
-    writes: BTreeMap<ActionId, u64>,
-    durable: u64,
-    /// Up to here it is to be made durable.
-    wanted: u64,
-    sync: Option<u64>,
-    superblock: SuperblockState,
-    /// Where a recovery would begin.
-    start: Start,
-}
-
-/// Where a recovery begins, and below which place of the journal it looks at nothing: epochs may have data that came long before them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Start {
-    mark: Mark,
-    data_from: u64,
-}
-
-/// How far a superblock is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum SuperblockState {
-    Durable,
-    /// With this beginning.
-    Writing(Start),
-    Written(Start),
-    Syncing(Start),
 }
 
 /// What an action is for.
@@ -558,158 +376,6 @@ impl EpochStore {
     }
 }
 
-/// What happens by itself.
-impl EpochStore {
-    fn pump(&mut self) {
-        if self.serves && self.committed.is_empty() && self.folding.is_none() {
-            // The sooner it is on the disks, the sooner nobody needs this any more.
-            self.flush();
-        }
-        self.spill();
-        self.fold();
-        self.sync();
-        self.release();
-    }
-
-    /// Lets go of data in memory that are in the journal, too.
-    fn spill(&mut self) {
-        if self.memory_bytes() <= self.config.memory_bytes {
-            return;
-        }
-        self.write_scratch();
-        let written = self.log.written();
-        let folding = self.folding.as_mut().map(|folding| &mut folding.layer);
-        let layers = folding
-            .into_iter()
-            .chain(&mut self.committed)
-            .chain(&mut self.closed)
-            .chain([&mut self.open, &mut self.overlay]);
-        for layer in layers {
-            layer.forget_memory(written);
-        }
-    }
-
-    /// Puts what the secondary's own guest has written into the journal, where it means nothing.
-    fn write_scratch(&mut self) {
-        let mut overlay = std::mem::replace(&mut self.overlay, Layer::new(self.sizes.len(), self.log.end));
-        let unwritten: Vec<_> = overlay.unwritten().collect();
-        if !unwritten.is_empty() {
-            overlay.data_from = overlay.data_from.min(self.log.end.at);
-        }
-        for (disk, range, bytes) in unwritten {
-            let mut at = range.start;
-            while at < range.end {
-                let end = range.end.min(at + MAX_DATA_BYTES);
-                let piece = bytes.slice((at - range.start) as usize..(end - range.start) as usize);
-                let stands_at = self.append(
-                    Entry::Scratch { length: end - at, checksum: crc32fast::hash(&piece) },
-                    Some(piece.clone()),
-                );
-                overlay.insert(disk, at..end, Content::Memory { bytes: piece, at: Some(stands_at) });
-                at = end;
-            }
-        }
-        self.overlay = overlay;
-    }
-
-    /// Writes what counts, and is durable in the journal, to the disks.
-    fn fold(&mut self) {
-        if self.folding.is_none() {
-            self.begin_folding();
-        }
-        let Some(mut folding) = self.folding.take() else { return };
-        while folding.bytes_in_flight < self.config.fold_bytes {
-            let Some((disk, range, content)) = folding.queue.pop_front() else { break };
-            let bytes = range.end - range.start;
-            folding.touched.insert(disk);
-            folding.bytes_in_flight += bytes;
-            folding.writes += 1;
-            self.ask(Work::Fold(bytes), Action::Disk { disk, range, content });
-        }
-        let is_written = folding.queue.is_empty() && folding.writes == 0;
-        if is_written {
-            for disk in std::mem::take(&mut folding.touched) {
-                folding.syncs += 1;
-                self.ask(Work::FoldSync, Action::SyncDisk { disk });
-            }
-        }
-        if is_written && folding.syncs == 0 {
-            // The disks have it.
-            self.garbage.push(folding.layer);
-        } else {
-            self.folding = Some(folding);
-        }
-    }
-
-    fn begin_folding(&mut self) {
-        let durable = self.log.durable;
-        let mut layer: Option<Layer> = None;
-        while self.committed.front().is_some_and(|layer| layer.end <= durable) {
-            let Some(next) = self.committed.pop_front() else { break };
-            match &mut layer {
-                None => layer = Some(next),
-                Some(layer) => layer.overlay(next),
-            }
-        }
-        let Some(layer) = layer else { return };
-        let queue = layer.extents().map(|(disk, range, content)| (disk, range, content.clone())).collect();
-        self.folding =
-            Some(Folding { layer, queue, bytes_in_flight: 0, writes: 0, touched: BTreeSet::new(), syncs: 0 });
-    }
-
-    fn sync(&mut self) {
-        // A recovery need not begin before the first layer that is not on the disks.
-        let first = self.first_needed();
-        if self.log.superblock == SuperblockState::Durable && first != self.log.start.mark && self.wants_start(first) {
-            let start = Start { mark: first, data_from: self.data_from() };
-            self.write_superblock(start, self.epoch_before_layers());
-        }
-        // Without its first superblock a journal is none, whatever is in it.
-        let is_begun = self.log.number > 1 || !matches!(self.log.superblock, SuperblockState::Writing(_));
-        if self.log.sync.is_some() || !is_begun {
-            return;
-        }
-        let written = self.log.written();
-        let is_wanted = self.log.wanted > self.log.durable && written >= self.log.wanted;
-        let superblock = self.log.superblock;
-        if is_wanted || matches!(superblock, SuperblockState::Written(_)) {
-            if let SuperblockState::Written(start) = superblock {
-                self.log.superblock = SuperblockState::Syncing(start);
-            }
-            self.log.sync = Some(written);
-            self.ask(Work::Sync, Action::SyncJournal);
-        }
-    }
-
-    /// Whether it is worth a superblock that a recovery begins there: not for a record that says nothing.
-    fn wants_start(&self, first: Mark) -> bool {
-        // It must not begin behind what would be torn off.
-        first.at <= self.log.durable && (self.serves || first.at - self.log.start.mark.at > RECORD_BYTES)
-    }
-
-    /// Where a recovery would have to begin.
-    fn first_needed(&self) -> Mark {
-        let folding = self.folding.as_ref().map(|folding| &folding.layer);
-        let layers = folding.into_iter().chain(&self.committed).chain(&self.closed);
-        let layers = layers.chain(Some(&self.open).filter(|open| !open.is_empty()));
-        layers.map(|layer| layer.begin).min_by_key(|mark| mark.at).unwrap_or(self.log.end)
-    }
-
-    /// Below that place of the journal no layer needs anything.
-    fn data_from(&self) -> u64 {
-        self.layers().map(|layer| layer.data_from).fold(self.first_needed().at, u64::min)
-    }
-
-    fn release(&mut self) {
-        let below = self.log.start.data_from.min(self.data_from());
-        // Whoever reads now found what it reads before this.
-        if below > self.released && self.readers.is_empty() {
-            self.ask(Work::Release, Action::Release(self.released..below));
-            self.released = below;
-        }
-    }
-}
-
 /// The parts.
 impl EpochStore {
     fn layers(&self) -> impl Iterator<Item = &Layer> {
@@ -872,12 +538,5 @@ impl EpochStore {
     fn number(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
-    }
-}
-
-impl Log {
-    /// Up to where all of the journal has been written.
-    fn written(&self) -> u64 {
-        self.writes.values().min().copied().unwrap_or(self.end.at)
     }
 }

@@ -1,0 +1,171 @@
+//! What happens by itself: data go from memory to the journal, from there to the disks, and from there nowhere.
+
+use super::log::{Start, SuperblockState};
+use super::{Action, EpochStore, Work};
+use crate::disk::Content;
+use crate::disk::journal::{Entry, MAX_DATA_BYTES, Mark, RECORD_BYTES};
+use crate::disk::layer::Layer;
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
+
+/// What is being written to the disks: one or several epochs.
+pub(super) struct Folding {
+    pub(super) layer: Layer,
+    pub(super) queue: VecDeque<(u8, Range<u64>, Content)>,
+    pub(super) bytes_in_flight: u64,
+    pub(super) writes: usize,
+    /// Which disks are to be made durable, and how many of them are being.
+    pub(super) touched: BTreeSet<u8>,
+    pub(super) syncs: usize,
+}
+
+impl EpochStore {
+    pub(super) fn pump(&mut self) {
+        if self.serves && self.committed.is_empty() && self.folding.is_none() {
+            // The sooner it is on the disks, the sooner nobody needs this any more.
+            self.flush();
+        }
+        self.spill();
+        self.fold();
+        self.sync();
+        self.release();
+    }
+
+    /// Lets go of data in memory that are in the journal, too.
+    fn spill(&mut self) {
+        if self.memory_bytes() <= self.config.memory_bytes {
+            return;
+        }
+        self.write_scratch();
+        let written = self.log.written();
+        let folding = self.folding.as_mut().map(|folding| &mut folding.layer);
+        let layers = folding
+            .into_iter()
+            .chain(&mut self.committed)
+            .chain(&mut self.closed)
+            .chain([&mut self.open, &mut self.overlay]);
+        for layer in layers {
+            layer.forget_memory(written);
+        }
+    }
+
+    /// Puts what the secondary's own guest has written into the journal, where it means nothing.
+    fn write_scratch(&mut self) {
+        let mut overlay = std::mem::replace(&mut self.overlay, Layer::new(self.sizes.len(), self.log.end));
+        let unwritten: Vec<_> = overlay.unwritten().collect();
+        if !unwritten.is_empty() {
+            overlay.data_from = overlay.data_from.min(self.log.end.at);
+        }
+        for (disk, range, bytes) in unwritten {
+            let mut at = range.start;
+            while at < range.end {
+                let end = range.end.min(at + MAX_DATA_BYTES);
+                let piece = bytes.slice((at - range.start) as usize..(end - range.start) as usize);
+                let stands_at = self.append(
+                    Entry::Scratch { length: end - at, checksum: crc32fast::hash(&piece) },
+                    Some(piece.clone()),
+                );
+                overlay.insert(disk, at..end, Content::Memory { bytes: piece, at: Some(stands_at) });
+                at = end;
+            }
+        }
+        self.overlay = overlay;
+    }
+
+    /// Writes what counts, and is durable in the journal, to the disks.
+    fn fold(&mut self) {
+        if self.folding.is_none() {
+            self.begin_folding();
+        }
+        let Some(mut folding) = self.folding.take() else { return };
+        while folding.bytes_in_flight < self.config.fold_bytes {
+            let Some((disk, range, content)) = folding.queue.pop_front() else { break };
+            let bytes = range.end - range.start;
+            folding.touched.insert(disk);
+            folding.bytes_in_flight += bytes;
+            folding.writes += 1;
+            self.ask(Work::Fold(bytes), Action::Disk { disk, range, content });
+        }
+        let is_written = folding.queue.is_empty() && folding.writes == 0;
+        if is_written {
+            for disk in std::mem::take(&mut folding.touched) {
+                folding.syncs += 1;
+                self.ask(Work::FoldSync, Action::SyncDisk { disk });
+            }
+        }
+        if is_written && folding.syncs == 0 {
+            // The disks have it.
+            self.garbage.push(folding.layer);
+        } else {
+            self.folding = Some(folding);
+        }
+    }
+
+    fn begin_folding(&mut self) {
+        let durable = self.log.durable;
+        let mut layer: Option<Layer> = None;
+        while self.committed.front().is_some_and(|layer| layer.end <= durable) {
+            let Some(next) = self.committed.pop_front() else { break };
+            match &mut layer {
+                None => layer = Some(next),
+                Some(layer) => layer.overlay(next),
+            }
+        }
+        let Some(layer) = layer else { return };
+        let queue = layer.extents().map(|(disk, range, content)| (disk, range, content.clone())).collect();
+        self.folding =
+            Some(Folding { layer, queue, bytes_in_flight: 0, writes: 0, touched: BTreeSet::new(), syncs: 0 });
+    }
+
+    fn sync(&mut self) {
+        // A recovery need not begin before the first layer that is not on the disks.
+        let first = self.first_needed();
+        if self.log.superblock == SuperblockState::Durable && first != self.log.start.mark && self.wants_start(first) {
+            let start = Start { mark: first, data_from: self.data_from() };
+            self.write_superblock(start, self.epoch_before_layers());
+        }
+        // Without its first superblock a journal is none, whatever is in it.
+        let is_begun = self.log.number > 1 || !matches!(self.log.superblock, SuperblockState::Writing(_));
+        if self.log.sync.is_some() || !is_begun {
+            return;
+        }
+        let written = self.log.written();
+        let is_wanted = self.log.wanted > self.log.durable && written >= self.log.wanted;
+        let superblock = self.log.superblock;
+        if is_wanted || matches!(superblock, SuperblockState::Written(_)) {
+            if let SuperblockState::Written(start) = superblock {
+                self.log.superblock = SuperblockState::Syncing(start);
+            }
+            self.log.sync = Some(written);
+            self.ask(Work::Sync, Action::SyncJournal);
+        }
+    }
+
+    /// Whether it is worth a superblock that a recovery begins there: not for a record that says nothing.
+    fn wants_start(&self, first: Mark) -> bool {
+        // It must not begin behind what would be torn off.
+        first.at <= self.log.durable && (self.serves || first.at - self.log.start.mark.at > RECORD_BYTES)
+    }
+
+    /// Where a recovery would have to begin.
+    fn first_needed(&self) -> Mark {
+        let folding = self.folding.as_ref().map(|folding| &folding.layer);
+        let layers = folding.into_iter().chain(&self.committed).chain(&self.closed);
+        let layers = layers.chain(Some(&self.open).filter(|open| !open.is_empty()));
+        layers.map(|layer| layer.begin).min_by_key(|mark| mark.at).unwrap_or(self.log.end)
+    }
+
+    /// Below that place of the journal no layer needs anything.
+    pub(super) fn data_from(&self) -> u64 {
+        self.layers().map(|layer| layer.data_from).fold(self.first_needed().at, u64::min)
+    }
+
+    fn release(&mut self) {
+        let below = self.log.start.data_from.min(self.data_from());
+        // Whoever reads now found what it reads before this.
+        if below > self.released && self.readers.is_empty() {
+            self.ask(Work::Release, Action::Release(self.released..below));
+            self.released = below;
+        }
+    }
+}

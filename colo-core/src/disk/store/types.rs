@@ -1,0 +1,88 @@
+use crate::disk::Content;
+use bytes::Bytes;
+use std::ops::Range;
+
+/// Limits of a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StoreConfig {
+    /// So many bytes of data are kept in memory; more are in the journal only.
+    pub memory_bytes: u64,
+    /// So many bytes may wait for a commit: at half of them a checkpoint is wanted, and from there on writers wait.
+    pub pending_bytes: u64,
+    /// So many bytes are under way to the disks at once.
+    pub fold_bytes: u64,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        StoreConfig { memory_bytes: 256 << 20, pending_bytes: 1 << 30, fold_bytes: 8 << 20 }
+    }
+}
+
+/// Something to be done to the journal or to a disk. Those that are there may be done at once and in any order: whatever must come after
+/// another is only asked for when that is [done](EpochStore::done).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Write these parts, one behind the other, to this place of the journal.
+    Journal {
+        /// In bytes from its beginning.
+        at: u64,
+        /// What to write.
+        parts: Vec<Bytes>,
+    },
+    /// Make durable what has been written to the journal.
+    SyncJournal,
+    /// Write this to this range of a disk.
+    Disk {
+        /// Which disk.
+        disk: u8,
+        /// Where on it.
+        range: Range<u64>,
+        /// What to write.
+        content: Content,
+    },
+    /// Make durable what has been written to a disk.
+    SyncDisk {
+        /// Which disk.
+        disk: u8,
+    },
+    /// Nobody will read this part of the journal any more: its space may be given back.
+    Release(Range<u64>),
+}
+
+/// An [`Action`]'s number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ActionId(pub(super) u64);
+
+/// A read that is under way.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ReadId(pub(super) u64);
+
+/// Where a part of what is read is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// Here.
+    Memory(Bytes),
+    /// In the journal, from this place on.
+    Journal {
+        /// In bytes from its beginning.
+        at: u64,
+    },
+    /// Nowhere: it is zeroes.
+    Zeroes,
+    /// On the disk itself.
+    Disk,
+}
+
+/// A part of a disk, and where what is in it is.
+pub type Piece = (Range<u64>, Source);
+
+/// What became of a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Taken {
+    /// The store has it.
+    Kept,
+    /// There is nothing left for the store to do: it is to be written to the disk, by whoever asked.
+    Direct,
+}
