@@ -58,6 +58,9 @@ pub(crate) enum Command {
     Compare(CompareArgs),
     /// Mend what killed colos, whose guards were killed, too, have left on this Xen host
     Cleanup(CleanupArgs),
+    /// Guests' disks
+    #[command(subcommand)]
+    Disk(DiskCommand),
     /// The network of this host's guests
     #[command(subcommand)]
     Net(NetCommand),
@@ -72,6 +75,13 @@ pub(crate) enum Command {
 pub(crate) enum NetCommand {
     /// Put guests' network cards back that a killed colo, and its guard, have left out of their bridges
     Repair(RepairArgs),
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum DiskCommand {
+    /// Serve a file or a block device over NBD, to QEMU, to the kernel (nbd-client), or to any tool that speaks it
+    #[command(after_help = DISK_SERVE_HELP)]
+    Serve(DiskServeArgs),
 }
 
 #[derive(Subcommand, Debug)]
@@ -294,6 +304,25 @@ const COMPARE_HELP: &str = "ADDRESS is the path of a Unix socket, or tcp:HOST:PO
 
 Without --notify nobody takes checkpoints: differences are logged, and what was held leaves. \
 Stops on Ctrl-C or SIGTERM, and tells what it has done; on SIGUSR1 it tells, and goes on.";
+
+#[derive(Args, Debug)]
+pub(crate) struct DiskServeArgs {
+    /// The disk; it has the size that it has
+    #[arg(long, value_name = "FILE_OR_DEVICE")]
+    pub(crate) backing: PathBuf,
+    /// The Unix socket at which clients connect; for this user alone
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+    /// The export's name; a client that names none gets it, too
+    #[arg(long, value_name = "NAME", default_value = "disk")]
+    pub(crate) name: String,
+    /// Clients may not write; several colos may serve the same disk then
+    #[arg(long)]
+    pub(crate) read_only: bool,
+}
+
+const DISK_SERVE_HELP: &str =
+    "Stops on Ctrl-C or SIGTERM. Disks are not replicated yet: this is a server, and no more.";
 
 #[derive(Args, Debug)]
 pub(crate) struct CleanupArgs {

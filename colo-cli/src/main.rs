@@ -6,6 +6,7 @@
 mod args;
 mod compare;
 mod demo;
+mod disk;
 mod embedded;
 mod inspect;
 mod net;
@@ -17,7 +18,7 @@ mod source;
 mod why;
 mod xen;
 
-use args::{Cli, Command, EmbeddedCommand, NetCommand};
+use args::{Cli, Command, DiskCommand, EmbeddedCommand, NetCommand};
 use clap::Parser;
 use colo_core::xen::toolstack::HelperRole;
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Why(args) => why::run(args, cli.json),
         Command::Compare(args) => compare::run(args, cli.json),
         Command::Cleanup(args) => xen::cleanup(args, cli.json),
+        Command::Disk(DiskCommand::Serve(args)) => disk::serve(args, cli.json),
         Command::Net(NetCommand::Repair(args)) => net::repair_cards(args, cli.json),
         Command::Demo(args) => demo::run(args, cli.json),
         Command::Embedded(EmbeddedCommand::Switch(args)) => embedded::switch(args),

@@ -40,6 +40,7 @@ mod content;
 mod extents;
 pub mod journal;
 mod layer;
+pub mod nbd;
 mod store;
 #[cfg(test)]
 mod tests;

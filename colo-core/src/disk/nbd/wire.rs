@@ -1,0 +1,104 @@
+//! The protocol's numbers.
+
+/// The longest read or write. The protocol lets a client rely on so much, and no client asks for more unless it is told that it may.
+pub const MAX_REQUEST_BYTES: u32 = 32 << 20;
+
+pub(super) const MAGIC: u64 = 0x4e42_444d_4147_4943;
+pub(super) const OPTION_MAGIC: u64 = 0x4948_4156_454F_5054;
+pub(super) const OPTION_REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
+pub(super) const REQUEST_MAGIC: u32 = 0x2560_9513;
+pub(super) const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
+pub(super) const STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
+
+/// Of both sides: the fixed newstyle negotiation, and no zeroes behind what `NBD_OPT_EXPORT_NAME` is answered with.
+pub(super) const FIXED_NEWSTYLE: u32 = 1;
+pub(super) const NO_ZEROES: u32 = 2;
+
+pub(super) mod option {
+    pub(in super::super) const EXPORT_NAME: u32 = 1;
+    pub(in super::super) const ABORT: u32 = 2;
+    pub(in super::super) const LIST: u32 = 3;
+    pub(in super::super) const INFO: u32 = 6;
+    pub(in super::super) const GO: u32 = 7;
+    pub(in super::super) const STRUCTURED_REPLY: u32 = 8;
+    pub(in super::super) const LIST_META_CONTEXT: u32 = 9;
+    pub(in super::super) const SET_META_CONTEXT: u32 = 10;
+}
+
+pub(super) mod reply {
+    pub(in super::super) const ACK: u32 = 1;
+    pub(in super::super) const SERVER: u32 = 2;
+    pub(in super::super) const INFO: u32 = 3;
+    pub(in super::super) const META_CONTEXT: u32 = 4;
+    pub(in super::super) const UNSUPPORTED: u32 = 0x8000_0001;
+    pub(in super::super) const INVALID: u32 = 0x8000_0003;
+    pub(in super::super) const UNKNOWN: u32 = 0x8000_0006;
+    pub(in super::super) const TOO_BIG: u32 = 0x8000_0009;
+}
+
+pub(super) mod info {
+    pub(in super::super) const EXPORT: u16 = 0;
+    pub(in super::super) const NAME: u16 = 1;
+    pub(in super::super) const DESCRIPTION: u16 = 2;
+    pub(in super::super) const BLOCK_SIZE: u16 = 3;
+}
+
+/// Transmission flags.
+pub(super) mod can {
+    pub(in super::super) const HAS_FLAGS: u16 = 1;
+    pub(in super::super) const READ_ONLY: u16 = 1 << 1;
+    pub(in super::super) const FLUSH: u16 = 1 << 2;
+    pub(in super::super) const FUA: u16 = 1 << 3;
+    pub(in super::super) const TRIM: u16 = 1 << 5;
+    pub(in super::super) const WRITE_ZEROES: u16 = 1 << 6;
+    pub(in super::super) const DF: u16 = 1 << 7;
+    pub(in super::super) const MULTI_CONN: u16 = 1 << 8;
+    pub(in super::super) const CACHE: u16 = 1 << 10;
+}
+
+/// A request's flags.
+pub(super) mod flag {
+    pub(in super::super) const FUA: u16 = 1;
+    pub(in super::super) const NO_HOLE: u16 = 1 << 1;
+    pub(in super::super) const DF: u16 = 1 << 2;
+    pub(in super::super) const REQ_ONE: u16 = 1 << 3;
+}
+
+/// Kinds of structured replies' chunks, and of what `base:allocation` says.
+pub(super) mod chunk {
+    pub(in super::super) const DONE: u16 = 1;
+    pub(in super::super) const OFFSET_DATA: u16 = 1;
+    pub(in super::super) const OFFSET_HOLE: u16 = 2;
+    pub(in super::super) const BLOCK_STATUS: u16 = 5;
+    pub(in super::super) const ERROR: u16 = 1 << 15 | 1;
+    pub(in super::super) const STATE_HOLE: u32 = 1;
+    pub(in super::super) const STATE_ZERO: u32 = 2;
+}
+
+/// The only context that there is, and its number.
+pub(super) const ALLOCATION: &str = "base:allocation";
+pub(super) const ALLOCATION_ID: u32 = 1;
+
+/// Why a request is not done, in the protocol's few words.
+#[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum NbdError {
+    /// The disk is read-only.
+    #[error("the disk is read-only")]
+    NotPermitted = 1,
+    /// The disk failed.
+    #[error("the disk has failed")]
+    Io = 5,
+    /// The request makes no sense.
+    #[error("the request makes no sense")]
+    Invalid = 22,
+    /// It is beyond the end of the disk, or the disk has no space.
+    #[error("there is no space")]
+    NoSpace = 28,
+    /// It is longer than what is done at once.
+    #[error("the request is too long")]
+    Overflow = 75,
+    /// The disk cannot do that.
+    #[error("the disk cannot do that")]
+    NotSupported = 95,
+}
