@@ -73,7 +73,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
     };
     let facts =
         Facts { clock_ns: 4, facts: vec![("xen".into(), "4.17".into()), ("bridge.xenbr0".into(), "up".into())] };
-    let hello = Hello { channel: Channel::Net, session: 1, mode: Mode::Colo, heartbeat_ms: 100, rehearse: true, spec: spec.clone() };
+    let hello = Hello {
+        channel: Channel::Net,
+        session: 1,
+        mode: Mode::Colo,
+        heartbeat_ms: 100,
+        rehearse: true,
+        spec: spec.clone(),
+    };
     let epoch = Epoch(1);
     let messages = [
         Message::Hello(hello),

@@ -4,9 +4,9 @@ use colo_core::domain::StateRecord;
 use colo_core::ids::{DomId, PAGE_SIZE, Pfn};
 use colo_core::peer::NetFrame;
 use colo_core::stream::{
-    DomainHeader, EmulatorState, GrantEntry, Headers, Limits, MemoryHash, NetState, OrderChecker, PageType, PfnRanges, PortUse,
-    ReadError, RecordReader, RecordRef, Records, StreamError, StreamUse, TwinFrontend, TwinFrontends, TwinGrants,
-    TwinPort, TwinPorts, TwinSharedInfo, kind, page_data_prefix, write_dirty_pfn_list, write_record,
+    DomainHeader, EmulatorState, GrantEntry, Headers, Limits, MemoryHash, NetState, OrderChecker, PageType, PfnRanges,
+    PortUse, ReadError, RecordReader, RecordRef, Records, StreamError, StreamUse, TwinFrontend, TwinFrontends,
+    TwinGrants, TwinPort, TwinPorts, TwinSharedInfo, kind, page_data_prefix, write_dirty_pfn_list, write_record,
 };
 
 const LIMITS: Limits = Limits { pfn_limit: 1 << 20, body_bytes: 1 << 20 };
@@ -128,7 +128,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
     embedded.extend([7; PAGE_SIZE]);
     put(&mut embedded, kind::EMBEDDED_VCPU, &[1; 21]);
     let mut records = net_state.to_records().expect("it is within its limits");
-    records.push(MemoryHash { memory: 1, state: 2, left_out: [Pfn(3), Pfn(5)].into_iter().collect() }.to_record().expect("it is short"));
+    records.push(
+        MemoryHash { memory: 1, state: 2, left_out: [Pfn(3), Pfn(5)].into_iter().collect() }
+            .to_record()
+            .expect("it is short"),
+    );
     records.extend(twin());
     for record in records {
         put(&mut embedded, record.kind, &record.body);
