@@ -18,7 +18,7 @@
 //! it. The disks themselves are written only from epochs whose commit is durable there: so after a crash at any moment they are brought to
 //! exactly one epoch, all of them to the same, by doing once more what the journal says. A commit moves a pointer, whatever waits.
 //!
-//! [`EpochStore`] does no input or output: it says what is to be done ([`Action`]), and is told when that is done.
+//! [`EpochStore`] does no input or output: it says what is to be done ([`Action`]), and is told when that is done. [`Volume`] does it, on files.
 //!
 //! ```
 //! use colo_core::disk::{EpochStore, Source, StoreConfig};
@@ -44,10 +44,12 @@ pub mod nbd;
 mod store;
 #[cfg(test)]
 mod tests;
+mod volume;
 
 pub use content::{Change, Content};
 pub use extents::{Cut, ExtentMap};
 pub use store::{Action, ActionId, EpochStore, Piece, ReadId, RecoverError, Source, StoreConfig, StoreError, Taken};
+pub use volume::{Volume, VolumeDisk, VolumeError};
 
 /// The most disks of one machine.
 pub const MAX_DISKS: usize = 16;

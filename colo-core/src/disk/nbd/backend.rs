@@ -67,15 +67,6 @@ impl FileBackend {
     pub fn new(file: File) -> FileBackend {
         FileBackend { file }
     }
-
-    fn fallocate(&self, flags: FallocateFlags, offset: u64, length: u64) -> Result<bool, NbdError> {
-        match fallocate(&self.file, flags, offset, length) {
-            Ok(()) => Ok(true),
-            // Not on this file system, or not at this place of a block device.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => Ok(false),
-            Err(errno) => Err(told("zeroes", &errno.into())),
-        }
-    }
 }
 
 impl Backend for FileBackend {
@@ -88,20 +79,7 @@ impl Backend for FileBackend {
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), NbdError> {
-        let unmap = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        if may_unmap && self.fallocate(unmap, offset, length)? {
-            return Ok(());
-        }
-        if self.fallocate(FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, offset, length)? {
-            return Ok(());
-        }
-        let mut at = offset;
-        while at < offset + length {
-            let bytes = ZEROES.len().min((offset + length - at) as usize);
-            self.write(at, &ZEROES[..bytes])?;
-            at += bytes as u64;
-        }
-        Ok(())
+        write_zeroes(&self.file, offset, length, may_unmap).map_err(|error| told("zeroes", &error))
     }
 
     fn flush(&self) -> Result<(), NbdError> {
@@ -129,6 +107,26 @@ impl Backend for FileBackend {
         }
         Ok(parts)
     }
+}
+
+/// Makes a part of a file or a block device zeroes, by the way that costs least.
+pub(in crate::disk) fn write_zeroes(file: &File, offset: u64, length: u64, may_unmap: bool) -> io::Result<()> {
+    let done = |flags| match fallocate(file, flags | FallocateFlags::KEEP_SIZE, offset, length) {
+        Ok(()) => Ok(true),
+        // Not on this file system, or not at this place of a block device.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => Ok(false),
+        Err(errno) => Err(io::Error::from(errno)),
+    };
+    if (may_unmap && done(FallocateFlags::PUNCH_HOLE)?) || done(FallocateFlags::ZERO_RANGE)? {
+        return Ok(());
+    }
+    let (mut at, end) = (offset, offset + length);
+    while at < end {
+        let bytes = ZEROES.len().min((end - at) as usize);
+        file.write_all_at(&ZEROES[..bytes], at)?;
+        at += bytes as u64;
+    }
+    Ok(())
 }
 
 /// What a client is told, and what the log.

@@ -24,6 +24,7 @@ mod serve;
 mod server;
 mod wire;
 
+pub(super) use backend::write_zeroes;
 pub use backend::{Backend, FileBackend};
 pub use export::Export;
 pub use handshake::{Handshake, HandshakeError, Progress, Session};

@@ -142,6 +142,11 @@ impl EpochStore {
         self.epoch
     }
 
+    /// Whether the secondary's guest serves.
+    pub fn serves(&self) -> bool {
+        self.serves
+    }
+
     /// The last epoch that would count after this host had lost its power now.
     pub fn durable_epoch(&self) -> Epoch {
         let durable = self.log.durable;

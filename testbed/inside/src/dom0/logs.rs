@@ -5,7 +5,7 @@ use colo_testbed_inside::protocol::{ProtocolError, Report};
 use rustix::fs::inotify::{self, ReadFlags, Reader, WatchFlags};
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -65,6 +65,10 @@ impl Follower {
             };
         }
         let Some(file) = self.files.get_mut(name) else { return Ok(()) };
+        // A device model begins its guest's log anew, in the same file.
+        if file.stream_position()? > file.metadata()?.len() {
+            file.rewind()?;
+        }
         loop {
             let mut bytes = vec![0; PIECE_BYTES];
             let count = file.read(&mut bytes)?;
@@ -108,6 +112,9 @@ mod tests {
         fs::rename(folder.join("g.log"), folder.join("g.log.1")).unwrap();
         fs::write(folder.join("g.log"), "three").unwrap();
         assert_eq!(hear(), ("g.log".into(), "three".into()));
+        let mut log = File::create(folder.join("g.log")).unwrap();
+        log.write_all(b"4").unwrap();
+        assert_eq!(hear(), ("g.log".into(), "4".into()));
         drop(port);
         fs::write(folder.join("g.log.2.log"), "more").unwrap();
         assert!(thread.join().unwrap().is_err());
