@@ -20,7 +20,7 @@ impl Default for StoreConfig {
 }
 
 /// Something to be done to the journal or to a disk. Those that are there may be done at once and in any order: whatever must come after
-/// another is only asked for when that is [done](EpochStore::done).
+/// another is only asked for when that is [done](super::EpochStore::done).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
     /// Write these parts, one behind the other, to this place of the journal.
