@@ -133,6 +133,12 @@ impl PrimaryNetHandle {
         Ok(())
     }
 
+    /// One turn, as if it were that moment.
+    #[cfg(test)]
+    pub(super) fn turn(&self, now: Instant) -> Result<bool, Panicked> {
+        Ok(self.0.lane.first()?.turn(now))
+    }
+
     /// Ends the net thread.
     pub(super) fn stop(&self) {
         self.0.stop.store(true, Ordering::SeqCst);

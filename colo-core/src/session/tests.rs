@@ -20,8 +20,8 @@ use crossbeam_channel::bounded;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -124,76 +124,41 @@ fn a_primary_hears_a_goodbye_though_sending_fails_first() {
     assert!(matches!(alert, primary::Alert::Lost(Loss::Goodbye(GoodbyeReason::Stopped))), "{alert:?}");
 }
 
-/// A port with one frame, in which its reader is held up for longer than a peer may be silent; the peer says goodbye meanwhile.
-struct SlowPort {
-    port: MemoryPort,
-    peer: Option<NetChannel>,
-}
-
-/// A second of silence is too much: less than anybody waits for a test, more than a busy machine keeps a thread from its start.
-const SHORT_HEARTBEAT: Duration = Duration::from_millis(200);
-
-impl SlowPort {
-    /// The port, and the other end, to be kept.
-    fn over(peer: NetChannel) -> (Box<dyn Port>, MemoryPort) {
-        let (mut other, port) = pair(8).unwrap();
-        assert_eq!(other.send(&[Frame::from_static(&[0; 60])]).unwrap(), 1);
-        (Box::new(SlowPort { port, peer: Some(peer) }), other)
-    }
-}
-
-impl Port for SlowPort {
-    fn poll_fd(&self) -> BorrowedFd<'_> {
-        self.port.poll_fd()
-    }
-
-    fn receive(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize> {
-        if let Some(peer) = &mut self.peer {
-            assert_eq!(peer.queue(&Message::Goodbye(GoodbyeReason::Stopped)).unwrap(), Queued::Yes);
-            peer.flush().unwrap();
-            // Time itself is what is wanted here.
-            std::thread::sleep(SHORT_HEARTBEAT * (Detector::MISSED + 1));
-        }
-        self.port.receive(frames)
-    }
-
-    fn send(&mut self, frames: &[Frame]) -> io::Result<usize> {
-        self.port.send(frames)
-    }
+/// The peer says goodbye, and it has arrived.
+fn says_goodbye(ours: &BorrowedFd<'_>, theirs: &mut NetChannel) {
+    assert_eq!(theirs.queue(&Message::Goodbye(GoodbyeReason::Stopped)).unwrap(), Queued::Yes);
+    theirs.flush().unwrap();
+    let timeout = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    assert_eq!(poll(&mut [PollFd::from_borrowed_fd(*ours, PollFlags::IN)], Some(&timeout)).unwrap(), 1);
 }
 
 #[test]
 fn what_came_while_a_secondary_was_held_up_is_heard_before_it_is_alone() {
-    let (ours, theirs) = connection();
-    let (guest, _guest_end) = SlowPort::over(theirs.into_net());
-    let (shutdown, _state) = state_channel();
-    let (alerts, alerted) = bounded(8);
-    let mut net =
-        SecondaryNetHandle::new(&hello(), vec![guest], ours.into_net(), shutdown, SHORT_HEARTBEAT, alerts).unwrap();
-    net.begin_epoch(Epoch::FIRST, Vec::new()).unwrap();
-    let running = net.clone();
-    let thread = std::thread::spawn(move || running.run().map_err(|error| error.to_string()));
-    let alert = alerted.recv_timeout(PATIENCE).unwrap();
-    net.stop();
-    thread.join().unwrap().unwrap();
+    let ((ours, theirs), (shutdown, _state), (alerts, alerted)) = (connection(), state_channel(), bounded(8));
+    let (ours, mut theirs) = (ours.into_net(), theirs.into_net());
+    let socket = ours.poll_fd().try_clone_to_owned().unwrap();
+    let net = SecondaryNetHandle::new(&hello(), Vec::new(), ours, shutdown, HEARTBEAT, alerts).unwrap();
+    let start = Instant::now();
+    net.turn(start).unwrap();
+    says_goodbye(&socket.as_fd(), &mut theirs);
+    net.turn(start + 2 * HEARTBEAT * Detector::MISSED).unwrap();
+    let alert = alerted.try_recv().unwrap();
     assert!(matches!(alert, secondary_net::Alert::Lost(Loss::Goodbye(GoodbyeReason::Stopped))), "{alert:?}");
 }
 
 #[test]
 fn what_came_while_a_primary_was_held_up_is_heard_before_it_is_alone() {
-    let (ours, theirs) = connection();
-    let (guest, _guest_end) = SlowPort::over(theirs.into_net());
-    let (shutdown, _state) = state_channel();
-    let (alerts, alerted) = bounded(8);
+    let ((ours, theirs), (shutdown, _state), (alerts, alerted)) = (connection(), state_channel(), bounded(8));
+    let (ours, mut theirs) = (ours.into_net(), theirs.into_net());
+    let socket = ours.poll_fd().try_clone_to_owned().unwrap();
     let gate = Gate::new(Mode::Colo, CompareConfig::default());
-    let ends = Ends { nics: vec![Nic::new(guest, None)], peer: ours.into_net(), state: shutdown };
-    let mut net = PrimaryNetHandle::new(Mode::Colo, gate, ends, SHORT_HEARTBEAT, alerts).unwrap();
-    net.begin_epoch(Epoch::FIRST).unwrap();
-    let running = net.clone();
-    let thread = std::thread::spawn(move || running.run().map_err(|error| error.to_string()));
-    let alert = alerted.recv_timeout(PATIENCE).unwrap();
-    net.stop();
-    thread.join().unwrap().unwrap();
+    let ends = Ends { nics: Vec::new(), peer: ours, state: shutdown };
+    let net = PrimaryNetHandle::new(Mode::Colo, gate, ends, HEARTBEAT, alerts).unwrap();
+    let start = Instant::now();
+    net.turn(start).unwrap();
+    says_goodbye(&socket.as_fd(), &mut theirs);
+    net.turn(start + 2 * HEARTBEAT * Detector::MISSED).unwrap();
+    let alert = alerted.try_recv().unwrap();
     assert!(matches!(alert, primary::Alert::Lost(Loss::Goodbye(GoodbyeReason::Stopped))), "{alert:?}");
 }
 
