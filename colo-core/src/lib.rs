@@ -25,6 +25,7 @@ pub mod layers;
 mod lock_file;
 pub mod net;
 pub mod peer;
+mod random;
 pub mod record;
 pub mod restore;
 pub mod save;

@@ -2,10 +2,9 @@ use super::journal::ReadAt;
 use super::nbd::{Backend, NbdError};
 use super::{Action, ActionId, Change, Content, EpochStore, RecoverError, Source, StoreConfig, StoreError, Taken};
 use crate::ids::Epoch;
+use crate::random;
 use rustix::fs::{FallocateFlags, fallocate};
-use std::collections::hash_map::RandomState;
 use std::fs::File;
-use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -83,7 +82,7 @@ impl Volume {
     pub fn create(config: StoreConfig, journal: File, disks: Vec<File>, epoch: Epoch) -> Result<Volume, VolumeError> {
         let sizes = sizes(&disks)?;
         journal.set_len(0)?;
-        Volume::start(EpochStore::new(config, &sizes, epoch, random()), journal, disks)
+        Volume::start(EpochStore::new(config, &sizes, epoch, random::number()), journal, disks)
     }
 
     /// Takes up what was left behind: see [`EpochStore::recover`].
@@ -92,7 +91,7 @@ impl Volume {
     /// [`VolumeError::Recover`], [`VolumeError::Io`].
     pub fn recover(config: StoreConfig, journal: File, disks: Vec<File>) -> Result<Volume, VolumeError> {
         let sizes = sizes(&disks)?;
-        let store = EpochStore::recover(config, &sizes, &JournalFile(&journal), random())?;
+        let store = EpochStore::recover(config, &sizes, &JournalFile(&journal), random::number())?;
         Volume::start(store, journal, disks)
     }
 
@@ -406,8 +405,4 @@ impl ReadAt for JournalFile<'_> {
 fn sizes(disks: &[File]) -> io::Result<Vec<u64>> {
     use std::io::{Seek, SeekFrom};
     disks.iter().map(|mut disk| disk.seek(SeekFrom::End(0))).collect()
-}
-
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }

@@ -4,7 +4,6 @@ use crate::ids::{Epoch, PAGE_SIZE};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::ffi::OsString;
 use std::fs::File;
-use std::hash::{BuildHasher, Hasher};
 use std::io::{self, IoSlice, Write};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
@@ -225,7 +224,7 @@ fn hidden_name(path: &Path) -> io::Result<PathBuf> {
     let mut hidden = OsString::from(".");
     hidden.push(name);
     // Another host may write into the same folder.
-    let number = std::hash::RandomState::new().build_hasher().finish();
+    let number = crate::random::number();
     hidden.push(format!(".{number:016x}.partial"));
     Ok(path.with_file_name(hidden))
 }

@@ -200,7 +200,8 @@ fn greet(machine: &Machine, peer: &str, config: &PrimarySessionConfig) -> Result
     let deadline = Instant::now() + CONNECT_TIMEOUT;
     let mut hello = Hello {
         channel: Channel::State,
-        session: session_number(),
+        // By which the other side pairs the two connections.
+        session: crate::random::number(),
         mode: config.checkpoints.mode,
         heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX),
         rehearse: config.checkpoints.rehearse,
@@ -222,12 +223,6 @@ fn greet(machine: &Machine, peer: &str, config: &PrimarySessionConfig) -> Result
     let shutdown = || state.shutdown_handle().map_err(failed);
     let (shutdown, engine_shutdown, last_shutdown) = (shutdown()?, shutdown()?, shutdown()?);
     Ok(Greeted { state, net, shutdown, engine_shutdown, last_shutdown })
-}
-
-/// Pairs the two connections of a session on the other side. Uniqueness is all it needs.
-fn session_number() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish()
 }
 
 /// Wires the threads, and takes them down again.

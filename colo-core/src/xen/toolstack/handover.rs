@@ -11,7 +11,6 @@ use rustix::net::{
 };
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, geteuid, getpid, pidfd_getfd, pidfd_open};
 use std::ffi::OsString;
-use std::hash::{BuildHasher, Hasher};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -113,7 +112,7 @@ impl Handover {
     /// [`HandoverError::NoSocket`].
     pub fn listen_in(place: &Path) -> Result<Handover, HandoverError> {
         // An existing folder is refused by mkdir, so a name that can be guessed does no harm.
-        let number = std::hash::RandomState::new().build_hasher().finish();
+        let number = crate::random::number();
         let folder = place.join(format!("colo-{number:016x}"));
         let path = folder.join("handover");
         let no_socket = |errno| HandoverError::NoSocket { place: place.to_owned(), errno };
