@@ -103,7 +103,7 @@ pub trait DirtyLog {
     /// [`DomainError::DirtyLogOff`] unless the log is enabled.
     fn take_dirty(&mut self, into: &mut DirtyBitmap) -> Result<(), DomainError>;
 
-    /// Stops logging.
+    /// Stops logging, and gives up what was kept for looking into the domain often. Takes its time: not while somebody waits.
     fn disable_dirty_log(&mut self) -> Result<(), DomainError>;
 }
 

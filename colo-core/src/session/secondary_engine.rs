@@ -210,9 +210,11 @@ impl Engine<'_> {
         let lans: Result<Vec<Box<dyn Port>>, _> =
             (0..spec.nics.len()).map(|nic| self.server.host.open_lan(&spec, nic)).collect();
         let lans = lans.map_err(|error| format!("the clients' network: {error}"))?;
-        let _ = self.domain.disable_dirty_log();
         self.domain.resume().map_err(|error| error.to_string())?;
-        self.net.go_live(lans).map_err(|error| error.to_string())
+        let resent_frames = self.net.go_live(lans).map_err(|error| error.to_string());
+        // Not before: clients wait.
+        let _ = self.domain.disable_dirty_log();
+        resent_frames
     }
 
     /// Fences the primary, as often as it takes, unless the operator says that it is dead. Returns false when told to stop.

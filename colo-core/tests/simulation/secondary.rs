@@ -178,9 +178,9 @@ impl SecondaryHost {
             Doing::Fencing => {
                 if fence() {
                     self.goodbye_net(GoodbyeReason::Promoted);
-                    let _ = self.domain.disable_dirty_log();
                     self.domain.resume().map_err(|error| error.to_string())?;
                     self.net.net.borrow_mut().go_live();
+                    let _ = self.domain.disable_dirty_log();
                     self.doing = Doing::Serving;
                 }
             }

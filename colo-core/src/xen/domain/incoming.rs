@@ -64,6 +64,5 @@ impl XenDomain {
     /// The guest is about to run: from here on this is a domain like any other.
     pub(in crate::xen) fn set_arrived(&mut self) {
         self.incoming = None;
-        self.memory.get_mut().forget();
     }
 }

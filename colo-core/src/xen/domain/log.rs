@@ -221,6 +221,8 @@ impl DirtyLog for XenDomain {
 
     fn disable_dirty_log(&mut self) -> Result<(), DomainError> {
         let log = std::mem::replace(&mut self.log, DirtyLogState::Off);
+        // Nobody looks into the guest from here on, and a page that is mapped cannot go when the guest gives it up.
+        self.memory.get_mut().forget();
         if matches!(log, DirtyLogState::Hypervisor { .. }) && self.run_state() != RunState::ShutDown {
             return self.stop_logging();
         }

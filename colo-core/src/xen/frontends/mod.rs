@@ -232,12 +232,23 @@ impl Frontends {
                 }
             }
             let Some(&(path, states, state)) = still.first() else { return Ok(()) };
-            if self.store.wait(deadline)?.is_none() {
+            if !self.wait_state(deadline)? {
                 let now = state.map_or("not there".into(), |state| format!("in state {state}"));
                 return Err(DomainError::Other(format!("{path} is still {now}, and should be in state {}", states[0])));
             }
             waiting = still.into_iter().map(|(path, states, _)| (path, states)).collect();
         }
+    }
+
+    /// Waits for a change of some device's state; false when there is none before the deadline. A driver writes many other nodes, and each
+    /// look takes from the time of the guest that does so.
+    fn wait_state(&self, deadline: Instant) -> Result<bool, DomainError> {
+        while let Some(event) = self.store.wait(deadline)? {
+            if event.path.ends_with("/state") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Looks at them anew if something has changed.

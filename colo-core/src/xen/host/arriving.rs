@@ -158,7 +158,7 @@ impl Arriving {
         }
         // It may write to the guest's memory at once: what its card has got meanwhile. By now that is logged.
         domain.start_device_model()?;
-        Control::open(self.xen)?.unpause(domain.domid())?;
+        domain.handles().0.unpause(domain.domid())?;
         if let Err(error) = wait_connected(&domain, Instant::now() + CONNECT_LIMIT) {
             tracing::warn!("{} goes on with devices that did not connect: {error}", self.spec.name);
         }
