@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// How often it is looked which connections still need this side: they are many, and end slowly.
 const FLOWS_WATCH: Duration = Duration::from_secs(1);
 
+/// How long the clients that have waited have this host for themselves, before what is not needed any more is given up.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// Between two attempts to fence.
 const FENCE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -211,10 +214,7 @@ impl Engine<'_> {
             (0..spec.nics.len()).map(|nic| self.server.host.open_lan(&spec, nic)).collect();
         let lans = lans.map_err(|error| format!("the clients' network: {error}"))?;
         self.domain.resume().map_err(|error| error.to_string())?;
-        let resent_frames = self.net.go_live(lans).map_err(|error| error.to_string());
-        // Not before: clients wait.
-        let _ = self.domain.disable_dirty_log();
-        resent_frames
+        self.net.go_live(lans).map_err(|error| error.to_string())
     }
 
     /// Fences the primary, as often as it takes, unless the operator says that it is dead. Returns false when told to stop.
@@ -238,9 +238,13 @@ impl Engine<'_> {
     fn serve(&mut self) -> Outcome {
         let mut look_at = Instant::now();
         let leave_from = self.server.config.leave_when_idle.map(|after| look_at + after);
+        let mut settle_from = Some(look_at + SETTLE);
         loop {
             if let Some(ended) = self.guest_ended() {
                 return ended;
+            }
+            if settle_from.take_if(|from| *from <= Instant::now()).is_some() {
+                let _ = self.domain.disable_dirty_log();
             }
             if look_at <= Instant::now() {
                 look_at = Instant::now() + FLOWS_WATCH;
