@@ -3,7 +3,7 @@
 
 use crate::Wire;
 use anyhow::{Context, Result, bail};
-use colo_core::domain::{Control, Machine};
+use colo_core::domain::{Control, Disks, Machine};
 use colo_core::peer::Mode;
 use colo_core::session::{Event, PrimarySession, PrimarySessionConfig, SecondarySession, SecondarySessionConfig};
 use colo_embedded::machine::{EmbeddedConfig, EmbeddedDomain, EmbeddedHost, RingPort};
@@ -82,7 +82,7 @@ fn native(switch: &Path, ram_bytes: u64) -> Result<()> {
 
 fn primary(mode: Mode, switch: &Path, ram_bytes: u64, peer: &str) -> Result<()> {
     let (domain, card) = boot(ram_bytes)?;
-    let machine = Machine { domain: Box::new(domain), nics: vec![Box::new(card)] };
+    let machine = Machine { domain: Box::new(domain), nics: vec![Box::new(card)], disks: Disks::None };
     let lan = SwitchPort::connect(switch)?;
     match PrimarySession::start(machine, vec![Box::new(lan)], peer, PrimarySessionConfig::new(mode)) {
         Ok(session) => bail!("the primary ended: {}", session.wait()),

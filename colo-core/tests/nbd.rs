@@ -1,6 +1,7 @@
 //! The NBD server with real clients: QEMU's tools.
 
-use colo_core::disk::nbd::{Export, FileBackend, serve};
+use colo_core::disk::FileBackend;
+use colo_core::disk::nbd::{Export, serve};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -1,6 +1,6 @@
 //! Disks on files, and deaths at any moment: a process that is killed, and a file that fails.
 
-use colo_core::disk::nbd::Backend;
+use colo_core::disk::Backend;
 use colo_core::disk::{Change, StoreConfig, Volume, VolumeDisk, VolumeError};
 use colo_core::ids::Epoch;
 use std::fs::{self, File, OpenOptions};

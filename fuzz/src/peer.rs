@@ -1,7 +1,7 @@
 //! Messages between the hosts: as a peer sends them that does not know the protocol, and as one that knows its framing.
 
 use bytes::Bytes;
-use colo_core::domain::{DomainSpec, MacAddr, NicSpec};
+use colo_core::domain::{DiskSpec, DomainSpec, MacAddr, NicSpec};
 use colo_core::ids::Epoch;
 use colo_core::net::Frame;
 use colo_core::peer::{
@@ -69,6 +69,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         hypervisor: "embedded".into(),
         pfn_limit: 4096,
         nics: vec![NicSpec { mac: MacAddr([2, 0, 0, 0, 0, 1]), ipv4: Some([10, 0, 0, 1].into()) }],
+        disks: vec![DiskSpec { size_bytes: 1 << 30 }],
         config: vec![1, 2, 3],
     };
     let facts =

@@ -129,7 +129,14 @@ mod tests {
 
     fn spec(config_bytes: usize) -> DomainSpec {
         let config = vec![b'{'; config_bytes];
-        DomainSpec { name: "web".into(), hypervisor: "xen".into(), pfn_limit: 1, nics: Vec::new(), config }
+        DomainSpec {
+            name: "web".into(),
+            hypervisor: "xen".into(),
+            pfn_limit: 1,
+            nics: Vec::new(),
+            disks: Vec::new(),
+            config,
+        }
     }
 
     #[test]

@@ -36,18 +36,22 @@
 //! # Ok::<(), colo_core::disk::StoreError>(())
 //! ```
 
+mod backend;
 mod content;
 mod extents;
 pub mod journal;
 mod layer;
 pub mod nbd;
+mod replica;
 mod store;
 #[cfg(test)]
 mod tests;
 mod volume;
 
+pub use backend::{Allocation, Backend, DiskError, FileBackend};
 pub use content::{Change, Content};
 pub use extents::{Cut, ExtentMap};
+pub use replica::{DiskEvent, OnDiskEvent, PrimaryDisks, SecondaryDisks};
 pub use store::{Action, ActionId, EpochStore, Piece, ReadId, RecoverError, Source, StoreConfig, StoreError, Taken};
 pub use volume::{Volume, VolumeDisk, VolumeError};
 

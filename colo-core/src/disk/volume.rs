@@ -1,5 +1,5 @@
+use super::backend::{Backend, DiskError};
 use super::journal::ReadAt;
-use super::nbd::{Backend, NbdError};
 use super::{Action, ActionId, Change, Content, EpochStore, RecoverError, Source, StoreConfig, StoreError, Taken};
 use crate::ids::Epoch;
 use crate::random;
@@ -256,32 +256,32 @@ impl VolumeDisk {
         VolumeDisk { volume, disk }
     }
 
-    fn put(&self, range: Range<u64>, change: Change) -> Result<(), NbdError> {
+    fn put(&self, range: Range<u64>, change: Change) -> Result<(), DiskError> {
         self.volume.write_guest(self.disk, range, change).map_err(|error| told(&error))
     }
 }
 
 impl Backend for VolumeDisk {
-    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), NbdError> {
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
         self.volume.read(self.disk, offset, bytes).map_err(|error| told(&error))
     }
 
-    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), NbdError> {
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         self.put(offset..offset + bytes.len() as u64, bytes.to_vec().into())
     }
 
-    fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), NbdError> {
+    fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
         self.put(offset..offset + length, Change::Zeroes { may_unmap })
     }
 
-    fn flush(&self) -> Result<(), NbdError> {
+    fn flush(&self) -> Result<(), DiskError> {
         self.volume.flush_guest().map_err(|error| told(&error))
     }
 }
 
-fn told(error: &VolumeError) -> NbdError {
+fn told(error: &VolumeError) -> DiskError {
     tracing::warn!("{error}");
-    NbdError::Io
+    DiskError::Io
 }
 
 impl State {
@@ -351,7 +351,7 @@ impl Shared {
             Content::Memory { bytes, .. } => file.write_all_at(&bytes, range.start),
             Content::Stored { at } => copy(&self.journal, at, file, range),
             Content::Zeroes { may_unmap } => {
-                super::nbd::write_zeroes(file, range.start, range.end - range.start, may_unmap)
+                super::backend::write_zeroes(file, range.start, range.end - range.start, may_unmap)
             }
         }
     }

@@ -28,8 +28,9 @@ mod spec;
 
 pub use bitmap::DirtyBitmap;
 pub use error::DomainError;
-pub use spec::{DomainSpec, MacAddr, NicSpec};
+pub use spec::{DiskSpec, DomainSpec, MacAddr, NicSpec};
 
+use crate::disk::{PrimaryDisks, SecondaryDisks};
 use crate::ids::{PAGE_SIZE, Page, Pfn};
 use crate::net::Port;
 use crate::stream::{DomainHeader, PageList, PageType};
@@ -376,6 +377,20 @@ pub struct Machine {
     pub domain: Box<dyn Domain>,
     /// One port for each card.
     pub nics: Vec<Box<dyn Port>>,
+    /// Its disks.
+    pub disks: Disks,
+}
+
+/// The disks of a [`Machine`], as those of its side.
+#[derive(Default)]
+pub enum Disks {
+    /// It has none that are protected with it.
+    #[default]
+    None,
+    /// Of a machine that serves.
+    Primary(Box<dyn PrimaryDisks>),
+    /// Of one that was made to follow.
+    Secondary(Box<dyn SecondaryDisks>),
 }
 
 /// A host that can take in a domain: the secondary's side of the seam.

@@ -35,6 +35,7 @@ impl ModelDomain {
             hypervisor: "model".into(),
             pfn_limit: pages,
             nics: vec![nic],
+            disks: Vec::new(),
             config: Vec::new(),
         })
     }

@@ -12,6 +12,8 @@ pub struct DomainSpec {
     pub pfn_limit: u64,
     /// Its network cards. At most 16.
     pub nics: Vec<NicSpec>,
+    /// Those of its disks that are protected with it. At most [`MAX_DISKS`](crate::disk::MAX_DISKS).
+    pub disks: Vec<DiskSpec>,
     /// What else the hypervisor must know; only it reads this. At most 64 KiB.
     pub config: Vec<u8>,
 }
@@ -41,6 +43,13 @@ pub struct NicSpec {
     pub mac: MacAddr,
     /// The guest's IPv4 address there, where the host knows it; else it is learnt from what the guest sends.
     pub ipv4: Option<Ipv4Addr>,
+}
+
+/// A disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DiskSpec {
+    /// Its size, the same on both hosts.
+    pub size_bytes: u64,
 }
 
 /// An Ethernet address.

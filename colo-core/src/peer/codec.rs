@@ -9,7 +9,8 @@ use super::wire::{
     ADDRESS_BYTES, FRAME_OVERHEAD_BYTES, Fields, PayloadError, check_limit, put_address, put_frame, put_text,
 };
 use super::{Channel, Facts, GoodbyeReason, Hello, Message, Mode, NetFrame};
-use crate::domain::{DomainSpec, NicSpec};
+use crate::disk::MAX_DISKS;
+use crate::domain::{DiskSpec, DomainSpec, NicSpec};
 use crate::ids::Epoch;
 use bytes::Bytes;
 use zerocopy::FromBytes;
@@ -20,6 +21,7 @@ pub(super) const MAX_SPEC_BYTES: usize = (2 + DomainSpec::MAX_NAME_BYTES)
     + (2 + DomainSpec::MAX_HYPERVISOR_BYTES)
     + 8
     + (4 + DomainSpec::MAX_NICS * ADDRESS_BYTES)
+    + (4 + MAX_DISKS * size_of::<u64>())
     + (4 + DomainSpec::MAX_CONFIG_BYTES);
 
 /// The longest `Hello`.
@@ -200,6 +202,11 @@ fn put_spec(out: &mut Vec<u8>, spec: &DomainSpec) -> Result<()> {
     for nic in &spec.nics {
         put_address(out, nic.mac, nic.ipv4);
     }
+    check_limit("disks", MAX_DISKS, spec.disks.len())?;
+    put_u32(out, spec.disks.len() as u32);
+    for disk in &spec.disks {
+        put_u64(out, disk.size_bytes);
+    }
     check_limit("bytes of configuration", DomainSpec::MAX_CONFIG_BYTES, spec.config.len())?;
     put_u32(out, spec.config.len() as u32);
     out.extend_from_slice(&spec.config);
@@ -213,9 +220,12 @@ fn get_spec(fields: &mut Fields<'_>) -> Result<DomainSpec> {
     check_pfn_limit(pfn_limit)?;
     let nic_count = fields.count("network cards", DomainSpec::MAX_NICS, ADDRESS_BYTES)?;
     let nics = (0..nic_count).map(|_| get_nic(fields)).collect::<Result<_>>()?;
+    let disk_count = fields.count("disks", MAX_DISKS, size_of::<u64>())?;
+    let disk = |_| Ok(DiskSpec { size_bytes: fields.u64("size of a disk")? });
+    let disks = (0..disk_count).map(disk).collect::<Result<_>>()?;
     let config_bytes = fields.count("bytes of configuration", DomainSpec::MAX_CONFIG_BYTES, 1)?;
     let config = fields.bytes("configuration", config_bytes)?.to_vec();
-    Ok(DomainSpec { name, hypervisor, pfn_limit, nics, config })
+    Ok(DomainSpec { name, hypervisor, pfn_limit, nics, disks, config })
 }
 
 fn put_facts(out: &mut Vec<u8>, facts: &Facts) -> Result<()> {

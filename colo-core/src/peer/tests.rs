@@ -1,7 +1,8 @@
 //! The framing and the codec together: what goes in comes out, and nothing else does.
 
 use super::*;
-use crate::domain::{DomainSpec, MacAddr, NicSpec};
+use crate::disk::MAX_DISKS;
+use crate::domain::{DiskSpec, DomainSpec, MacAddr, NicSpec};
 use crate::ids::Epoch;
 use crate::net::{Frame, MAX_FRAME_BYTES, Offload};
 use bytes::Bytes;
@@ -20,8 +21,17 @@ fn spec() -> impl Strategy<Value = DomainSpec> {
     let nic = (any::<[u8; 6]>(), any::<Option<[u8; 4]>>())
         .prop_map(|(mac, ipv4)| NicSpec { mac: MacAddr(mac), ipv4: ipv4.map(Into::into) });
     let config = prop::collection::vec(any::<u8>(), 0..100);
-    ("\\PC{0,60}", "[a-z]{0,32}", 1..=DomainSpec::MAX_PFN_LIMIT, prop::collection::vec(nic, 0..=16), config).prop_map(
-        |(name, hypervisor, pfn_limit, nics, config)| DomainSpec { name, hypervisor, pfn_limit, nics, config },
+    let disk = any::<u64>().prop_map(|size_bytes| DiskSpec { size_bytes });
+    let (nics, disks) = (prop::collection::vec(nic, 0..=16), prop::collection::vec(disk, 0..=16));
+    ("\\PC{0,60}", "[a-z]{0,32}", 1..=DomainSpec::MAX_PFN_LIMIT, nics, disks, config).prop_map(
+        |(name, hypervisor, pfn_limit, nics, disks, config)| DomainSpec {
+            name,
+            hypervisor,
+            pfn_limit,
+            nics,
+            disks,
+            config,
+        },
     )
 }
 
@@ -306,6 +316,7 @@ fn the_longest_messages_round_trip() {
                 hypervisor: "h".repeat(DomainSpec::MAX_HYPERVISOR_BYTES),
                 pfn_limit: DomainSpec::MAX_PFN_LIMIT,
                 nics: vec![NicSpec { mac: MacAddr::BROADCAST, ipv4: None }; DomainSpec::MAX_NICS],
+                disks: vec![DiskSpec { size_bytes: u64::MAX }; MAX_DISKS],
                 config: vec![0; DomainSpec::MAX_CONFIG_BYTES],
             },
         }),

@@ -36,7 +36,7 @@ pub struct PeerAnswer {
 /// use colo_core::domain::DomainSpec;
 /// use colo_core::session::inquire;
 ///
-/// let spec = DomainSpec { name: "web".into(), hypervisor: "xen".into(), pfn_limit: 1, nics: vec![], config: vec![] };
+/// let spec = DomainSpec { name: "web".into(), hypervisor: "xen".into(), pfn_limit: 1, nics: vec![], disks: vec![], config: vec![] };
 /// for (name, value) in inquire("other-host", &spec)?.facts {
 ///     println!("{name} = {value}");
 /// }

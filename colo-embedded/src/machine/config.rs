@@ -78,6 +78,7 @@ impl EmbeddedConfig {
             hypervisor: HYPERVISOR.into(),
             pfn_limit: self.ram_bytes / PAGE_BYTES,
             nics: vec![NicSpec { mac: self.mac, ipv4: Some(self.ipv4) }],
+            disks: Vec::new(),
             config,
         })
     }

@@ -2,7 +2,7 @@ use super::config::{EmbeddedConfig, HYPERVISOR};
 use super::dirty::DirtyLogChoice;
 use super::domain::EmbeddedDomain;
 use crate::switch::SwitchPort;
-use colo_core::domain::{DomainError, DomainSpec, Host, Machine};
+use colo_core::domain::{Disks, DomainError, DomainSpec, Host, Machine};
 use colo_core::net::Port;
 use std::path::PathBuf;
 
@@ -45,7 +45,7 @@ impl Host for EmbeddedHost {
     fn create(&mut self, spec: &DomainSpec) -> Result<Machine, DomainError> {
         let config = EmbeddedConfig { dirty_log: self.dirty_log, ..EmbeddedConfig::from_spec(spec)? };
         let (domain, port) = EmbeddedDomain::empty(&config)?;
-        Ok(Machine { domain: Box::new(domain), nics: vec![Box::new(port)] })
+        Ok(Machine { domain: Box::new(domain), nics: vec![Box::new(port)], disks: Disks::None })
     }
 
     fn open_lan(&mut self, spec: &DomainSpec, nic: usize) -> Result<Box<dyn Port>, DomainError> {

@@ -5,7 +5,7 @@
 //! Here they only look. They might as well put the pages somewhere else, or keep every checkpoint.
 
 use anyhow::{Context, Result, bail, ensure};
-use colo_core::domain::{Domain, Machine};
+use colo_core::domain::{Disks, Domain, Machine};
 use colo_core::ids::{PAGE_SIZE, Page, Pfn};
 use colo_core::net::memory;
 use colo_core::peer::Mode;
@@ -86,7 +86,7 @@ fn main() -> Result<()> {
 /// A machine that nobody talks to.
 fn start_primary(secondary: &SecondarySession) -> Result<PrimarySession> {
     let (domain, card) = EmbeddedDomain::boot(&EmbeddedConfig::named("counted"))?;
-    let machine = Machine { domain: Box::new(domain), nics: vec![Box::new(card)] };
+    let machine = Machine { domain: Box::new(domain), nics: vec![Box::new(card)], disks: Disks::None };
     let (lan, _clients) = memory::pair(1)?;
     let config = PrimarySessionConfig::new(Mode::Colo);
     match PrimarySession::start(machine, vec![Box::new(lan)], &secondary.local_addr().to_string(), config) {

@@ -6,7 +6,7 @@
 //! its own, so that it can die as hosts do.
 
 use anyhow::{Context, Result, bail};
-use colo_core::domain::Machine;
+use colo_core::domain::{Disks, Machine};
 use colo_core::peer::Mode;
 use colo_core::session::{Event, PrimarySession, PrimarySessionConfig, SecondarySession, SecondarySessionConfig};
 use colo_embedded::machine::{EmbeddedConfig, EmbeddedDomain, EmbeddedHost};
@@ -26,7 +26,7 @@ fn main() -> Result<()> {
 /// Boots a machine, and protects it for as long as it lives.
 fn primary(switch: &Path, peer: &str) -> Result<()> {
     let (domain, card) = EmbeddedDomain::boot(&EmbeddedConfig::named("web"))?;
-    let machine = Machine { domain: Box::new(domain), nics: vec![Box::new(card)] };
+    let machine = Machine { domain: Box::new(domain), nics: vec![Box::new(card)], disks: Disks::None };
     let lan = SwitchPort::connect(switch)?;
     match PrimarySession::start(machine, vec![Box::new(lan)], peer, PrimarySessionConfig::new(Mode::Colo)) {
         Ok(session) => bail!("the primary ended: {}", session.wait()),

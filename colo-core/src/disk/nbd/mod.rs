@@ -15,7 +15,6 @@
 //! assert_eq!(handshake.take_output()[..8], (1_u64 << 20).to_be_bytes());
 //! ```
 
-mod backend;
 mod export;
 mod handshake;
 mod reply;
@@ -24,12 +23,10 @@ mod serve;
 mod server;
 mod wire;
 
-pub(super) use backend::write_zeroes;
-pub use backend::{Backend, FileBackend};
 pub use export::Export;
 pub use handshake::{Handshake, HandshakeError, Progress, Session};
-pub use reply::{Allocation, Reply};
+pub use reply::Reply;
 pub use request::{Command, Request};
 pub use serve::{ServeError, serve};
 pub use server::{OpenError, Server, ServerConfig};
-pub use wire::{MAX_REQUEST_BYTES, NbdError};
+pub use wire::MAX_REQUEST_BYTES;

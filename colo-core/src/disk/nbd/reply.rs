@@ -1,15 +1,5 @@
-use super::wire::{ALLOCATION_ID, NbdError, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, chunk};
-
-/// What a part of a disk is, as far as its file system knows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Allocation {
-    /// How long the part is, in bytes.
-    pub length: u32,
-    /// Nothing is kept for it.
-    pub is_hole: bool,
-    /// It reads as zeroes.
-    pub is_zero: bool,
-}
+use super::wire::{ALLOCATION_ID, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, chunk};
+use crate::disk::{Allocation, DiskError};
 
 /// A reply, or a part of one, on its way to a client: bytes, which data may have to follow.
 pub struct Reply;
@@ -21,7 +11,7 @@ impl Reply {
     }
 
     /// It is not done. To a read there are two ways to say so.
-    pub fn error(cookie: u64, error: NbdError, is_structured_read: bool) -> Vec<u8> {
+    pub fn error(cookie: u64, error: DiskError, is_structured_read: bool) -> Vec<u8> {
         if !is_structured_read {
             return Reply::simple(cookie, error as u32);
         }

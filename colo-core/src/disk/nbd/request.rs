@@ -1,5 +1,6 @@
-use super::wire::{MAX_REQUEST_BYTES, NbdError, REQUEST_MAGIC, flag};
+use super::wire::{MAX_REQUEST_BYTES, REQUEST_MAGIC, flag};
 use super::{Export, Session};
+use crate::disk::DiskError;
 
 /// What a client wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,34 +94,34 @@ impl Request {
     ///
     /// # Errors
     /// What it is to be answered with.
-    pub fn check(&self, export: &Export, session: &Session) -> Result<(), NbdError> {
+    pub fn check(&self, export: &Export, session: &Session) -> Result<(), DiskError> {
         let (known, writes) = match self.command {
             Command::Read if session.is_structured => (flag::DF, false),
             Command::Read | Command::Flush | Command::Cache | Command::Disconnect => (0, false),
             Command::BlockStatus if session.has_allocation => (flag::REQ_ONE, false),
             Command::Write | Command::Trim => (flag::FUA, true),
             Command::WriteZeroes => (flag::FUA | flag::NO_HOLE, true),
-            Command::BlockStatus | Command::Unknown(_) => return Err(NbdError::Invalid),
+            Command::BlockStatus | Command::Unknown(_) => return Err(DiskError::Invalid),
         };
         if self.flags & !known != 0 {
-            return Err(NbdError::Invalid);
+            return Err(DiskError::Invalid);
         }
         if matches!(self.command, Command::Flush | Command::Disconnect) {
-            return if (self.offset, self.length) == (0, 0) { Ok(()) } else { Err(NbdError::Invalid) };
+            return if (self.offset, self.length) == (0, 0) { Ok(()) } else { Err(DiskError::Invalid) };
         }
         if writes && export.is_read_only {
-            return Err(NbdError::NotPermitted);
+            return Err(DiskError::NotPermitted);
         }
         if matches!(self.command, Command::Read | Command::Write) && self.length > MAX_REQUEST_BYTES {
-            return Err(NbdError::Overflow);
+            return Err(DiskError::Overflow);
         }
         let is_inside = self.offset.checked_add(self.length.into()).is_some_and(|end| end <= export.size);
         if !is_inside {
-            return Err(if writes { NbdError::NoSpace } else { NbdError::Invalid });
+            return Err(if writes { DiskError::NoSpace } else { DiskError::Invalid });
         }
         let block = u64::from(export.minimum_block);
         if self.length == 0 || self.offset % block != 0 || u64::from(self.length) % block != 0 {
-            return Err(NbdError::Invalid);
+            return Err(DiskError::Invalid);
         }
         Ok(())
     }
@@ -153,7 +154,7 @@ mod tests {
             assert_eq!((request.cookie, request.offset, request.length), (7, offset, length));
             request.check(export, session).err()
         };
-        use NbdError::{Invalid, NoSpace, NotPermitted, Overflow};
+        use DiskError::{Invalid, NoSpace, NotPermitted, Overflow};
         for (flags, command, offset, length, plainly, richly) in [
             (0, 0, 0, 8192, None, None),
             (flag::DF, 0, 512, 512, Some(Invalid), None),

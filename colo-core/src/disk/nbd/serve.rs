@@ -1,6 +1,7 @@
 use super::reply::Reply;
 use super::request::{Command, Request};
-use super::{Backend, Export, Handshake, HandshakeError, MAX_REQUEST_BYTES, NbdError, Progress, Session};
+use super::{Export, Handshake, HandshakeError, MAX_REQUEST_BYTES, Progress, Session};
+use crate::disk::{Backend, DiskError};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
 /// Why a connection ended otherwise than by the client's word.
@@ -63,7 +64,7 @@ fn answer<'a>(
     session: &Session,
     disk: &dyn Backend,
     buffer: &'a mut Vec<u8>,
-) -> Result<(Vec<u8>, &'a [u8]), NbdError> {
+) -> Result<(Vec<u8>, &'a [u8]), DiskError> {
     request.check(export, session)?;
     let Request { cookie, offset, length, .. } = *request;
     match request.command {
@@ -84,7 +85,7 @@ fn answer<'a>(
         Command::WriteZeroes => disk.write_zeroes(offset, length.into(), request.may_unmap())?,
         Command::Flush => disk.flush()?,
         Command::Cache => {}
-        Command::Disconnect | Command::Unknown(_) => return Err(NbdError::Invalid),
+        Command::Disconnect | Command::Unknown(_) => return Err(DiskError::Invalid),
     }
     if request.is_durable() {
         disk.flush()?;

@@ -1,4 +1,5 @@
-use super::{Export, FileBackend, serve};
+use super::{Export, serve};
+use crate::disk::FileBackend;
 use crate::net::socket_file::{SocketFile, SocketKind};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, flock};

@@ -78,27 +78,3 @@ pub(super) mod chunk {
 /// The only context that there is, and its number.
 pub(super) const ALLOCATION: &str = "base:allocation";
 pub(super) const ALLOCATION_ID: u32 = 1;
-
-/// Why a request is not done, in the protocol's few words.
-#[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub enum NbdError {
-    /// The disk is read-only.
-    #[error("the disk is read-only")]
-    NotPermitted = 1,
-    /// The disk failed.
-    #[error("the disk has failed")]
-    Io = 5,
-    /// The request makes no sense.
-    #[error("the request makes no sense")]
-    Invalid = 22,
-    /// It is beyond the end of the disk, or the disk has no space.
-    #[error("there is no space")]
-    NoSpace = 28,
-    /// It is longer than what is done at once.
-    #[error("the request is too long")]
-    Overflow = 75,
-    /// The disk cannot do that.
-    #[error("the disk cannot do that")]
-    NotSupported = 95,
-}

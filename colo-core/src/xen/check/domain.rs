@@ -134,6 +134,7 @@ impl DomainFacts {
             hypervisor: "xen".into(),
             pfn_limit: pages.clamp(1, DomainSpec::MAX_PFN_LIMIT),
             nics: macs.map(nic).take(DomainSpec::MAX_NICS).collect(),
+            disks: Vec::new(),
             config: DomainPlan { config: config.clone(), has_emulated_cards: false, is_twin: false }.to_bytes(),
         }
     }

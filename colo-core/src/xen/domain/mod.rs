@@ -219,6 +219,7 @@ impl XenDomain {
                 hypervisor: "xen".into(),
                 pfn_limit,
                 nics: Vec::new(),
+                disks: Vec::new(),
                 config: Vec::new(),
             },
             header: DomainHeader { kind, page_shift: DomainHeader::PAGE_SHIFT, xen_major, xen_minor },

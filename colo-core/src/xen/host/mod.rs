@@ -29,7 +29,7 @@ use super::plan::DomainPlan;
 use super::role::Role;
 use super::toolstack::{RestoreGuard, Xl};
 use super::{Xen, XenStore};
-use crate::domain::{DomainError, DomainSpec, Host, Machine};
+use crate::domain::{Disks, DomainError, DomainSpec, Host, Machine};
 use crate::net::Port;
 use arriving::Arriving;
 use cards::{Cards, lock};
@@ -72,7 +72,7 @@ impl Host for XenHost {
         plan.config.set_name(&format!("{}{SUFFIX}", spec.name));
         let nics = lock(&self.cards).expect(spec.nics.len())?;
         let domain = Arriving::new(self.xen, spec, plan, self.guard.clone(), Arc::clone(&self.cards))?;
-        Ok(Machine { domain: Box::new(domain), nics })
+        Ok(Machine { domain: Box::new(domain), nics, disks: Disks::None })
     }
 
     fn promote(&mut self, _spec: &DomainSpec) -> Result<(), DomainError> {

@@ -24,7 +24,7 @@ use super::role::Role;
 use super::save_lock::SaveLock;
 use super::toolstack::Xl;
 use super::{GuestType, XenStore};
-use crate::domain::{Control as _, Domain, DomainError, DomainSpec, MacAddr, Machine, NicSpec, StateRecord};
+use crate::domain::{Control as _, Disks, Domain, DomainError, DomainSpec, MacAddr, Machine, NicSpec, StateRecord};
 use crate::ids::{DomId, Epoch};
 use crate::net::Port;
 use crate::net::takeover::Orphan;
@@ -82,6 +82,7 @@ impl Protected {
             hypervisor: HYPERVISOR.into(),
             pfn_limit: domain.spec().pfn_limit,
             nics,
+            disks: Vec::new(),
             config: plan.to_bytes(),
         };
         // What a twin needs; a device model's state is needed in any case.
@@ -94,7 +95,7 @@ impl Protected {
         let (name, domid) = (domain.spec().name.clone(), domain.domid());
         let shared = Shared { name, domid, store, guard, cards };
         let protected = Protected { shared: Arc::new(Mutex::new(shared)), _lock: lock };
-        Ok((protected, Parts { machine: Machine { domain: Box::new(domain), nics: guests }, lans }))
+        Ok((protected, Parts { machine: Machine { domain: Box::new(domain), nics: guests, disks: Disks::None }, lans }))
     }
 
     /// For [`PrimarySessionConfig::layer`](crate::session::PrimarySessionConfig::layer): says so before the other host can take over,

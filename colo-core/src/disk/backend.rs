@@ -1,36 +1,34 @@
-use super::reply::Allocation;
-use super::wire::NbdError;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// A disk behind a server. Requests come from several threads, within its bounds.
-pub trait Backend: Sync {
+/// A disk, as whoever serves it to a guest or to a client sees it. Requests come from several threads, within its bounds.
+pub trait Backend: Send + Sync {
     /// Fills the buffer from there on.
     ///
     /// # Errors
-    /// What the client is told.
-    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), NbdError>;
+    /// What the guest or the client is told.
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError>;
 
     /// Writes there.
     ///
     /// # Errors
     /// As for [`Backend::read`].
-    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), NbdError>;
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError>;
 
     /// Makes that part zeroes, and gives its space back if it may.
     ///
     /// # Errors
     /// As for [`Backend::read`].
-    fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), NbdError>;
+    fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError>;
 
     /// That part need not be kept.
     ///
     /// # Errors
     /// As for [`Backend::read`].
-    fn trim(&self, offset: u64, length: u64) -> Result<(), NbdError> {
+    fn trim(&self, offset: u64, length: u64) -> Result<(), DiskError> {
         self.write_zeroes(offset, length, true)
     }
 
@@ -38,16 +36,51 @@ pub trait Backend: Sync {
     ///
     /// # Errors
     /// As for [`Backend::read`].
-    fn flush(&self) -> Result<(), NbdError>;
+    fn flush(&self) -> Result<(), DiskError>;
 
     /// What the parts from there on are: at least one, and together no more than that length.
     ///
     /// # Errors
     /// As for [`Backend::read`].
-    fn allocation(&self, offset: u64, length: u32) -> Result<Vec<Allocation>, NbdError> {
+    fn allocation(&self, offset: u64, length: u32) -> Result<Vec<Allocation>, DiskError> {
         let _ = offset;
         Ok(vec![Allocation { length, is_hole: false, is_zero: false }])
     }
+}
+
+/// What a part of a disk is, as far as its file system knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Allocation {
+    /// How long the part is, in bytes.
+    pub length: u32,
+    /// Nothing is kept for it.
+    pub is_hole: bool,
+    /// It reads as zeroes.
+    pub is_zero: bool,
+}
+
+/// Why a request is not done, by the numbers of `errno` that NBD has, too.
+#[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum DiskError {
+    /// The disk is read-only.
+    #[error("the disk is read-only")]
+    NotPermitted = 1,
+    /// The disk failed.
+    #[error("the disk has failed")]
+    Io = 5,
+    /// The request makes no sense.
+    #[error("the request makes no sense")]
+    Invalid = 22,
+    /// It is beyond the end of the disk, or the disk has no space.
+    #[error("there is no space")]
+    NoSpace = 28,
+    /// It is longer than what is done at once.
+    #[error("the request is too long")]
+    Overflow = 75,
+    /// The disk cannot do that.
+    #[error("the disk cannot do that")]
+    NotSupported = 95,
 }
 
 /// A file or a block device.
@@ -70,23 +103,23 @@ impl FileBackend {
 }
 
 impl Backend for FileBackend {
-    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), NbdError> {
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
         self.file.read_exact_at(bytes, offset).map_err(|error| told("read", &error))
     }
 
-    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), NbdError> {
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         self.file.write_all_at(bytes, offset).map_err(|error| told("write", &error))
     }
 
-    fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), NbdError> {
+    fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
         write_zeroes(&self.file, offset, length, may_unmap).map_err(|error| told("zeroes", &error))
     }
 
-    fn flush(&self) -> Result<(), NbdError> {
+    fn flush(&self) -> Result<(), DiskError> {
         self.file.sync_data().map_err(|error| told("flush", &error))
     }
 
-    fn allocation(&self, offset: u64, length: u32) -> Result<Vec<Allocation>, NbdError> {
+    fn allocation(&self, offset: u64, length: u32) -> Result<Vec<Allocation>, DiskError> {
         let (mut parts, mut at, end) = (Vec::new(), offset, offset + u64::from(length));
         while at < end && parts.len() < MAX_PARTS {
             let data = match seek(&self.file, SeekFrom::Data(at)) {
@@ -110,7 +143,7 @@ impl Backend for FileBackend {
 }
 
 /// Makes a part of a file or a block device zeroes, by the way that costs least.
-pub(in crate::disk) fn write_zeroes(file: &File, offset: u64, length: u64, may_unmap: bool) -> io::Result<()> {
+pub(super) fn write_zeroes(file: &File, offset: u64, length: u64, may_unmap: bool) -> io::Result<()> {
     let done = |flags| match fallocate(file, flags | FallocateFlags::KEEP_SIZE, offset, length) {
         Ok(()) => Ok(true),
         // Not on this file system, or not at this place of a block device.
@@ -130,10 +163,10 @@ pub(in crate::disk) fn write_zeroes(file: &File, offset: u64, length: u64, may_u
 }
 
 /// What a client is told, and what the log.
-fn told(what: &str, error: &io::Error) -> NbdError {
+fn told(what: &str, error: &io::Error) -> DiskError {
     tracing::warn!("{what}: {error}");
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => NbdError::NoSpace,
-        _ => NbdError::Io,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskError::NoSpace,
+        _ => DiskError::Io,
     }
 }

@@ -1,0 +1,95 @@
+//! A machine's disks on both hosts: what its guest writes on the primary goes to the secondary, too, and counts there with the checkpoint
+//! that covers it.
+//!
+//! A connection of its own carries it, which a session opens beside its other two for a machine that has disks:
+//!
+//! ```text
+//!        primary                                              secondary
+//!           | Hello, Welcome                                     |
+//!           | DiskHashesWanted: disk 0, 0 to 4 MiB ------------> |  first copy: what differs is found by hashes,
+//!           | <------------------- DiskHashes: one for each part |
+//!           | DiskWrite, DiskZeroes: parts that differ --------> |  and goes straight to the disks,
+//!           | DiskWrite, DiskZeroes: the guest's own ----------> |  in the order in which the guest made them
+//!  suspend  | DiskBarrier 1 -----------------------------------> |  both are the same: from here on there are epochs
+//!           | DiskWrite, DiskZeroes: the guest's own ----------> |  kept aside, in the journal
+//!           | DiskFlush 7 -------------------------------------> |  where a flush must be safe here before it is done there
+//!           | <-------------------------------------- DiskFlushed 7
+//!  suspend  | DiskBarrier 2 -----------------------------------> |  epoch 2 is whole, and counts when checkpoint 2 is applied
+//! ```
+//!
+//! [`PrimaryDisks`] and [`SecondaryDisks`] are what a session knows of it.
+
+use super::DiskError;
+use crate::ids::Epoch;
+use crate::peer::StateChannel;
+use std::time::Instant;
+
+/// What the disks of a machine that is being protected have to say, from a thread of their own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DiskEvent {
+    /// Bytes that were looked at, of all that there are, while what differs is copied.
+    Copying {
+        /// So many are known to be the same.
+        done_bytes: u64,
+        /// Of so many.
+        all_bytes: u64,
+    },
+    /// The secondary has what the primary has: protection may begin.
+    InStep,
+    /// So much waits for a checkpoint that there should be one.
+    WantsCheckpoint,
+    /// The secondary's disks have failed, or the way to them: there will be no more checkpoints.
+    Lost(String),
+}
+
+/// Takes [`DiskEvent`]s. Must not wait.
+pub type OnDiskEvent = Box<dyn Fn(DiskEvent) + Send + Sync>;
+
+/// The disks of a machine that serves. All of them together, since an epoch is one for all of them.
+pub trait PrimaryDisks: Send {
+    /// Begins to replicate over this connection, which has been greeted: the copy of what differs, and all that the guest writes from here
+    /// on.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    fn attach(&mut self, channel: StateChannel, on_event: OnDiskEvent) -> Result<(), DiskError>;
+
+    /// On return nothing is under way: no request touches a disk or the guest's memory, until [`PrimaryDisks::thaw`].
+    fn freeze(&mut self);
+
+    /// What was written before is of this epoch, and what is written later is not. While frozen.
+    fn barrier(&mut self, epoch: Epoch);
+
+    /// Goes on.
+    fn thaw(&mut self);
+
+    /// This epoch counts on the secondary: what belonged to it waits no more.
+    fn committed(&mut self, epoch: Epoch);
+
+    /// Replicates no more; the guest does not notice.
+    fn detach(&mut self);
+}
+
+/// The disks of a machine that follows another.
+pub trait SecondaryDisks: Send {
+    /// Takes what comes over this connection, which has been greeted, for as long as it lasts.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    fn attach(&mut self, channel: StateChannel) -> Result<(), DiskError>;
+
+    /// Waits until this epoch is here, as a whole. Returns false when it will not come: the connection is gone, or the time is over.
+    fn wait_barrier(&mut self, epoch: Epoch, deadline: Instant) -> bool;
+
+    /// The machine's state has become that of this epoch, and stands still: what its guest had written since the last is forgotten.
+    ///
+    /// # Errors
+    /// [`DiskError`]; the machine must not go on then.
+    fn commit(&mut self, epoch: Epoch) -> Result<(), DiskError>;
+
+    /// The primary is gone, and the machine serves.
+    ///
+    /// # Errors
+    /// [`DiskError`]; it must not.
+    fn fail_over(&mut self) -> Result<(), DiskError>;
+}
