@@ -53,9 +53,15 @@ impl Teller {
                 let bar = self.bar.get_or_insert_with(copy_bar);
                 bar.set_length(copy.round_pages);
                 bar.set_position(copy.sent_pages);
-                bar.set_message(format!("round {}", copy.round + 1));
+                bar.set_message(format!("pages, round {}", copy.round + 1));
             }
-            Event::Copying(_) => {}
+            Event::CopyingDisks { done_bytes, all_bytes } if std::io::stderr().is_terminal() => {
+                let bar = self.bar.get_or_insert_with(copy_bar);
+                bar.set_length(all_bytes >> 20);
+                bar.set_position(done_bytes >> 20);
+                bar.set_message("MiB of disks");
+            }
+            Event::Copying(_) | Event::CopyingDisks { .. } => {}
             // One a second or more: only for those who ask.
             Event::Checkpoint { .. } | Event::Staged(_) | Event::Applied { .. } | Event::Miscompare(_)
                 if !self.verbose => {}
@@ -72,7 +78,7 @@ impl Teller {
 }
 
 fn copy_bar() -> ProgressBar {
-    let style = "{msg} [{bar:40}] {pos}/{len} pages, {per_sec}, {eta} left";
+    let style = "{msg} [{bar:40}] {pos}/{len}, {per_sec}, {eta} left";
     ProgressBar::new(0).with_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
@@ -113,6 +119,8 @@ fn event_json(event: &Event) -> Value {
         }
         Event::Copying(copy) => json!({"event": "copying", "round": copy.round, "sent_pages": copy.sent_pages,
             "round_pages": copy.round_pages, "stream_bytes": copy.stream_bytes}),
+        Event::CopyingDisks { done_bytes, all_bytes } => json!({"event": "copying-disks", "done_bytes": done_bytes,
+            "all_bytes": all_bytes}),
         Event::Rehearsed => json!({"event": "rehearsed"}),
         Event::Protected(epoch) => json!({"event": "protected", "epoch": epoch.0}),
         Event::Miscompare(what) => json!({"event": "miscompare", "what": what}),

@@ -8,7 +8,7 @@
 mod client;
 
 use client::Client;
-use colo_core::domain::Machine;
+use colo_core::domain::{Disks, Machine};
 use colo_core::layers::Faults;
 use colo_core::net::Port;
 use colo_core::peer::Mode;
@@ -497,5 +497,5 @@ fn boot(switch: &Path) -> (Machine, Box<dyn Port>) {
     let config = EmbeddedConfig { ram_bytes: 16 << 20, ..EmbeddedConfig::named("web") };
     let wire = SwitchPort::connect(switch).unwrap();
     let (domain, card) = EmbeddedDomain::boot(&config).unwrap();
-    (Machine { domain: Box::new(domain), nics: vec![Box::new(card)] }, Box::new(wire))
+    (Machine { domain: Box::new(domain), nics: vec![Box::new(card)], disks: Disks::None }, Box::new(wire))
 }

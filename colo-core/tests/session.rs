@@ -3,6 +3,8 @@
 //! No test waits for time to pass: each waits for an event, and a deadline turns a hang into a failure. That something has *not*
 //! happened is looked at when whatever could have done it is known to have run.
 
+#[path = "session/disks.rs"]
+mod disks;
 #[path = "session/greeting.rs"]
 mod greeting;
 #[path = "session/held.rs"]

@@ -100,6 +100,13 @@ pub fn seeds() -> Vec<Vec<u8>> {
         Message::Released { epoch, numbers: vec![1, 2, 3] },
         Message::HeldReleased(epoch),
         Message::Heartbeat { number: 2 },
+        Message::DiskWrite { disk: 0, offset: 512, data: Bytes::from_static(b"sector") },
+        Message::DiskZeroes { disk: 1, offset: 0, length: 4096, may_unmap: true },
+        Message::DiskBarrier { epoch, is_durable: true },
+        Message::DiskFlush { number: 1, is_durable: false },
+        Message::DiskFlushed { number: 1 },
+        Message::DiskHashesWanted { disk: 0, offset: 0, length: 65536, seed: 3 },
+        Message::DiskHashes { disk: 0, offset: 0, hashes: vec![1] },
         Message::Goodbye(GoodbyeReason::Failed("gone".into())),
     ];
     let payload = |message| written(std::slice::from_ref(message)).split_off(colo_core::peer::FRAME_HEADER_BYTES);

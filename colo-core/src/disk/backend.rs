@@ -1,7 +1,7 @@
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
 
 /// A disk, as whoever serves it to a guest or to a client sees it. Requests come from several threads, within its bounds.
@@ -140,6 +140,11 @@ impl Backend for FileBackend {
         }
         Ok(parts)
     }
+}
+
+/// How large a file or a block device is, of which metadata do not tell.
+pub(super) fn size_of(mut file: &File) -> io::Result<u64> {
+    file.seek(io::SeekFrom::End(0))
 }
 
 /// Makes a part of a file or a block device zeroes, by the way that costs least.

@@ -51,7 +51,10 @@ mod volume;
 pub use backend::{Allocation, Backend, DiskError, FileBackend};
 pub use content::{Change, Content};
 pub use extents::{Cut, ExtentMap};
-pub use replica::{DiskEvent, OnDiskEvent, PrimaryDisks, SecondaryDisks};
+pub use replica::{
+    DiskEvent, Durability, OnDiskEvent, PrimaryDisks, Replica, ReplicaConfig, ReplicaDisk, ReplicaError,
+    SecondaryDisks, Tap, TapConfig, TapDisk,
+};
 pub use store::{Action, ActionId, EpochStore, Piece, ReadId, RecoverError, Source, StoreConfig, StoreError, Taken};
 pub use volume::{Volume, VolumeDisk, VolumeError};
 

@@ -70,6 +70,7 @@ struct Shared {
 
 struct State {
     store: EpochStore,
+    lets_through: bool,
     stops: bool,
     failed: Option<String>,
 }
@@ -96,7 +97,7 @@ impl Volume {
     }
 
     fn start(store: EpochStore, journal: File, disks: Vec<File>) -> Result<Volume, VolumeError> {
-        let state = Mutex::new(State { store, stops: false, failed: None });
+        let state = Mutex::new(State { store, lets_through: false, stops: false, failed: None });
         let shared = Arc::new(Shared { state, changed: Condvar::new(), journal, disks });
         let mut volume = Volume { shared, workers: Vec::new() };
         for _ in 0..WORKERS {
@@ -132,7 +133,7 @@ impl Volume {
     /// # Errors
     /// [`VolumeError`].
     pub fn write_guest(&self, disk: u8, range: Range<u64>, change: Change) -> Result<(), VolumeError> {
-        self.wait(|store| !store.is_full())?;
+        self.wait(|state| !state.store.is_full() || state.lets_through)?;
         let kept = change.clone();
         let taken = self.with(|store| match store.serves() {
             true => store.write(disk, range.clone(), kept),
@@ -168,13 +169,41 @@ impl Volume {
         self.with(EpochStore::fail_over)
     }
 
+    /// Whether the secondary's guest serves.
+    pub fn serves(&self) -> bool {
+        self.shared.lock().store.serves()
+    }
+
+    /// See [`EpochStore::wants_checkpoint`].
+    pub fn wants_checkpoint(&self) -> bool {
+        self.shared.lock().store.wants_checkpoint()
+    }
+
+    /// Whether the secondary's guest need not wait where too much waits for a commit.
+    pub fn let_through(&self, lets_through: bool) {
+        self.shared.lock().lets_through = lets_through;
+        self.shared.changed.notify_all();
+    }
+
+    /// Forgets what does not count, and waits until what does is on the disks themselves.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub fn settle(&self) -> Result<(), VolumeError> {
+        self.with(|store| {
+            store.abort();
+            Ok(())
+        })?;
+        self.wait(|state| state.store.is_settled())
+    }
+
     /// Waits until all that has come so far is durable, whether it counts or not.
     ///
     /// # Errors
     /// [`VolumeError::Failed`].
     pub fn wait_durable(&self) -> Result<(), VolumeError> {
         let at = self.with(|store| Ok(store.make_durable()))?;
-        self.wait(|store| store.is_durable(at))
+        self.wait(|state| state.store.is_durable(at))
     }
 
     /// The secondary's guest wants to be sure of all that it has written: waits until that is durable. Until it serves, nothing of it need
@@ -190,7 +219,7 @@ impl Volume {
         if is_direct {
             return self.shared.disks.iter().try_for_each(|disk| Ok(disk.sync_data()?));
         }
-        self.wait(|store| store.is_durable(at))
+        self.wait(|state| state.store.is_durable(at))
     }
 
     /// Reads what the secondary's guest sees.
@@ -223,9 +252,9 @@ impl Volume {
         Ok(result?)
     }
 
-    fn wait(&self, until: impl Fn(&EpochStore) -> bool) -> Result<(), VolumeError> {
+    fn wait(&self, until: impl Fn(&State) -> bool) -> Result<(), VolumeError> {
         let mut state = self.shared.lock();
-        while !until(&state.store) {
+        while !until(&state) {
             state.check()?;
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

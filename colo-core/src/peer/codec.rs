@@ -2,8 +2,8 @@
 //! of text `u16`.
 
 use super::frame::{
-    MAX_FACT_BYTES, MAX_FACT_NAME_BYTES, MAX_FACTS, MAX_MESSAGE_FRAME_BYTES, MAX_MESSAGE_FRAMES, MAX_RELEASED,
-    MAX_TEXT_BYTES, MessageKind,
+    DISK_WRITE_HEAD_BYTES, HASHED_BYTES, MAX_DISK_HASHES, MAX_FACT_BYTES, MAX_FACT_NAME_BYTES, MAX_FACTS,
+    MAX_MESSAGE_FRAME_BYTES, MAX_MESSAGE_FRAMES, MAX_RELEASED, MAX_TEXT_BYTES, MessageKind,
 };
 use super::wire::{
     ADDRESS_BYTES, FRAME_OVERHEAD_BYTES, Fields, PayloadError, check_limit, put_address, put_frame, put_text,
@@ -52,6 +52,13 @@ impl Message {
             Message::Released { .. } => MessageKind::Released,
             Message::HeldReleased(_) => MessageKind::HeldReleased,
             Message::Heartbeat { .. } => MessageKind::Heartbeat,
+            Message::DiskWrite { .. } => MessageKind::DiskWrite,
+            Message::DiskZeroes { .. } => MessageKind::DiskZeroes,
+            Message::DiskBarrier { .. } => MessageKind::DiskBarrier,
+            Message::DiskFlush { .. } => MessageKind::DiskFlush,
+            Message::DiskFlushed { .. } => MessageKind::DiskFlushed,
+            Message::DiskHashesWanted { .. } => MessageKind::DiskHashesWanted,
+            Message::DiskHashes { .. } => MessageKind::DiskHashes,
             Message::Goodbye(_) => MessageKind::Goodbye,
         }
     }
@@ -89,7 +96,34 @@ pub(super) fn encode_payload(message: &Message, out: &mut Vec<u8>) -> Result<()>
             put_u32(out, numbers.len() as u32);
             out.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
         }
-        Message::Heartbeat { number } => put_u64(out, *number),
+        Message::Heartbeat { number } | Message::DiskFlushed { number } => put_u64(out, *number),
+        Message::DiskWrite { disk, offset, data } => {
+            out.extend(disk_write_head(*disk, *offset));
+            out.extend_from_slice(data);
+        }
+        Message::DiskZeroes { disk, offset, length, may_unmap } => {
+            out.push(*disk);
+            put_u64(out, *offset);
+            put_u64(out, *length);
+            out.push(u8::from(*may_unmap));
+        }
+        Message::DiskBarrier { epoch: Epoch(number), is_durable } | Message::DiskFlush { number, is_durable } => {
+            put_u64(out, *number);
+            out.push(u8::from(*is_durable));
+        }
+        Message::DiskHashesWanted { disk, offset, length, seed } => {
+            out.push(*disk);
+            put_u64(out, *offset);
+            put_u32(out, *length);
+            put_u64(out, *seed);
+        }
+        Message::DiskHashes { disk, offset, hashes } => {
+            out.push(*disk);
+            put_u64(out, *offset);
+            check_limit("hashes", MAX_DISK_HASHES, hashes.len())?;
+            put_u32(out, hashes.len() as u32);
+            out.extend(hashes.iter().flat_map(|hash| hash.to_le_bytes()));
+        }
         Message::Goodbye(reason) => put_goodbye(out, reason)?,
     }
     Ok(())
@@ -133,9 +167,68 @@ fn decode_fields(kind: MessageKind, payload: &Bytes, fields: &mut Fields<'_>) ->
         },
         MessageKind::Released => Message::Released { epoch: get_epoch(fields)?, numbers: get_numbers(fields)? },
         MessageKind::HeldReleased => Message::HeldReleased(get_epoch(fields)?),
+        MessageKind::DiskWrite => {
+            Message::DiskWrite { disk: get_disk(fields)?, offset: fields.u64("offset")?, data: fields.rest(payload) }
+        }
+        MessageKind::DiskZeroes => Message::DiskZeroes {
+            disk: get_disk(fields)?,
+            offset: fields.u64("offset")?,
+            length: fields.u64("length")?,
+            may_unmap: get_flag(fields, "discard")?,
+        },
+        MessageKind::DiskBarrier => {
+            Message::DiskBarrier { epoch: get_epoch(fields)?, is_durable: get_flag(fields, "durable")? }
+        }
+        MessageKind::DiskFlush => {
+            Message::DiskFlush { number: fields.u64("number")?, is_durable: get_flag(fields, "durable")? }
+        }
+        MessageKind::DiskFlushed => Message::DiskFlushed { number: fields.u64("number")? },
+        MessageKind::DiskHashesWanted => Message::DiskHashesWanted {
+            disk: get_disk(fields)?,
+            offset: fields.u64("offset")?,
+            length: get_hashed_bytes(fields)?,
+            seed: fields.u64("seed")?,
+        },
+        MessageKind::DiskHashes => {
+            let (disk, offset) = (get_disk(fields)?, fields.u64("offset")?);
+            let count = fields.count("hashes", MAX_DISK_HASHES, size_of::<u128>())?;
+            let bytes = fields.bytes("hashes", count * size_of::<u128>())?;
+            let hashes = bytes.chunks_exact(size_of::<u128>());
+            let hash = |bytes: &[u8]| bytes.iter().rev().fold(0, |hash, byte| hash << 8 | u128::from(*byte));
+            Message::DiskHashes { disk, offset, hashes: hashes.map(hash).collect() }
+        }
         MessageKind::Heartbeat => Message::Heartbeat { number: fields.u64("number")? },
         MessageKind::Goodbye => Message::Goodbye(get_goodbye(fields)?),
     })
+}
+
+/// What is before the data of a `DiskWrite`.
+pub(super) fn disk_write_head(disk: u8, offset: u64) -> [u8; DISK_WRITE_HEAD_BYTES] {
+    let mut head = [disk; DISK_WRITE_HEAD_BYTES];
+    head[1..].copy_from_slice(&offset.to_le_bytes());
+    head
+}
+
+fn get_disk(fields: &mut Fields<'_>) -> Result<u8> {
+    match fields.u8("disk")? {
+        disk if usize::from(disk) < MAX_DISKS => Ok(disk),
+        got => Err(PayloadError::BadValue { what: "disk", got: got.into() }),
+    }
+}
+
+fn get_flag(fields: &mut Fields<'_>, what: &'static str) -> Result<bool> {
+    match fields.u8(what)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        got => Err(PayloadError::BadValue { what, got: got.into() }),
+    }
+}
+
+fn get_hashed_bytes(fields: &mut Fields<'_>) -> Result<u32> {
+    match fields.u32("length")? {
+        length if (1..=MAX_DISK_HASHES * HASHED_BYTES).contains(&(length as usize)) => Ok(length),
+        got => Err(PayloadError::BadValue { what: "length", got: got.into() }),
+    }
 }
 
 fn put_u32(out: &mut Vec<u8>, number: u32) {
@@ -154,6 +247,7 @@ fn put_hello(out: &mut Vec<u8>, hello: &Hello) -> Result<()> {
     out.push(match hello.channel {
         Channel::State => 1,
         Channel::Net => 2,
+        Channel::Disk => 3,
     });
     put_u64(out, hello.session);
     out.push(match hello.mode {
@@ -169,6 +263,7 @@ fn get_hello(fields: &mut Fields<'_>) -> Result<Hello> {
     let channel = match fields.u8("channel")? {
         1 => Channel::State,
         2 => Channel::Net,
+        3 => Channel::Disk,
         got => {
             return Err(PayloadError::BadValue { what: "channel", got: got.into() });
         }
@@ -182,13 +277,7 @@ fn get_hello(fields: &mut Fields<'_>) -> Result<Hello> {
         }
     };
     let heartbeat_ms = fields.u32("heartbeat")?;
-    let rehearse = match fields.u8("rehearsal")? {
-        0 => false,
-        1 => true,
-        got => {
-            return Err(PayloadError::BadValue { what: "rehearsal", got: got.into() });
-        }
-    };
+    let rehearse = get_flag(fields, "rehearsal")?;
     Ok(Hello { channel, session, mode, heartbeat_ms, rehearse, spec: get_spec(fields)? })
 }
 

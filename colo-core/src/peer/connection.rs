@@ -1,4 +1,5 @@
 use super::Message;
+use super::codec::disk_write_head;
 use super::decoder::{FrameDecoder, ReadState};
 use super::error::PeerError;
 use super::frame::{FrameEncoder, MessageKind, StreamSum};
@@ -171,6 +172,17 @@ impl StateSender {
         let mut slices = Vec::with_capacity(1 + parts.len());
         slices.push(IoSlice::new(&header));
         slices.extend_from_slice(parts);
+        write_all(&self.socket, self.patience, &mut slices)
+    }
+
+    /// Sends one `DiskWrite` message without copying its data.
+    ///
+    /// # Errors
+    /// Those of [`StateSender::send_stream`].
+    pub fn send_disk_write(&mut self, disk: u8, offset: u64, data: &[u8]) -> Result<(), PeerError> {
+        let head = disk_write_head(disk, offset);
+        let header = self.encoder.header_for(MessageKind::DiskWrite, &[IoSlice::new(&head), IoSlice::new(data)])?;
+        let mut slices = [IoSlice::new(&header), IoSlice::new(&head), IoSlice::new(data)];
         write_all(&self.socket, self.patience, &mut slices)
     }
 

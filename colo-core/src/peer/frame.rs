@@ -18,7 +18,7 @@ use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The protocol's version. Another major one is refused; another minor one only adds kinds of messages that need not be sent.
-pub const MAJOR_VERSION: u8 = 2;
+pub const MAJOR_VERSION: u8 = 3;
 /// The protocol's minor version.
 pub const MINOR_VERSION: u8 = 0;
 
@@ -41,8 +41,17 @@ pub const MAX_FACT_NAME_BYTES: usize = 128;
 pub const MAX_FACT_BYTES: usize = 2048;
 /// The longest `Likeness`: the event channels of a large guest of Xen's.
 pub const MAX_LIKENESS_BYTES: usize = 2 << 20;
+/// The longest `DiskWrite`; longer writes are cut.
+pub const MAX_DISK_BYTES: usize = 1 << 20;
+/// So much of a disk has one hash.
+pub const HASHED_BYTES: usize = 64 << 10;
+/// The most hashes in a `DiskHashes` message: 4 MiB of a disk.
+pub const MAX_DISK_HASHES: usize = 64;
 /// The longest text, of `Refused` and `Goodbye`: a few lines for people. A longer one is cut off when it is sent.
 pub const MAX_TEXT_BYTES: usize = 1024;
+
+/// What is before the data of a `DiskWrite`: disk, offset.
+pub(super) const DISK_WRITE_HEAD_BYTES: usize = 1 + 8;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"COLO");
 
@@ -68,11 +77,18 @@ pub enum MessageKind {
     Released = 34,
     HeldReleased = 35,
     Heartbeat = 36,
+    DiskWrite = 48,
+    DiskZeroes = 49,
+    DiskBarrier = 50,
+    DiskFlush = 51,
+    DiskFlushed = 52,
+    DiskHashesWanted = 53,
+    DiskHashes = 54,
 }
 
 impl MessageKind {
     /// Every kind.
-    pub const ALL: [MessageKind; 17] = {
+    pub const ALL: [MessageKind; 24] = {
         use MessageKind::*;
         [
             Hello,
@@ -92,6 +108,13 @@ impl MessageKind {
             Released,
             HeldReleased,
             Heartbeat,
+            DiskWrite,
+            DiskZeroes,
+            DiskBarrier,
+            DiskFlush,
+            DiskFlushed,
+            DiskHashesWanted,
+            DiskHashes,
         ]
     };
 
@@ -111,10 +134,16 @@ impl MessageKind {
             MessageKind::EpochStaged
             | MessageKind::EpochApplied
             | MessageKind::HeldReleased
-            | MessageKind::Heartbeat => 8,
+            | MessageKind::Heartbeat
+            | MessageKind::DiskFlushed => 8,
             MessageKind::Input => 8 + 4 + FRAMES,
             MessageKind::Output => 8 + 8 + 4 + FRAMES,
             MessageKind::Released => 8 + 4 + 8 * MAX_RELEASED,
+            MessageKind::DiskWrite => DISK_WRITE_HEAD_BYTES + MAX_DISK_BYTES,
+            MessageKind::DiskZeroes => 1 + 8 + 8 + 1,
+            MessageKind::DiskBarrier | MessageKind::DiskFlush => 8 + 1,
+            MessageKind::DiskHashesWanted => 1 + 8 + 4 + 8,
+            MessageKind::DiskHashes => 1 + 8 + 4 + 16 * MAX_DISK_HASHES,
         }
     }
 

@@ -12,13 +12,15 @@ pub enum Mode {
     Remus,
 }
 
-/// Which of a session's two connections this is.
+/// Which of a session's connections this is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Channel {
     /// Checkpoints.
     State,
     /// Packets and heartbeats.
     Net,
+    /// What is written to disks; there is none for a machine without.
+    Disk,
 }
 
 /// The first message of the primary on each connection.
@@ -129,6 +131,65 @@ pub enum Message {
     },
     /// P→S, net: the output that came with this epoch's checkpoint has left.
     HeldReleased(Epoch),
+    /// P→S, disk: the primary's guest has written that.
+    DiskWrite {
+        /// Which of the domain's disks.
+        disk: u8,
+        /// Where, in bytes.
+        offset: u64,
+        /// What: at most [`MAX_DISK_BYTES`](super::MAX_DISK_BYTES).
+        data: Bytes,
+    },
+    /// P→S, disk: that part reads as zeroes from here on.
+    DiskZeroes {
+        /// Which of the domain's disks.
+        disk: u8,
+        /// From where, in bytes.
+        offset: u64,
+        /// How long it is.
+        length: u64,
+        /// It was discarded: it need not be kept as zeroes.
+        may_unmap: bool,
+    },
+    /// P→S, disk: what was written before belongs to this epoch, and what comes later does not.
+    DiskBarrier {
+        /// Which epoch.
+        epoch: Epoch,
+        /// It must be durable before it counts as being there.
+        is_durable: bool,
+    },
+    /// P→S, disk: to be answered when everything is there that was said before.
+    DiskFlush {
+        /// Counts from 1.
+        number: u64,
+        /// It must be durable, too.
+        is_durable: bool,
+    },
+    /// S→P, disk: the answer.
+    DiskFlushed {
+        /// Of which `DiskFlush`.
+        number: u64,
+    },
+    /// P→S, disk, before the first barrier: the hashes of a part, each of 64 KiB of it; the last may be shorter.
+    DiskHashesWanted {
+        /// Which of the domain's disks.
+        disk: u8,
+        /// From where, in bytes.
+        offset: u64,
+        /// How long it is: 1 byte to [`MAX_DISK_HASHES`](super::MAX_DISK_HASHES) times 64 KiB.
+        length: u32,
+        /// The hashes' seed.
+        seed: u64,
+    },
+    /// S→P, disk: the answer.
+    DiskHashes {
+        /// Of which of the domain's disks.
+        disk: u8,
+        /// From where on.
+        offset: u64,
+        /// XXH3, of 128 bits.
+        hashes: Vec<u128>,
+    },
     /// Both ways, net: alive.
     Heartbeat {
         /// Counts from 0.

@@ -1,7 +1,8 @@
 //! The connection between the hosts.
 //!
 //! Two TCP connections carry a session: the *state* channel (checkpoints, in bulk) and the *net* channel (packets, and the
-//! heartbeat), so that no packet waits behind a checkpoint. Both speak the same framed, versioned [`Message`]s. A COLO session:
+//! heartbeat), so that no packet waits behind a checkpoint; and a third, the *disk* channel, where the machine has disks
+//! ([`crate::disk`] says what goes over it). All speak the same framed, versioned [`Message`]s. A COLO session:
 //!
 //! ```text
 //!        primary                                              secondary
@@ -71,9 +72,9 @@ pub use connection::{DEFAULT_PORT, ShutdownHandle, StateChannel, StateReceiver, 
 pub use decoder::{FrameDecoder, ReadState};
 pub use error::PeerError;
 pub use frame::{
-    FRAME_HEADER_BYTES, FrameEncoder, MAJOR_VERSION, MAX_FACT_BYTES, MAX_FACT_NAME_BYTES, MAX_FACTS,
-    MAX_LIKENESS_BYTES, MAX_MESSAGE_FRAME_BYTES, MAX_MESSAGE_FRAMES, MAX_RELEASED, MAX_STREAM_BYTES, MAX_TEXT_BYTES,
-    MINOR_VERSION, MessageKind, StreamSum,
+    FRAME_HEADER_BYTES, FrameEncoder, HASHED_BYTES, MAJOR_VERSION, MAX_DISK_BYTES, MAX_DISK_HASHES, MAX_FACT_BYTES,
+    MAX_FACT_NAME_BYTES, MAX_FACTS, MAX_LIKENESS_BYTES, MAX_MESSAGE_FRAME_BYTES, MAX_MESSAGE_FRAMES, MAX_RELEASED,
+    MAX_STREAM_BYTES, MAX_TEXT_BYTES, MINOR_VERSION, MessageKind, StreamSum,
 };
 pub use message::{Channel, Facts, GoodbyeReason, Hello, Message, Mode, NetFrame};
 pub use net_channel::{MAX_QUEUED_BYTES, NetChannel, Queued};

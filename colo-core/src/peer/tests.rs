@@ -36,7 +36,7 @@ fn spec() -> impl Strategy<Value = DomainSpec> {
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
-    let channel = prop::sample::select(vec![Channel::State, Channel::Net]);
+    let channel = prop::sample::select(vec![Channel::State, Channel::Net, Channel::Disk]);
     let mode = prop::sample::select(vec![Mode::Colo, Mode::Remus]);
     (channel, any::<u64>(), mode, any::<u32>(), any::<bool>(), spec()).prop_map(
         |(channel, session, mode, heartbeat_ms, rehearse, spec)| Hello {
@@ -79,7 +79,33 @@ fn message() -> impl Strategy<Value = Message> {
             .prop_map(|(epoch, numbers)| Message::Released { epoch, numbers }),
         epoch().prop_map(Message::HeldReleased),
         any::<u64>().prop_map(|number| Message::Heartbeat { number }),
+        disk_message(),
         reason.prop_map(Message::Goodbye),
+    ]
+}
+
+fn disk_message() -> impl Strategy<Value = Message> {
+    let epoch = || any::<u64>().prop_map(Epoch);
+    let place = || (0..MAX_DISKS as u8, any::<u64>());
+    prop_oneof![
+        (place(), prop::collection::vec(any::<u8>(), 0..300)).prop_map(|((disk, offset), data)| Message::DiskWrite {
+            disk,
+            offset,
+            data: data.into()
+        }),
+        (place(), any::<u64>(), any::<bool>()).prop_map(|((disk, offset), length, may_unmap)| Message::DiskZeroes {
+            disk,
+            offset,
+            length,
+            may_unmap
+        }),
+        (epoch(), any::<bool>()).prop_map(|(epoch, is_durable)| Message::DiskBarrier { epoch, is_durable }),
+        (any::<u64>(), any::<bool>()).prop_map(|(number, is_durable)| Message::DiskFlush { number, is_durable }),
+        any::<u64>().prop_map(|number| Message::DiskFlushed { number }),
+        (place(), 1..=(MAX_DISK_HASHES * HASHED_BYTES) as u32, any::<u64>())
+            .prop_map(|((disk, offset), length, seed)| Message::DiskHashesWanted { disk, offset, length, seed }),
+        (place(), prop::collection::vec(any::<u128>(), 0..=MAX_DISK_HASHES))
+            .prop_map(|((disk, offset), hashes)| Message::DiskHashes { disk, offset, hashes }),
     ]
 }
 
@@ -124,7 +150,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 #[test]
 fn golden_frame() {
     let mut bytes = encode(&[Message::Welcome, Message::Heartbeat { number: 7 }]).split_off(FRAME_HEADER_BYTES);
-    let front = *b"COLO\x02\0\x24\0\x01\0\0\0\0\0\0\0\x08\0\0\0";
+    let front = *b"COLO\x03\0\x24\0\x01\0\0\0\0\0\0\0\x08\0\0\0";
     assert_eq!(bytes[..20], front);
     assert_eq!(bytes[24..], [7, 0, 0, 0, 0, 0, 0, 0]);
     let crc: Vec<u8> = bytes.drain(20..24).collect();

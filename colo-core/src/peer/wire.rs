@@ -173,6 +173,11 @@ impl<'a> Fields<'a> {
         Ok(NetFrame { nic, frame })
     }
 
+    /// All that is left, as a slice of `payload`, which these fields are read from.
+    pub(crate) fn rest(&mut self, payload: &Bytes) -> Bytes {
+        payload.slice_ref(std::mem::take(&mut self.rest))
+    }
+
     /// Whether everything has been read.
     pub(crate) fn end(self) -> Result<(), PayloadError> {
         match self.rest.len() {

@@ -1,4 +1,4 @@
-//! Taking in the two connections of a session, from among whoever else connects.
+//! Taking in the connections of a session, from among whoever else connects.
 
 use super::CONNECT_TIMEOUT;
 use super::inquiry::{self, Told};
@@ -21,10 +21,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How often it is looked whether the operator wants something.
 const WATCH: Duration = Duration::from_millis(50);
 
-/// The two connections of a session.
+/// The connections of a session.
 pub(super) struct Pair {
     pub(super) state: StateChannel,
     pub(super) net: NetChannel,
+    /// Of a machine that has disks.
+    pub(super) disk: Option<StateChannel>,
     pub(super) hello: Hello,
     pub(super) address: SocketAddr,
 }
@@ -40,8 +42,14 @@ pub(super) struct Door {
     listener: TcpListener,
     /// Oldest first.
     strangers: Vec<Stranger>,
-    /// The first half of a session.
-    waiting: Option<(StateChannel, Hello)>,
+    /// A session that has begun to connect.
+    waiting: Option<Waiting>,
+}
+
+struct Waiting {
+    hello: Hello,
+    state: StateChannel,
+    net: Option<NetChannel>,
 }
 
 struct Stranger {
@@ -58,7 +66,7 @@ impl Door {
         Ok(Door { listener, strangers: Vec::new(), waiting: None })
     }
 
-    /// Waits for both connections of a session whose greeting passes the check, or for the operator's word, and answers whoever only asks.
+    /// Waits for all connections of a session whose greeting passes the check, or for the operator's word, and answers whoever only asks.
     pub(super) fn next(
         &mut self,
         control: &Receiver<Control>,
@@ -151,19 +159,41 @@ impl Door {
             Channel::State => match check(&hello) {
                 Ok(()) => {
                     connection.send(&Message::Welcome)?;
-                    self.waiting = Some((connection, hello));
+                    self.waiting = Some(Waiting { hello, state: connection, net: None });
                 }
                 Err(reason) => connection.send(&Message::Refused(reason))?,
             },
-            Channel::Net => match self.waiting.take_if(|(_, first)| first.session == hello.session) {
-                Some((state, hello)) => {
+            channel => match self.waiting.take_if(|first| first.hello.session == hello.session) {
+                Some(waiting) => {
                     connection.send(&Message::Welcome)?;
-                    return Ok(Some(Pair { state, net: connection.into_net(), hello, address }));
+                    return Ok(self.join(waiting, channel, connection, address));
                 }
                 None => connection.send(&Message::Refused("there is no session of that number".into()))?,
             },
         }
         Ok(None)
+    }
+
+    /// One more of a session's connections. Returns them when these are all.
+    fn join(
+        &mut self,
+        waiting: Waiting,
+        channel: Channel,
+        connection: StateChannel,
+        address: SocketAddr,
+    ) -> Option<Pair> {
+        let Waiting { hello, state, net } = waiting;
+        let (net, disk) = match (channel, net) {
+            (Channel::Disk, Some(net)) => (net, Some(connection)),
+            // Of two, or before the other: whoever does so will hear that no session begins.
+            (Channel::State | Channel::Disk, None) | (_, Some(_)) => return None,
+            (Channel::Net, None) if hello.spec.disks.is_empty() => (connection.into_net(), None),
+            (Channel::Net, None) => {
+                self.waiting = Some(Waiting { hello, state, net: Some(connection.into_net()) });
+                return None;
+            }
+        };
+        Some(Pair { state, net, disk, hello, address })
     }
 
     /// Until somebody connects or speaks, or it is time to look up.

@@ -20,6 +20,13 @@ pub enum Event {
     },
     /// The first copy goes on.
     Copying(CopyStats),
+    /// The secondary's disks are being made like the primary's.
+    CopyingDisks {
+        /// So many bytes are known to be the same ...
+        done_bytes: u64,
+        /// ... of so many.
+        all_bytes: u64,
+    },
     /// The rehearsal is over: the secondary's machine runs. The checkpoint that begins protection is taken.
     Rehearsed,
     /// A checkpoint to take over from is on the other side: from here on the machine is protected.
@@ -120,6 +127,9 @@ impl fmt::Display for Event {
             }
             Event::Copying(copy) => {
                 write!(f, "copying, round {}: {} of {} pages", copy.round + 1, copy.sent_pages, copy.round_pages)
+            }
+            Event::CopyingDisks { done_bytes, all_bytes } => {
+                write!(f, "copying disks: {} of {} MiB are the same", done_bytes >> 20, all_bytes >> 20)
             }
             Event::Rehearsed => f.write_str("the secondary's guest runs; protection begins"),
             Event::Protected(epoch) => write!(f, "protected from {epoch} on"),

@@ -1,5 +1,6 @@
 //! A machine under protection: how it is told, and how its threads are wired.
 
+use super::disks::Primaries;
 use super::event::{Event, EventSender, Events, Outcome};
 use super::net_loop::Nic;
 use super::primary_engine::{Callbacks, Engine, PeerSink, read_messages};
@@ -8,7 +9,8 @@ use super::recorder::{RecordConfig, RecordFile};
 use super::{CONNECT_TIMEOUT, HEARTBEAT, SessionError, WhenUnprotected};
 use crate::checkpoint::PrimaryConfig;
 use crate::compare::CompareConfig;
-use crate::domain::Machine;
+use crate::disk::PrimaryDisks;
+use crate::domain::{Disks, Machine};
 use crate::failover::{Fence, Loss};
 use crate::net::Port;
 use crate::net::gate::Gate;
@@ -170,6 +172,9 @@ pub(super) enum Alert {
     NetEnded(String),
 }
 
+/// A machine's disks, and the way to those that are to be their copy.
+pub(super) type DisksAndWay = Option<(Box<dyn PrimaryDisks>, StateChannel)>;
+
 /// What a session needs to begin.
 struct Ready {
     greeted: Greeted,
@@ -189,6 +194,8 @@ impl Ready {
 struct Greeted {
     state: StateChannel,
     net: NetChannel,
+    /// Of a machine that has disks.
+    disk: Option<StateChannel>,
     /// One for each thread that may have to unblock another.
     shutdown: ShutdownHandle,
     engine_shutdown: ShutdownHandle,
@@ -220,9 +227,11 @@ fn greet(machine: &Machine, peer: &str, config: &PrimarySessionConfig) -> Result
     };
     let state = open(Channel::State)?;
     let net = open(Channel::Net)?.into_net();
+    let has_disks = !machine.domain.spec().disks.is_empty();
+    let disk = if has_disks { Some(open(Channel::Disk)?) } else { None };
     let shutdown = || state.shutdown_handle().map_err(failed);
     let (shutdown, engine_shutdown, last_shutdown) = (shutdown()?, shutdown()?, shutdown()?);
-    Ok(Greeted { state, net, shutdown, engine_shutdown, last_shutdown })
+    Ok(Greeted { state, net, disk, shutdown, engine_shutdown, last_shutdown })
 }
 
 /// Wires the threads, and takes them down again.
@@ -274,6 +283,10 @@ fn protect(
     let mut engine = Engine {
         domain: machine.domain,
         net: net.clone(),
+        disks: Primaries::default(),
+        disk_events: crossbeam_channel::never(),
+        disk_teller: None,
+        are_disks_in_step: false,
         sink: PeerSink(sender),
         shutdown: greeted.engine_shutdown,
         messages,
@@ -287,7 +300,11 @@ fn protect(
     };
     let callbacks =
         Callbacks { checkpoints: config.checkpoints, save: config.save, verify: config.verify, layer: config.layer };
-    let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(callbacks)));
+    let disks = match (machine.disks, greeted.disk) {
+        (Disks::Primary(disks), Some(channel)) => Some((disks, channel)),
+        _ => None,
+    };
+    let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(callbacks, disks)));
     // Before anything of the connections goes: the other side takes their end for this side's death.
     if outcome.is_err() || matches!(outcome, Ok(Outcome::Failed(_))) {
         engine.domain.destroy();

@@ -1,11 +1,13 @@
 //! The primary's engine: checkpoints until something ends protection, and then what becomes of the machine.
 
 use super::WhenUnprotected;
+use super::disks::{Primaries, WithDisks, disk_events};
 use super::event::{Event, EventSender, Outcome};
 use super::net_loop::Farewell;
-use super::primary::{Alert, Control};
+use super::primary::{Alert, Control, DisksAndWay};
 use super::primary_net::PrimaryNetHandle;
 use crate::checkpoint::{EngineError, Primary, PrimaryConfig};
+use crate::disk::DiskEvent;
 use crate::domain::{Domain, RunState};
 use crate::failover::{Detector, Fence, Loss, PrimaryVerdict, primary_verdict};
 use crate::ids::Epoch;
@@ -63,6 +65,11 @@ pub(super) struct Callbacks {
 pub(super) struct Engine<'a> {
     pub(super) domain: Box<dyn Domain>,
     pub(super) net: PrimaryNetHandle,
+    pub(super) disks: Primaries,
+    pub(super) disk_events: Receiver<DiskEvent>,
+    /// Kept, so that the channel does not end with the disks.
+    pub(super) disk_teller: Option<Sender<DiskEvent>>,
+    pub(super) are_disks_in_step: bool,
     pub(super) sink: PeerSink,
     pub(super) shutdown: ShutdownHandle,
     pub(super) messages: Receiver<Result<Message, PeerError>>,
@@ -74,6 +81,9 @@ pub(super) struct Engine<'a> {
     pub(super) when_unprotected: WhenUnprotected,
     pub(super) on_unprotected: Option<Box<dyn FnOnce() + Send>>,
 }
+
+/// The checkpoints' engine, between the packets and the disks.
+type Checkpoints = Primary<WithDisks<PrimaryNetHandle>>;
 
 /// Why protection ended.
 #[derive(Debug)]
@@ -96,17 +106,20 @@ enum End {
 const WATCH: Duration = Duration::from_millis(100);
 
 impl Engine<'_> {
-    pub(super) fn run(&mut self, callbacks: Callbacks) -> Outcome {
+    pub(super) fn run(&mut self, callbacks: Callbacks, disks: DisksAndWay) -> Outcome {
         if let Err(error) = self.domain.resume() {
             return Outcome::Failed(error.to_string());
         }
-        let end = self.keep_protected(callbacks);
+        let end = self.keep_protected(callbacks, disks);
+        // From here on nobody waits for a checkpoint.
+        self.disks.with(|disks| disks.detach());
         self.after(end)
     }
 
     /// Takes checkpoints until something ends it.
-    fn keep_protected(&mut self, callbacks: Callbacks) -> End {
-        let primary = Rc::new(RefCell::new(Primary::new(callbacks.checkpoints, self.net.clone())));
+    fn keep_protected(&mut self, callbacks: Callbacks, disks: DisksAndWay) -> End {
+        let net = WithDisks { net: self.net.clone(), disks: self.disks.clone() };
+        let primary = Rc::new(RefCell::new(Primary::new(callbacks.checkpoints, net)));
         let timings = Timings::default();
         let mut chain: Box<dyn SaveCallbacks> = Box::new(primary.clone());
         if callbacks.verify {
@@ -118,6 +131,9 @@ impl Engine<'_> {
         let mut chain = Timed::new(chain, timings.clone());
         let mut save = SaveLoop::new(callbacks.save);
         let (mut rehearsed, mut protected) = (false, false);
+        if let Err(end) = self.copy_disks(disks, &primary) {
+            return end;
+        }
         loop {
             let now = Instant::now();
             let until = match save.step(now, &mut *self.domain, &mut chain, &mut self.sink) {
@@ -155,8 +171,21 @@ impl Engine<'_> {
         }
     }
 
+    /// Has the secondary's disks made like the primary's, before memory, which changes faster.
+    fn copy_disks(&mut self, disks: DisksAndWay, primary: &RefCell<Checkpoints>) -> Result<(), End> {
+        let Some((mut disks, way)) = disks else { return Ok(()) };
+        let (on_event, events, kept) = disk_events();
+        disks.attach(way, on_event).map_err(|error| End::Cannot(format!("the disks: {error}")))?;
+        self.disks.set(disks);
+        (self.disk_events, self.disk_teller) = (events, Some(kept));
+        while !self.are_disks_in_step {
+            self.hear(primary, Instant::now() + WATCH)?;
+        }
+        Ok(())
+    }
+
     /// Takes what others have to say, and waits for it until then.
-    fn hear(&mut self, primary: &RefCell<Primary<PrimaryNetHandle>>, until: Instant) -> Result<(), End> {
+    fn hear(&mut self, primary: &RefCell<Checkpoints>, until: Instant) -> Result<(), End> {
         let run_state = self.domain.run_state();
         if matches!(run_state, RunState::ShutDown | RunState::Crashed) {
             return Err(End::Guest(run_state));
@@ -166,6 +195,7 @@ impl Engine<'_> {
             select! {
                 recv(self.alerts) -> alert => self.alert(alert.ok(), primary)?,
                 recv(self.messages) -> message => self.message(message.ok(), primary)?,
+                recv(self.disk_events) -> event => self.disk_event(event.ok(), primary)?,
                 recv(self.control) -> control => match control {
                     Ok(Control::Checkpoint) => primary.borrow_mut().handle_trigger(Trigger::Requested),
                     Ok(Control::EndProtection) => return Err(End::Protection),
@@ -178,7 +208,7 @@ impl Engine<'_> {
         }
     }
 
-    fn alert(&mut self, alert: Option<Alert>, primary: &RefCell<Primary<PrimaryNetHandle>>) -> Result<(), End> {
+    fn alert(&mut self, alert: Option<Alert>, primary: &RefCell<Checkpoints>) -> Result<(), End> {
         match alert {
             Some(Alert::Trigger(trigger)) => {
                 if let (Trigger::Miscompare | Trigger::Unmatched, Some(what)) = (trigger, self.net.divergence()) {
@@ -194,10 +224,23 @@ impl Engine<'_> {
         }
     }
 
+    fn disk_event(&mut self, event: Option<DiskEvent>, primary: &RefCell<Checkpoints>) -> Result<(), End> {
+        match event {
+            Some(DiskEvent::Copying { done_bytes, all_bytes }) => {
+                self.events.send(Event::CopyingDisks { done_bytes, all_bytes });
+            }
+            Some(DiskEvent::InStep) => self.are_disks_in_step = true,
+            Some(DiskEvent::WantsCheckpoint) => primary.borrow_mut().handle_trigger(Trigger::QueueFull),
+            Some(DiskEvent::Lost(why)) => return Err(self.verdict_of_net(&why)),
+            None => {}
+        }
+        Ok(())
+    }
+
     fn message(
         &mut self,
         message: Option<Result<Message, PeerError>>,
-        primary: &RefCell<Primary<PrimaryNetHandle>>,
+        primary: &RefCell<Checkpoints>,
     ) -> Result<(), End> {
         match message {
             Some(Ok(Message::Goodbye(reason))) => Err(End::Lost(Loss::Goodbye(reason))),
@@ -205,12 +248,12 @@ impl Engine<'_> {
                 EngineError::Net(why) => End::Net(why.to_string()),
                 error => End::Lost(Loss::Broken(error.to_string())),
             }),
-            Some(Err(error)) => Err(self.verdict_of_net(&error.to_string())),
-            None => Err(self.verdict_of_net("the connection broke")),
+            Some(Err(error)) => Err(self.verdict_of_net(&format!("the state channel is gone: {error}"))),
+            None => Err(self.verdict_of_net("the state channel is gone")),
         }
     }
 
-    /// The state channel broke: what the net thread makes of it counts, since it hears goodbyes and heartbeats.
+    /// Another channel broke: what the net thread makes of it counts, since it hears goodbyes and heartbeats.
     fn verdict_of_net(&self, what: &str) -> End {
         let patience = Instant::now() + self.heartbeat * (Detector::MISSED + 1) + WATCH;
         while let Ok(alert) = self.alerts.recv_deadline(patience) {
@@ -220,7 +263,7 @@ impl Engine<'_> {
                 Alert::Trigger(_) | Alert::Empty => {}
             }
         }
-        End::Cannot(format!("the state channel is gone: {what}"))
+        End::Cannot(what.to_owned())
     }
 
     fn end_of(&mut self, error: SaveError) -> End {
@@ -229,7 +272,7 @@ impl Engine<'_> {
             return End::Guest(run_state);
         }
         match error {
-            SaveError::Sink(error) => self.verdict_of_net(&error.to_string()),
+            SaveError::Sink(error) => self.verdict_of_net(&format!("the state channel is gone: {error}")),
             error => End::Cannot(error.to_string()),
         }
     }

@@ -1,14 +1,17 @@
 //! The secondary: listens, takes a machine in, and serves in the primary's place when that is lost.
 
 use super::accept::{Door, Knock, Pair};
+use super::disks::Secondaries;
 use super::event::{Event, EventSender, Events, Outcome};
 use super::secondary_engine::Engine;
 use super::secondary_net::{Alert, SecondaryNetHandle};
 use super::{SessionError, WhenUnprotected, inquiry};
 use crate::checkpoint::Secondary;
-use crate::domain::{DomainSpec, Host};
+use crate::disk::SecondaryDisks;
+use crate::domain::{Disks, DomainSpec, Host};
+use crate::ids::Epoch;
 use crate::layers::Timings;
-use crate::peer::{GoodbyeReason, Hello};
+use crate::peer::{GoodbyeReason, Hello, StateChannel};
 use crate::restore::RestoreCallbacks;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::io;
@@ -190,18 +193,23 @@ impl Server {
 
     /// One session, from its greeting to its end.
     fn protect(&mut self, pair: Pair) -> Served {
-        let machine = match self.host.create(&pair.hello.spec) {
-            Ok(machine) => machine,
-            Err(error) => {
+        let machine = self.host.create(&pair.hello.spec).map_err(|error| error.to_string());
+        let made = machine.and_then(|machine| {
+            let disks = attach_disks(machine.disks, pair.disk)?;
+            Ok((machine.domain, machine.nics, disks))
+        });
+        let (domain, nics, disks) = match made {
+            Ok(made) => made,
+            Err(why) => {
                 let mut net = pair.net;
-                super::net_loop::goodbye(&mut net, GoodbyeReason::Failed(error.to_string()));
-                return Served::Next(error.to_string());
+                super::net_loop::goodbye(&mut net, GoodbyeReason::Failed(why.clone()));
+                return Served::Next(why);
             }
         };
         let heartbeat = Duration::from_millis(u64::from(pair.hello.heartbeat_ms));
         let (alerts, alerted) = bounded(64);
         let net = pair.state.shutdown_handle().map_err(io::Error::other).and_then(|shutdown| {
-            SecondaryNetHandle::new(&pair.hello, machine.nics, pair.net, shutdown, heartbeat, alerts.clone())
+            SecondaryNetHandle::new(&pair.hello, nics, pair.net, shutdown, heartbeat, alerts.clone())
         });
         let net = match net {
             Ok(net) => net,
@@ -211,10 +219,12 @@ impl Server {
         self.events.send(Event::Connected {
             peer: pair.address.to_string(),
             domain: pair.hello.spec.name.clone(),
-            dirty_log: machine.domain.dirty_log_kind(),
+            dirty_log: domain.dirty_log_kind(),
         });
         let mut engine = Engine {
-            domain: machine.domain,
+            domain,
+            disks: Secondaries::new(disks),
+            has_asked_in: Epoch::NONE,
             secondary: Secondary::new(&pair.hello.spec, net.clone()).with_rehearsal(pair.hello.rehearse),
             net,
             state: pair.state,
@@ -230,6 +240,18 @@ impl Server {
             engine.domain.destroy();
         }
         served
+    }
+}
+
+/// A machine has disks if its primary's has, and they hear it.
+fn attach_disks(disks: Disks, way: Option<StateChannel>) -> Result<Option<Box<dyn SecondaryDisks>>, String> {
+    match (disks, way) {
+        (Disks::Secondary(mut disks), Some(way)) => {
+            disks.attach(way).map_err(|error| format!("the disks: {error}"))?;
+            Ok(Some(disks))
+        }
+        (_, None) => Ok(None),
+        (_, Some(_)) => Err("this host has no disks for that machine".into()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::WhenUnprotected;
 use super::accept::Knock;
+use super::disks::{CommitsDisks, Secondaries};
 use super::event::{Event, Outcome};
 use super::secondary::{Control, Served, Server, WATCH};
 use super::secondary_net::{Alert, SecondaryNetHandle};
@@ -9,6 +10,7 @@ use super::stopped::ForgetsOutput;
 use crate::checkpoint::{EngineError, Secondary, SecondaryNet};
 use crate::domain::{Domain, RunState};
 use crate::failover::{CommandFence, Detector, Fence, Loss, OnSilence, SecondaryVerdict, secondary_verdict};
+use crate::ids::Epoch;
 use crate::layers::Timings;
 use crate::net::Port;
 use crate::peer::{GoodbyeReason, Hello, Message, Mode, PeerError, StateChannel};
@@ -30,9 +32,15 @@ const FENCE_PAUSE: Duration = Duration::from_secs(1);
 /// gone.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long what was written to disks may come after the rest of a checkpoint.
+const DISKS_TIMEOUT: Duration = Duration::from_secs(20);
+
 pub(super) struct Engine<'a> {
     pub(super) domain: Box<dyn Domain>,
     pub(super) net: SecondaryNetHandle,
+    pub(super) disks: Secondaries,
+    /// The epoch in which a checkpoint was asked for, for the disks' sake.
+    pub(super) has_asked_in: Epoch,
     pub(super) secondary: Secondary<SecondaryNetHandle>,
     pub(super) state: StateChannel,
     pub(super) alerts: Receiver<Alert>,
@@ -76,6 +84,7 @@ impl Engine<'_> {
             Mode::Remus => Box::new(RemusRestore::default()),
         };
         chain = Box::new(ForgetsOutput::new(chain, self.net.clone()));
+        chain = Box::new(CommitsDisks::new(chain, self.disks.clone()));
         if self.server.config.verify {
             chain = Box::new(Verified::new(chain));
         }
@@ -95,10 +104,13 @@ impl Engine<'_> {
             Ok(Some(Message::Goodbye(reason))) => return Err(End::Lost(Loss::Goodbye(reason))),
             Ok(Some(message)) => message,
             Ok(None) => return self.look_at_net(),
-            Err(error) => return Err(self.verdict_of_net(&error)),
+            Err(error) => return Err(self.verdict_of_channel(&error)),
         };
         let cannot = |error: EngineError| End::Cannot(error.to_string());
         self.secondary.handle_message(message, &mut *self.domain, callbacks).map_err(cannot)?;
+        if self.secondary.is_staged() {
+            self.await_disks(self.secondary.epoch().next())?;
+        }
         self.answer();
         if self.secondary.is_staged() {
             self.server.events.send(Event::Staged(self.secondary.epoch().next()));
@@ -111,6 +123,15 @@ impl Engine<'_> {
         Ok(())
     }
 
+    /// An epoch is here only with what was written to disks in it.
+    fn await_disks(&self, epoch: Epoch) -> Result<(), End> {
+        self.disks.set_applying(epoch);
+        match self.disks.with(|disks| disks.wait_barrier(epoch, Instant::now() + DISKS_TIMEOUT)) {
+            None | Some(true) => Ok(()),
+            Some(false) => Err(self.verdict_of_net(format!("what was written to the disks in {epoch} does not come"))),
+        }
+    }
+
     /// Sends what the engine has to say. That a primary is gone is found by the net thread.
     fn answer(&mut self) {
         while let Some(message) = self.secondary.poll_message() {
@@ -118,7 +139,13 @@ impl Engine<'_> {
         }
     }
 
-    fn look_at_net(&self) -> Result<(), End> {
+    fn look_at_net(&mut self) -> Result<(), End> {
+        if self.has_asked_in != self.secondary.epoch()
+            && self.disks.with(|disks| disks.wants_checkpoint()) == Some(true)
+        {
+            self.has_asked_in = self.secondary.epoch();
+            let _ = self.state.send(&Message::CheckpointWanted);
+        }
         match self.alerts.try_recv() {
             Ok(Alert::Lost(loss)) => Err(End::Lost(loss)),
             Ok(Alert::NetEnded(why)) => Err(End::Cannot(why)),
@@ -126,17 +153,19 @@ impl Engine<'_> {
         }
     }
 
-    /// The state channel broke: what the net thread makes of it counts, since it hears goodbyes and heartbeats.
-    fn verdict_of_net(&self, error: &PeerError) -> End {
+    fn verdict_of_channel(&self, error: &PeerError) -> End {
         if !matches!(error, PeerError::Closed | PeerError::Truncated { .. } | PeerError::Io { .. }) {
             return End::Cannot(error.to_string());
         }
+        self.verdict_of_net(format!("the state channel is gone while the primary lives: {error}"))
+    }
+
+    /// A channel broke: what the net thread makes of it counts, since it hears goodbyes and heartbeats.
+    fn verdict_of_net(&self, what: String) -> End {
         match self.alerts.recv_timeout(self.heartbeat * (Detector::MISSED + 1) + WATCH) {
             Ok(Alert::Lost(loss)) => End::Lost(loss),
             Ok(Alert::NetEnded(why)) => End::Cannot(why),
-            Ok(Alert::Empty) | Err(_) => {
-                End::Cannot(format!("the state channel is gone while the primary lives: {error}"))
-            }
+            Ok(Alert::Empty) | Err(_) => End::Cannot(what),
         }
     }
 
@@ -213,6 +242,9 @@ impl Engine<'_> {
         let lans: Result<Vec<Box<dyn Port>>, _> =
             (0..spec.nics.len()).map(|nic| self.server.host.open_lan(&spec, nic)).collect();
         let lans = lans.map_err(|error| format!("the clients' network: {error}"))?;
+        if let Some(Err(error)) = self.disks.with(|disks| disks.fail_over()) {
+            return Err(format!("the disks: {error}"));
+        }
         self.domain.resume().map_err(|error| error.to_string())?;
         self.net.go_live(lans).map_err(|error| error.to_string())
     }
@@ -279,6 +311,7 @@ impl Engine<'_> {
 
     /// The guest goes on by itself, once its clients have all that waited for them.
     fn leave(&mut self) -> Outcome {
+        let _ = self.domain.disable_dirty_log();
         let deadline = Instant::now() + LEAVE_TIMEOUT;
         let asked = self.net.leave();
         while asked.is_ok() {

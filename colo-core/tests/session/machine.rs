@@ -1,9 +1,11 @@
 //! Model machines, with the guest's ends in the hands of the test.
 
 use crate::rig::deadline;
+use colo_core::disk::SecondaryDisks;
 use colo_core::domain::model::ModelDomain;
 use colo_core::domain::{
-    Control, DirtyBitmap, DirtyLog, Domain, DomainError, DomainSpec, Host, Machine, Pages, RunState, State, StateRecord,
+    Control, DirtyBitmap, DirtyLog, Disks, Domain, DomainError, DomainSpec, Host, Machine, Pages, RunState, State,
+    StateRecord,
 };
 use colo_core::ids::{PAGE_SIZE, Pfn};
 use colo_core::net::memory::{MemoryPort, pair};
@@ -36,7 +38,10 @@ pub(crate) fn machine(spec: DomainSpec) -> (Machine, Guest) {
     let (quiet, settled) = unbounded();
     let nic = Watched::new(host_end, quiet).unwrap();
     let domain = Box::new(Shared { spec, inside: vcpu.clone() });
-    (Machine { domain, nics: vec![Box::new(nic)] }, Guest { inside: vcpu, nic: End::new(guest_end), settled })
+    (
+        Machine { domain, nics: vec![Box::new(nic)], disks: Disks::None },
+        Guest { inside: vcpu, nic: End::new(guest_end), settled },
+    )
 }
 
 /// The machine that the tests protect.
@@ -243,6 +248,8 @@ impl Port for Watched {
 /// A host that takes model machines in, and hands their guests to the test.
 pub(crate) struct ModelHost {
     hypervisor: &'static str,
+    /// Of the next machine.
+    disks: Option<Box<dyn SecondaryDisks>>,
     guests: Sender<Guest>,
     lans: Sender<End>,
 }
@@ -257,7 +264,14 @@ impl ModelHost {
     pub(crate) fn new(hypervisor: &'static str) -> (Self, HostView) {
         let (guests, guests_out) = unbounded();
         let (lans, lans_out) = unbounded();
-        (ModelHost { hypervisor, guests, lans }, HostView { guests: guests_out, lans: lans_out })
+        (ModelHost { hypervisor, disks: None, guests, lans }, HostView { guests: guests_out, lans: lans_out })
+    }
+}
+
+impl ModelHost {
+    /// The next machine has these disks.
+    pub(crate) fn with_disks(self, disks: Option<Box<dyn SecondaryDisks>>) -> Self {
+        ModelHost { disks, ..self }
     }
 }
 
@@ -286,7 +300,7 @@ impl Host for ModelHost {
     fn create(&mut self, spec: &DomainSpec) -> Result<Machine, DomainError> {
         let (machine, guest) = machine(spec.clone());
         let _ = self.guests.send(guest);
-        Ok(machine)
+        Ok(Machine { disks: self.disks.take().map_or(Disks::None, Disks::Secondary), ..machine })
     }
 
     fn open_lan(&mut self, _spec: &DomainSpec, _nic: usize) -> Result<Box<dyn Port>, DomainError> {

@@ -1,6 +1,8 @@
 //! Two sessions that protect a machine, and what the test needs to drive and to watch them.
 
 use crate::machine::{End, Guest, HostView, ModelHost, machine, spec};
+use colo_core::disk::{PrimaryDisks, SecondaryDisks};
+use colo_core::domain::{DiskSpec, Disks, DomainSpec, Machine};
 use colo_core::layers::Faults;
 use colo_core::net::memory::pair;
 use colo_core::net::{Frame, Port, testing};
@@ -36,6 +38,9 @@ pub(crate) fn answer(text: &str) -> Frame {
 pub(crate) struct Setup {
     pub(crate) primary: PrimarySessionConfig,
     pub(crate) secondary: SecondarySessionConfig,
+    /// With its size.
+    primary_disk: Option<(Box<dyn PrimaryDisks>, u64)>,
+    secondary_disk: Option<Box<dyn SecondaryDisks>>,
 }
 
 impl Setup {
@@ -45,7 +50,7 @@ impl Setup {
         primary.compare.timeout = NEVER;
         // A machine that is busy with other tests is not dead.
         primary.heartbeat = Duration::from_secs(2);
-        Setup { primary, secondary: SecondarySessionConfig::default() }
+        Setup { primary, secondary: SecondarySessionConfig::default(), primary_disk: None, secondary_disk: None }
     }
 
     pub(crate) fn colo() -> Self {
@@ -81,6 +86,18 @@ impl Setup {
         self
     }
 
+    /// The machine has a disk of this size on the primary.
+    pub(crate) fn with_primary_disk(mut self, disk: impl PrimaryDisks + 'static, size_bytes: u64) -> Self {
+        self.primary_disk = Some((Box::new(disk), size_bytes));
+        self
+    }
+
+    /// And on the secondary.
+    pub(crate) fn with_secondary_disk(mut self, disk: impl SecondaryDisks + 'static) -> Self {
+        self.secondary_disk = Some(Box::new(disk));
+        self
+    }
+
     /// Both sides, from the greeting on. The guest has something in its memory and in its registers.
     pub(crate) fn start(self) -> Rig {
         self.start_by_way_of(|address| address)
@@ -89,9 +106,11 @@ impl Setup {
     /// The same, where the primary finds the secondary at another address.
     pub(crate) fn start_by_way_of(self, way: impl FnOnce(SocketAddr) -> SocketAddr) -> Rig {
         let (host, host_view) = ModelHost::new("model");
+        let host = host.with_disks(self.secondary_disk);
         let secondary = SecondarySession::listen("127.0.0.1:0", Box::new(host), self.secondary).unwrap();
         let address = way(secondary.local_addr()).to_string();
-        let (primary, pvm, client) = start_primary(&address, self.primary).map_err(|refused| refused.error).unwrap();
+        let (primary, pvm, client) =
+            start_primary_with(&address, self.primary, self.primary_disk).map_err(|refused| refused.error).unwrap();
         let svm = host_view.guest();
         let (primary_events, secondary_events) = (Watch::new(primary.events()), Watch::new(secondary.events()));
         Rig { primary, secondary, primary_events, secondary_events, pvm, svm, client, host: host_view }
@@ -108,7 +127,17 @@ pub(crate) fn start_primary(
     address: &str,
     config: PrimarySessionConfig,
 ) -> Result<(PrimarySession, Guest, End), Box<NotStarted>> {
-    let (machine, pvm) = machine(spec());
+    start_primary_with(address, config, None)
+}
+
+fn start_primary_with(
+    address: &str,
+    config: PrimarySessionConfig,
+    disk: Option<(Box<dyn PrimaryDisks>, u64)>,
+) -> Result<(PrimarySession, Guest, End), Box<NotStarted>> {
+    let sizes = disk.iter().map(|(_, size_bytes)| DiskSpec { size_bytes: *size_bytes }).collect();
+    let (machine, pvm) = machine(DomainSpec { disks: sizes, ..spec() });
+    let machine = Machine { disks: disk.map_or(Disks::None, |(disk, _)| Disks::Primary(disk)), ..machine };
     pvm.store(5000, b"hello");
     pvm.set_registers(b"at the start");
     let (clients, lan) = pair(1024).unwrap();

@@ -1,11 +1,11 @@
 use super::{Export, serve};
-use crate::disk::FileBackend;
+use crate::disk::{FileBackend, backend};
 use crate::net::socket_file::{SocketFile, SocketKind};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -134,8 +134,7 @@ fn size_of(file: &File, path: &Path) -> Result<u64, OpenError> {
     if !kind.is_file() && !kind.is_block_device() {
         return Err(OpenError::NoDisk(path.to_owned()));
     }
-    // Of a block device metadata do not tell.
-    match { file }.seek(SeekFrom::End(0)).map_err(failed)? {
+    match backend::size_of(file).map_err(failed)? {
         0 => Err(OpenError::Empty(path.to_owned())),
         size => Ok(size),
     }

@@ -17,7 +17,13 @@
 //!  suspend  | DiskBarrier 2 -----------------------------------> |  epoch 2 is whole, and counts when checkpoint 2 is applied
 //! ```
 //!
-//! [`PrimaryDisks`] and [`SecondaryDisks`] are what a session knows of it.
+//! [`PrimaryDisks`] and [`SecondaryDisks`] are what a session knows of it; [`Tap`] and [`Replica`] do it within one process.
+
+mod primary;
+mod secondary;
+
+pub use primary::{Durability, Tap, TapConfig, TapDisk};
+pub use secondary::{Replica, ReplicaConfig, ReplicaDisk, ReplicaError};
 
 use super::DiskError;
 use crate::ids::Epoch;
@@ -81,7 +87,16 @@ pub trait SecondaryDisks: Send {
     /// Waits until this epoch is here, as a whole. Returns false when it will not come: the connection is gone, or the time is over.
     fn wait_barrier(&mut self, epoch: Epoch, deadline: Instant) -> bool;
 
-    /// The machine's state has become that of this epoch, and stands still: what its guest had written since the last is forgotten.
+    /// The machine stands still. On return no request of its is under way, until [`SecondaryDisks::thaw`].
+    fn freeze(&mut self);
+
+    /// The machine goes on.
+    fn thaw(&mut self);
+
+    /// Whether so much waits for a checkpoint that there should be one.
+    fn wants_checkpoint(&self) -> bool;
+
+    /// The machine's state has become that of this epoch, and it is frozen: what its guest had written since the last is forgotten.
     ///
     /// # Errors
     /// [`DiskError`]; the machine must not go on then.
@@ -92,4 +107,12 @@ pub trait SecondaryDisks: Send {
     /// # Errors
     /// [`DiskError`]; it must not.
     fn fail_over(&mut self) -> Result<(), DiskError>;
+}
+
+/// What is compared at a time, by a hash: small enough that little is sent for a change, large enough for few hashes.
+const PART_BYTES: usize = crate::peer::HASHED_BYTES;
+
+/// The hash that parts of disks are compared by: XXH3, of 128 bits, with a seed that is another for each copy.
+fn hash_of(part: &[u8], seed: u64) -> u128 {
+    xxhash_rust::xxh3::xxh3_128_with_seed(part, seed)
 }

@@ -304,6 +304,11 @@ impl EpochStore {
             && self.log.start.mark == self.log.end
     }
 
+    /// Whether everything that counts is on the disks.
+    pub fn is_settled(&self) -> bool {
+        self.committed.is_empty() && self.folding.is_none()
+    }
+
     /// Where what the secondary's guest reads is, piece by piece and without gaps. Until [`EpochStore::read_done`] those places stay as they
     /// are.
     ///

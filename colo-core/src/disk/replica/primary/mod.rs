@@ -1,0 +1,237 @@
+//! The primary's side: between the guest and its disks.
+
+mod copy;
+mod link;
+mod ranges;
+
+use super::{DiskEvent, OnDiskEvent, PrimaryDisks};
+use crate::disk::{Allocation, Backend, DiskError, MAX_DISKS};
+use crate::ids::Epoch;
+use crate::peer::StateChannel;
+use link::{Link, Room};
+use ranges::Ranges;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What a completed flush of the guest's promises, beside that it is safe on the primary's disk.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Durability {
+    /// Nothing: what was flushed is on its way, and the secondary has it before any client hears of it.
+    #[default]
+    AsyncEpoch,
+    /// The secondary has it in its memory.
+    Memory,
+    /// It is durable on the secondary, too, and so is each epoch before its output leaves.
+    Disk,
+}
+
+/// How disks are replicated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TapConfig {
+    /// What a flush promises.
+    pub durability: Durability,
+    /// So many bytes of writes may wait for a checkpoint: at half of them one is asked for, and from there on writers wait for it.
+    pub pending_bytes: u64,
+    /// So many bytes of the first copy at most in a second; 0 for as many as there can be.
+    pub copy_bytes_per_second: u64,
+}
+
+impl Default for TapConfig {
+    fn default() -> Self {
+        TapConfig { durability: Durability::AsyncEpoch, pending_bytes: 512 << 20, copy_bytes_per_second: 0 }
+    }
+}
+
+/// Disks of a guest that serves, whose writes go to a secondary, too, while one is attached. The guest has each as a [`TapDisk`], with
+/// protection or without, and does not notice when that begins or ends.
+///
+/// ```
+/// use colo_core::disk::{Backend, FileBackend, Tap, TapConfig};
+/// # let path = std::env::temp_dir().join(format!("colo-doc-tap-{}", std::process::id()));
+/// # let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+/// file.set_len(1 << 20)?;
+/// let tap = Tap::new(vec![(std::sync::Arc::new(FileBackend::new(file)), 1 << 20)], TapConfig::default());
+/// tap.disk(0).write(4096, b"hello")?;
+/// # std::fs::remove_file(&path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Tap {
+    shared: Arc<Shared>,
+    copier: Option<copy::Copier>,
+}
+
+/// One of a [`Tap`]'s disks, as the guest has it.
+#[derive(Clone)]
+pub struct TapDisk {
+    shared: Arc<Shared>,
+    disk: u8,
+}
+
+struct Shared {
+    config: TapConfig,
+    disks: Vec<(Arc<dyn Backend>, u64)>,
+    /// What is being written right now: two writes of one place must come to both hosts in the same order.
+    ranges: Ranges,
+    /// How much may be sent before a checkpoint.
+    room: Room,
+    link: Mutex<Option<Link>>,
+}
+
+impl Tap {
+    /// Over these disks, with their sizes in bytes.
+    ///
+    /// # Panics
+    /// With more than [`MAX_DISKS`] disks.
+    pub fn new(disks: Vec<(Arc<dyn Backend>, u64)>, config: TapConfig) -> Tap {
+        assert!(disks.len() <= MAX_DISKS, "at most {MAX_DISKS} disks");
+        let room = Room::new(config.pending_bytes);
+        let shared = Shared { config, disks, ranges: Ranges::default(), room, link: Mutex::new(None) };
+        Tap { shared: Arc::new(shared), copier: None }
+    }
+
+    /// Disk number `disk`.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn disk(&self, disk: u8) -> TapDisk {
+        assert!(usize::from(disk) < self.shared.disks.len(), "there is no disk {disk}");
+        TapDisk { shared: self.shared.clone(), disk }
+    }
+}
+
+impl PrimaryDisks for Tap {
+    fn attach(&mut self, channel: StateChannel, on_event: OnDiskEvent) -> Result<(), DiskError> {
+        self.detach();
+        let (sender, receiver) = channel.split();
+        let shutdown = sender.shutdown_handle().map_err(|_| DiskError::Io)?;
+        let on_event: Arc<OnDiskEvent> = Arc::new(on_event);
+        self.shared.room.open(on_event.clone());
+        *self.shared.link() = Some(Link::new(sender, on_event.clone()));
+        self.copier = Some(copy::Copier::start(self.shared.clone(), receiver, shutdown, on_event)?);
+        Ok(())
+    }
+
+    /// What is under way is not waited for: what the guest has not been told of it does again on the other side. Only whoever waits for a
+    /// checkpoint must not hold up the one that is being taken.
+    fn freeze(&mut self) {
+        self.shared.room.let_through(true);
+    }
+
+    fn barrier(&mut self, epoch: Epoch) {
+        self.shared.room.barrier(epoch);
+        self.shared.send(|link| link.barrier(epoch, self.shared.config.durability == Durability::Disk));
+    }
+
+    fn thaw(&mut self) {
+        self.shared.room.let_through(false);
+    }
+
+    fn committed(&mut self, epoch: Epoch) {
+        self.shared.room.committed(epoch);
+    }
+
+    fn detach(&mut self) {
+        *self.shared.link() = None;
+        self.shared.room.close();
+        self.copier = None;
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+impl TapDisk {
+    fn backend(&self) -> &dyn Backend {
+        &*self.shared.disks[usize::from(self.disk)].0
+    }
+
+    /// Changes that part of the disk, here and then there.
+    fn change(
+        &self,
+        offset: u64,
+        length: u64,
+        here: impl FnOnce(&dyn Backend) -> Result<(), DiskError>,
+        there: impl FnOnce(&mut Link) -> Result<(), crate::peer::PeerError>,
+    ) -> Result<(), DiskError> {
+        self.shared.room.wait();
+        let _range = self.shared.ranges.enter(self.disk, offset..offset + length);
+        if let Err(error) = here(self.backend()) {
+            // Nobody knows what is there now.
+            self.shared.lose(format!("a write to disk {} failed on this host", self.disk));
+            return Err(error);
+        }
+        self.shared.send(|link| {
+            self.shared.room.take(length);
+            there(link)
+        });
+        Ok(())
+    }
+}
+
+impl Backend for TapDisk {
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
+        self.backend().read(offset, bytes)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let there = |link: &mut Link| link.write(self.disk, offset, bytes);
+        self.change(offset, bytes.len() as u64, |backend| backend.write(offset, bytes), there)
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
+        let there = |link: &mut Link| link.zeroes(self.disk, offset, length, may_unmap);
+        self.change(offset, length, |backend| backend.write_zeroes(offset, length, may_unmap), there)
+    }
+
+    fn flush(&self) -> Result<(), DiskError> {
+        let durability = self.shared.config.durability;
+        let asked = match durability {
+            Durability::AsyncEpoch => None,
+            Durability::Memory | Durability::Disk => {
+                self.shared.send(|link| link.ask_flush(durability == Durability::Disk))
+            }
+        };
+        self.backend().flush()?;
+        if let Some(asked) = asked {
+            // Over when the secondary is: what is safe here is enough then.
+            asked.wait();
+        }
+        Ok(())
+    }
+
+    fn allocation(&self, offset: u64, length: u32) -> Result<Vec<Allocation>, DiskError> {
+        self.backend().allocation(offset, length)
+    }
+}
+
+impl Shared {
+    fn link(&self) -> MutexGuard<'_, Option<Link>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says something to the secondary, if there is one. One that cannot be told is lost.
+    fn send<T>(&self, say: impl FnOnce(&mut Link) -> Result<T, crate::peer::PeerError>) -> Option<T> {
+        let mut link = self.link();
+        match say(link.as_mut()?) {
+            Ok(said) => Some(said),
+            Err(error) => {
+                self.end(&mut link, format!("the secondary's disks: {error}"));
+                None
+            }
+        }
+    }
+
+    /// There will be no more checkpoints.
+    fn lose(&self, why: String) {
+        self.end(&mut self.link(), why);
+    }
+
+    fn end(&self, link: &mut Option<Link>, why: String) {
+        if let Some(link) = link.take() {
+            self.room.close();
+            link.tell(DiskEvent::Lost(why));
+        }
+    }
+}

@@ -1,0 +1,488 @@
+//! The secondary's side: what comes over the connection goes to the disks, or to the epochs over them.
+
+use super::{PART_BYTES, SecondaryDisks, hash_of};
+use crate::disk::backend::size_of;
+use crate::disk::{Backend, Change, DiskError, FileBackend, StoreConfig, Volume, VolumeDisk, VolumeError};
+use crate::ids::Epoch;
+use crate::peer::{Message, PeerError, ShutdownHandle, StateChannel, StateReceiver, StateSender};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a wait for a message lasts at a time; the connection's end is heard at once.
+const WATCH: Duration = Duration::from_secs(3600);
+
+/// Where a secondary's disks are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplicaConfig {
+    /// Files or block devices, each of the size that the primary's has.
+    pub disks: Vec<PathBuf>,
+    /// The journal: a file, best on a disk of its own. It is made when it is not there.
+    pub journal: PathBuf,
+    /// Limits.
+    pub store: StoreConfig,
+}
+
+/// Why a secondary's disks cannot be taken up. Nothing was changed.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+pub enum ReplicaError {
+    /// A file cannot be opened.
+    #[error("{}: {source}", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error("{}: another process has locked it", .0.display())]
+    InUse(PathBuf),
+    /// What is in the journal does not belong to these disks.
+    #[error("{}: {source}; another journal, or other disks? If what was not yet written to the disks may be lost, remove it", path.display())]
+    Journal {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: VolumeError,
+    },
+}
+
+/// The disks of a machine that follows another, on files. Epochs that a process before this one has left in the journal are written to
+/// the disks first: they are at one epoch then, all of them.
+pub struct Replica {
+    shared: Arc<Shared>,
+    receiving: Option<Receiving>,
+}
+
+/// One of a [`Replica`]'s disks, as the guest has it.
+#[derive(Clone)]
+pub struct ReplicaDisk {
+    shared: Arc<Shared>,
+    disk: u8,
+}
+
+struct Shared {
+    store: StoreConfig,
+    files: Files,
+    sizes: Vec<u64>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    phase: Phase,
+    /// The last epoch that is here as a whole.
+    barrier: Epoch,
+    /// Whether somebody sends.
+    is_attached: bool,
+    is_frozen: bool,
+    /// Requests of the guest that are under way.
+    active: usize,
+}
+
+struct Files {
+    disks: Vec<File>,
+    journal: File,
+}
+
+enum Phase {
+    /// Between two sessions, or before the first barrier of one: what comes goes straight to the disks, which are at no epoch.
+    Direct,
+    /// There are epochs; or the guest serves.
+    Epochs(Arc<Volume>),
+}
+
+impl Replica {
+    /// Opens the disks, locks them, and takes up what is in the journal.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub fn open(config: ReplicaConfig) -> Result<Replica, ReplicaError> {
+        let files: Result<Vec<File>, _> = config.disks.iter().map(|path| open_locked(path, false)).collect();
+        let (files, journal) = (files?, open_locked(&config.journal, true)?);
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| ReplicaError::Open { path, source }
+        };
+        let size = |(file, path): (&File, &PathBuf)| size_of(file).map_err(failed(path));
+        let sizes = files.iter().zip(&config.disks).map(size).collect::<Result<_, _>>()?;
+        let files = Files { disks: files, journal };
+        let is_begun = files.journal.metadata().map_err(failed(&config.journal))?.len() > 0;
+        let phase = if is_begun {
+            let recovered = files.clones().map_err(VolumeError::Io);
+            let recovered = recovered.and_then(|(journal, disks)| Volume::recover(config.store, journal, disks));
+            let told = |source| ReplicaError::Journal { path: config.journal.clone(), source };
+            Phase::Epochs(Arc::new(recovered.map_err(told)?))
+        } else {
+            Phase::Direct
+        };
+        let barrier = phase.volume().map_or(Epoch::NONE, |volume| volume.epoch());
+        let state = State { phase, barrier, is_attached: false, is_frozen: false, active: 0 };
+        let shared = Shared { store: config.store, files, sizes, state: Mutex::new(state), changed: Condvar::new() };
+        Ok(Replica { shared: Arc::new(shared), receiving: None })
+    }
+
+    /// The disks' sizes in bytes.
+    pub fn sizes(&self) -> &[u64] {
+        &self.shared.sizes
+    }
+
+    /// Disk number `disk`.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn disk(&self, disk: u8) -> ReplicaDisk {
+        assert!(usize::from(disk) < self.shared.sizes.len(), "there is no disk {disk}");
+        ReplicaDisk { shared: self.shared.clone(), disk }
+    }
+
+    /// The epoch that the disks are at: none while they are being copied.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.shared.lock().phase.volume().map(|volume| volume.epoch())
+    }
+
+    /// Waits until everything that counts is on the disks themselves.
+    ///
+    /// # Errors
+    /// [`DiskError::Io`] when a file has failed.
+    pub fn settle(&self) -> Result<(), DiskError> {
+        self.shared.volume().map_or(Ok(()), |volume| volume.settle().map_err(|error| told(&error)))
+    }
+
+    /// Whether writers wait while so much waits for a checkpoint. For whoever must see the guest's requests end before it can take one.
+    pub fn let_through(&self, lets_through: bool) {
+        if let Some(volume) = self.shared.volume() {
+            volume.let_through(lets_through);
+        }
+    }
+}
+
+impl SecondaryDisks for Replica {
+    fn attach(&mut self, channel: StateChannel) -> Result<(), DiskError> {
+        self.receiving = None;
+        self.shared.begin_copy()?;
+        let (sender, receiver) = channel.split();
+        let handle = || sender.shutdown_handle().map_err(|_| DiskError::Io);
+        let (shutdown, at_end) = (handle()?, handle()?);
+        let shared = self.shared.clone();
+        let thread = std::thread::Builder::new().name("disk epochs".into()).spawn(move || {
+            let _attached = Attached(&shared, at_end);
+            match shared.receive(receiver, sender) {
+                Ok(()) => {}
+                Err(error) => tracing::warn!("the primary's disks: {error}"),
+            }
+        });
+        self.receiving = Some(Receiving { shutdown, thread: Some(thread.map_err(|_| DiskError::Io)?) });
+        Ok(())
+    }
+
+    fn wait_barrier(&mut self, epoch: Epoch, deadline: Instant) -> bool {
+        let mut state = self.shared.lock();
+        while state.barrier < epoch {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !state.is_attached || left.is_zero() {
+                return false;
+            }
+            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    fn freeze(&mut self) {
+        self.let_through(true);
+        let mut state = self.shared.lock();
+        state.is_frozen = true;
+        while state.active > 0 {
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn thaw(&mut self) {
+        self.let_through(false);
+        self.shared.lock().is_frozen = false;
+        self.shared.changed.notify_all();
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        self.shared.volume().is_some_and(|volume| volume.wants_checkpoint())
+    }
+
+    fn commit(&mut self, epoch: Epoch) -> Result<(), DiskError> {
+        let volume = self.shared.volume().ok_or(DiskError::Invalid)?;
+        // That of the first barrier counts from the beginning.
+        if volume.epoch() == epoch {
+            return Ok(());
+        }
+        volume.commit(epoch).map_err(|error| told(&error))
+    }
+
+    fn fail_over(&mut self) -> Result<(), DiskError> {
+        self.receiving = None;
+        self.shared.volume().ok_or(DiskError::Invalid)?.fail_over().map_err(|error| told(&error))
+    }
+}
+
+impl ReplicaDisk {
+    /// Does something with the volume, while nobody has frozen it.
+    fn with<T>(&self, work: impl FnOnce(VolumeDisk) -> Result<T, DiskError>) -> Result<T, DiskError> {
+        let mut state = self.shared.lock();
+        while state.is_frozen {
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        // While the disks are being copied there is no guest.
+        let volume = state.phase.volume().cloned().ok_or(DiskError::NotPermitted)?;
+        state.active += 1;
+        drop(state);
+        let _active = Active(&self.shared);
+        work(VolumeDisk::new(volume, self.disk))
+    }
+}
+
+impl Backend for ReplicaDisk {
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
+        self.with(|disk| disk.read(offset, bytes))
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        self.with(|disk| disk.write(offset, bytes))
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
+        self.with(|disk| disk.write_zeroes(offset, length, may_unmap))
+    }
+
+    fn flush(&self) -> Result<(), DiskError> {
+        self.with(|disk| disk.flush())
+    }
+}
+
+/// A request that is under way.
+struct Active<'a>(&'a Shared);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.lock().active -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+/// The thread that receives, until this is dropped.
+struct Receiving {
+    shutdown: ShutdownHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.shutdown.shutdown();
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// As long as the receiving thread lives. With it the connection ends, which the primary hears.
+struct Attached<'a>(&'a Shared, ShutdownHandle);
+
+impl Drop for Attached<'_> {
+    fn drop(&mut self) {
+        self.1.shutdown();
+        self.0.lock().is_attached = false;
+        self.0.changed.notify_all();
+    }
+}
+
+/// Why nothing more is received.
+#[derive(thiserror::Error, Debug)]
+enum ReceiveError {
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    #[error("a disk of this host: {0}")]
+    Disk(#[from] DiskError),
+    #[error("a disk of this host: {0}")]
+    File(#[from] io::Error),
+    #[error("{0} does not belong there")]
+    Unexpected(&'static str),
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn volume(&self) -> Option<Arc<Volume>> {
+        self.lock().phase.volume().cloned()
+    }
+
+    /// From here on the disks are at no epoch, until the first barrier.
+    fn begin_copy(&self) -> Result<(), DiskError> {
+        let volume = self.volume();
+        if let Some(volume) = &volume {
+            if volume.serves() {
+                return Err(DiskError::NotPermitted);
+            }
+            // What of the last session does not count is forgotten, the rest is put where it belongs.
+            volume.settle().map_err(|error| told(&error))?;
+        }
+        let mut state = self.lock();
+        (state.phase, state.barrier, state.is_attached) = (Phase::Direct, Epoch::NONE, true);
+        drop(state);
+        drop(volume);
+        let emptied = self.files.journal.set_len(0).and_then(|()| self.files.journal.sync_all());
+        emptied.map_err(|error| told(&error))
+    }
+
+    fn receive(&self, mut receiver: StateReceiver, mut sender: StateSender) -> Result<(), ReceiveError> {
+        let disks = self.files.backends()?;
+        let mut volume: Option<Arc<Volume>> = None;
+        loop {
+            let message = match receiver.recv(Instant::now() + WATCH) {
+                Ok(None) => continue,
+                Ok(Some(message)) => message,
+                Err(PeerError::Closed) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            match message {
+                Message::DiskWrite { disk, offset, data } => {
+                    let range = offset..offset.saturating_add(data.len() as u64);
+                    self.change(volume.as_deref(), &disks, disk, range, Change::Data(data))?;
+                }
+                Message::DiskZeroes { disk, offset, length, may_unmap } => {
+                    let range = offset..offset.saturating_add(length);
+                    self.change(volume.as_deref(), &disks, disk, range, Change::Zeroes { may_unmap })?;
+                }
+                Message::DiskBarrier { epoch, is_durable } => {
+                    self.barrier(&mut volume, epoch, is_durable)?;
+                }
+                Message::DiskFlush { number, is_durable } => {
+                    if let (true, Some(volume)) = (is_durable, &volume) {
+                        volume.wait_durable()?;
+                    }
+                    sender.send(&Message::DiskFlushed { number })?;
+                }
+                Message::DiskHashesWanted { disk, offset, length, seed } if volume.is_none() => {
+                    let range = offset..offset.saturating_add(length.into());
+                    let hashes = self.hashes(&disks, disk, range, seed)?;
+                    sender.send(&Message::DiskHashes { disk, offset, hashes })?;
+                }
+                _ => return Err(ReceiveError::Unexpected("a message")),
+            }
+        }
+    }
+
+    /// What the primary's guest has written.
+    fn change(
+        &self,
+        volume: Option<&Volume>,
+        disks: &[FileBackend],
+        disk: u8,
+        range: Range<u64>,
+        change: Change,
+    ) -> Result<(), ReceiveError> {
+        if let Some(volume) = volume {
+            return Ok(volume.write(disk, range, change)?);
+        }
+        let backend = self.part_of(disks, disk, &range)?;
+        match change {
+            Change::Data(data) => backend.write(range.start, &data)?,
+            Change::Zeroes { may_unmap } => backend.write_zeroes(range.start, range.end - range.start, may_unmap)?,
+        }
+        Ok(())
+    }
+
+    /// An epoch is whole. With the first the disks are the primary's, and epochs begin.
+    fn barrier(&self, volume: &mut Option<Arc<Volume>>, epoch: Epoch, is_durable: bool) -> Result<(), ReceiveError> {
+        match &volume {
+            Some(volume) => {
+                volume.barrier(epoch)?;
+                if is_durable {
+                    volume.wait_durable()?;
+                }
+            }
+            None if epoch == Epoch::FIRST => {
+                self.files.disks.iter().try_for_each(File::sync_data)?;
+                let (journal, disks) = self.files.clones()?;
+                let begun = Arc::new(Volume::create(self.store, journal, disks, epoch)?);
+                self.lock().phase = Phase::Epochs(begun.clone());
+                *volume = Some(begun);
+            }
+            None => return Err(ReceiveError::Unexpected("the end of an epoch")),
+        }
+        self.lock().barrier = epoch;
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    fn hashes(&self, disks: &[FileBackend], disk: u8, range: Range<u64>, seed: u64) -> Result<Vec<u128>, ReceiveError> {
+        let backend = self.part_of(disks, disk, &range)?;
+        let mut part = vec![0; PART_BYTES];
+        let parts = range.clone().step_by(PART_BYTES);
+        parts
+            .map(|offset| {
+                let part = &mut part[..PART_BYTES.min((range.end - offset) as usize)];
+                backend.read(offset, part)?;
+                Ok(hash_of(part, seed))
+            })
+            .collect()
+    }
+
+    fn part_of<'a>(
+        &self,
+        disks: &'a [FileBackend],
+        disk: u8,
+        range: &Range<u64>,
+    ) -> Result<&'a FileBackend, ReceiveError> {
+        let number = usize::from(disk);
+        match (disks.get(number), self.sizes.get(number)) {
+            (Some(backend), Some(size)) if range.end <= *size => Ok(backend),
+            _ => Err(ReceiveError::Unexpected("a part of a disk that is not there")),
+        }
+    }
+}
+
+impl Phase {
+    fn volume(&self) -> Option<&Arc<Volume>> {
+        match self {
+            Phase::Direct => None,
+            Phase::Epochs(volume) => Some(volume),
+        }
+    }
+}
+
+impl Files {
+    /// The journal and the disks, once more.
+    fn clones(&self) -> io::Result<(File, Vec<File>)> {
+        Ok((self.journal.try_clone()?, self.disks.iter().map(File::try_clone).collect::<io::Result<_>>()?))
+    }
+
+    fn backends(&self) -> io::Result<Vec<FileBackend>> {
+        self.disks.iter().map(|disk| disk.try_clone().map(FileBackend::new)).collect()
+    }
+}
+
+fn open_locked(path: &Path, is_made: bool) -> Result<File, ReplicaError> {
+    let failed = |source| ReplicaError::Open { path: path.to_owned(), source };
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(is_made).truncate(false).open(path).map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(ReplicaError::InUse(path.to_owned())),
+        Err(errno) => Err(failed(errno.into())),
+    }
+}
+
+/// What is said to a guest, and what to the log.
+fn told(error: &impl std::fmt::Display) -> DiskError {
+    tracing::error!("the secondary's disks: {error}");
+    DiskError::Io
+}

@@ -1,0 +1,177 @@
+//! A machine with a disk: its epochs are the checkpoints', and what is on it after a takeover is what the memory thinks.
+
+use crate::rig::{Rig, Setup};
+use colo_core::disk::{
+    Backend, DiskError, FileBackend, Replica, ReplicaConfig, ReplicaDisk, SecondaryDisks, StoreConfig, Tap, TapConfig,
+    TapDisk,
+};
+use colo_core::ids::Epoch;
+use colo_core::peer::{Mode, StateChannel};
+use colo_core::save::CallbackError;
+use colo_core::session::{Event, Outcome};
+use std::fs::OpenOptions;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+const SIZE: u64 = 1 << 20;
+
+/// The disks' files, until the test's end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("colo-session-disks-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+
+    /// A disk of the primary's, full of ones, and one of the secondary's, full of zeroes.
+    fn disks(&self, config: TapConfig) -> (Tap, Replica) {
+        let (ours, theirs) = (self.0.join("primary"), self.0.join("secondary"));
+        std::fs::write(&ours, [1; SIZE as usize]).unwrap();
+        std::fs::write(&theirs, [0; SIZE as usize]).unwrap();
+        let file = OpenOptions::new().read(true).write(true).open(ours).unwrap();
+        let tap = Tap::new(vec![(Arc::new(FileBackend::new(file)), SIZE)], config);
+        let store = StoreConfig::default();
+        let config = ReplicaConfig { disks: vec![theirs], journal: self.0.join("journal"), store };
+        (tap, Replica::open(config).unwrap())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// A protected machine, and its disk as each guest has it.
+fn protect(folder: &Folder, setup: Setup, config: TapConfig) -> (Rig, TapDisk, ReplicaDisk) {
+    let (tap, replica) = folder.disks(config);
+    let (ours, theirs) = (tap.disk(0), replica.disk(0));
+    (setup.with_primary_disk(tap, SIZE).with_secondary_disk(replica).protect(), ours, theirs)
+}
+
+fn first_bytes(disk: &dyn Backend) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    disk.read(0, &mut bytes).unwrap();
+    bytes
+}
+
+fn die() -> Result<(), CallbackError> {
+    panic!("the primary dies, as the test wants")
+}
+
+#[test]
+fn what_is_written_counts_with_its_checkpoint() {
+    for mode in [Mode::Colo, Mode::Remus] {
+        let folder = Folder::new();
+        let (mut rig, ours, theirs) = protect(&folder, Setup::new(mode), TapConfig::default());
+        assert_eq!(first_bytes(&theirs), [1; 8], "the disk was copied");
+        ours.write(0, b"of both ").unwrap();
+        theirs.write(4, b"SVM").unwrap();
+        assert_eq!(first_bytes(&theirs), *b"\x01\x01\x01\x01SVM\x01");
+        rig.checkpoint();
+        assert_eq!(first_bytes(&theirs), *b"of both ");
+        assert_eq!(rig.stop(), (Outcome::Stopped, Outcome::Stopped));
+        drop(theirs);
+        assert_eq!(std::fs::read(folder.0.join("primary")).unwrap()[..8], *b"of both ");
+    }
+}
+
+#[test]
+fn at_a_takeover_disk_and_memory_are_of_one_epoch() {
+    let folder = Folder::new();
+    let setup = Setup::colo().primary_fault("suspend", 3, die);
+    let (mut rig, ours, theirs) = protect(&folder, setup, TapConfig::default());
+    ours.write(0, b"counts  ").unwrap();
+    rig.pvm.store(9000, b"counts");
+    rig.checkpoint();
+    ours.write(0, b"too late").unwrap();
+    rig.pvm.store(9000, b"too late");
+    theirs.write(6, b"!!").unwrap();
+    rig.primary.controller().checkpoint();
+    rig.secondary_events.find(|event| matches!(event, Event::TookOver { .. }));
+    assert_eq!(first_bytes(&theirs), *b"counts!!");
+    assert_eq!(rig.svm.ram()[9000..9008], *b"counts\0\0");
+    theirs.write(0, b"served").unwrap();
+    theirs.flush().unwrap();
+    assert_eq!(first_bytes(&theirs), *b"served!!");
+    rig.stop();
+}
+
+#[test]
+fn writes_that_wait_for_a_checkpoint_get_one() {
+    let folder = Folder::new();
+    let config = TapConfig { pending_bytes: 64 << 10, ..TapConfig::default() };
+    let (mut rig, ours, theirs) = protect(&folder, Setup::remus(), config);
+    for number in 0..64_u8 {
+        ours.write(0, &[number; 8 << 10]).unwrap();
+    }
+    rig.checkpoint();
+    while first_bytes(&theirs) != [63; 8] {
+        rig.secondary_events.applied();
+    }
+    rig.stop();
+}
+
+/// Disks that do what they are told but for the commit of epoch 2.
+struct Failing(Replica);
+
+impl SecondaryDisks for Failing {
+    fn attach(&mut self, channel: StateChannel) -> Result<(), DiskError> {
+        self.0.attach(channel)
+    }
+
+    fn wait_barrier(&mut self, epoch: Epoch, deadline: Instant) -> bool {
+        self.0.wait_barrier(epoch, deadline)
+    }
+
+    fn freeze(&mut self) {
+        self.0.freeze();
+    }
+
+    fn thaw(&mut self) {
+        self.0.thaw();
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        self.0.wants_checkpoint()
+    }
+
+    fn commit(&mut self, epoch: Epoch) -> Result<(), DiskError> {
+        if epoch == Epoch(2) { Err(DiskError::NoSpace) } else { self.0.commit(epoch) }
+    }
+
+    fn fail_over(&mut self) -> Result<(), DiskError> {
+        self.0.fail_over()
+    }
+}
+
+#[test]
+fn a_secondary_whose_disks_fail_never_serves_and_its_primary_does() {
+    let folder = Folder::new();
+    let (tap, replica) = folder.disks(TapConfig::default());
+    let ours = tap.disk(0);
+    let setup = Setup::colo().with_primary_disk(tap, SIZE).with_secondary_disk(Failing(replica));
+    let mut rig = setup.protect();
+    rig.primary.controller().checkpoint();
+    let why = rig.unprotected();
+    assert!(why.contains("the disks, at epoch 2: there is no space"), "{why}");
+    assert!(rig.svm.is_destroyed());
+    ours.write(0, b"alone").unwrap();
+    rig.stop();
+}
+
+#[test]
+fn a_host_without_such_disks_is_no_secondary_for_them() {
+    let folder = Folder::new();
+    let (tap, replica) = folder.disks(TapConfig::default());
+    drop(replica);
+    let mut rig = Setup::colo().with_primary_disk(tap, SIZE).start();
+    let why = rig.unprotected();
+    assert!(why.contains("this host has no disks for that machine"), "{why}");
+}
