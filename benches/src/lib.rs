@@ -1,8 +1,9 @@
 //! What the benches under `benches/` share: [`Samples`], the [`Wire`] of a machine that nothing protects, [`hosts`] that are
-//! processes, [`comparators`] that are, too, and [`CpuTime`] as a measure.
+//! processes, [`comparators`] and servers of [`disks`] that are, too, and [`CpuTime`] as a measure.
 
 pub mod comparators;
 mod cpu_time;
+pub mod disks;
 pub mod hosts;
 mod samples;
 mod wire;

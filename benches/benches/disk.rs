@@ -1,0 +1,109 @@
+//! A disk over NBD: plain servers beside ours, and QEMU's replication beside ours.
+//!
+//! `cargo bench -p colo-benches --bench disk`
+//!
+//! Disks of 1 GiB in memory, fio's engine for NBD, one connection over a Unix socket. The servers take turns; a figure is the median of its runs.
+//! Processor time is the kernel's account of all threads of the server, on both hosts where there are two.
+
+use anyhow::Result;
+use colo_benches::disks::{
+    Alone, Contender, Folder, Load, Measured, NbdKit, Pattern, Protected, QemuNbd, QemuReplication,
+};
+use std::time::Duration;
+
+/// How much is measured.
+struct Effort {
+    runs: usize,
+    time: Duration,
+    bytes: u64,
+}
+
+const CASES: [(&str, Pattern, u32); 6] = [
+    ("4 KiB random writes, 1 at once", Pattern::RandomWrites, 1),
+    ("4 KiB random writes, 16 at once", Pattern::RandomWrites, 16),
+    ("4 KiB random reads, 1 at once", Pattern::RandomReads, 1),
+    ("4 KiB random reads, 16 at once", Pattern::RandomReads, 16),
+    ("1 MiB writes, 4 at once", Pattern::Writes, 4),
+    ("1 MiB reads, 4 at once", Pattern::Reads, 4),
+];
+
+fn main() -> Result<()> {
+    // As criterion does it: without `--bench` this is a test of whether it runs at all.
+    let is_bench = std::env::args().any(|argument| argument == "--bench");
+    let effort = match is_bench {
+        true => Effort { runs: 3, time: Duration::from_secs(3), bytes: 1 << 30 },
+        false => Effort { runs: 1, time: Duration::from_millis(200), bytes: 16 << 20 },
+    };
+    plain(&effort)?;
+    replicated(&effort)
+}
+
+fn plain(effort: &Effort) -> Result<()> {
+    let folder = Folder::new()?;
+    let disk = |name: &str| folder.disk(name, effort.bytes);
+    let mut servers: [(&str, Box<dyn Contender>); 3] = [
+        ("qemu-nbd", Box::new(QemuNbd::start(&folder, &disk("of qemu-nbd")?)?)),
+        ("nbdkit file", Box::new(NbdKit::start(&folder, &disk("of nbdkit")?)?)),
+        ("colo", Box::new(Alone::start(&folder, &disk("of colo")?)?)),
+    ];
+    println!("\n| unprotected | server | requests/s | MB/s | CPU for each, us |");
+    println!("|---|---|--:|--:|--:|");
+    CASES.into_iter().try_for_each(|case| compare(effort, case, &mut servers))
+}
+
+fn replicated(effort: &Effort) -> Result<()> {
+    let folder = Folder::new()?;
+    let disk = |name: &str| folder.disk(name, effort.bytes);
+    let mut servers: [(&str, Box<dyn Contender>); 2] = [
+        ("QEMU's replication", Box::new(QemuReplication::start(&folder, &disk("q1")?, &disk("q2")?)?)),
+        ("colo, protected", Box::new(Protected::start(&folder, &disk("c1")?, &disk("c2")?)?)),
+    ];
+    println!("\n| protected | server | requests/s | MB/s | CPU for each, us |");
+    println!("|---|---|--:|--:|--:|");
+    let writes = CASES.into_iter().filter(|(_, pattern, _)| matches!(pattern, Pattern::RandomWrites | Pattern::Writes));
+    writes.into_iter().try_for_each(|case| compare(effort, case, &mut servers))?;
+    checkpoints(effort, &mut servers)
+}
+
+fn compare(
+    effort: &Effort,
+    (name, pattern, depth): (&str, Pattern, u32),
+    servers: &mut [(&str, Box<dyn Contender>)],
+) -> Result<()> {
+    let mut runs: Vec<Vec<Measured>> = servers.iter().map(|_| Vec::new()).collect();
+    for _ in 0..effort.runs {
+        for ((_, server), runs) in servers.iter_mut().zip(&mut runs) {
+            let load = Load { pattern, depth, time: effort.time, bytes: effort.bytes };
+            runs.push(load.run(&**server)?);
+            server.checkpoint()?;
+        }
+    }
+    for ((server, _), runs) in servers.iter().zip(&runs) {
+        let of_all = |of: fn(&Measured) -> f64| median(runs.iter().map(of).collect());
+        let (rate, bytes_rate) = (of_all(|run| run.rate), of_all(|run| run.bytes_rate));
+        let cpu = of_all(|run| run.cpu.as_secs_f64());
+        println!("| {name} | {server} | {rate:.0} | {:.0} | {:.1} |", bytes_rate / 1e6, cpu * 1e6);
+    }
+    Ok(())
+}
+
+/// How long a guest stands still for its disk, with as much written as the disk is large.
+fn checkpoints(effort: &Effort, servers: &mut [(&str, Box<dyn Contender>)]) -> Result<()> {
+    println!("\n| checkpoint with {} MiB written since the last | ms |", effort.bytes >> 20);
+    println!("|---|--:|");
+    for (name, server) in servers {
+        let mut took = Vec::new();
+        for _ in 0..effort.runs {
+            let load = Load { pattern: Pattern::Writes, depth: 4, time: effort.time, bytes: effort.bytes };
+            load.run(&**server)?;
+            took.extend(server.checkpoint()?.map(|took| took.as_secs_f64() * 1e3));
+        }
+        println!("| {name} | {:.2} |", median(took));
+    }
+    Ok(())
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_unstable_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}

@@ -1,0 +1,88 @@
+use super::Contender;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::process::Command;
+use std::time::Duration;
+
+/// What fio does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pattern {
+    /// 4 KiB each, anywhere.
+    RandomWrites,
+    /// The same, read.
+    RandomReads,
+    /// 1 MiB each, one behind the other.
+    Writes,
+    /// The same, read.
+    Reads,
+}
+
+/// How much of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// What.
+    pub pattern: Pattern,
+    /// Requests under way at once.
+    pub depth: u32,
+    /// How long.
+    pub time: Duration,
+    /// On so much of the disk.
+    pub bytes: u64,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// Requests in a second.
+    pub rate: f64,
+    /// Bytes in a second.
+    pub bytes_rate: f64,
+    /// The server's processor time for each request.
+    pub cpu: Duration,
+}
+
+impl Load {
+    /// Has fio do it.
+    ///
+    /// # Errors
+    /// When fio is not there, or a request fails.
+    pub fn run(&self, server: &dyn Contender) -> Result<Measured> {
+        let (rw, size) = match self.pattern {
+            Pattern::RandomWrites => ("randwrite", "4k"),
+            Pattern::RandomReads => ("randread", "4k"),
+            Pattern::Writes => ("write", "1m"),
+            Pattern::Reads => ("read", "1m"),
+        };
+        let uri = format!("--uri=nbd+unix:///{}?socket={}", server.export(), server.socket().display());
+        let millis = format!("--runtime={}ms", self.time.as_millis());
+        let (depth, bytes) = (format!("--iodepth={}", self.depth), format!("--size={}", self.bytes));
+        let before = server.cpu_time()?;
+        let fio = Command::new("fio")
+            .args(["--name=load", "--ioengine=nbd", "--output-format=json", "--time_based", "--norandommap"])
+            .args([uri, millis, depth, bytes, format!("--rw={rw}"), format!("--bs={size}")])
+            .output()
+            .context("fio is needed, with its engine for NBD (Debian: fio)")?;
+        let cpu = server.cpu_time()? - before;
+        ensure!(
+            fio.status.success(),
+            "fio: {}{}",
+            String::from_utf8_lossy(&fio.stderr),
+            String::from_utf8_lossy(&fio.stdout)
+        );
+        let said = String::from_utf8_lossy(&fio.stdout);
+        // It has remarks, too.
+        let told = said
+            .find(
+                "{
+",
+            )
+            .map(|start| &said[start..])
+            .context("fio tells nothing")?;
+        let told: Value = serde_json::from_str(told).context("what fio tells")?;
+        let side = &told["jobs"][0][if rw.ends_with("read") { "read" } else { "write" }];
+        let number = |name: &str| side[name].as_f64().with_context(|| format!("fio tells no {name}"));
+        let requests = number("total_ios")?;
+        ensure!(requests > 0.0, "fio has done nothing");
+        Ok(Measured { rate: number("iops")?, bytes_rate: number("bw_bytes")?, cpu: cpu.div_f64(requests) })
+    }
+}
