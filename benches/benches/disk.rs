@@ -34,8 +34,16 @@ fn main() -> Result<()> {
         true => Effort { runs: 3, time: Duration::from_secs(3), bytes: 1 << 30 },
         false => Effort { runs: 1, time: Duration::from_millis(200), bytes: 16 << 20 },
     };
-    plain(&effort)?;
-    replicated(&effort)
+    // Or one of the two tables only.
+    let asked = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let is_asked = |table: &str| asked.as_ref().is_none_or(|asked| asked == table);
+    if is_asked("unprotected") {
+        plain(&effort)?;
+    }
+    if is_asked("protected") {
+        replicated(&effort)?;
+    }
+    Ok(())
 }
 
 fn plain(effort: &Effort) -> Result<()> {

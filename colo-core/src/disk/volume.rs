@@ -3,9 +3,12 @@ use super::journal::ReadAt;
 use super::{Action, ActionId, Change, Content, EpochStore, RecoverError, Source, StoreConfig, StoreError, Taken};
 use crate::ids::Epoch;
 use crate::random;
+use bytes::Bytes;
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::{Errno, pwritev};
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,6 +16,12 @@ use std::thread::JoinHandle;
 
 /// So many actions are carried out at once: a journal and a disk, and each has more than one way to be busy.
 const WORKERS: usize = 4;
+
+/// So many actions a worker takes at once: taking one costs as much as a short write.
+const AT_ONCE: usize = 16;
+
+/// So many parts are written by one call: `IOV_MAX`.
+const MAX_PARTS: usize = 1024;
 
 /// What failed, and with it all that comes after.
 #[derive(thiserror::Error, Debug)]
@@ -62,14 +71,20 @@ pub struct Volume {
 
 struct Shared {
     state: Mutex<State>,
-    /// There may be something to do, or something was done.
+    /// Something has changed that somebody waits for.
     changed: Condvar,
+    /// There is something to do for workers.
+    work: Condvar,
     journal: File,
     disks: Vec<File>,
 }
 
 struct State {
     store: EpochStore,
+    /// What workers are to do.
+    queue: VecDeque<(ActionId, Action)>,
+    /// How many wait for a change.
+    waiting: usize,
     lets_through: bool,
     stops: bool,
     failed: Option<String>,
@@ -97,8 +112,15 @@ impl Volume {
     }
 
     fn start(store: EpochStore, journal: File, disks: Vec<File>) -> Result<Volume, VolumeError> {
-        let state = Mutex::new(State { store, lets_through: false, stops: false, failed: None });
-        let shared = Arc::new(Shared { state, changed: Condvar::new(), journal, disks });
+        let state = Mutex::new(State {
+            store,
+            queue: VecDeque::new(),
+            waiting: 0,
+            lets_through: false,
+            stops: false,
+            failed: None,
+        });
+        let shared = Arc::new(Shared { state, changed: Condvar::new(), work: Condvar::new(), journal, disks });
         let mut volume = Volume { shared, workers: Vec::new() };
         for _ in 0..WORKERS {
             let shared = volume.shared.clone();
@@ -122,9 +144,19 @@ impl Volume {
     /// # Errors
     /// [`VolumeError`]; a store that serves has no primary.
     pub fn write(&self, disk: u8, range: Range<u64>, change: Change) -> Result<(), VolumeError> {
-        self.with(|store| match store.serves() {
-            true => Err(StoreError::NotNow("while it serves")),
-            false => store.write(disk, range, change).map(drop),
+        self.write_all(std::iter::once((disk, range, change)))
+    }
+
+    /// The same for several writes, in their order. At the first that is refused it ends.
+    ///
+    /// # Errors
+    /// As for [`Volume::write`].
+    pub fn write_all(&self, writes: impl Iterator<Item = (u8, Range<u64>, Change)>) -> Result<(), VolumeError> {
+        self.with(|store| {
+            if store.serves() {
+                return Err(StoreError::NotNow("while it serves"));
+            }
+            writes.into_iter().try_for_each(|(disk, range, change)| store.write(disk, range, change).map(drop))
         })
     }
 
@@ -181,8 +213,9 @@ impl Volume {
 
     /// Whether the secondary's guest need not wait where too much waits for a commit.
     pub fn let_through(&self, lets_through: bool) {
-        self.shared.lock().lets_through = lets_through;
-        self.shared.changed.notify_all();
+        let mut state = self.shared.lock();
+        state.lets_through = lets_through;
+        self.shared.tell(&state);
     }
 
     /// Forgets what does not count, and waits until what does is on the disks themselves.
@@ -238,8 +271,9 @@ impl Volume {
             }
             Ok(())
         });
-        self.shared.lock().store.read_done(id);
-        self.shared.changed.notify_all();
+        let mut state = self.shared.lock();
+        state.store.read_done(id);
+        self.shared.carry_out(state);
         read
     }
 
@@ -248,7 +282,7 @@ impl Volume {
         let mut state = self.shared.lock();
         state.check()?;
         let result = with(&mut state.store);
-        self.shared.changed.notify_all();
+        self.shared.carry_out(state);
         Ok(result?)
     }
 
@@ -256,7 +290,9 @@ impl Volume {
         let mut state = self.shared.lock();
         while !until(&state) {
             state.check()?;
+            state.waiting += 1;
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
         Ok(())
     }
@@ -265,7 +301,7 @@ impl Volume {
 impl Drop for Volume {
     fn drop(&mut self) {
         self.shared.lock().stops = true;
-        self.shared.changed.notify_all();
+        self.shared.work.notify_all();
         for worker in self.workers.drain(..) {
             // One that panicked has said so.
             let _ = worker.join();
@@ -314,6 +350,11 @@ fn told(error: &VolumeError) -> DiskError {
 }
 
 impl State {
+    fn fail(&mut self, error: &io::Error) {
+        tracing::error!("a file of the disks has failed: {error}");
+        self.failed.get_or_insert(error.to_string());
+    }
+
     fn check(&self) -> Result<(), VolumeError> {
         self.failed.as_ref().map_or(Ok(()), |why| Err(VolumeError::Failed(why.clone())))
     }
@@ -332,35 +373,76 @@ impl Shared {
             if state.stops || state.failed.is_some() {
                 return;
             }
-            let Some((id, action)) = state.store.poll_action() else {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let some = state.queue.len().min(AT_ONCE);
+            if some == 0 {
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
-            };
+            }
+            let actions: Vec<_> = state.queue.drain(..some).collect();
             drop(state);
-            let done = self.act(action);
+            let done: Vec<_> = actions.into_iter().map(|(id, action)| (id, self.act(action))).collect();
             state = self.lock();
-            self.end(&mut state, id, done);
+            for (id, done) in done {
+                Self::end(&mut state, id, done);
+            }
+            self.carry_out(state);
+            state = self.lock();
         }
     }
 
-    fn end(&self, state: &mut State, id: ActionId, done: io::Result<()>) {
-        match done {
-            Ok(()) => state.store.done(id),
-            Err(error) => {
-                tracing::error!("a file of the disks has failed: {error}");
-                state.failed.get_or_insert(error.to_string());
+    /// Does what is to be done now: writes to the journal at once, in this thread, and the rest by workers. (A journal is written in order, and a
+    /// hop to another thread costs more than a write to memory.)
+    fn carry_out<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+        loop {
+            let (mut writes, before) = (Vec::new(), state.queue.len());
+            while let Some((id, action)) = state.store.poll_action() {
+                match action {
+                    Action::Journal { at, parts } => writes.push((id, at, parts)),
+                    action => state.queue.push_back((id, action)),
+                }
+            }
+            match state.queue.len() - before {
+                0 => {}
+                1 => self.work.notify_one(),
+                _ => self.work.notify_all(),
+            }
+            if writes.is_empty() || state.failed.is_some() {
+                return self.tell(&state);
+            }
+            drop(state);
+            let done = write_journal(&self.journal, &writes);
+            state = self.lock();
+            if let Err(error) = done {
+                state.fail(&error);
+            }
+            for (id, ..) in writes {
+                Self::end(&mut state, id, Ok(()));
             }
         }
-        self.changed.notify_all();
+    }
+
+    fn end(state: &mut State, id: ActionId, done: io::Result<()>) {
+        match done {
+            // What has not been done is never said to have been.
+            Ok(()) if state.failed.is_none() => state.store.done(id),
+            Ok(()) => {}
+            Err(error) => state.fail(&error),
+        }
+    }
+
+    /// For those who wait.
+    fn tell(&self, state: &State) {
+        if state.waiting > 0 {
+            self.changed.notify_all();
+        }
+        if state.failed.is_some() {
+            self.work.notify_all();
+        }
     }
 
     fn act(&self, action: Action) -> io::Result<()> {
         match action {
-            Action::Journal { mut at, parts } => parts.iter().try_for_each(|part| {
-                self.journal.write_all_at(part, at)?;
-                at += part.len() as u64;
-                Ok(())
-            }),
+            Action::Journal { at, parts } => write_parts(&self.journal, at, &parts),
             Action::SyncJournal => self.journal.sync_data(),
             Action::Disk { disk, range, content } => self.put(disk, &range, content),
             Action::SyncDisk { disk } => self.disks[usize::from(disk)].sync_data(),
@@ -386,14 +468,54 @@ impl Shared {
     }
 }
 
+/// Writes to a journal, one after the other: those that are neighbours by one call.
+fn write_journal(journal: &File, writes: &[(ActionId, u64, Vec<Bytes>)]) -> io::Result<()> {
+    let mut rest = writes.iter().peekable();
+    while let Some((_, at, parts)) = rest.next() {
+        let mut all = parts.clone();
+        let mut end = at + bytes_of(parts);
+        while let Some((_, at, parts)) =
+            rest.next_if(|(_, at, parts)| *at == end && all.len() + parts.len() <= MAX_PARTS)
+        {
+            all.extend_from_slice(parts);
+            end = at + bytes_of(parts);
+        }
+        write_parts(journal, *at, &all)?;
+    }
+    Ok(())
+}
+
+fn bytes_of(parts: &[Bytes]) -> u64 {
+    parts.iter().map(|part| part.len() as u64).sum()
+}
+
+/// Writes these parts, one behind the other.
+fn write_parts(file: &File, mut at: u64, parts: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let mut slices = &mut slices[..];
+    while !slices.is_empty() {
+        match pwritev(file, slices, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                at += count as u64;
+                IoSlice::advance_slices(&mut slices, count);
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
 /// A worker that panics has failed: nobody may wait for what it was to do.
 struct Alarm<'a>(&'a Shared);
 
 impl Drop for Alarm<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.lock().failed.get_or_insert("a thread of the disks has panicked".into());
-            self.0.changed.notify_all();
+            let mut state = self.0.lock();
+            state.failed.get_or_insert("a thread of the disks has panicked".into());
+            self.0.tell(&state);
         }
     }
 }

@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// How long a wait for a message lasts at a time; the connection's end is heard at once.
 const WATCH: Duration = Duration::from_secs(3600);
 
+/// So many writes that have come are taken at once.
+const WRITES_AT_ONCE: usize = 64;
+
 /// Where a secondary's disks are.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReplicaConfig {
@@ -300,6 +303,22 @@ impl Drop for Attached<'_> {
     }
 }
 
+/// Something that was written, on which disk and where.
+type Write = (u8, Range<u64>, Change);
+
+/// What is written by that message, if something is.
+fn write_in(message: Message) -> Result<Write, Message> {
+    match message {
+        Message::DiskWrite { disk, offset, data } => {
+            Ok((disk, offset..offset.saturating_add(data.len() as u64), Change::Data(data)))
+        }
+        Message::DiskZeroes { disk, offset, length, may_unmap } => {
+            Ok((disk, offset..offset.saturating_add(length), Change::Zeroes { may_unmap }))
+        }
+        other => Err(other),
+    }
+}
+
 /// Why nothing more is received.
 #[derive(thiserror::Error, Debug)]
 enum ReceiveError {
@@ -352,15 +371,15 @@ impl Shared {
                 Err(PeerError::Closed) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
+            let message = match write_in(message) {
+                Ok(write) => {
+                    let others = self.write(volume.as_deref(), &disks, write, &mut receiver)?;
+                    let Some(other) = others else { continue };
+                    other
+                }
+                Err(other) => other,
+            };
             match message {
-                Message::DiskWrite { disk, offset, data } => {
-                    let range = offset..offset.saturating_add(data.len() as u64);
-                    self.change(volume.as_deref(), &disks, disk, range, Change::Data(data))?;
-                }
-                Message::DiskZeroes { disk, offset, length, may_unmap } => {
-                    let range = offset..offset.saturating_add(length);
-                    self.change(volume.as_deref(), &disks, disk, range, Change::Zeroes { may_unmap })?;
-                }
                 Message::DiskBarrier { epoch, is_durable } => {
                     self.barrier(&mut volume, epoch, is_durable)?;
                 }
@@ -380,18 +399,31 @@ impl Shared {
         }
     }
 
-    /// What the primary's guest has written.
-    fn change(
+    /// What the primary's guest has written: this, and what else has come by now. Returns the message that came behind it, if there is one.
+    fn write(
         &self,
         volume: Option<&Volume>,
         disks: &[FileBackend],
-        disk: u8,
-        range: Range<u64>,
-        change: Change,
-    ) -> Result<(), ReceiveError> {
-        if let Some(volume) = volume {
-            return Ok(volume.write(disk, range, change)?);
+        first: Write,
+        receiver: &mut StateReceiver,
+    ) -> Result<Option<Message>, ReceiveError> {
+        let Some(volume) = volume else { return self.write_through(disks, first).map(|()| None) };
+        let mut writes = vec![first];
+        let now = Instant::now();
+        let mut other = None;
+        while writes.len() < WRITES_AT_ONCE && other.is_none() {
+            match receiver.recv(now)?.map(write_in) {
+                None => break,
+                Some(Ok(write)) => writes.push(write),
+                Some(Err(message)) => other = Some(message),
+            }
         }
+        volume.write_all(writes.into_iter())?;
+        Ok(other)
+    }
+
+    /// Straight to the disks.
+    fn write_through(&self, disks: &[FileBackend], (disk, range, change): Write) -> Result<(), ReceiveError> {
         let backend = self.part_of(disks, disk, &range)?;
         match change {
             Change::Data(data) => backend.write(range.start, &data)?,
