@@ -261,9 +261,9 @@ fn a_flush_waits_for_the_secondary_where_it_is_to() {
             continue;
         }
         let asked = loop {
-            match secondary.recv(Instant::now() + PATIENCE).unwrap().expect("a message in time") {
-                Message::DiskFlush { number, is_durable } => break (number, is_durable),
-                _ => {}
+            let message = secondary.recv(Instant::now() + PATIENCE).unwrap().expect("a message in time");
+            if let Message::DiskFlush { number, is_durable } = message {
+                break (number, is_durable);
             }
         };
         assert_eq!(asked, (1, durability == Durability::Disk));

@@ -1,25 +1,20 @@
 //! The secondary's side: what comes over the connection goes to the disks, or to the epochs over them.
 
-use super::{PART_BYTES, SecondaryDisks, hash_of};
+mod receive;
+
+use super::SecondaryDisks;
 use crate::disk::backend::size_of;
-use crate::disk::{Backend, Change, DiskError, FileBackend, StoreConfig, Volume, VolumeDisk, VolumeError};
+use crate::disk::{Backend, DiskError, FileBackend, StoreConfig, Volume, VolumeDisk, VolumeError};
 use crate::ids::Epoch;
-use crate::peer::{Message, PeerError, ShutdownHandle, StateChannel, StateReceiver, StateSender};
+use crate::peer::{ShutdownHandle, StateChannel};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-/// How long a wait for a message lasts at a time; the connection's end is heard at once.
-const WATCH: Duration = Duration::from_secs(3600);
-
-/// So many writes that have come are taken at once.
-const WRITES_AT_ONCE: usize = 64;
+use std::time::Instant;
 
 /// Where a secondary's disks are.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -303,37 +298,6 @@ impl Drop for Attached<'_> {
     }
 }
 
-/// Something that was written, on which disk and where.
-type Write = (u8, Range<u64>, Change);
-
-/// What is written by that message, if something is.
-fn write_in(message: Message) -> Result<Write, Message> {
-    match message {
-        Message::DiskWrite { disk, offset, data } => {
-            Ok((disk, offset..offset.saturating_add(data.len() as u64), Change::Data(data)))
-        }
-        Message::DiskZeroes { disk, offset, length, may_unmap } => {
-            Ok((disk, offset..offset.saturating_add(length), Change::Zeroes { may_unmap }))
-        }
-        other => Err(other),
-    }
-}
-
-/// Why nothing more is received.
-#[derive(thiserror::Error, Debug)]
-enum ReceiveError {
-    #[error(transparent)]
-    Peer(#[from] PeerError),
-    #[error(transparent)]
-    Volume(#[from] VolumeError),
-    #[error("a disk of this host: {0}")]
-    Disk(#[from] DiskError),
-    #[error("a disk of this host: {0}")]
-    File(#[from] io::Error),
-    #[error("{0} does not belong there")]
-    Unexpected(&'static str),
-}
-
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -359,126 +323,6 @@ impl Shared {
         drop(volume);
         let emptied = self.files.journal.set_len(0).and_then(|()| self.files.journal.sync_all());
         emptied.map_err(|error| told(&error))
-    }
-
-    fn receive(&self, mut receiver: StateReceiver, mut sender: StateSender) -> Result<(), ReceiveError> {
-        let disks = self.files.backends()?;
-        let mut volume: Option<Arc<Volume>> = None;
-        loop {
-            let message = match receiver.recv(Instant::now() + WATCH) {
-                Ok(None) => continue,
-                Ok(Some(message)) => message,
-                Err(PeerError::Closed) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            };
-            let message = match write_in(message) {
-                Ok(write) => {
-                    let others = self.write(volume.as_deref(), &disks, write, &mut receiver)?;
-                    let Some(other) = others else { continue };
-                    other
-                }
-                Err(other) => other,
-            };
-            match message {
-                Message::DiskBarrier { epoch, is_durable } => {
-                    self.barrier(&mut volume, epoch, is_durable)?;
-                }
-                Message::DiskFlush { number, is_durable } => {
-                    if let (true, Some(volume)) = (is_durable, &volume) {
-                        volume.wait_durable()?;
-                    }
-                    sender.send(&Message::DiskFlushed { number })?;
-                }
-                Message::DiskHashesWanted { disk, offset, length, seed } if volume.is_none() => {
-                    let range = offset..offset.saturating_add(length.into());
-                    let hashes = self.hashes(&disks, disk, range, seed)?;
-                    sender.send(&Message::DiskHashes { disk, offset, hashes })?;
-                }
-                _ => return Err(ReceiveError::Unexpected("a message")),
-            }
-        }
-    }
-
-    /// What the primary's guest has written: this, and what else has come by now. Returns the message that came behind it, if there is one.
-    fn write(
-        &self,
-        volume: Option<&Volume>,
-        disks: &[FileBackend],
-        first: Write,
-        receiver: &mut StateReceiver,
-    ) -> Result<Option<Message>, ReceiveError> {
-        let Some(volume) = volume else { return self.write_through(disks, first).map(|()| None) };
-        let mut writes = vec![first];
-        let now = Instant::now();
-        let mut other = None;
-        while writes.len() < WRITES_AT_ONCE && other.is_none() {
-            match receiver.recv(now)?.map(write_in) {
-                None => break,
-                Some(Ok(write)) => writes.push(write),
-                Some(Err(message)) => other = Some(message),
-            }
-        }
-        volume.write_all(writes.into_iter())?;
-        Ok(other)
-    }
-
-    /// Straight to the disks.
-    fn write_through(&self, disks: &[FileBackend], (disk, range, change): Write) -> Result<(), ReceiveError> {
-        let backend = self.part_of(disks, disk, &range)?;
-        match change {
-            Change::Data(data) => backend.write(range.start, &data)?,
-            Change::Zeroes { may_unmap } => backend.write_zeroes(range.start, range.end - range.start, may_unmap)?,
-        }
-        Ok(())
-    }
-
-    /// An epoch is whole. With the first the disks are the primary's, and epochs begin.
-    fn barrier(&self, volume: &mut Option<Arc<Volume>>, epoch: Epoch, is_durable: bool) -> Result<(), ReceiveError> {
-        match &volume {
-            Some(volume) => {
-                volume.barrier(epoch)?;
-                if is_durable {
-                    volume.wait_durable()?;
-                }
-            }
-            None if epoch == Epoch::FIRST => {
-                self.files.disks.iter().try_for_each(File::sync_data)?;
-                let (journal, disks) = self.files.clones()?;
-                let begun = Arc::new(Volume::create(self.store, journal, disks, epoch)?);
-                self.lock().phase = Phase::Epochs(begun.clone());
-                *volume = Some(begun);
-            }
-            None => return Err(ReceiveError::Unexpected("the end of an epoch")),
-        }
-        self.lock().barrier = epoch;
-        self.changed.notify_all();
-        Ok(())
-    }
-
-    fn hashes(&self, disks: &[FileBackend], disk: u8, range: Range<u64>, seed: u64) -> Result<Vec<u128>, ReceiveError> {
-        let backend = self.part_of(disks, disk, &range)?;
-        let mut part = vec![0; PART_BYTES];
-        let parts = range.clone().step_by(PART_BYTES);
-        parts
-            .map(|offset| {
-                let part = &mut part[..PART_BYTES.min((range.end - offset) as usize)];
-                backend.read(offset, part)?;
-                Ok(hash_of(part, seed))
-            })
-            .collect()
-    }
-
-    fn part_of<'a>(
-        &self,
-        disks: &'a [FileBackend],
-        disk: u8,
-        range: &Range<u64>,
-    ) -> Result<&'a FileBackend, ReceiveError> {
-        let number = usize::from(disk);
-        match (disks.get(number), self.sizes.get(number)) {
-            (Some(backend), Some(size)) if range.end <= *size => Ok(backend),
-            _ => Err(ReceiveError::Unexpected("a part of a disk that is not there")),
-        }
     }
 }
 
