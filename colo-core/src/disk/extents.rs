@@ -122,6 +122,11 @@ impl<C: Cut> ExtentMap<C> {
         self.extents.iter().map(|(start, extent)| (*start..extent.end, &extent.content))
     }
 
+    /// The first range that begins there or behind it.
+    pub fn first_from(&self, at: u64) -> Option<(Range<u64>, &C)> {
+        self.extents.range(at..).next().map(|(start, extent)| (*start..extent.end, &extent.content))
+    }
+
     /// Lays another map over this one: what that has holds.
     pub fn overlay(&mut self, other: ExtentMap<C>) {
         if self.is_empty() {

@@ -51,6 +51,14 @@ impl Layer {
         (0..).zip(&self.maps).flat_map(|(disk, map)| map.iter().map(move |(range, content)| (disk, range, content)))
     }
 
+    /// The first extent from a place of a disk on, or on the disks behind it.
+    pub(super) fn first_from(&self, (disk, at): (u8, u64)) -> Option<(u8, Range<u64>, &Content)> {
+        (disk..).zip(self.maps.iter().skip(usize::from(disk))).find_map(|(number, map)| {
+            let (range, content) = map.first_from(if number == disk { at } else { 0 })?;
+            Some((number, range, content))
+        })
+    }
+
     /// A later epoch over this one: together they are that.
     pub(super) fn overlay(&mut self, later: Layer) {
         (self.epoch, self.end) = (later.epoch, later.end);

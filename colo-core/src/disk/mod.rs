@@ -55,7 +55,9 @@ pub use replica::{
     DiskEvent, Durability, OnDiskEvent, PrimaryDisks, Replica, ReplicaConfig, ReplicaDisk, ReplicaError,
     SecondaryDisks, Tap, TapConfig, TapDisk,
 };
-pub use store::{Action, ActionId, EpochStore, Piece, ReadId, RecoverError, Source, StoreConfig, StoreError, Taken};
+pub use store::{
+    Action, ActionId, EpochStore, Garbage, Piece, ReadId, RecoverError, Source, StoreConfig, StoreError, Taken,
+};
 pub use volume::{Volume, VolumeDisk, VolumeError};
 
 /// The most disks of one machine.

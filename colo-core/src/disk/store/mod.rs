@@ -43,8 +43,18 @@ pub struct EpochStore {
     readers: BTreeSet<ReadId>,
     /// Up to where the journal has been given back.
     released: u64,
-    /// Let go of when nobody waits for it.
     garbage: Vec<Layer>,
+}
+
+/// What a store needs no more.
+#[must_use]
+pub struct Garbage(Vec<Layer>);
+
+impl Garbage {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// What an action is for.
@@ -348,9 +358,13 @@ impl EpochStore {
 
     /// The next thing to be done. To be asked for after each other call, until there is none.
     pub fn poll_action(&mut self) -> Option<(ActionId, Action)> {
-        self.garbage.clear();
         self.pump();
         self.actions.pop_front()
+    }
+
+    /// What is needed no more, to be let go of where nobody waits: there may be much of it.
+    pub fn take_garbage(&mut self) -> Garbage {
+        Garbage(std::mem::take(&mut self.garbage))
     }
 
     /// Something has been done. (What cannot be done is the end of the store: nothing depends on it but what the primary has, too.)

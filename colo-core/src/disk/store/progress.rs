@@ -5,13 +5,13 @@ use super::{Action, EpochStore, Work};
 use crate::disk::Content;
 use crate::disk::journal::{Entry, MAX_DATA_BYTES, Mark, RECORD_BYTES};
 use crate::disk::layer::Layer;
-use std::collections::{BTreeSet, VecDeque};
-use std::ops::Range;
+use std::collections::BTreeSet;
 
 /// What is being written to the disks: one or several epochs.
 pub(super) struct Folding {
     pub(super) layer: Layer,
-    pub(super) queue: VecDeque<(u8, Range<u64>, Content)>,
+    /// From which place of which disk on it has still to be written; all of it has been when there is none.
+    pub(super) next: Option<(u8, u64)>,
     pub(super) bytes_in_flight: u64,
     pub(super) writes: usize,
     /// Which disks are to be made durable, and how many of them are being.
@@ -79,14 +79,19 @@ impl EpochStore {
         }
         let Some(mut folding) = self.folding.take() else { return };
         while folding.bytes_in_flight < self.config.fold_bytes {
-            let Some((disk, range, content)) = folding.queue.pop_front() else { break };
+            let Some((disk, range, content)) = folding.next.and_then(|next| folding.layer.first_from(next)) else {
+                folding.next = None;
+                break;
+            };
+            let content = content.clone();
+            folding.next = Some((disk, range.end));
             let bytes = range.end - range.start;
             folding.touched.insert(disk);
             folding.bytes_in_flight += bytes;
             folding.writes += 1;
             self.ask(Work::Fold(bytes), Action::Disk { disk, range, content });
         }
-        let is_written = folding.queue.is_empty() && folding.writes == 0;
+        let is_written = folding.next.is_none() && folding.writes == 0;
         if is_written {
             for disk in std::mem::take(&mut folding.touched) {
                 folding.syncs += 1;
@@ -112,9 +117,14 @@ impl EpochStore {
             }
         }
         let Some(layer) = layer else { return };
-        let queue = layer.extents().map(|(disk, range, content)| (disk, range, content.clone())).collect();
-        self.folding =
-            Some(Folding { layer, queue, bytes_in_flight: 0, writes: 0, touched: BTreeSet::new(), syncs: 0 });
+        self.folding = Some(Folding {
+            layer,
+            next: Some((0, 0)),
+            bytes_in_flight: 0,
+            writes: 0,
+            touched: BTreeSet::new(),
+            syncs: 0,
+        });
     }
 
     fn sync(&mut self) {

@@ -1,27 +1,24 @@
-use super::backend::{Backend, DiskError};
-use super::journal::ReadAt;
-use super::{Action, ActionId, Change, Content, EpochStore, RecoverError, Source, StoreConfig, StoreError, Taken};
+mod disk;
+mod files;
+mod workers;
+
+pub use disk::VolumeDisk;
+
+use super::{Change, EpochStore, RecoverError, Source, StoreConfig, StoreError, Taken};
 use crate::ids::Epoch;
 use crate::random;
-use bytes::Bytes;
-use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::{Errno, pwritev};
+use files::{JournalFile, sizes};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use workers::{Shared, State};
 
 /// So many actions are carried out at once: a journal and a disk, and each has more than one way to be busy.
 const WORKERS: usize = 4;
-
-/// So many actions a worker takes at once: taking one costs as much as a short write.
-const AT_ONCE: usize = 16;
-
-/// So many parts are written by one call: `IOV_MAX`.
-const MAX_PARTS: usize = 1024;
 
 /// What failed, and with it all that comes after.
 #[derive(thiserror::Error, Debug)]
@@ -67,27 +64,6 @@ pub enum VolumeError {
 pub struct Volume {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-}
-
-struct Shared {
-    state: Mutex<State>,
-    /// Something has changed that somebody waits for.
-    changed: Condvar,
-    /// There is something to do for workers.
-    work: Condvar,
-    journal: File,
-    disks: Vec<File>,
-}
-
-struct State {
-    store: EpochStore,
-    /// What workers are to do.
-    queue: VecDeque<(ActionId, Action)>,
-    /// How many wait for a change.
-    waiting: usize,
-    lets_through: bool,
-    stops: bool,
-    failed: Option<String>,
 }
 
 impl Volume {
@@ -307,253 +283,4 @@ impl Drop for Volume {
             let _ = worker.join();
         }
     }
-}
-
-/// One of a volume's disks, as the secondary's guest has it.
-pub struct VolumeDisk {
-    volume: Arc<Volume>,
-    disk: u8,
-}
-
-impl VolumeDisk {
-    /// Disk number `disk` of the volume.
-    pub fn new(volume: Arc<Volume>, disk: u8) -> VolumeDisk {
-        VolumeDisk { volume, disk }
-    }
-
-    fn put(&self, range: Range<u64>, change: Change) -> Result<(), DiskError> {
-        self.volume.write_guest(self.disk, range, change).map_err(|error| told(&error))
-    }
-}
-
-impl Backend for VolumeDisk {
-    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
-        self.volume.read(self.disk, offset, bytes).map_err(|error| told(&error))
-    }
-
-    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        self.put(offset..offset + bytes.len() as u64, bytes.to_vec().into())
-    }
-
-    fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
-        self.put(offset..offset + length, Change::Zeroes { may_unmap })
-    }
-
-    fn flush(&self) -> Result<(), DiskError> {
-        self.volume.flush_guest().map_err(|error| told(&error))
-    }
-}
-
-fn told(error: &VolumeError) -> DiskError {
-    tracing::warn!("{error}");
-    DiskError::Io
-}
-
-impl State {
-    fn fail(&mut self, error: &io::Error) {
-        tracing::error!("a file of the disks has failed: {error}");
-        self.failed.get_or_insert(error.to_string());
-    }
-
-    fn check(&self) -> Result<(), VolumeError> {
-        self.failed.as_ref().map_or(Ok(()), |why| Err(VolumeError::Failed(why.clone())))
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A worker: until it is to stop, or something has failed.
-    fn work(&self) {
-        let _alarm = Alarm(self);
-        let mut state = self.lock();
-        loop {
-            if state.stops || state.failed.is_some() {
-                return;
-            }
-            let some = state.queue.len().min(AT_ONCE);
-            if some == 0 {
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            let actions: Vec<_> = state.queue.drain(..some).collect();
-            drop(state);
-            let done: Vec<_> = actions.into_iter().map(|(id, action)| (id, self.act(action))).collect();
-            state = self.lock();
-            for (id, done) in done {
-                Self::end(&mut state, id, done);
-            }
-            self.carry_out(state);
-            state = self.lock();
-        }
-    }
-
-    /// Does what is to be done now: writes to the journal at once, in this thread, and the rest by workers. (A journal is written in order, and a
-    /// hop to another thread costs more than a write to memory.)
-    fn carry_out<'a>(&'a self, mut state: MutexGuard<'a, State>) {
-        loop {
-            let (mut writes, before) = (Vec::new(), state.queue.len());
-            while let Some((id, action)) = state.store.poll_action() {
-                match action {
-                    Action::Journal { at, parts } => writes.push((id, at, parts)),
-                    action => state.queue.push_back((id, action)),
-                }
-            }
-            match state.queue.len() - before {
-                0 => {}
-                1 => self.work.notify_one(),
-                _ => self.work.notify_all(),
-            }
-            if writes.is_empty() || state.failed.is_some() {
-                return self.tell(&state);
-            }
-            drop(state);
-            let done = write_journal(&self.journal, &writes);
-            state = self.lock();
-            if let Err(error) = done {
-                state.fail(&error);
-            }
-            for (id, ..) in writes {
-                Self::end(&mut state, id, Ok(()));
-            }
-        }
-    }
-
-    fn end(state: &mut State, id: ActionId, done: io::Result<()>) {
-        match done {
-            // What has not been done is never said to have been.
-            Ok(()) if state.failed.is_none() => state.store.done(id),
-            Ok(()) => {}
-            Err(error) => state.fail(&error),
-        }
-    }
-
-    /// For those who wait.
-    fn tell(&self, state: &State) {
-        if state.waiting > 0 {
-            self.changed.notify_all();
-        }
-        if state.failed.is_some() {
-            self.work.notify_all();
-        }
-    }
-
-    fn act(&self, action: Action) -> io::Result<()> {
-        match action {
-            Action::Journal { at, parts } => write_parts(&self.journal, at, &parts),
-            Action::SyncJournal => self.journal.sync_data(),
-            Action::Disk { disk, range, content } => self.put(disk, &range, content),
-            Action::SyncDisk { disk } => self.disks[usize::from(disk)].sync_data(),
-            Action::Release(range) => {
-                // Space is all that this is about: where it cannot be given back it is not.
-                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                let _ = fallocate(&self.journal, flags, range.start, range.end - range.start);
-                Ok(())
-            }
-        }
-    }
-
-    /// Writes to a disk itself.
-    fn put(&self, disk: u8, range: &Range<u64>, content: Content) -> io::Result<()> {
-        let file = &self.disks[usize::from(disk)];
-        match content {
-            Content::Memory { bytes, .. } => file.write_all_at(&bytes, range.start),
-            Content::Stored { at } => copy(&self.journal, at, file, range),
-            Content::Zeroes { may_unmap } => {
-                super::backend::write_zeroes(file, range.start, range.end - range.start, may_unmap)
-            }
-        }
-    }
-}
-
-/// Writes to a journal, one after the other: those that are neighbours by one call.
-fn write_journal(journal: &File, writes: &[(ActionId, u64, Vec<Bytes>)]) -> io::Result<()> {
-    let mut rest = writes.iter().peekable();
-    while let Some((_, at, parts)) = rest.next() {
-        let mut all = parts.clone();
-        let mut end = at + bytes_of(parts);
-        while let Some((_, at, parts)) =
-            rest.next_if(|(_, at, parts)| *at == end && all.len() + parts.len() <= MAX_PARTS)
-        {
-            all.extend_from_slice(parts);
-            end = at + bytes_of(parts);
-        }
-        write_parts(journal, *at, &all)?;
-    }
-    Ok(())
-}
-
-fn bytes_of(parts: &[Bytes]) -> u64 {
-    parts.iter().map(|part| part.len() as u64).sum()
-}
-
-/// Writes these parts, one behind the other.
-fn write_parts(file: &File, mut at: u64, parts: &[Bytes]) -> io::Result<()> {
-    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
-    let mut slices = &mut slices[..];
-    while !slices.is_empty() {
-        match pwritev(file, slices, at) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => {
-                at += count as u64;
-                IoSlice::advance_slices(&mut slices, count);
-            }
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(())
-}
-
-/// A worker that panics has failed: nobody may wait for what it was to do.
-struct Alarm<'a>(&'a Shared);
-
-impl Drop for Alarm<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let mut state = self.0.lock();
-            state.failed.get_or_insert("a thread of the disks has panicked".into());
-            self.0.tell(&state);
-        }
-    }
-}
-
-/// Copies a part of the journal to a disk, a piece at a time.
-fn copy(journal: &File, mut from: u64, disk: &File, range: &Range<u64>) -> io::Result<()> {
-    const PIECE_BYTES: u64 = 1 << 20;
-    let mut buffer = vec![0; (range.end - range.start).min(PIECE_BYTES) as usize];
-    let mut at = range.start;
-    while at < range.end {
-        let piece = &mut buffer[..(range.end - at).min(PIECE_BYTES) as usize];
-        journal.read_exact_at(piece, from)?;
-        disk.write_all_at(piece, at)?;
-        (from, at) = (from + piece.len() as u64, at + piece.len() as u64);
-    }
-    Ok(())
-}
-
-/// A journal's file, as recovery reads it.
-struct JournalFile<'a>(&'a File);
-
-impl ReadAt for JournalFile<'_> {
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match self.0.read_at(&mut bytes[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        bytes[filled..].fill(0);
-        Ok(())
-    }
-}
-
-fn sizes(disks: &[File]) -> io::Result<Vec<u64>> {
-    use std::io::{Seek, SeekFrom};
-    disks.iter().map(|mut disk| disk.seek(SeekFrom::End(0))).collect()
 }
