@@ -111,20 +111,28 @@ impl XenDomain {
             // The hypervisor's writes to the guest's events are in no log either.
             set_all(into, twin.held.keys().copied().chain(twin.events.flatten()));
             if domain.suspended_at.is_some() && (twin.populated.is_empty() || domain.mapped_total.is_none()) {
-                let mut populated = DirtyBitmap::new(domain.spec.pfn_limit);
-                domain.populated(&mut populated)?;
-                let populated: PfnRanges = populated.iter().collect();
-                if !twin.populated.is_empty() {
-                    set_all(into, populated.without(&twin.populated));
+                let before = domain.map_populated(twin)?;
+                if !before.is_empty() {
+                    set_all(into, twin.populated.without(&before));
                 }
-                // All of them are mapped, so that the next change shows in their number.
-                let memory = domain.memory.get_mut();
-                memory.map(&domain.foreign, domain.access, populated.iter().map(|pfn| (pfn, pfn.0)))?;
-                domain.mapped_total = Some(domain.info()?.total_pages);
-                twin.populated = populated;
             }
             Ok(())
         })
+    }
+
+    /// Maps all of a domain that does not run yet, before anybody waits for that. (PV: a page that may become a table must not be mapped.)
+    pub(in crate::xen) fn map_ahead(&mut self) -> Result<(), DomainError> {
+        self.with_twin_side(|domain, twin| domain.map_populated(twin).map(drop))
+    }
+
+    /// Maps all pages that there are, so that the next change shows in their number. Returns which there were before.
+    fn map_populated(&mut self, twin: &mut TwinSide) -> Result<PfnRanges, DomainError> {
+        let mut populated = DirtyBitmap::new(self.spec.pfn_limit);
+        self.populated(&mut populated)?;
+        let populated: PfnRanges = populated.iter().collect();
+        self.memory.get_mut().map(&self.foreign, self.access, populated.iter().map(|pfn| (pfn, pfn.0)))?;
+        self.mapped_total = Some(self.info()?.total_pages);
+        Ok(std::mem::replace(&mut twin.populated, populated))
     }
 
     /// Adds what others may write to while the guest stands still. Its store's and its console's ring have each host's own servers at their

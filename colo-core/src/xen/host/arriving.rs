@@ -153,6 +153,7 @@ impl Arriving {
             // To be overlaid it must be a domain like any other.
             domain = Box::new(XenDomain::adopt_restored(*domain)?);
             domain.enable_dirty_log()?;
+            domain.map_ahead()?;
         } else {
             domain.set_arrived();
         }
