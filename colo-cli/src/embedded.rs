@@ -3,7 +3,7 @@
 use crate::args::{HypervisorArg, MachineArgs, SwitchArgs};
 use crate::signals;
 use anyhow::{Context, Result};
-use colo_core::domain::{Host, Machine};
+use colo_core::domain::{Disks, Host, Machine};
 use colo_core::net::Port;
 use colo_core::save::CallbackError;
 use colo_embedded::machine::{EmbeddedConfig, EmbeddedDomain, EmbeddedHost};
@@ -29,7 +29,7 @@ pub(crate) fn boot(name: &str, args: &MachineArgs) -> Result<(Machine, Box<dyn P
     let lan = SwitchPort::connect(&args.switch)
         .with_context(|| format!("no switch at {} (start one with `colo embedded switch`)", args.switch.display()))?;
     let (domain, card) = EmbeddedDomain::boot(&config)?;
-    Ok((Machine { domain: Box::new(domain), nics: vec![Box::new(card)] }, Box::new(lan)))
+    Ok((Machine { domain: Box::new(domain), nics: vec![Box::new(card)], disks: Disks::None }, Box::new(lan)))
 }
 
 /// Dies as by `kill -9`, for tests.
