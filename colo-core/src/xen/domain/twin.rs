@@ -189,7 +189,7 @@ impl XenDomain {
     }
 
     /// Where the guest's events are. A guest with the smaller interface has no such page, and no queues either.
-    pub(super) fn event_array(&self) -> Result<Option<Pfn>, DomainError> {
+    pub(in crate::xen) fn event_array(&self) -> Result<Option<Pfn>, DomainError> {
         let mut populated = DirtyBitmap::new(self.spec.pfn_limit);
         self.populated(&mut populated)?;
         let mut pages = vec![0; MAX_BATCH_PAGES * PAGE_SIZE];

@@ -68,7 +68,7 @@ impl PvhOverlay {
         let (control, foreign, _) = domain.handles();
         let store_pfn = control.hvm_param(domid, ctrl::HVM_PARAM_STORE_PFN)?;
         let info = control.domain_info(domid)?.ok_or_else(|| DomainError::NotRunning(domid.to_string()))?;
-        Ok(PvhOverlay {
+        let mut overlay = PvhOverlay {
             store: XenStore::open(xen)?,
             frontends: Frontends::open(xen, domid)?,
             ring: StoreRing::map(foreign, domid, store_pfn)?,
@@ -79,24 +79,27 @@ impl PvhOverlay {
             ports: TwinPorts::default(),
             populated: PfnRanges::default(),
             looked: None,
-            events: None,
+            // Found now, while nobody waits; looked at again at each stop.
+            events: domain.event_array()?,
             primary: None,
             go: Go::Cancelled,
             reconnects: false,
             stats: OverlayStats::default(),
             timings: Timings::default(),
-        })
+        };
+        overlay.look_at_pages(domain)?;
+        Ok(overlay)
     }
 
     /// Looks which pages the twin has, where it may have given some back or got some since: that takes as long as it is large.
-    fn look_at_pages(&mut self, domain: &mut XenDomain) -> Result<(), DomainError> {
+    fn look_at_pages(&mut self, domain: &XenDomain) -> Result<(), DomainError> {
         let (control, _, store) = domain.handles();
         let info = control.domain_info(domain.domid())?;
         let info = info.ok_or_else(|| DomainError::NotRunning(domain.domid().to_string()))?;
         // What it gives back stays counted as long as it is mapped here; but it gives none back unless it is told to.
         let target = store.read(&format!("{}/memory/target", store.domain_path(domain.domid())?))?;
         let looked = Some((info.total_pages, target));
-        if looked != self.looked || self.primary.as_ref() != Some(&self.populated) {
+        if looked != self.looked || self.primary.as_ref().is_some_and(|primary| *primary != self.populated) {
             let mut populated = DirtyBitmap::new(domain.spec().pfn_limit);
             domain.populated(&mut populated)?;
             self.populated = populated.iter().collect();
