@@ -103,6 +103,7 @@ impl Rig {
     fn apply(&mut self) {
         let epoch = self.epoch;
         let replica = self.replica();
+        replica.release();
         replica.freeze();
         replica.commit(epoch).unwrap();
         replica.thaw();

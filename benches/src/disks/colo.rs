@@ -99,6 +99,7 @@ impl Contender for Protected {
         // The primary's guest runs again; the secondary's stands still from here on.
         ensure!(self.replica.wait_barrier(self.epoch, Instant::now() + PATIENCE), "the barrier does not come");
         let began = Instant::now();
+        self.replica.release();
         self.replica.freeze();
         self.replica.commit(self.epoch)?;
         self.replica.thaw();

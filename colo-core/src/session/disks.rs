@@ -112,6 +112,7 @@ impl RestoreCallbacks for CommitsDisks {
     crate::hand_on_restore!(inner: init, get_page, get_pages, clear_pages, record, verify, update_p2m);
 
     fn flush_memory(&mut self, domain: &mut dyn Domain) -> Result<Flushed, CallbackError> {
+        self.disks.with(|disks| disks.release());
         domain.suspend()?;
         self.disks.with(|disks| disks.freeze());
         let flushed = self.inner.flush_memory(domain)?;

@@ -130,6 +130,10 @@ impl SecondaryDisks for Failing {
         self.0.wait_barrier(epoch, deadline)
     }
 
+    fn release(&mut self) {
+        self.0.release();
+    }
+
     fn freeze(&mut self) {
         self.0.freeze();
     }

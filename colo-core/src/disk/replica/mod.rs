@@ -87,6 +87,9 @@ pub trait SecondaryDisks: Send {
     /// Waits until this epoch is here, as a whole. Returns false when it will not come: the connection is gone, or the time is over.
     fn wait_barrier(&mut self, epoch: Epoch, deadline: Instant) -> bool;
 
+    /// The machine is about to be stopped for a checkpoint: none of its requests waits for one any more, until [`SecondaryDisks::thaw`].
+    fn release(&mut self);
+
     /// The machine stands still. On return no request of its is under way, until [`SecondaryDisks::thaw`].
     fn freeze(&mut self);
 

@@ -154,8 +154,7 @@ impl Replica {
         self.shared.volume().map_or(Ok(()), |volume| volume.settle().map_err(|error| told(&error)))
     }
 
-    /// Whether writers wait while so much waits for a checkpoint. For whoever must see the guest's requests end before it can take one.
-    pub fn let_through(&self, lets_through: bool) {
+    fn let_through(&self, lets_through: bool) {
         if let Some(volume) = self.shared.volume() {
             volume.let_through(lets_through);
         }
@@ -193,8 +192,11 @@ impl SecondaryDisks for Replica {
         true
     }
 
-    fn freeze(&mut self) {
+    fn release(&mut self) {
         self.let_through(true);
+    }
+
+    fn freeze(&mut self) {
         let mut state = self.shared.lock();
         state.is_frozen = true;
         while state.active > 0 {
