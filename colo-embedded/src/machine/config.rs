@@ -1,6 +1,6 @@
-use super::abi::{MAX_RAM_BYTES, MIN_RAM_BYTES, PAGE_BYTES};
+use super::abi::{MAX_DISK_BYTES, MAX_RAM_BYTES, MIN_DISK_BYTES, MIN_RAM_BYTES, PAGE_BYTES};
 use super::dirty::DirtyLogChoice;
-use colo_core::domain::{DomainError, DomainSpec, MacAddr, NicSpec};
+use colo_core::domain::{DiskSpec, DomainError, DomainSpec, MacAddr, NicSpec};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::Ipv4Addr;
 
@@ -39,12 +39,14 @@ pub struct EmbeddedConfig {
     pub gateway: Ipv4Addr,
     /// Seed of the guest's random numbers.
     pub seed: u64,
+    /// Its disk in bytes: whole pages, from [`MIN_DISK_BYTES`] to [`MAX_DISK_BYTES`]; 0 for none.
+    pub disk_bytes: u64,
     /// How dirty pages are found on this host. A choice of the host's, so no part of the specification.
     pub dirty_log: DirtyLogChoice,
 }
 
 impl EmbeddedConfig {
-    /// The defaults: 64 MiB, `10.77.0.10/24` behind `10.77.0.1`, MAC address `02:43:4f:4c:4f:0a`, a seed by chance.
+    /// The defaults: 64 MiB, no disk, `10.77.0.10/24` behind `10.77.0.1`, MAC address `02:43:4f:4c:4f:0a`, a seed by chance.
     pub fn named(name: &str) -> EmbeddedConfig {
         EmbeddedConfig {
             name: name.into(),
@@ -55,6 +57,7 @@ impl EmbeddedConfig {
             gateway: Ipv4Addr::new(10, 77, 0, 1),
             // The standard library keys its hash maps by chance: enough for a guest's port numbers.
             seed: RandomState::new().build_hasher().finish(),
+            disk_bytes: 0,
             dirty_log: DirtyLogChoice::Auto,
         }
     }
@@ -78,7 +81,7 @@ impl EmbeddedConfig {
             hypervisor: HYPERVISOR.into(),
             pfn_limit: self.ram_bytes / PAGE_BYTES,
             nics: vec![NicSpec { mac: self.mac, ipv4: Some(self.ipv4) }],
-            disks: Vec::new(),
+            disks: Vec::from_iter((self.disk_bytes > 0).then_some(DiskSpec { size_bytes: self.disk_bytes })),
             config,
         })
     }
@@ -94,6 +97,11 @@ impl EmbeddedConfig {
         let [NicSpec { mac, ipv4: Some(ipv4) }] = spec.nics[..] else {
             return Err(bad("an embedded machine has one network card, with an IPv4 address".into()));
         };
+        let disk_bytes = match spec.disks[..] {
+            [] => 0,
+            [DiskSpec { size_bytes }] if size_bytes > 0 => size_bytes,
+            _ => return Err(bad("an embedded machine has at most one disk, which is not empty".into())),
+        };
         let fields = ConfigFields::decode(&spec.config)?;
         let config = EmbeddedConfig {
             name: spec.name.clone(),
@@ -103,6 +111,7 @@ impl EmbeddedConfig {
             prefix_len: fields.prefix_len,
             gateway: fields.gateway,
             seed: fields.seed,
+            disk_bytes,
             dirty_log: DirtyLogChoice::Auto,
         };
         config.check()?;
@@ -117,6 +126,14 @@ impl EmbeddedConfig {
             return Err(bad(format!(
                 "{} bytes of memory; must be whole pages, from {MIN_RAM_BYTES} to {MAX_RAM_BYTES} bytes",
                 self.ram_bytes
+            )));
+        }
+        let disk_fits =
+            self.disk_bytes % PAGE_BYTES == 0 && (MIN_DISK_BYTES..=MAX_DISK_BYTES).contains(&self.disk_bytes);
+        if self.disk_bytes != 0 && !disk_fits {
+            return Err(bad(format!(
+                "a disk of {} bytes; must be whole pages, from {MIN_DISK_BYTES} to {MAX_DISK_BYTES} bytes",
+                self.disk_bytes
             )));
         }
         if self.mac.is_multicast() {
@@ -169,10 +186,12 @@ mod tests {
         #[test]
         fn a_spec_carries_the_whole_configuration(
             name in "[a-z]{1,255}", pages in 4096_u64..=1 << 20, mac: [u8; 6], ipv4: [u8; 4], gateway: [u8; 4], prefix_len in 0_u32..=32, seed: u64,
+            disk_pages in prop_oneof![Just(0), 256_u64..=1 << 32],
         ) {
+            let disk_bytes = disk_pages * PAGE_BYTES;
             let mac = MacAddr([mac[0] & !1, mac[1], mac[2], mac[3], mac[4], mac[5]]);
             let config = EmbeddedConfig {
-                name, ram_bytes: pages * PAGE_BYTES, mac, ipv4: ipv4.into(), prefix_len, gateway: gateway.into(), seed, dirty_log: DirtyLogChoice::Auto,
+                name, ram_bytes: pages * PAGE_BYTES, mac, ipv4: ipv4.into(), prefix_len, gateway: gateway.into(), seed, disk_bytes, dirty_log: DirtyLogChoice::Auto,
             };
             prop_assert_eq!(EmbeddedConfig::from_spec(&config.to_spec().unwrap()).unwrap(), config);
         }
@@ -196,6 +215,9 @@ mod tests {
             EmbeddedConfig { ram_bytes: MIN_RAM_BYTES + 1, ..config() },
             EmbeddedConfig { mac: MacAddr::BROADCAST, ..config() },
             EmbeddedConfig { prefix_len: 33, ..config() },
+            EmbeddedConfig { disk_bytes: PAGE_BYTES, ..config() },
+            EmbeddedConfig { disk_bytes: MIN_DISK_BYTES + 1, ..config() },
+            EmbeddedConfig { disk_bytes: MAX_DISK_BYTES + PAGE_BYTES, ..config() },
         ];
         for bad in bad_configs {
             assert!(matches!(bad.to_spec(), Err(DomainError::BadSpec(_))), "{bad:?}");
@@ -207,6 +229,9 @@ mod tests {
             DomainSpec { nics: vec![good.nics[0], good.nics[0]], ..good.clone() },
             DomainSpec { nics: vec![NicSpec { ipv4: None, ..good.nics[0] }], ..good.clone() },
             DomainSpec { pfn_limit: u64::MAX, ..good.clone() },
+            DomainSpec { disks: vec![DiskSpec { size_bytes: 0 }], ..good.clone() },
+            DomainSpec { disks: vec![DiskSpec { size_bytes: MIN_DISK_BYTES }; 2], ..good.clone() },
+            DomainSpec { disks: vec![DiskSpec { size_bytes: u64::MAX }], ..good.clone() },
             DomainSpec { config: good.config[..19].to_vec(), ..good.clone() },
             DomainSpec { config: [&[2], &good.config[1..]].concat(), ..good.clone() },
         ];

@@ -1,11 +1,13 @@
 use super::config::EmbeddedConfig;
 use super::console::Console;
 use super::dirty::DirtyTracker;
+use super::disk::{DiskGate, DiskLine, DiskThread};
 use super::loader;
 use super::nic::{Nic, RingPort};
 use super::ram::{GuestRam, SHARED_PFN};
 use super::registers::{MachineState, RegisterLimits, Registers};
 use super::vcpu::{EndReport, Started, Vcpu};
+use colo_core::disk::Backend;
 use colo_core::domain::{
     Control, DirtyBitmap, DirtyLog, DomainError, DomainSpec, MAX_BATCH_PAGES, Pages, RunState, State, StateRecord,
 };
@@ -25,8 +27,10 @@ pub struct EmbeddedDomain {
     spec: DomainSpec,
     ram: Arc<GuestRam>,
     nic: Arc<Nic>,
+    disk: Arc<DiskLine>,
     console: Arc<Console>,
     vcpu: Vcpu,
+    disk_thread: Option<DiskThread>,
     limits: RegisterLimits,
     tracker: Box<dyn DirtyTracker>,
     dirty_log_enabled: bool,
@@ -51,16 +55,40 @@ impl EmbeddedDomain {
     /// # Errors
     /// As for [`EmbeddedDomain::boot_program`].
     pub fn boot(config: &EmbeddedConfig) -> Result<(EmbeddedDomain, RingPort), DomainError> {
-        EmbeddedDomain::boot_program(config, GUEST_PROGRAM)
+        EmbeddedDomain::boot_with(config, None)
+    }
+
+    /// As [`EmbeddedDomain::boot`], with that disk.
+    ///
+    /// # Errors
+    /// As for [`EmbeddedDomain::boot_program`].
+    pub fn boot_with(
+        config: &EmbeddedConfig,
+        disk: Option<Arc<dyn Backend>>,
+    ) -> Result<(EmbeddedDomain, RingPort), DomainError> {
+        EmbeddedDomain::boot_program_with(config, GUEST_PROGRAM, disk)
     }
 
     /// Makes a machine with that program (a static ELF file linked for [`crate::abi::IMAGE_BASE`]) in its memory, suspended at
     /// its first instruction, and the host's end of its network card.
     ///
     /// # Errors
-    /// [`DomainError::BadSpec`] for a configuration or a program that cannot be; [`DomainError::Sys`] when the system refuses.
+    /// [`DomainError::BadSpec`] for a configuration or a program that cannot be, or when [`EmbeddedConfig::disk_bytes`] says that there
+    /// is a disk and none is given, or the other way round; [`DomainError::Sys`] when the system refuses.
     pub fn boot_program(config: &EmbeddedConfig, elf: &[u8]) -> Result<(EmbeddedDomain, RingPort), DomainError> {
-        let (mut domain, port) = EmbeddedDomain::empty(config)?;
+        EmbeddedDomain::boot_program_with(config, elf, None)
+    }
+
+    /// As [`EmbeddedDomain::boot_program`], with that disk.
+    ///
+    /// # Errors
+    /// As for [`EmbeddedDomain::boot_program`].
+    pub fn boot_program_with(
+        config: &EmbeddedConfig,
+        elf: &[u8],
+        disk: Option<Arc<dyn Backend>>,
+    ) -> Result<(EmbeddedDomain, RingPort), DomainError> {
+        let (mut domain, port) = EmbeddedDomain::empty_with(config, disk)?;
         let general = loader::load_program(&domain.ram, elf, config)?;
         // The guest does not run yet: the first frame that it sends must ring.
         domain.ram.shared().tx_wake.store(1, SeqCst);
@@ -74,16 +102,52 @@ impl EmbeddedDomain {
     /// # Errors
     /// As for [`EmbeddedDomain::boot_program`].
     pub fn empty(config: &EmbeddedConfig) -> Result<(EmbeddedDomain, RingPort), DomainError> {
+        EmbeddedDomain::empty_with(config, None)
+    }
+
+    /// As [`EmbeddedDomain::empty`], with that disk. When the domain is resumed, requests that came with its state and are not done
+    /// are done.
+    ///
+    /// # Errors
+    /// As for [`EmbeddedDomain::boot_program`].
+    pub fn empty_with(
+        config: &EmbeddedConfig,
+        disk: Option<Arc<dyn Backend>>,
+    ) -> Result<(EmbeddedDomain, RingPort), DomainError> {
         let spec = config.to_spec()?;
+        if disk.is_some() != (config.disk_bytes > 0) {
+            let given = if disk.is_some() { "one is given" } else { "none is given" };
+            return Err(DomainError::BadSpec(format!("its disk is to have {} bytes, and {given}", config.disk_bytes)));
+        }
         let ram = Arc::new(GuestRam::new(config.ram_bytes)?);
         let nic = Arc::new(Nic::new(ram.clone())?);
+        let line = Arc::new(DiskLine::new(ram.clone())?);
         let console = Arc::new(Console::default());
         let Started { vcpu, tracker, limits } =
-            Vcpu::start(&config.name, ram.clone(), nic.clone(), console.clone(), config.dirty_log)?;
+            Vcpu::start(&config.name, ram.clone(), nic.clone(), line.clone(), console.clone(), config.dirty_log)?;
+        let disk_thread =
+            disk.map(|backend| DiskThread::start(line.clone(), backend, config.disk_bytes)).transpose()?;
         let port = RingPort::new(nic.clone());
         let clock = Clock::Continuous(monotonic_ns());
-        let domain = EmbeddedDomain { spec, ram, nic, console, vcpu, limits, tracker, dirty_log_enabled: false, clock };
+        let domain = EmbeddedDomain {
+            spec,
+            ram,
+            nic,
+            disk: line,
+            console,
+            vcpu,
+            disk_thread,
+            limits,
+            tracker,
+            dirty_log_enabled: false,
+            clock,
+        };
         Ok((domain, port))
+    }
+
+    /// What stops its disk; `None` for a machine without one.
+    pub fn disk_gate(&self) -> Option<DiskGate> {
+        self.spec.disks.first().map(|_| self.disk.clone().gate())
     }
 
     /// What the guest has written to its console, the last 256 lines.
@@ -177,7 +241,9 @@ impl Control for EmbeddedDomain {
         self.check_live()?;
         if was_running {
             self.nic.shut();
+            let disk_shut = self.disk.shut();
             self.clock = Clock::Continuous(self.guest_time_ns());
+            disk_shut?;
         }
         Ok(())
     }
@@ -190,6 +256,7 @@ impl Control for EmbeddedDomain {
                 self.clock = Clock::Continuous(guest_time_ns);
             }
             self.nic.open();
+            self.disk.open();
             self.vcpu.resume();
         }
         Ok(())
@@ -198,6 +265,8 @@ impl Control for EmbeddedDomain {
     fn destroy(&mut self) {
         self.nic.destroy();
         self.vcpu.destroy();
+        // Waits for the request that is under way.
+        self.disk_thread = None;
     }
 }
 

@@ -125,13 +125,14 @@ fn write_boot_info(ram: &GuestRam, config: &EmbeddedConfig, heap_start: u64) -> 
         gateway: config.gateway.octets(),
         prefix_len: config.prefix_len,
         reserved: 0,
+        disk_bytes: config.disk_bytes,
     };
     if ram.write_bytes(0, &boot_info_bytes(&info)) { Ok(()) } else { Err(bad("guest memory has no room for it")) }
 }
 
-/// The structure's bytes in its C layout, which has no padding: four words of 8 bytes, then 8, 4, 4, 4 and 4.
+/// The structure's bytes in its C layout, which has no padding: four words of 8 bytes, then 8, 4, 4, 4, 4 and 8.
 fn boot_info_bytes(info: &BootInfo) -> [u8; size_of::<BootInfo>()] {
-    let parts: [&[u8]; 9] = [
+    let parts: [&[u8]; 10] = [
         &info.magic.to_le_bytes(),
         &info.ram_bytes.to_le_bytes(),
         &info.heap_start.to_le_bytes(),
@@ -141,6 +142,7 @@ fn boot_info_bytes(info: &BootInfo) -> [u8; size_of::<BootInfo>()] {
         &info.gateway,
         &info.prefix_len.to_le_bytes(),
         &info.reserved.to_le_bytes(),
+        &info.disk_bytes.to_le_bytes(),
     ];
     let mut bytes = [0; size_of::<BootInfo>()];
     let mut at = 0;
@@ -198,7 +200,7 @@ mod tests {
     #[test]
     fn loads_the_program_and_tells_it_what_it_is() {
         let ram = GuestRam::new(RAM).unwrap();
-        let config = EmbeddedConfig { seed: 0x0102, ..EmbeddedConfig::named("test") };
+        let config = EmbeddedConfig { seed: 0x0102, disk_bytes: 0x30_0000, ..EmbeddedConfig::named("test") };
         let registers = load_program(&ram, &elf(b"code"), &config).unwrap();
         assert_eq!((registers.rip, registers.rdi, registers.rsp), (IMAGE_BASE, RAM_BASE, RAM_BASE + RAM - 16));
         let mut code = [0; 4];
@@ -212,6 +214,7 @@ mod tests {
         assert_eq!(u64_at(&info, 24), 0x0102);
         assert_eq!(info[32..48], [2, 0x43, 0x4f, 0x4c, 0x4f, 0x0a, 0, 0, 10, 77, 0, 10, 10, 77, 0, 1]);
         assert_eq!(info[48..56], [24, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(u64_at(&info, 56), 0x30_0000);
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 //!
 //! A domain is a child process whose memory is one memory file and nothing else, mapped at a fixed address and by the monitor as
 //! well. Its vCPU is that process' registers, which a thread of the monitor stops, reads and sets by ptrace(2) at any instruction;
-//! its hypercalls are system calls behind a filter; its network card is a pair of rings in its memory. So a copy of memory, registers
+//! its hypercalls are system calls behind a filter; its network card is a pair of rings in its memory, its disk another ring. So a copy of memory, registers
 //! and clock is a copy of the machine. [`crate::abi`] is the contract with the guest program.
 //!
 //! ```text
@@ -10,7 +10,8 @@
 //!   EmbeddedDomain ── Vcpu ── thread ───ptrace───▶ registers
 //!        │            dirty/ ──────pagemap───────▶ page tables (userfaultfd)
 //!        └─ GuestRam ═══════════one memfd════════▶ memory, at RAM_BASE
-//!   RingPort ── Nic ═══════════════════════════════╛   ▲ doorbell (eventfd), event (futex)
+//!   RingPort ── Nic ═══════════════════════════════╡   ▲ doorbells (eventfds), event (futex)
+//!   DiskGate ── disk/ ─ thread ════════════════════╛   a disk's requests, over a `Backend`
 //! ```
 //!
 //! A domain dies with its monitor, however that dies. It needs no privilege.
@@ -31,7 +32,9 @@
 mod config;
 mod console;
 mod dirty;
+mod disk;
 mod domain;
+mod doorbell;
 mod host;
 mod loader;
 mod nic;
@@ -47,6 +50,7 @@ use crate::abi;
 
 pub use config::{EmbeddedConfig, HYPERVISOR};
 pub use dirty::DirtyLogChoice;
+pub use disk::DiskGate;
 pub use domain::{EmbeddedDomain, GUEST_PROGRAM};
 pub use host::EmbeddedHost;
 pub use nic::RingPort;

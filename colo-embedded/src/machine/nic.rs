@@ -1,11 +1,11 @@
 use super::abi::{MAX_SLOT_FRAME_BYTES, RING_SLOTS, RX_RING_OFFSET, SLOT_BYTES, TX_RING_OFFSET};
+use super::doorbell::Doorbell;
 use super::ram::{GuestRam, SHARED_PFN};
 use colo_core::domain::DomainError;
 use colo_core::ids::{PAGE_SIZE, Pfn};
 use colo_core::net::{Frame, MAX_BATCH_FRAMES, Port};
-use rustix::event::EventfdFlags;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +16,7 @@ const MIN_FRAME_BYTES: usize = 14;
 /// hands off guest memory while the domain is suspended.
 pub(crate) struct Nic {
     ram: Arc<GuestRam>,
-    doorbell: OwnedFd,
+    doorbell: Doorbell,
     gate: Mutex<Gate>,
 }
 
@@ -35,9 +35,7 @@ enum Gate {
 impl Nic {
     /// The card of a suspended domain.
     pub(crate) fn new(ram: Arc<GuestRam>) -> Result<Nic, DomainError> {
-        let doorbell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|errno| super::ram::sys("eventfd", errno))?;
-        Ok(Nic { ram, doorbell, gate: Mutex::new(Gate::Shut) })
+        Ok(Nic { ram, doorbell: Doorbell::new()?, gate: Mutex::new(Gate::Shut) })
     }
 
     pub(crate) fn doorbell(&self) -> BorrowedFd<'_> {
@@ -58,8 +56,8 @@ impl Nic {
         if *gate == Gate::Shut {
             *gate = Gate::Open;
         }
-        self.notify_guest();
-        self.ring_doorbell();
+        self.ram.notify_guest();
+        self.doorbell.ring();
     }
 
     /// The guest has ended by itself.
@@ -68,38 +66,17 @@ impl Nic {
         if *gate != Gate::Destroyed {
             *gate = Gate::Ended;
         }
-        self.ring_doorbell();
+        self.doorbell.ring();
     }
 
     /// The domain is destroyed: from here on nothing that it said gets out.
     pub(crate) fn destroy(&self) {
         *self.lock() = Gate::Destroyed;
-        self.ring_doorbell();
+        self.doorbell.ring();
     }
 
     fn lock(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn ring_doorbell(&self) {
-        // Fails only when the counter is full, and then the doorbell rings already.
-        let _ = rustix::io::write(&self.doorbell, &1_u64.to_ne_bytes());
-    }
-
-    fn silence_doorbell(&self) {
-        // Fails only when it does not ring.
-        let _ = rustix::io::read(&self.doorbell, &mut [0_u8; 8]);
-    }
-
-    /// Tells the guest that there may be something to do.
-    fn notify_guest(&self) {
-        let shared = self.ram.shared();
-        shared.event.fetch_add(1, SeqCst);
-        self.ram.mark_device_dirty(SHARED_PFN);
-        if shared.sleeping.load(SeqCst) != 0 {
-            // Not `PRIVATE`: the sleeper is another process. Fails only for an address that is not mapped.
-            let _ = rustix::thread::futex::wake(&shared.event, rustix::thread::futex::Flags::empty(), 1);
-        }
     }
 
     /// Moves what the guest has sent into `frames`, at most a batch, and asks for the doorbell when the ring is empty.
@@ -117,7 +94,7 @@ impl Nic {
         let taken = frames.len() - before;
         // Slots of nonsense count as looked at, so that a guest cannot keep us here; who polls must then come again.
         if slots_left == 0 && taken < MAX_BATCH_FRAMES {
-            self.ring_doorbell();
+            self.doorbell.ring();
         }
         taken
     }
@@ -141,7 +118,7 @@ impl Nic {
         shared.tx_consumed.store(consumed.wrapping_add(batch), SeqCst);
         self.ram.mark_device_dirty(SHARED_PFN);
         if shared.tx_full.swap(0, SeqCst) != 0 {
-            self.notify_guest();
+            self.ram.notify_guest();
         }
         max_slots - batch
     }
@@ -182,7 +159,7 @@ impl Nic {
         }
         if filled > 0 {
             shared.rx_produced.store(produced.wrapping_add(filled), SeqCst);
-            self.notify_guest();
+            self.ram.notify_guest();
         }
         taken
     }
@@ -234,11 +211,11 @@ impl Port for RingPort {
         let gate = self.nic.lock();
         match *gate {
             Gate::Shut => {
-                self.nic.silence_doorbell();
+                self.nic.doorbell.silence();
                 Ok(0)
             }
             Gate::Open => {
-                self.nic.silence_doorbell();
+                self.nic.doorbell.silence();
                 Ok(self.nic.take_sent(frames))
             }
             // The doorbell keeps ringing, so that the end is noticed by whoever polls.

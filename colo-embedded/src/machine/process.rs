@@ -1,7 +1,7 @@
 //! The process that a guest runs in: started as a stub of two instructions, then furnished by remote system calls until nothing is
 //! left in it but guest memory and a filter on its system calls.
 
-use super::abi::{DOORBELL_FD, PAGE_BYTES, RAM_BASE};
+use super::abi::{DISK_DOORBELL_FD, DOORBELL_FD, PAGE_BYTES, RAM_BASE};
 use super::dirty::userfaultfd_constants as uffd;
 use super::dirty::{DirtyLogChoice, DirtyTracker, ShadowLog, UserfaultfdLog};
 use super::ptrace::{Stop, Tracee};
@@ -17,9 +17,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 /// Guest memory's file descriptor in the new process, until it is mapped.
-const RAM_FD: RawFd = 4;
+const RAM_FD: RawFd = 5;
 /// The stub's.
-const STUB_FD: RawFd = 5;
+const STUB_FD: RawFd = 6;
 /// Descriptors are moved out of the way to numbers from here on before they get their final ones.
 const SPARE_FD: RawFd = 64;
 
@@ -41,17 +41,17 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a process with nothing in it but the guest's memory, its doorbell, and the filter; it is stopped.
+    /// Starts a process with nothing in it but the guest's memory, its doorbells (the card's, the disk's), and the filter; it is stopped.
     ///
     /// # Errors
     /// When the system does not let us: [`DomainError::Sys`], or [`DomainError::Other`] with the reason.
     pub(crate) fn start(
         ram: &GuestRam,
-        doorbell: BorrowedFd<'_>,
+        doorbells: [BorrowedFd<'_>; 2],
         choice: DirtyLogChoice,
     ) -> Result<(Process, Box<dyn DirtyTracker>), DomainError> {
         let stub = make_stub().map_err(|errno| sys("memfd of the stub", errno))?;
-        let mut process = Process::fork(doorbell, ram.file(), stub.as_fd())?;
+        let mut process = Process::fork(doorbells, ram.file(), stub.as_fd())?;
         process.wait_for_stub()?;
         process.tracee.set_options().map_err(DomainError::sys("PTRACE_SETOPTIONS"))?;
         let tracker = process.furnish(ram, choice)?;
@@ -74,9 +74,13 @@ impl Process {
         Ok(stop)
     }
 
-    fn fork(doorbell: BorrowedFd<'_>, ram: BorrowedFd<'_>, stub: BorrowedFd<'_>) -> Result<Process, DomainError> {
+    fn fork(
+        [card, disk]: [BorrowedFd<'_>; 2],
+        ram: BorrowedFd<'_>,
+        stub: BorrowedFd<'_>,
+    ) -> Result<Process, DomainError> {
         let monitor = rustix::process::getpid().as_raw_nonzero().get();
-        let sources = [doorbell.as_raw_fd(), ram.as_raw_fd(), stub.as_raw_fd()];
+        let sources = [card.as_raw_fd(), disk.as_raw_fd(), ram.as_raw_fd(), stub.as_raw_fd()];
         // SAFETY: the child calls only `become_stub`, which makes nothing but system calls, as it must after a fork of one
         // thread of many.
         let pid = unsafe { libc::fork() };
@@ -327,7 +331,7 @@ fn make_stub() -> Result<OwnedFd, Errno> {
 }
 
 /// What the child does between fork and exec: system calls, and nothing else. Exits with the number of the step that failed.
-fn become_stub(monitor: i32, sources: [RawFd; 3]) -> ! {
+fn become_stub(monitor: i32, sources: [RawFd; 4]) -> ! {
     // SAFETY: plain system calls with numbers, and pointers to values that live as long as they do.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
@@ -339,11 +343,11 @@ fn become_stub(monitor: i32, sources: [RawFd; 3]) -> ! {
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-        let mut spares = [0; 3];
+        let mut spares = [0; 4];
         for (spare, source) in spares.iter_mut().zip(sources) {
             *spare = libc::fcntl(source, libc::F_DUPFD, SPARE_FD);
         }
-        for (spare, target) in spares.into_iter().zip([DOORBELL_FD, RAM_FD, STUB_FD]) {
+        for (spare, target) in spares.into_iter().zip([DOORBELL_FD, DISK_DOORBELL_FD, RAM_FD, STUB_FD]) {
             if libc::dup2(spare, target) < 0 {
                 libc::_exit(2);
             }

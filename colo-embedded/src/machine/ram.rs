@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
+use std::sync::atomic::Ordering::SeqCst;
 
 /// The page that [`Shared`] fills.
 pub(crate) const SHARED_PFN: Pfn = Pfn(1);
@@ -165,6 +166,17 @@ impl GuestRam {
     /// between reports the page again.
     pub(crate) fn mark_device_dirty(&self, pfn: Pfn) {
         self.device_dirty.insert(pfn);
+    }
+
+    /// Tells the guest that there may be something to do.
+    pub(crate) fn notify_guest(&self) {
+        let shared = self.shared();
+        shared.event.fetch_add(1, SeqCst);
+        self.mark_device_dirty(SHARED_PFN);
+        if shared.sleeping.load(SeqCst) != 0 {
+            // Not `PRIVATE`: the sleeper is another process. Fails only for an address that is not mapped.
+            let _ = rustix::thread::futex::wake(&shared.event, rustix::thread::futex::Flags::empty(), 1);
+        }
     }
 
     /// Moves the marks into `into`, which has the limit of this memory.

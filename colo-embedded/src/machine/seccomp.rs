@@ -1,7 +1,7 @@
 //! The filter that makes system calls into hypercalls: what `abi.rs` allows is let through with its arguments checked, all
 //! else is reported to the monitor.
 
-use super::abi::{DOORBELL_FD, HYPERCALL_CONSOLE, HYPERCALL_SHUTDOWN, PAGE_BYTES, RAM_BASE, Shared};
+use super::abi::{DISK_DOORBELL_FD, DOORBELL_FD, HYPERCALL_CONSOLE, HYPERCALL_SHUTDOWN, PAGE_BYTES, RAM_BASE, Shared};
 use std::mem::offset_of;
 
 /// Data of a traced call that is a hypercall.
@@ -60,10 +60,11 @@ fn filter() -> Vec<Instruction> {
     let (futex_address, length) = (argument(0, event), argument(2, 8));
     let wait = (argument_low(1), libc::FUTEX_WAIT as u32);
     let monotonic = (argument_low(0), libc::CLOCK_MONOTONIC as u32);
-    let doorbell = (argument_low(0), DOORBELL_FD as u32);
-    let rules: [(&[Word], u32); 5] = [
+    let [card, disk] = [DOORBELL_FD, DISK_DOORBELL_FD].map(|fd| (argument_low(0), fd as u32));
+    let rules: [(&[Word], u32); 6] = [
         (&[arch, number(libc::SYS_futex), futex_address[0], futex_address[1], wait], RET_ALLOW),
-        (&[arch, number(libc::SYS_write), doorbell, length[0], length[1]], RET_ALLOW),
+        (&[arch, number(libc::SYS_write), card, length[0], length[1]], RET_ALLOW),
+        (&[arch, number(libc::SYS_write), disk, length[0], length[1]], RET_ALLOW),
         (&[arch, number(libc::SYS_clock_gettime), monotonic], RET_ALLOW),
         (&[arch, (NUMBER, HYPERCALL_CONSOLE as u32)], RET_TRACE | TRACE_HYPERCALL as u32),
         (&[arch, (NUMBER, HYPERCALL_SHUTDOWN as u32)], RET_TRACE | TRACE_HYPERCALL as u32),
@@ -136,6 +137,9 @@ mod tests {
             (202, [event, 1, 0], forbidden),
             (202, [event, 128, 0], forbidden),
             (1, [3, 0x1234, 8], RET_ALLOW),
+            (1, [4, 0x1234, 8], RET_ALLOW),
+            (1, [4, 0x1234, 16], forbidden),
+            (1, [5, 0x1234, 8], forbidden),
             (1, [2, 0x1234, 8], forbidden),
             (1, [3, 0x1234, 9], forbidden),
             (1, [3, 0x1234, 8 | 1 << 32], forbidden),

@@ -3,6 +3,7 @@
 use super::abi::{HYPERCALL_CONSOLE, HYPERCALL_SHUTDOWN, PAGE_BYTES, RAM_BASE};
 use super::console::Console;
 use super::dirty::{DirtyLogChoice, DirtyTracker};
+use super::disk::DiskLine;
 use super::nic::Nic;
 use super::process::Process;
 use super::ptrace::{Stop, Tracee};
@@ -78,6 +79,7 @@ impl Vcpu {
         name: &str,
         ram: Arc<GuestRam>,
         nic: Arc<Nic>,
+        disk: Arc<DiskLine>,
         console: Arc<Console>,
         choice: DirtyLogChoice,
     ) -> Result<Started, DomainError> {
@@ -93,13 +95,13 @@ impl Vcpu {
         let code = RAM_BASE..RAM_BASE + ram.bytes();
         let thread = std::thread::Builder::new()
             .name("colo-vcpu".into())
-            .spawn(move || match Process::start(&ram, nic.doorbell(), choice) {
+            .spawn(move || match Process::start(&ram, [nic.doorbell(), disk.doorbell()], choice) {
                 Ok((process, tracker)) => {
                     // The receiver waits for exactly this.
                     let _ = ready.send(Ok((process.tracee(), process.pidfd(), tracker)));
                     let worker =
                         Worker { process, shared: thread_shared, commands: command_receiver, name, ram, console };
-                    worker.run(&nic);
+                    worker.run(&nic, &disk);
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));
@@ -256,7 +258,7 @@ struct Worker {
 
 impl Worker {
     /// Lives as long as the guest.
-    fn run(mut self, nic: &Nic) {
+    fn run(mut self, nic: &Nic, disk: &DiskLine) {
         let mut end = match self.live() {
             Ok(end) => end,
             Err(error) => End::crash(format!("the monitor lost hold of the guest: {error}"), None),
@@ -272,6 +274,7 @@ impl Worker {
         // Who finds the card dead must find the domain ended.
         shared.set(Phase::Ended(end.state, end.report));
         nic.end();
+        disk.end();
     }
 
     fn live(&mut self) -> io::Result<End> {

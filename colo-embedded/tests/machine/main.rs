@@ -1,6 +1,7 @@
 //! The machine, tried with guest programs of a few instructions. Needs no privilege.
 
 mod dirty;
+mod disk;
 mod lifecycle;
 mod programs;
 mod rings;

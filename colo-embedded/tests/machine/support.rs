@@ -1,11 +1,13 @@
 //! A machine under test: a domain, its port, and what a test does with them.
 
 use crate::programs::CONTROL;
+use colo_core::disk::Backend;
 use colo_core::domain::{Control, DirtyBitmap, MAX_BATCH_PAGES, Pages, RunState, State};
 use colo_core::ids::{PAGE_SIZE, Page, Pfn};
 use colo_core::net::{Frame, Port};
 use colo_embedded::abi::RAM_BASE;
 use colo_embedded::machine::{DirtyLogChoice, EmbeddedConfig, EmbeddedDomain, RingPort};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Far more than anything here takes; only a hang comes near it.
@@ -33,6 +35,23 @@ impl TestVm {
     pub(crate) fn boot_with(program: &[u8], dirty_log: DirtyLogChoice) -> TestVm {
         let config = EmbeddedConfig { dirty_log, ..small_config() };
         let (domain, port) = EmbeddedDomain::boot_program(&config, program).unwrap();
+        TestVm { domain, port }
+    }
+
+    pub(crate) fn boot_with_disk(
+        program: &[u8],
+        disk_bytes: u64,
+        disk: Arc<dyn Backend>,
+        dirty_log: DirtyLogChoice,
+    ) -> TestVm {
+        let config = EmbeddedConfig { disk_bytes, dirty_log, ..small_config() };
+        let (domain, port) = EmbeddedDomain::boot_program_with(&config, program, Some(disk)).unwrap();
+        TestVm { domain, port }
+    }
+
+    pub(crate) fn empty_with_disk(disk_bytes: u64, disk: Arc<dyn Backend>) -> TestVm {
+        let config = EmbeddedConfig { disk_bytes, ..small_config() };
+        let (domain, port) = EmbeddedDomain::empty_with(&config, Some(disk)).unwrap();
         TestVm { domain, port }
     }
 
