@@ -106,6 +106,16 @@ pub(crate) enum HypervisorArg {
     Xen,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(crate) enum DurabilityArg {
+    /// Nothing: it is on its way
+    AsyncEpoch,
+    /// It is in the secondary's memory
+    Memory,
+    /// It is durable on the secondary
+    Disk,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct PrimaryArgs {
     /// The domain to protect; the embedded hypervisor boots it under this name
@@ -162,6 +172,12 @@ pub(crate) struct MachineArgs {
     /// Embedded: guest memory in MiB, 16 to 4096
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(16..=4096))]
     pub(crate) memory: u64,
+    /// Embedded: the guest's disk, a file or a block device; the secondary has one of the same size
+    #[arg(long, value_name = "FILE")]
+    pub(crate) disk: Option<PathBuf>,
+    /// Embedded: what a flush of the guest's waits for on the secondary (docs/disks.md)
+    #[arg(long, value_enum, default_value_t = DurabilityArg::AsyncEpoch, requires = "disk")]
+    pub(crate) durability: DurabilityArg,
     /// Embedded: the guest's address
     #[arg(long, value_name = "IPV4", default_value_t = Ipv4Addr::new(10, 77, 0, 10))]
     pub(crate) ip: Ipv4Addr,
@@ -188,6 +204,12 @@ pub(crate) struct SecondaryArgs {
     /// Take over from a silent primary though nothing makes sure that it is dead: if only the link is cut, both serve
     #[arg(long, conflicts_with = "fence_command")]
     pub(crate) promote_unfenced: bool,
+    /// Embedded: what becomes the disk of a machine that has one; of the same size as the primary's
+    #[arg(long, value_name = "FILE", requires = "journal")]
+    pub(crate) disk: Option<PathBuf>,
+    /// Embedded: where what is written waits for its checkpoint; made when it is not there
+    #[arg(long, value_name = "FILE", requires = "disk")]
+    pub(crate) journal: Option<PathBuf>,
     /// Verify the guest's whole memory after each checkpoint whose primary hashes it
     #[arg(long)]
     pub(crate) verify: bool,

@@ -26,7 +26,7 @@ pub(crate) fn run(args: &SecondaryArgs, json: bool) -> Result<ExitCode> {
             let host = XenHost::open(Xen::open()?).context("a process to watch over this one")?;
             (Box::new(host), WhenUnprotected::Leave)
         }
-        HypervisorArg::Embedded => (embedded::host(&args.switch), WhenUnprotected::Serve),
+        HypervisorArg::Embedded => (embedded::host(args), WhenUnprotected::Serve),
     };
     let signals = signals::signals(&[SIGINT, SIGTERM, SIGUSR1])?;
     let config = SecondarySessionConfig {

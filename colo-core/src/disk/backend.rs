@@ -1,8 +1,9 @@
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::fs::{FallocateFlags, FlockOperation, SeekFrom, fallocate, flock, seek};
 use rustix::io::Errno;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// A disk, as whoever serves it to a guest or to a client sees it. Requests come from several threads, within its bounds.
 pub trait Backend: Send + Sync {
@@ -96,6 +97,16 @@ static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 const MAX_PARTS: usize = 512;
 
 impl FileBackend {
+    /// Opens a file or a block device for reading and writing, and locks it (`flock`). Returns its size, too, in bytes.
+    ///
+    /// # Errors
+    /// Those of opening; `ResourceBusy` when another process has locked it.
+    pub fn open(path: &Path) -> io::Result<(FileBackend, u64)> {
+        let file = open_locked(path, false)?;
+        let size = size_of(&file)?;
+        Ok((FileBackend::new(file), size))
+    }
+
     /// Over a file that is open for reading, and for writing if clients may write.
     pub fn new(file: File) -> FileBackend {
         FileBackend { file }
@@ -139,6 +150,17 @@ impl Backend for FileBackend {
             at = hole.max(at + 1);
         }
         Ok(parts)
+    }
+}
+
+/// Opens a file that nobody else may have.
+pub(super) fn open_locked(path: &Path, is_made: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(is_made).truncate(false).open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process has locked it")),
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -50,7 +50,7 @@ use crate::abi;
 
 pub use config::{EmbeddedConfig, HYPERVISOR};
 pub use dirty::DirtyLogChoice;
-pub use disk::DiskGate;
+pub use disk::{DiskGate, GatedTap};
 pub use domain::{EmbeddedDomain, GUEST_PROGRAM};
 pub use host::EmbeddedHost;
 pub use nic::RingPort;

@@ -3,7 +3,10 @@
 //! What is under way is in guest memory alone: the ring's position moves when a request is done, and not before. So whoever copies the
 //! machine in between has a machine whose request is not done, and which does it (again) when it goes on.
 
+mod protected;
 mod ring;
+
+pub use protected::GatedTap;
 
 use super::doorbell::Doorbell;
 use super::ram::GuestRam;

@@ -3,13 +3,11 @@
 mod receive;
 
 use super::SecondaryDisks;
-use crate::disk::backend::size_of;
+use crate::disk::backend::{open_locked, size_of};
 use crate::disk::{Backend, DiskError, FileBackend, StoreConfig, Volume, VolumeDisk, VolumeError};
 use crate::ids::Epoch;
 use crate::peer::{ShutdownHandle, StateChannel};
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -39,9 +37,6 @@ pub enum ReplicaError {
         /// Why.
         source: io::Error,
     },
-    /// Another process has it.
-    #[error("{}: another process has locked it", .0.display())]
-    InUse(PathBuf),
     /// What is in the journal does not belong to these disks.
     #[error("{}: {source}; another journal, or other disks? If what was not yet written to the disks may be lost, remove it", path.display())]
     Journal {
@@ -103,8 +98,8 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`].
     pub fn open(config: ReplicaConfig) -> Result<Replica, ReplicaError> {
-        let files: Result<Vec<File>, _> = config.disks.iter().map(|path| open_locked(path, false)).collect();
-        let (files, journal) = (files?, open_locked(&config.journal, true)?);
+        let files: Result<Vec<File>, _> = config.disks.iter().map(|path| open(path, false)).collect();
+        let (files, journal) = (files?, open(&config.journal, true)?);
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| ReplicaError::Open { path, source }
@@ -348,15 +343,8 @@ impl Files {
     }
 }
 
-fn open_locked(path: &Path, is_made: bool) -> Result<File, ReplicaError> {
-    let failed = |source| ReplicaError::Open { path: path.to_owned(), source };
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(is_made).truncate(false).open(path).map_err(failed)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => Err(ReplicaError::InUse(path.to_owned())),
-        Err(errno) => Err(failed(errno.into())),
-    }
+fn open(path: &Path, is_made: bool) -> Result<File, ReplicaError> {
+    open_locked(path, is_made).map_err(|source| ReplicaError::Open { path: path.to_owned(), source })
 }
 
 /// What is said to a guest, and what to the log.
