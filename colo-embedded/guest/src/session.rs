@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!            head read                 body read
-//!   Head ────────────▶ Upload ─────────────────────▶ Reply ──▶ Head      keep-alive
+//!   Head ────────────▶ Upload ──────────────▶ Wait ▶ Reply ──▶ Head      keep-alive
 //!     │  └───────────▶ Skip (a body nobody wants) ──▶  │ └───▶ Linger    close: our side ended, theirs read to its end
-//!     └────────────────────────────────────────────────┘
+//!     └────────▶ Wait (for the disk) ──────────────────┘
 //! ```
 //! Requests are answered one after the other, in order, each when its answer fits the send buffer; requests sent ahead wait
 //! in the receive buffer.
@@ -15,10 +15,11 @@ use smoltcp::socket::tcp::Socket;
 
 use crate::{
     http::{self, Method, ParseError, Request},
+    pending::{Pending, refusal},
     pool::{Session, Turn},
     reply::{Content, Reply, Route, Status},
-    service::Context,
-    store::{StoreError, Upload, VALUE_LIMIT},
+    service::{Context, State},
+    store::{Upload, VALUE_LIMIT},
 };
 
 /// The port of the HTTP service.
@@ -31,6 +32,12 @@ const LINGER_LIMIT_BYTES: usize = 1 << 20;
 /// What a client that asked is told before it sends its body.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// What a machine with a disk can do beyond the others.
+const ABOUT_DISK: &str = "GET  /kv-check   reads the store's log from the disk, and compares it with memory\n\
+                          GET  /disk/size  bytes of the disk's other half\n\
+                          GET  /disk/read/OFFSET/N  N bytes of it\n\
+                          PUT  /disk/write/OFFSET   writes there\n";
+
 /// A connection of the HTTP service.
 #[derive(Default)]
 pub struct Http {
@@ -42,8 +49,19 @@ enum Phase {
     /// Waiting for a head.
     #[default]
     Head,
-    /// Taking in a value.
-    Upload { upload: Upload, keep_alive: bool },
+    /// Taking in a value, for the store or for that offset of the raw area.
+    Upload {
+        upload: Upload,
+        raw_offset: Option<u64>,
+        keep_alive: bool,
+    },
+    /// Waiting for the disk, with a body of so many bytes to skip after that.
+    Wait {
+        pending: Pending,
+        body_bytes: u64,
+        keep_alive: bool,
+        head_only: bool,
+    },
     /// Reading a body that nobody wants, before the answer.
     Skip { left: u64, answer: Answer },
     /// Sending an answer.
@@ -109,9 +127,17 @@ impl Session for Http {
         while requests < REQUESTS_PER_TURN {
             let step = match core::mem::take(&mut self.phase) {
                 Phase::Head => read_head(socket, context),
-                Phase::Upload { upload, keep_alive } => {
-                    read_upload(upload, keep_alive, socket, context)
-                }
+                Phase::Upload {
+                    upload,
+                    raw_offset,
+                    keep_alive,
+                } => read_upload(upload, raw_offset, keep_alive, socket, context),
+                Phase::Wait {
+                    pending,
+                    body_bytes,
+                    keep_alive,
+                    head_only,
+                } => wait(pending, body_bytes, keep_alive, head_only, context.state),
                 Phase::Skip { left, answer } => skip(left, answer, socket),
                 Phase::Reply(answer) => {
                     requests += 1;
@@ -174,8 +200,14 @@ fn read_head(socket: &mut Socket<'_>, context: &mut Context<'_>) -> Step {
         // Answers to earlier requests take up the send buffer.
         return Step::Wait(Phase::Head);
     }
-    let phase = begin(&request, state, *clock);
-    let wants_body = matches!(phase, Phase::Upload { .. } | Phase::Skip { .. });
+    let Some(phase) = begin(&request, state, *clock) else {
+        return Step::Wait(Phase::Head);
+    };
+    let wants_body = match phase {
+        Phase::Upload { .. } | Phase::Skip { .. } => true,
+        Phase::Wait { body_bytes, .. } => body_bytes > 0,
+        _ => false,
+    };
     if wants_body && request.expects_continue && socket.send_slice(CONTINUE) != Ok(CONTINUE.len()) {
         return close(socket, *now_ns);
     }
@@ -186,20 +218,20 @@ fn read_head(socket: &mut Socket<'_>, context: &mut Context<'_>) -> Step {
     Step::Next(phase)
 }
 
-/// What a request leads to.
-fn begin(request: &Request<'_>, state: &mut crate::service::State, clock: fn() -> u64) -> Phase {
+/// What a request leads to; `None` if it cannot be looked at yet.
+fn begin(request: &Request<'_>, state: &mut State, clock: fn() -> u64) -> Option<Phase> {
     let head_only = request.method == Method::Head;
     // An answer without having read the body: the connection cannot be used further if there is one.
     let has_body =
         request.transfer_encoding || request.content_length.is_some_and(|length| length > 0);
     let refuse = |reply: Reply| {
-        Phase::Reply(Answer::new(
-            reply,
-            request.keep_alive && !has_body,
-            head_only,
-        ))
+        let keep_alive = request.keep_alive && !has_body;
+        Some(Phase::Reply(Answer::new(reply, keep_alive, head_only)))
     };
     let route = match Route::of(request.path) {
+        Ok(route) if route.needs_disk() && state.disk.is_none() => {
+            return refuse(Reply::status(Status::NotFound));
+        }
         Ok(route) if route.takes(request.method) => route,
         Ok(route) => {
             return refuse(Reply {
@@ -209,27 +241,52 @@ fn begin(request: &Request<'_>, state: &mut crate::service::State, clock: fn() -
         }
         Err(status) => return refuse(Reply::status(status)),
     };
+    if route.needs_store() && !state.kv.is_ready() {
+        return None;
+    }
+    let is_upload = matches!(
+        (request.method, route),
+        (Method::Put, Route::Key(_)) | (_, Route::DiskWrite(_))
+    );
     let body_bytes = match (request.transfer_encoding, request.content_length) {
         (true, _) => return refuse(Reply::status(Status::LengthRequired)),
-        (false, None) if request.method == Method::Put => {
-            return close_with(Status::LengthRequired);
-        }
+        (false, None) if is_upload => return Some(close_with(Status::LengthRequired)),
         (false, length) => length.unwrap_or(0),
     };
-    if let (Method::Put, Route::Key(key)) = (request.method, route) {
-        return match state.store.begin(key, body_bytes) {
-            Ok(upload) => Phase::Upload {
+    if is_upload {
+        let (key, raw_offset) = match route {
+            Route::Key(key) => (key, None),
+            Route::DiskWrite(offset) => (&[][..], Some(offset)),
+            _ => return refuse(Reply::status(Status::BadRequest)),
+        };
+        return match state.kv.store().begin(key, body_bytes).map_err(refusal) {
+            Ok(upload) => Some(Phase::Upload {
                 upload,
+                raw_offset,
                 keep_alive: request.keep_alive,
-            },
-            Err(StoreError::TooLarge) => close_with(Status::ContentTooLarge),
-            Err(StoreError::Full) => refuse(Reply::status(Status::InsufficientStorage)),
+            }),
+            Err(Status::ContentTooLarge) => Some(close_with(Status::ContentTooLarge)),
+            Err(status) => refuse(Reply::status(status)),
         };
     }
     if body_bytes > VALUE_LIMIT as u64 {
-        return close_with(Status::ContentTooLarge);
+        return Some(close_with(Status::ContentTooLarge));
     }
-    let answer = Answer::new(perform(&route, state, clock), request.keep_alive, head_only);
+    let keep_alive = request.keep_alive;
+    Some(match perform(request.method, &route, state, clock)? {
+        Performed::Now(reply) => answer(reply, body_bytes, keep_alive, head_only),
+        Performed::Later(pending) => Phase::Wait {
+            pending,
+            body_bytes,
+            keep_alive,
+            head_only,
+        },
+    })
+}
+
+/// Sends that, after a body of so many bytes that nobody wants.
+fn answer(reply: Reply, body_bytes: u64, keep_alive: bool, head_only: bool) -> Phase {
+    let answer = Answer::new(reply, keep_alive, head_only);
     if body_bytes > 0 {
         Phase::Skip {
             left: body_bytes,
@@ -240,14 +297,26 @@ fn begin(request: &Request<'_>, state: &mut crate::service::State, clock: fn() -
     }
 }
 
-/// Does what a request without a body asks.
-fn perform(route: &Route<'_>, state: &mut crate::service::State, clock: fn() -> u64) -> Reply {
-    match *route {
+/// What comes of a request.
+enum Performed {
+    Now(Reply),
+    Later(Pending),
+}
+
+/// Does what a request without a body asks; `None` if that must wait.
+fn perform(
+    method: Method,
+    route: &Route<'_>,
+    state: &mut State,
+    clock: fn() -> u64,
+) -> Option<Performed> {
+    let read = |result: Result<Pending, Status>| match result {
+        Ok(pending) => Performed::Later(pending),
+        Err(status) => Performed::Now(Reply::status(status)),
+    };
+    Some(Performed::Now(match *route {
         Route::About => about(state, clock()),
-        Route::Key(key) => match state.store.get(key) {
-            Some(value) => Reply::content(Content::Value(value)),
-            None => Reply::status(Status::NotFound),
-        },
+        Route::Key(key) => return Some(Performed::Later(perform_key(method, key, state))),
         Route::Bytes(length) => Reply::content(Content::Pattern(length)),
         Route::Time => Reply::text(format_args!("{}\n", clock())),
         Route::Dirty(pages) => match state.arena.dirty(pages) {
@@ -258,25 +327,52 @@ fn perform(route: &Route<'_>, state: &mut crate::service::State, clock: fn() -> 
             },
         },
         Route::Sum => Reply::text(format_args!("{:016x}\n", state.sum())),
-    }
+        Route::Check => return Pending::check(state).map(Performed::Later),
+        Route::DiskSize => {
+            let raw_bytes = state.area().map_or(0, |area| area.raw_bytes);
+            Reply::text(format_args!("{raw_bytes}\n"))
+        }
+        Route::DiskRead(offset, bytes) => return Some(read(Pending::read(state, offset, bytes))),
+        // It has a body, and does not come here.
+        Route::DiskWrite(_) => Reply::status(Status::BadRequest),
+    }))
 }
 
-fn about(state: &crate::service::State, now_ns: u64) -> Reply {
-    let (used, limit) = state.store.usage_bytes();
+fn perform_key(method: Method, key: &[u8], state: &mut State) -> Pending {
+    if method == Method::Delete {
+        let (was_there, ticket) = state.kv.delete(key);
+        let status = if was_there {
+            Status::NoContent
+        } else {
+            Status::NotFound
+        };
+        return Pending::settled(Reply::status(status), ticket);
+    }
+    let (value, ticket) = state.kv.get(key);
+    let reply = match value {
+        Some(value) => Reply::content(Content::Value(value)),
+        None => Reply::status(Status::NotFound),
+    };
+    Pending::settled(reply, ticket)
+}
+
+fn about(state: &State, now_ns: u64) -> Reply {
+    let (used, limit) = state.kv.store().usage_bytes();
     Reply::text(format_args!(
         "The guest program of colo's embedded hypervisor.\n\n\
          GET  /           this text\n\
          GET  /kv/KEY     a stored value\n\
-         PUT  /kv/KEY     stores a value of at most {VALUE_LIMIT} bytes\n\
+         PUT  /kv/KEY     stores a value of at most {VALUE_LIMIT} bytes; DELETE removes it\n\
          GET  /bytes/N    N reproducible bytes, at most {}\n\
          GET  /time       the machine's clock, in ns\n\
          POST /dirty/N    writes N pages of memory, at most {}\n\
-         GET  /sum        a checksum over the stored values and those pages\n\n\
+         GET  /sum        a checksum over the stored values and those pages\n{}\n\
          up {} s, {} keys, {used} of {limit} bytes used\n",
         crate::reply::BYTES_LIMIT,
         state.arena.pages(),
+        if state.disk.is_some() { ABOUT_DISK } else { "" },
         now_ns.saturating_sub(state.boot_ns) / 1_000_000_000,
-        state.store.len(),
+        state.kv.store().len(),
     ))
 }
 
@@ -286,6 +382,7 @@ fn close_with(status: Status) -> Phase {
 
 fn read_upload(
     mut upload: Upload,
+    raw_offset: Option<u64>,
     keep_alive: bool,
     socket: &mut Socket<'_>,
     context: &mut Context<'_>,
@@ -295,22 +392,52 @@ fn read_upload(
             let count = upload.push(bytes);
             (count, count)
         }) {
-            Ok(0) => return Step::Wait(Phase::Upload { upload, keep_alive }),
+            Ok(0) => {
+                return Step::Wait(Phase::Upload {
+                    upload,
+                    raw_offset,
+                    keep_alive,
+                });
+            }
             Ok(_) => {}
             Err(_) => return close(socket, context.now_ns),
         }
     }
-    let is_new = context.state.store.commit(upload);
-    let status = if is_new {
-        Status::Created
-    } else {
-        Status::NoContent
+    let pending = match raw_offset {
+        Some(offset) => Pending::write(context.state, offset, upload),
+        None => match context.state.kv.put(upload) {
+            Ok((true, ticket)) => Ok(Pending::settled(Reply::status(Status::Created), ticket)),
+            Ok((false, ticket)) => Ok(Pending::settled(Reply::status(Status::NoContent), ticket)),
+            Err(error) => Err(refusal(error)),
+        },
     };
-    Step::Next(Phase::Reply(Answer::new(
-        Reply::status(status),
-        keep_alive,
-        false,
-    )))
+    Step::Next(match pending {
+        Ok(pending) => Phase::Wait {
+            pending,
+            body_bytes: 0,
+            keep_alive,
+            head_only: false,
+        },
+        Err(status) => answer(Reply::status(status), 0, keep_alive, false),
+    })
+}
+
+fn wait(
+    pending: Pending,
+    body_bytes: u64,
+    keep_alive: bool,
+    head_only: bool,
+    state: &State,
+) -> Step {
+    match pending.poll(state) {
+        Ok(reply) => Step::Next(answer(reply, body_bytes, keep_alive, head_only)),
+        Err(pending) => Step::Wait(Phase::Wait {
+            pending,
+            body_bytes,
+            keep_alive,
+            head_only,
+        }),
+    }
 }
 
 fn skip(mut left: u64, answer: Answer, socket: &mut Socket<'_>) -> Step {

@@ -15,7 +15,7 @@ use smoltcp::{
 };
 
 use super::*;
-use crate::{abi::BOOT_MAGIC, arena::Arena, body, store::Store};
+use crate::{abi::BOOT_MAGIC, arena::Arena, body, kv::Kv, store::Store};
 
 const GUEST: [u8; 4] = [10, 77, 0, 10];
 const RAM_BYTES: usize = 16 << 20;
@@ -90,12 +90,14 @@ fn machine(device: &mut End) -> Machine {
         gateway: [10, 77, 0, 1],
         prefix_len: 24,
         reserved: 0,
+        disk_bytes: 0,
     };
     let layout = Layout::new(RAM_BYTES, FREE_BYTES).expect("room");
     let state = State {
-        store: Store::new(layout.store_bytes),
+        kv: Kv::new(Store::new(layout.store_bytes), None),
         arena: Arena::new(vec![0; layout.arena_bytes / 8].leak()),
         boot_ns: now_ns(),
+        disk: None,
     };
     Machine::new(&boot, &layout, state, device, now_ns)
 }
