@@ -34,6 +34,9 @@ pub mod log;
 pub mod machine;
 pub mod nudge;
 pub mod pending;
+pub mod perform;
+#[cfg(test)]
+mod platter;
 pub mod pool;
 pub mod receipt;
 pub mod reply;

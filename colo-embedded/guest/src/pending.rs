@@ -21,7 +21,11 @@ enum What {
     /// What is read.
     Read(Receipt<Outcome>, Charge),
     /// That it is written, and durable.
-    Written(Vec<Receipt<Outcome>>, Charge),
+    Written {
+        receipts: Vec<Receipt<Outcome>>,
+        /// For the buffer, which the disk has.
+        _charge: Charge,
+    },
     /// What the check says.
     Checked(Receipt<CheckReport>),
 }
@@ -60,7 +64,10 @@ impl Pending {
         let receipts = [Request::write(at, bytes), Request::flush()]
             .into_iter()
             .map(|request| disk.submit(request));
-        Ok(Self(What::Written(receipts.collect(), charge)))
+        Ok(Self(What::Written {
+            receipts: receipts.collect(),
+            _charge: charge,
+        }))
     }
 
     /// What the store's check says; `None` while another is under way.
@@ -85,7 +92,9 @@ impl Pending {
                 }
                 Some(Err(DiskFailed)) => failed(),
             },
-            What::Written(ref mut receipts, _) => {
+            What::Written {
+                ref mut receipts, ..
+            } => {
                 while let Some(receipt) = receipts.last() {
                     // The flush, which is last, is done when the write is.
                     match receipt.take() {

@@ -78,10 +78,11 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// The methods that the route takes, as in the field `Allow`.
-    pub fn allowed(&self) -> &'static str {
+    /// The methods that the route takes, as in the field `Allow`. Keys are removed only where there is a disk.
+    pub fn allowed(&self, has_disk: bool) -> &'static str {
         match self {
-            Self::Key(_) => "GET, HEAD, PUT, DELETE",
+            Self::Key(_) if has_disk => "GET, HEAD, PUT, DELETE",
+            Self::Key(_) => "GET, HEAD, PUT",
             Self::DiskWrite(_) => "PUT, POST",
             Self::Dirty(_) => "GET, HEAD, POST",
             _ => "GET, HEAD",
@@ -89,12 +90,12 @@ impl<'a> Route<'a> {
     }
 
     /// Whether the route takes `method`.
-    pub fn takes(&self, method: Method) -> bool {
+    pub fn takes(&self, method: Method, has_disk: bool) -> bool {
         match method {
             Method::Get | Method::Head => !matches!(self, Self::DiskWrite(_)),
             Method::Put => matches!(self, Self::Key(_) | Self::DiskWrite(_)),
             Method::Post => matches!(self, Self::Dirty(_) | Self::DiskWrite(_)),
-            Method::Delete => matches!(self, Self::Key(_)),
+            Method::Delete => has_disk && matches!(self, Self::Key(_)),
             Method::Other => false,
         }
     }

@@ -16,6 +16,7 @@ use smoltcp::socket::tcp::Socket;
 use crate::{
     http::{self, Method, ParseError, Request},
     pending::{Pending, refusal},
+    perform::{Performed, perform},
     pool::{Session, Turn},
     reply::{Content, Reply, Route, Status},
     service::{Context, State},
@@ -31,12 +32,6 @@ const LINGER_LIMIT_NS: u64 = 5_000_000_000;
 const LINGER_LIMIT_BYTES: usize = 1 << 20;
 /// What a client that asked is told before it sends its body.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
-/// What a machine with a disk can do beyond the others.
-const ABOUT_DISK: &str = "GET  /kv-check   reads the store's log from the disk, and compares it with memory\n\
-                          GET  /disk/size  bytes of the disk's other half\n\
-                          GET  /disk/read/OFFSET/N  N bytes of it\n\
-                          PUT  /disk/write/OFFSET   writes there\n";
 
 /// A connection of the HTTP service.
 #[derive(Default)]
@@ -228,14 +223,15 @@ fn begin(request: &Request<'_>, state: &mut State, clock: fn() -> u64) -> Option
         let keep_alive = request.keep_alive && !has_body;
         Some(Phase::Reply(Answer::new(reply, keep_alive, head_only)))
     };
+    let has_disk = state.disk.is_some();
     let route = match Route::of(request.path) {
-        Ok(route) if route.needs_disk() && state.disk.is_none() => {
+        Ok(route) if route.needs_disk() && !has_disk => {
             return refuse(Reply::status(Status::NotFound));
         }
-        Ok(route) if route.takes(request.method) => route,
+        Ok(route) if route.takes(request.method, has_disk) => route,
         Ok(route) => {
             return refuse(Reply {
-                allow: Some(route.allowed()),
+                allow: Some(route.allowed(has_disk)),
                 ..Reply::status(Status::MethodNotAllowed)
             });
         }
@@ -295,85 +291,6 @@ fn answer(reply: Reply, body_bytes: u64, keep_alive: bool, head_only: bool) -> P
     } else {
         Phase::Reply(answer)
     }
-}
-
-/// What comes of a request.
-enum Performed {
-    Now(Reply),
-    Later(Pending),
-}
-
-/// Does what a request without a body asks; `None` if that must wait.
-fn perform(
-    method: Method,
-    route: &Route<'_>,
-    state: &mut State,
-    clock: fn() -> u64,
-) -> Option<Performed> {
-    let read = |result: Result<Pending, Status>| match result {
-        Ok(pending) => Performed::Later(pending),
-        Err(status) => Performed::Now(Reply::status(status)),
-    };
-    Some(Performed::Now(match *route {
-        Route::About => about(state, clock()),
-        Route::Key(key) => return Some(Performed::Later(perform_key(method, key, state))),
-        Route::Bytes(length) => Reply::content(Content::Pattern(length)),
-        Route::Time => Reply::text(format_args!("{}\n", clock())),
-        Route::Dirty(pages) => match state.arena.dirty(pages) {
-            Ok(()) => Reply::text(format_args!("{pages}\n")),
-            Err(_) => Reply {
-                status: Status::BadRequest,
-                ..Reply::text(format_args!("There are {} pages.\n", state.arena.pages()))
-            },
-        },
-        Route::Sum => Reply::text(format_args!("{:016x}\n", state.sum())),
-        Route::Check => return Pending::check(state).map(Performed::Later),
-        Route::DiskSize => {
-            let raw_bytes = state.area().map_or(0, |area| area.raw_bytes);
-            Reply::text(format_args!("{raw_bytes}\n"))
-        }
-        Route::DiskRead(offset, bytes) => return Some(read(Pending::read(state, offset, bytes))),
-        // It has a body, and does not come here.
-        Route::DiskWrite(_) => Reply::status(Status::BadRequest),
-    }))
-}
-
-fn perform_key(method: Method, key: &[u8], state: &mut State) -> Pending {
-    if method == Method::Delete {
-        let (was_there, ticket) = state.kv.delete(key);
-        let status = if was_there {
-            Status::NoContent
-        } else {
-            Status::NotFound
-        };
-        return Pending::settled(Reply::status(status), ticket);
-    }
-    let (value, ticket) = state.kv.get(key);
-    let reply = match value {
-        Some(value) => Reply::content(Content::Value(value)),
-        None => Reply::status(Status::NotFound),
-    };
-    Pending::settled(reply, ticket)
-}
-
-fn about(state: &State, now_ns: u64) -> Reply {
-    let (used, limit) = state.kv.store().usage_bytes();
-    Reply::text(format_args!(
-        "The guest program of colo's embedded hypervisor.\n\n\
-         GET  /           this text\n\
-         GET  /kv/KEY     a stored value\n\
-         PUT  /kv/KEY     stores a value of at most {VALUE_LIMIT} bytes; DELETE removes it\n\
-         GET  /bytes/N    N reproducible bytes, at most {}\n\
-         GET  /time       the machine's clock, in ns\n\
-         POST /dirty/N    writes N pages of memory, at most {}\n\
-         GET  /sum        a checksum over the stored values and those pages\n{}\n\
-         up {} s, {} keys, {used} of {limit} bytes used\n",
-        crate::reply::BYTES_LIMIT,
-        state.arena.pages(),
-        if state.disk.is_some() { ABOUT_DISK } else { "" },
-        now_ns.saturating_sub(state.boot_ns) / 1_000_000_000,
-        state.kv.store().len(),
-    ))
 }
 
 fn close_with(status: Status) -> Phase {

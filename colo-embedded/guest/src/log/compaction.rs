@@ -1,8 +1,9 @@
 use alloc::{rc::Rc, vec::Vec};
 
 use super::{
-    BATCH_BYTES, Item, Outcomes,
+    BATCH_BYTES, Item,
     format::{Area, HEADER_BYTES, Header, Record},
+    outcomes::Outcomes,
 };
 use crate::disk::{Disk, DiskFailed, Request};
 

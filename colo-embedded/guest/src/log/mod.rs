@@ -12,6 +12,8 @@
 mod check;
 mod compaction;
 pub mod format;
+mod outcomes;
+mod reading;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -28,7 +30,8 @@ use self::{
     check::Check,
     compaction::{Compacted, Compaction, Waiting},
     format::{Area, HEADER_BYTES, Header, Record, record_bytes, room},
-    scan::{Found, Scan},
+    outcomes::Outcomes,
+    scan::Scan,
 };
 use crate::{
     disk::{Disk, DiskFailed, Outcome, Request},
@@ -259,67 +262,6 @@ impl Log {
         }
     }
 
-    /// Chooses the half that counts, or makes one.
-    fn open(&mut self, headers: &[u8], disk: &mut Disk) -> Job {
-        let (even, odd) = headers.split_at(HEADER_BYTES);
-        let valid = [Header::decode(even), Header::decode(odd)];
-        match valid.into_iter().flatten().max_by_key(|h| h.generation) {
-            Some(header) => {
-                self.header = header;
-                self.fetch(Scan::new(&self.area, &header, self.area.half_bytes), disk)
-            }
-            None => {
-                self.epoch = 1;
-                let header = self.next_header();
-                Job::Compacting(Compaction::format(header, OPENING, &self.area, disk))
-            }
-        }
-    }
-
-    fn fetch(&mut self, scan: Scan, disk: &mut Disk) -> Job {
-        match scan.fetch() {
-            Some(request) => {
-                let receipt = disk.submit(request);
-                Job::Reading(scan, receipt)
-            }
-            None => self.end_reading(&scan),
-        }
-    }
-
-    /// Takes records into the store.
-    fn read(&mut self, mut scan: Scan, chunk: &[u8], disk: &mut Disk, store: &mut Store) -> Step {
-        scan.feed(chunk);
-        loop {
-            match scan.next() {
-                Found::Record(record) => {
-                    let old = store.get(record.key);
-                    self.account(
-                        record.key,
-                        old.map(|old| old.len()),
-                        record.value.map(<[u8]>::len),
-                    );
-                    // A machine with less memory than the one that wrote this cannot have it.
-                    if store.restore(record.key, record.value).is_err() {
-                        return self.fail();
-                    }
-                }
-                Found::More => return Step::Next(self.fetch(scan, disk)),
-                Found::End => return Step::Next(self.end_reading(&scan)),
-            }
-        }
-    }
-
-    fn end_reading(&mut self, scan: &Scan) -> Job {
-        let (end, next_sequence, epoch) = scan.end();
-        (self.end, self.next_sequence, self.epoch) = (end, next_sequence, epoch + 1);
-        self.queue.push_front(Change {
-            ticket: OPENING,
-            key: Rc::new([]),
-            value: None,
-        });
-        Job::Idle
-    }
-
     fn next_job(&mut self, disk: &mut Disk, store: &Store) -> Option<Job> {
         if let Some(check) = self.check.take_if(|check| check.ticket <= self.counts) {
             let scan = Scan::new(&self.area, &self.header, self.end);
@@ -434,27 +376,5 @@ impl Change {
             self.key.len(),
             self.value.as_ref().map_or(0, |value| value.len()),
         )
-    }
-}
-
-/// The outcomes of several requests.
-#[derive(Default)]
-struct Outcomes(VecDeque<Receipt<Outcome>>);
-
-impl Outcomes {
-    fn push(&mut self, receipt: Receipt<Outcome>) {
-        self.0.push_back(receipt);
-    }
-
-    /// `None` while there are some to come; the first failure, if there is one.
-    fn poll(&mut self) -> Option<Result<(), DiskFailed>> {
-        while let Some(receipt) = self.0.front() {
-            let outcome = receipt.take()?;
-            self.0.pop_front();
-            if outcome.is_err() {
-                return Some(Err(DiskFailed));
-            }
-        }
-        Some(Ok(()))
     }
 }
