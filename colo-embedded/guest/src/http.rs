@@ -17,6 +17,8 @@ pub enum Method {
     Put,
     /// `POST`.
     Post,
+    /// `DELETE`.
+    Delete,
     /// Any other token.
     Other,
 }
@@ -161,6 +163,7 @@ fn parse_request_line(line: &[u8]) -> Result<(Method, &[u8], u8), ParseError> {
         b"HEAD" => Method::Head,
         b"PUT" => Method::Put,
         b"POST" => Method::Post,
+        b"DELETE" => Method::Delete,
         _ => Method::Other,
     };
     let minor = match version {

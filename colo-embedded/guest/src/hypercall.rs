@@ -2,7 +2,7 @@
 
 use core::{arch::asm, ptr, sync::atomic::AtomicU32};
 
-use colo_guest::abi::{DOORBELL_FD, HYPERCALL_CONSOLE, HYPERCALL_SHUTDOWN};
+use colo_guest::abi::{DISK_DOORBELL_FD, DOORBELL_FD, HYPERCALL_CONSOLE, HYPERCALL_SHUTDOWN};
 
 const SYS_WRITE: u64 = 1;
 const SYS_FUTEX: u64 = 202;
@@ -61,6 +61,15 @@ pub(crate) fn wait(word: &AtomicU32, value: u32, timeout_ns: u64) {
 
 /// Tells the monitor of frames to take.
 pub(crate) fn ring_doorbell() {
+    ring(DOORBELL_FD);
+}
+
+/// Tells the monitor of requests to the disk.
+pub(crate) fn ring_disk_doorbell() {
+    ring(DISK_DOORBELL_FD);
+}
+
+fn ring(doorbell: i32) {
     let count = 1u64;
     // The one error that leaves the bell unrung is an interruption: the counter of an eventfd does not fill up so soon.
     const EINTR: i64 = -4;
@@ -68,7 +77,7 @@ pub(crate) fn ring_doorbell() {
     while unsafe {
         syscall(
             SYS_WRITE,
-            DOORBELL_FD as u64,
+            doorbell as u64,
             ptr::from_ref(&count) as u64,
             8,
             0,

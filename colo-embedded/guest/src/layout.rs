@@ -58,6 +58,15 @@ impl Layout {
             arena_bytes,
         })
     }
+
+    /// For a machine with a disk: the store gets less, for there must be room for what is written and for lists of all entries.
+    #[must_use]
+    pub fn with_disk(self) -> Self {
+        Self {
+            store_bytes: self.store_bytes / 3 * 2,
+            ..self
+        }
+    }
 }
 
 #[cfg(test)]
@@ -78,6 +87,7 @@ mod tests {
                 layout.store_bytes >= 1 << 20 && layout.arena_bytes >= 1 << 20,
                 "{ram_bytes}: {layout:?}"
             );
+            assert!(layout.with_disk().store_bytes >= 700 << 10);
         }
         assert!(Layout::new(8 << 20, 2 << 20).is_none());
     }

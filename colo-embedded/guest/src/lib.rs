@@ -4,7 +4,8 @@
 //! host. The program (`main.rs`) adds the entry point, the hypercalls, the heap, and the loop that sleeps.
 //!
 //! [`machine::Machine::round`] is the whole life of the guest, again and again: take frames in from the card ([`device`]),
-//! serve the connections ([`pool`], [`session`], [`echo`]), send. Everything lies in guest memory.
+//! serve the connections ([`pool`], [`session`], [`echo`]), send. Everything lies in guest memory, but for what a machine with a
+//! [`disk`] keeps there: the [`log`] behind its key-value store, and an area that clients read and write as they like.
 //!
 //! ```
 //! // What a client of `/bytes/16` gets, and how it checks it.
@@ -24,13 +25,22 @@ pub mod abi;
 pub mod arena;
 pub mod body;
 pub mod device;
+pub mod disk;
 pub mod echo;
 pub mod http;
+pub mod kv;
 pub mod layout;
+pub mod log;
 pub mod machine;
 pub mod nudge;
+pub mod pending;
+pub mod perform;
+#[cfg(test)]
+mod platter;
 pub mod pool;
+pub mod receipt;
 pub mod reply;
+pub mod ring;
 pub mod service;
 pub mod session;
 pub mod store;

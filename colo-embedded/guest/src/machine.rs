@@ -12,6 +12,7 @@ use smoltcp::{
 
 use crate::{
     abi::BootInfo,
+    disk::Disk,
     echo::{self, ECHO_PORT, Echo},
     http::HEAD_LIMIT,
     layout::Layout,
@@ -26,7 +27,7 @@ use crate::{
 pub enum Next {
     /// Another round at once.
     Again,
-    /// Sleep until a frame comes, or for so many ns.
+    /// Sleep until a frame comes, or the disk has done something, or for so many ns.
     Sleep(Option<u64>),
 }
 
@@ -105,6 +106,7 @@ impl Machine {
     pub fn round(&mut self, device: &mut impl Device) -> Next {
         let now_ns = (self.clock)();
         let now = instant(now_ns);
+        self.state.pump();
         let mut frames = 0;
         let mut watched = Watched(device, &mut self.watch);
         while frames < BACKLOG {
@@ -117,6 +119,7 @@ impl Machine {
             }
         }
         let turn = self.serve(now_ns);
+        let disk_done = self.state.pump();
         for connection in self.stalled.drain(..) {
             nudge::nudge(
                 &self.watch,
@@ -130,7 +133,7 @@ impl Machine {
         while self.interface.poll_egress(now, device, &mut self.sockets)
             == PollResult::SocketStateChanged
         {}
-        if turn.again || frames == BACKLOG {
+        if turn.again || disk_done || frames == BACKLOG {
             return Next::Again;
         }
         let network_ns = self
@@ -144,6 +147,11 @@ impl Machine {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         })
+    }
+
+    /// Whether the disk has done something that nobody has looked at.
+    pub fn has_disk_work(&self) -> bool {
+        self.state.disk.as_ref().is_some_and(Disk::has_done)
     }
 
     fn serve(&mut self, now_ns: u64) -> Turn {

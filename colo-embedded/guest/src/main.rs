@@ -21,8 +21,11 @@ use colo_guest::{
     abi::{BOOT_MAGIC, BootInfo, MAX_RAM_BYTES, MIN_RAM_BYTES, PAGE_BYTES, RAM_BASE, Shared},
     arena::Arena,
     device::Card,
+    disk::Disk,
+    kv::Kv,
     layout::{Layout, STACK_BYTES},
     machine::{Machine, Next},
+    ring::RingDisk,
     service::State,
     store::Store,
 };
@@ -53,10 +56,13 @@ extern "C" fn main(base: *mut u8) -> ! {
     let (layout, arena) = divide_memory(base, boot);
     // SAFETY: the rings lie where `abi.rs` says; the program, which holds the only card, leaves them alone elsewhere.
     let mut card = unsafe { Card::new(base, shared(), hypercall::ring_doorbell) };
+    // SAFETY: likewise the disk ring.
+    let mut disk = (boot.disk_bytes > 0).then(|| unsafe { make_disk(base, boot.disk_bytes) });
     let state = State {
-        store: Store::new(layout.store_bytes),
+        kv: Kv::new(Store::new(layout.store_bytes), disk.as_mut()),
         arena,
         boot_ns: clock::now_ns(),
+        disk,
     };
     let mut machine = Machine::new(boot, &layout, state, &mut card, clock::now_ns);
     hypercall::console("colo-guest: up\n");
@@ -64,17 +70,18 @@ extern "C" fn main(base: *mut u8) -> ! {
         if let Next::Sleep(limit_ns) = machine.round(&mut card) {
             sleep(
                 &card,
+                &machine,
                 limit_ns.unwrap_or(SLEEP_LIMIT_NS).min(SLEEP_LIMIT_NS),
             );
         }
     }
 }
 
-/// Sleeps until the card has work, or for `timeout_ns`.
+/// Sleeps until the card or the disk has work, or for `timeout_ns`.
 ///
-/// The monitor puts a frame into the ring, counts `event` up, and wakes us if `sleeping`. We say that we sleep, then look
+/// The monitor puts a frame into the ring (or does a request), counts `event` up, and wakes us if `sleeping`. We say that we sleep, then look
 /// at the ring: either we see the frame, or the monitor sees that we sleep and has changed `event` since we read it.
-fn sleep(card: &Card, timeout_ns: u64) {
+fn sleep(card: &Card, machine: &Machine, timeout_ns: u64) {
     if timeout_ns == 0 && card.transmit_has_room() {
         return;
     }
@@ -84,7 +91,7 @@ fn sleep(card: &Card, timeout_ns: u64) {
     fence(Ordering::SeqCst);
     // With no room to send there is nothing to do until there is, whatever time it is.
     let (awake, timeout_ns) = if card.transmit_has_room() {
-        (card.has_work(), timeout_ns)
+        (card.has_work() || machine.has_disk_work(), timeout_ns)
     } else {
         (false, SLEEP_LIMIT_NS)
     };
@@ -92,6 +99,16 @@ fn sleep(card: &Card, timeout_ns: u64) {
         hypercall::wait(&shared.event, event, timeout_ns);
     }
     shared.sleeping.store(0, Ordering::SeqCst);
+}
+
+/// The disk, of so many bytes.
+///
+/// # Safety
+/// As for [`RingDisk::new`].
+unsafe fn make_disk(base: *mut u8, bytes: u64) -> Disk {
+    // SAFETY: as the caller says.
+    let ring = unsafe { RingDisk::new(base, shared(), bytes, hypercall::ring_disk_doorbell) };
+    Disk::new(alloc::boxed::Box::new(ring))
 }
 
 /// Divides what lies between the program and the stack into arena and heap.
@@ -107,6 +124,10 @@ fn divide_memory(base: *mut u8, boot: &BootInfo) -> (Layout, Arena) {
     } else {
         None
     };
+    let layout = layout.map(|layout| match boot.disk_bytes {
+        0 => layout,
+        _ => layout.with_disk(),
+    });
     let Some(layout) = layout else {
         hypercall::console("colo-guest: the boot information is of no use\n");
         hypercall::shutdown(1);

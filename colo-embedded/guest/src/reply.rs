@@ -6,7 +6,7 @@ use core::fmt::Write;
 use crate::{
     body,
     http::{Method, parse_number},
-    store::{KEY_LIMIT, Value},
+    store::{KEY_LIMIT, VALUE_LIMIT, Value},
 };
 
 /// The longest body of `/bytes`, in bytes.
@@ -27,6 +27,14 @@ pub enum Route<'a> {
     Dirty(u64),
     /// `/sum`.
     Sum,
+    /// `/kv-check`.
+    Check,
+    /// `/disk/size`.
+    DiskSize,
+    /// `/disk/read/OFFSET/N`.
+    DiskRead(u64, u64),
+    /// `/disk/write/OFFSET`.
+    DiskWrite(u64),
 }
 
 impl<'a> Route<'a> {
@@ -44,6 +52,8 @@ impl<'a> Route<'a> {
             b"/" => Ok(Self::About),
             b"/time" => Ok(Self::Time),
             b"/sum" => Ok(Self::Sum),
+            b"/kv-check" => Ok(Self::Check),
+            b"/disk/size" => Ok(Self::DiskSize),
             _ => {
                 if let Some(key) = path.strip_prefix(b"/kv/") {
                     if (1..=KEY_LIMIT).contains(&key.len()) {
@@ -55,6 +65,12 @@ impl<'a> Route<'a> {
                     number(digits, BYTES_LIMIT).map(Self::Bytes)
                 } else if let Some(digits) = path.strip_prefix(b"/dirty/") {
                     number(digits, u64::MAX).map(Self::Dirty)
+                } else if let Some(digits) = path.strip_prefix(b"/disk/write/") {
+                    number(digits, u64::MAX).map(Self::DiskWrite)
+                } else if let Some(numbers) = path.strip_prefix(b"/disk/read/") {
+                    let mut parts = numbers.splitn(2, |&byte| byte == b'/');
+                    let mut part = |limit| number(parts.next().unwrap_or_default(), limit);
+                    Ok(Self::DiskRead(part(u64::MAX)?, part(VALUE_LIMIT as u64)?))
                 } else {
                     Err(Status::NotFound)
                 }
@@ -62,23 +78,39 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// The methods that the route takes, as in the field `Allow`.
-    pub fn allowed(&self) -> &'static str {
+    /// The methods that the route takes, as in the field `Allow`. Keys are removed only where there is a disk.
+    pub fn allowed(&self, has_disk: bool) -> &'static str {
         match self {
+            Self::Key(_) if has_disk => "GET, HEAD, PUT, DELETE",
             Self::Key(_) => "GET, HEAD, PUT",
+            Self::DiskWrite(_) => "PUT, POST",
             Self::Dirty(_) => "GET, HEAD, POST",
             _ => "GET, HEAD",
         }
     }
 
     /// Whether the route takes `method`.
-    pub fn takes(&self, method: Method) -> bool {
+    pub fn takes(&self, method: Method, has_disk: bool) -> bool {
         match method {
-            Method::Get | Method::Head => true,
-            Method::Put => matches!(self, Self::Key(_)),
-            Method::Post => matches!(self, Self::Dirty(_)),
+            Method::Get | Method::Head => !matches!(self, Self::DiskWrite(_)),
+            Method::Put => matches!(self, Self::Key(_) | Self::DiskWrite(_)),
+            Method::Post => matches!(self, Self::Dirty(_) | Self::DiskWrite(_)),
+            Method::Delete => has_disk && matches!(self, Self::Key(_)),
             Method::Other => false,
         }
+    }
+
+    /// Whether only a machine with a disk has the route.
+    pub fn needs_disk(&self) -> bool {
+        matches!(
+            self,
+            Self::Check | Self::DiskSize | Self::DiskRead(..) | Self::DiskWrite(_)
+        )
+    }
+
+    /// Whether the answer is of the store, which must have been read back from its disk.
+    pub fn needs_store(&self) -> bool {
+        matches!(self, Self::About | Self::Key(_) | Self::Sum | Self::Check)
     }
 }
 
@@ -96,6 +128,7 @@ pub enum Status {
     LengthRequired = 411,
     ContentTooLarge = 413,
     FieldsTooLarge = 431,
+    InternalServerError = 500,
     VersionNotSupported = 505,
     InsufficientStorage = 507,
 }
@@ -113,6 +146,7 @@ impl Status {
             Self::LengthRequired => "Length Required",
             Self::ContentTooLarge => "Content Too Large",
             Self::FieldsTooLarge => "Request Header Fields Too Large",
+            Self::InternalServerError => "Internal Server Error",
             Self::VersionNotSupported => "HTTP Version Not Supported",
             Self::InsufficientStorage => "Insufficient Storage",
         }
@@ -262,7 +296,25 @@ mod tests {
             Route::of(format!("/kv/{}", "k".repeat(KEY_LIMIT + 1)).as_bytes()),
             Err(Status::BadRequest)
         );
-        for path in ["/kv", "/times", "//", "*"] {
+        assert_eq!(
+            Route::of(b"/disk/read/7/65536"),
+            Ok(Route::DiskRead(7, 65536))
+        );
+        assert_eq!(Route::of(b"/disk/write/0"), Ok(Route::DiskWrite(0)));
+        for path in [
+            "/disk/read/7",
+            "/disk/read/7/",
+            "/disk/read/7/65537",
+            "/disk/read/7/1/1",
+            "/disk/write/",
+        ] {
+            assert_eq!(
+                Route::of(path.as_bytes()),
+                Err(Status::BadRequest),
+                "{path}"
+            );
+        }
+        for path in ["/kv", "/times", "//", "*", "/disk", "/disk/"] {
             assert_eq!(Route::of(path.as_bytes()), Err(Status::NotFound), "{path}");
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!            head read                 body read
-//!   Head ────────────▶ Upload ─────────────────────▶ Reply ──▶ Head      keep-alive
+//!   Head ────────────▶ Upload ──────────────▶ Wait ▶ Reply ──▶ Head      keep-alive
 //!     │  └───────────▶ Skip (a body nobody wants) ──▶  │ └───▶ Linger    close: our side ended, theirs read to its end
-//!     └────────────────────────────────────────────────┘
+//!     └────────▶ Wait (for the disk) ──────────────────┘
 //! ```
 //! Requests are answered one after the other, in order, each when its answer fits the send buffer; requests sent ahead wait
 //! in the receive buffer.
@@ -15,10 +15,12 @@ use smoltcp::socket::tcp::Socket;
 
 use crate::{
     http::{self, Method, ParseError, Request},
+    pending::{Pending, refusal},
+    perform::{Performed, perform},
     pool::{Session, Turn},
     reply::{Content, Reply, Route, Status},
-    service::Context,
-    store::{StoreError, Upload, VALUE_LIMIT},
+    service::{Context, State},
+    store::{Upload, VALUE_LIMIT},
 };
 
 /// The port of the HTTP service.
@@ -42,8 +44,19 @@ enum Phase {
     /// Waiting for a head.
     #[default]
     Head,
-    /// Taking in a value.
-    Upload { upload: Upload, keep_alive: bool },
+    /// Taking in a value, for the store or for that offset of the raw area.
+    Upload {
+        upload: Upload,
+        raw_offset: Option<u64>,
+        keep_alive: bool,
+    },
+    /// Waiting for the disk, with a body of so many bytes to skip after that.
+    Wait {
+        pending: Pending,
+        body_bytes: u64,
+        keep_alive: bool,
+        head_only: bool,
+    },
     /// Reading a body that nobody wants, before the answer.
     Skip { left: u64, answer: Answer },
     /// Sending an answer.
@@ -109,9 +122,17 @@ impl Session for Http {
         while requests < REQUESTS_PER_TURN {
             let step = match core::mem::take(&mut self.phase) {
                 Phase::Head => read_head(socket, context),
-                Phase::Upload { upload, keep_alive } => {
-                    read_upload(upload, keep_alive, socket, context)
-                }
+                Phase::Upload {
+                    upload,
+                    raw_offset,
+                    keep_alive,
+                } => read_upload(upload, raw_offset, keep_alive, socket, context),
+                Phase::Wait {
+                    pending,
+                    body_bytes,
+                    keep_alive,
+                    head_only,
+                } => wait(pending, body_bytes, keep_alive, head_only, context.state),
                 Phase::Skip { left, answer } => skip(left, answer, socket),
                 Phase::Reply(answer) => {
                     requests += 1;
@@ -174,8 +195,14 @@ fn read_head(socket: &mut Socket<'_>, context: &mut Context<'_>) -> Step {
         // Answers to earlier requests take up the send buffer.
         return Step::Wait(Phase::Head);
     }
-    let phase = begin(&request, state, *clock);
-    let wants_body = matches!(phase, Phase::Upload { .. } | Phase::Skip { .. });
+    let Some(phase) = begin(&request, state, *clock) else {
+        return Step::Wait(Phase::Head);
+    };
+    let wants_body = match phase {
+        Phase::Upload { .. } | Phase::Skip { .. } => true,
+        Phase::Wait { body_bytes, .. } => body_bytes > 0,
+        _ => false,
+    };
     if wants_body && request.expects_continue && socket.send_slice(CONTINUE) != Ok(CONTINUE.len()) {
         return close(socket, *now_ns);
     }
@@ -186,50 +213,76 @@ fn read_head(socket: &mut Socket<'_>, context: &mut Context<'_>) -> Step {
     Step::Next(phase)
 }
 
-/// What a request leads to.
-fn begin(request: &Request<'_>, state: &mut crate::service::State, clock: fn() -> u64) -> Phase {
+/// What a request leads to; `None` if it cannot be looked at yet.
+fn begin(request: &Request<'_>, state: &mut State, clock: fn() -> u64) -> Option<Phase> {
     let head_only = request.method == Method::Head;
     // An answer without having read the body: the connection cannot be used further if there is one.
     let has_body =
         request.transfer_encoding || request.content_length.is_some_and(|length| length > 0);
     let refuse = |reply: Reply| {
-        Phase::Reply(Answer::new(
-            reply,
-            request.keep_alive && !has_body,
-            head_only,
-        ))
+        let keep_alive = request.keep_alive && !has_body;
+        Some(Phase::Reply(Answer::new(reply, keep_alive, head_only)))
     };
+    let has_disk = state.disk.is_some();
     let route = match Route::of(request.path) {
-        Ok(route) if route.takes(request.method) => route,
+        Ok(route) if route.needs_disk() && !has_disk => {
+            return refuse(Reply::status(Status::NotFound));
+        }
+        Ok(route) if route.takes(request.method, has_disk) => route,
         Ok(route) => {
             return refuse(Reply {
-                allow: Some(route.allowed()),
+                allow: Some(route.allowed(has_disk)),
                 ..Reply::status(Status::MethodNotAllowed)
             });
         }
         Err(status) => return refuse(Reply::status(status)),
     };
+    if route.needs_store() && !state.kv.is_ready() {
+        return None;
+    }
+    let is_upload = matches!(
+        (request.method, route),
+        (Method::Put, Route::Key(_)) | (_, Route::DiskWrite(_))
+    );
     let body_bytes = match (request.transfer_encoding, request.content_length) {
         (true, _) => return refuse(Reply::status(Status::LengthRequired)),
-        (false, None) if request.method == Method::Put => {
-            return close_with(Status::LengthRequired);
-        }
+        (false, None) if is_upload => return Some(close_with(Status::LengthRequired)),
         (false, length) => length.unwrap_or(0),
     };
-    if let (Method::Put, Route::Key(key)) = (request.method, route) {
-        return match state.store.begin(key, body_bytes) {
-            Ok(upload) => Phase::Upload {
+    if is_upload {
+        let (key, raw_offset) = match route {
+            Route::Key(key) => (key, None),
+            Route::DiskWrite(offset) => (&[][..], Some(offset)),
+            _ => return refuse(Reply::status(Status::BadRequest)),
+        };
+        return match state.kv.store().begin(key, body_bytes).map_err(refusal) {
+            Ok(upload) => Some(Phase::Upload {
                 upload,
+                raw_offset,
                 keep_alive: request.keep_alive,
-            },
-            Err(StoreError::TooLarge) => close_with(Status::ContentTooLarge),
-            Err(StoreError::Full) => refuse(Reply::status(Status::InsufficientStorage)),
+            }),
+            Err(Status::ContentTooLarge) => Some(close_with(Status::ContentTooLarge)),
+            Err(status) => refuse(Reply::status(status)),
         };
     }
     if body_bytes > VALUE_LIMIT as u64 {
-        return close_with(Status::ContentTooLarge);
+        return Some(close_with(Status::ContentTooLarge));
     }
-    let answer = Answer::new(perform(&route, state, clock), request.keep_alive, head_only);
+    let keep_alive = request.keep_alive;
+    Some(match perform(request.method, &route, state, clock)? {
+        Performed::Now(reply) => answer(reply, body_bytes, keep_alive, head_only),
+        Performed::Later(pending) => Phase::Wait {
+            pending,
+            body_bytes,
+            keep_alive,
+            head_only,
+        },
+    })
+}
+
+/// Sends that, after a body of so many bytes that nobody wants.
+fn answer(reply: Reply, body_bytes: u64, keep_alive: bool, head_only: bool) -> Phase {
+    let answer = Answer::new(reply, keep_alive, head_only);
     if body_bytes > 0 {
         Phase::Skip {
             left: body_bytes,
@@ -240,52 +293,13 @@ fn begin(request: &Request<'_>, state: &mut crate::service::State, clock: fn() -
     }
 }
 
-/// Does what a request without a body asks.
-fn perform(route: &Route<'_>, state: &mut crate::service::State, clock: fn() -> u64) -> Reply {
-    match *route {
-        Route::About => about(state, clock()),
-        Route::Key(key) => match state.store.get(key) {
-            Some(value) => Reply::content(Content::Value(value)),
-            None => Reply::status(Status::NotFound),
-        },
-        Route::Bytes(length) => Reply::content(Content::Pattern(length)),
-        Route::Time => Reply::text(format_args!("{}\n", clock())),
-        Route::Dirty(pages) => match state.arena.dirty(pages) {
-            Ok(()) => Reply::text(format_args!("{pages}\n")),
-            Err(_) => Reply {
-                status: Status::BadRequest,
-                ..Reply::text(format_args!("There are {} pages.\n", state.arena.pages()))
-            },
-        },
-        Route::Sum => Reply::text(format_args!("{:016x}\n", state.sum())),
-    }
-}
-
-fn about(state: &crate::service::State, now_ns: u64) -> Reply {
-    let (used, limit) = state.store.usage_bytes();
-    Reply::text(format_args!(
-        "The guest program of colo's embedded hypervisor.\n\n\
-         GET  /           this text\n\
-         GET  /kv/KEY     a stored value\n\
-         PUT  /kv/KEY     stores a value of at most {VALUE_LIMIT} bytes\n\
-         GET  /bytes/N    N reproducible bytes, at most {}\n\
-         GET  /time       the machine's clock, in ns\n\
-         POST /dirty/N    writes N pages of memory, at most {}\n\
-         GET  /sum        a checksum over the stored values and those pages\n\n\
-         up {} s, {} keys, {used} of {limit} bytes used\n",
-        crate::reply::BYTES_LIMIT,
-        state.arena.pages(),
-        now_ns.saturating_sub(state.boot_ns) / 1_000_000_000,
-        state.store.len(),
-    ))
-}
-
 fn close_with(status: Status) -> Phase {
     Phase::Reply(Answer::new(Reply::status(status), false, false))
 }
 
 fn read_upload(
     mut upload: Upload,
+    raw_offset: Option<u64>,
     keep_alive: bool,
     socket: &mut Socket<'_>,
     context: &mut Context<'_>,
@@ -295,22 +309,52 @@ fn read_upload(
             let count = upload.push(bytes);
             (count, count)
         }) {
-            Ok(0) => return Step::Wait(Phase::Upload { upload, keep_alive }),
+            Ok(0) => {
+                return Step::Wait(Phase::Upload {
+                    upload,
+                    raw_offset,
+                    keep_alive,
+                });
+            }
             Ok(_) => {}
             Err(_) => return close(socket, context.now_ns),
         }
     }
-    let is_new = context.state.store.commit(upload);
-    let status = if is_new {
-        Status::Created
-    } else {
-        Status::NoContent
+    let pending = match raw_offset {
+        Some(offset) => Pending::write(context.state, offset, upload),
+        None => match context.state.kv.put(upload) {
+            Ok((true, ticket)) => Ok(Pending::settled(Reply::status(Status::Created), ticket)),
+            Ok((false, ticket)) => Ok(Pending::settled(Reply::status(Status::NoContent), ticket)),
+            Err(error) => Err(refusal(error)),
+        },
     };
-    Step::Next(Phase::Reply(Answer::new(
-        Reply::status(status),
-        keep_alive,
-        false,
-    )))
+    Step::Next(match pending {
+        Ok(pending) => Phase::Wait {
+            pending,
+            body_bytes: 0,
+            keep_alive,
+            head_only: false,
+        },
+        Err(status) => answer(Reply::status(status), 0, keep_alive, false),
+    })
+}
+
+fn wait(
+    pending: Pending,
+    body_bytes: u64,
+    keep_alive: bool,
+    head_only: bool,
+    state: &State,
+) -> Step {
+    match pending.poll(state) {
+        Ok(reply) => Step::Next(answer(reply, body_bytes, keep_alive, head_only)),
+        Err(pending) => Step::Wait(Phase::Wait {
+            pending,
+            body_bytes,
+            keep_alive,
+            head_only,
+        }),
+    }
 }
 
 fn skip(mut left: u64, answer: Answer, socket: &mut Socket<'_>) -> Step {

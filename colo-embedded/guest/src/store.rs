@@ -1,9 +1,9 @@
-//! The key-value store, in memory of a fixed budget.
+//! The key-value store, in memory of a fixed budget. [`crate::kv`] is how it is served.
 //!
 //! Whatever holds memory for the store holds a charge for it: values that are stored, values still on their way in,
 //! and values replaced while an answer is still being sent from them. So the budget bounds all of them together.
 
-use alloc::{boxed::Box, collections::BTreeMap, rc::Rc, vec::Vec};
+use alloc::{collections::BTreeMap, rc::Rc, vec::Vec};
 use core::cell::Cell;
 
 use crate::sum::Sum;
@@ -25,7 +25,7 @@ pub enum StoreError {
 }
 
 /// A share of the budget, given back when dropped.
-struct Charge {
+pub struct Charge {
     used: Rc<Cell<usize>>,
     bytes: usize,
 }
@@ -38,13 +38,28 @@ impl Drop for Charge {
 
 /// A value on its way in: its key, its bytes so far, and room for the rest.
 pub struct Upload {
-    key: Box<[u8]>,
+    key: Rc<[u8]>,
     bytes: Vec<u8>,
     wanted: usize,
     charge: Charge,
 }
 
 impl Upload {
+    /// Its key.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// How long the value is, all in all.
+    pub fn bytes(&self) -> usize {
+        self.wanted
+    }
+
+    /// What has come, and the memory's charge: for whoever wants it elsewhere than in the store.
+    pub fn into_parts(self) -> (Vec<u8>, Charge) {
+        (self.bytes, self.charge)
+    }
+
     /// Bytes still to come.
     pub fn missing(&self) -> usize {
         self.wanted - self.bytes.len()
@@ -62,6 +77,16 @@ impl Upload {
 pub struct Value {
     bytes: Vec<u8>,
     _charge: Charge,
+}
+
+impl Value {
+    /// A value that is not stored.
+    pub fn new(bytes: Vec<u8>, charge: Charge) -> Self {
+        Self {
+            bytes,
+            _charge: charge,
+        }
+    }
 }
 
 impl core::ops::Deref for Value {
@@ -83,7 +108,7 @@ impl core::ops::Deref for Value {
 /// assert_eq!(&store.get(b"greeting").unwrap()[..], b"hello");
 /// ```
 pub struct Store {
-    entries: BTreeMap<Box<[u8]>, Rc<Value>>,
+    entries: BTreeMap<Rc<[u8]>, Rc<Value>>,
     used: Rc<Cell<usize>>,
     limit: usize,
 }
@@ -128,11 +153,45 @@ impl Store {
 
     /// Stores what was uploaded; whether the key is new.
     pub fn commit(&mut self, upload: Upload) -> bool {
-        let value = Value {
-            bytes: upload.bytes,
-            _charge: upload.charge,
-        };
-        self.entries.insert(upload.key, Rc::new(value)).is_none()
+        let is_new = !self.entries.contains_key(&upload.key);
+        self.insert(upload);
+        is_new
+    }
+
+    /// Stores what was uploaded; returns key and value.
+    pub fn insert(&mut self, upload: Upload) -> (Rc<[u8]>, Rc<Value>) {
+        let key = upload.key;
+        let value = Rc::new(Value::new(upload.bytes, upload.charge));
+        self.entries.insert(key.clone(), value.clone());
+        (key, value)
+    }
+
+    /// Removes a key; returns what was there.
+    pub fn remove(&mut self, key: &[u8]) -> Option<(Rc<[u8]>, Rc<Value>)> {
+        self.entries.remove_entry(key)
+    }
+
+    /// Makes a change that was made before, by another start of the machine.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says.
+    pub fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
+        // First, since there need not be room for both.
+        self.remove(key);
+        if let Some(value) = value {
+            let mut upload = self.begin(key, value.len() as u64)?;
+            upload.push(value);
+            self.insert(upload);
+        }
+        Ok(())
+    }
+
+    /// All entries, in the order of their keys.
+    pub fn snapshot(&self) -> Vec<(Rc<[u8]>, Rc<Value>)> {
+        self.entries
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 
     /// Number of entries.
@@ -159,7 +218,11 @@ impl Store {
         }
     }
 
-    fn charge(&self, bytes: usize) -> Result<Charge, StoreError> {
+    /// Takes a share of the budget, for memory that holds no value.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`].
+    pub fn charge(&self, bytes: usize) -> Result<Charge, StoreError> {
         let used = self.used.get() + bytes;
         if used > self.limit {
             return Err(StoreError::Full);

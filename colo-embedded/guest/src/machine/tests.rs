@@ -15,7 +15,9 @@ use smoltcp::{
 };
 
 use super::*;
-use crate::{abi::BOOT_MAGIC, arena::Arena, body, store::Store};
+use crate::{abi::BOOT_MAGIC, arena::Arena, body, kv::Kv, platter::TestDisk, store::Store};
+
+mod disk;
 
 const GUEST: [u8; 4] = [10, 77, 0, 10];
 const RAM_BYTES: usize = 16 << 20;
@@ -79,7 +81,7 @@ impl Device for End {
     }
 }
 
-fn machine(device: &mut End) -> Machine {
+fn machine(device: &mut End, mut disk: Option<Disk>) -> Machine {
     let boot = BootInfo {
         magic: BOOT_MAGIC,
         ram_bytes: RAM_BYTES as u64,
@@ -90,12 +92,14 @@ fn machine(device: &mut End) -> Machine {
         gateway: [10, 77, 0, 1],
         prefix_len: 24,
         reserved: 0,
+        disk_bytes: 0,
     };
     let layout = Layout::new(RAM_BYTES, FREE_BYTES).expect("room");
     let state = State {
-        store: Store::new(layout.store_bytes),
+        kv: Kv::new(Store::new(layout.store_bytes), disk.as_mut()),
         arena: Arena::new(vec![0; layout.arena_bytes / 8].leak()),
         boot_ns: now_ns(),
+        disk,
     };
     Machine::new(&boot, &layout, state, device, now_ns)
 }
@@ -111,13 +115,19 @@ struct Net {
     /// One frame in so many is lost, if not 0.
     loss: u64,
     random: u64,
+    disk: Option<TestDisk>,
 }
 
 impl Net {
     fn new(loss: u64, seed: u64) -> Self {
+        Self::with_disk(loss, seed, None)
+    }
+
+    fn with_disk(loss: u64, seed: u64, platter: Option<TestDisk>) -> Self {
         let mut machine_end = End::default();
         let mut client_end = End::default();
-        let machine = machine(&mut machine_end);
+        let disk = platter.clone().map(|disk| Disk::new(Box::new(disk)));
+        let machine = machine(&mut machine_end, disk);
         let mut config = Config::new(HardwareAddress::Ethernet(EthernetAddress([
             2, 0, 0, 0, 0, 1,
         ])));
@@ -135,6 +145,7 @@ impl Net {
             next_port: 10_000,
             loss,
             random: seed,
+            disk: platter,
         }
     }
 
@@ -151,6 +162,9 @@ impl Net {
         );
         self.client
             .poll(instant(now_ns()), &mut self.client_end, &mut self.sockets);
+        if let Some(disk) = &self.disk {
+            disk.work();
+        }
         advance(1_000_000);
     }
 
@@ -528,7 +542,7 @@ fn echo_answers_datagrams() {
 fn the_same_inputs_make_the_same_outputs() {
     let mut net = Net::new(9, 5);
     let mut twin_end = End::default();
-    let mut twin = machine(&mut twin_end);
+    let mut twin = machine(&mut twin_end, None);
     let handle = net.connect(HTTP_PORT);
     let request = b"PUT /kv/a HTTP/1.1\r\nHost: g\r\nContent-Length: 3\r\n\r\nabcGET /bytes/100000 HTTP/1.1\r\nHost: g\r\n\r\nGET / HTTP/1.0\r\n\r\n";
     let mut sent = false;
