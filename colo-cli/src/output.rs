@@ -55,7 +55,7 @@ impl Teller {
                 bar.set_position(copy.sent_pages);
                 bar.set_message(format!("pages, round {}", copy.round + 1));
             }
-            Event::CopyingDisks { done_bytes, all_bytes } if std::io::stderr().is_terminal() => {
+            Event::CopyingDisks { done_bytes, all_bytes, .. } if std::io::stderr().is_terminal() => {
                 let bar = self.bar.get_or_insert_with(copy_bar);
                 bar.set_length(all_bytes >> 20);
                 bar.set_position(done_bytes >> 20);
@@ -119,8 +119,8 @@ fn event_json(event: &Event) -> Value {
         }
         Event::Copying(copy) => json!({"event": "copying", "round": copy.round, "sent_pages": copy.sent_pages,
             "round_pages": copy.round_pages, "stream_bytes": copy.stream_bytes}),
-        Event::CopyingDisks { done_bytes, all_bytes } => json!({"event": "copying-disks", "done_bytes": done_bytes,
-            "all_bytes": all_bytes}),
+        Event::CopyingDisks { done_bytes, all_bytes, sent_bytes } => json!({"event": "copying-disks",
+            "done_bytes": done_bytes, "all_bytes": all_bytes, "sent_bytes": sent_bytes}),
         Event::Rehearsed => json!({"event": "rehearsed"}),
         Event::Protected(epoch) => json!({"event": "protected", "epoch": epoch.0}),
         Event::Miscompare(what) => json!({"event": "miscompare", "what": what}),

@@ -7,267 +7,29 @@
 #[allow(dead_code)]
 mod client;
 
-use client::Client;
+#[path = "kills/disk.rs"]
+mod disk;
+#[path = "kills/rig.rs"]
+mod rig;
+
 use colo_core::domain::{Disks, Machine};
 use colo_core::layers::Faults;
 use colo_core::net::Port;
 use colo_core::peer::Mode;
 use colo_core::restore::RestoreCallbacks;
 use colo_core::save::SaveCallbacks;
-use colo_core::session::{
-    Event, Events, PrimarySession, PrimarySessionConfig, SecondarySession, SecondarySessionConfig,
-};
-use colo_embedded::body;
+use colo_core::session::{Event, PrimarySession, PrimarySessionConfig, SecondarySession, SecondarySessionConfig};
 use colo_embedded::machine::{EmbeddedConfig, EmbeddedDomain, EmbeddedHost};
-use colo_embedded::switch::{Switch, SwitchConfig, SwitchPort};
-use crossbeam_channel::{Receiver, unbounded};
-use std::io::{BufRead, BufReader};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread::{JoinHandle, Scope};
-use std::time::{Duration, Instant};
-
-const COLO: &str = env!("CARGO_BIN_EXE_colo");
-const PATIENCE: Duration = Duration::from_secs(30);
-const DOWNLOAD_BYTES: u64 = 20_000_000;
-/// How long a machine that may be gone is waited for, at a time.
-const PROBE: Duration = Duration::from_millis(500);
-/// PUTs that must be acknowledged after the death.
-const PUTS_AFTER: u64 = 20;
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-}
-
-/// The LAN, with a way in for clients.
-struct Lan {
-    socket: PathBuf,
-    guest: SocketAddr,
-    /// Dropped to stop the switch.
-    stopper: Option<UnixStream>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Lan {
-    fn start(name: &str) -> Lan {
-        let socket = std::env::temp_dir().join(format!("colo-kills-{}-{name}.switch", std::process::id()));
-        let mut config = SwitchConfig::new(&socket);
-        config.forwards.push("127.0.0.1:0=10.77.0.10:80".parse().unwrap());
-        let mut switch = Switch::new(&config).unwrap();
-        let guest = switch.forward_addrs().unwrap()[0];
-        let (stop, stopper) = UnixStream::pair().unwrap();
-        let thread = std::thread::spawn(move || {
-            switch.run(stop).unwrap();
-        });
-        Lan { socket, guest, stopper: Some(stopper), thread: Some(thread) }
-    }
-}
-
-impl Drop for Lan {
-    fn drop(&mut self) {
-        self.stopper.take();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// A process that dies with this value.
-struct Process {
-    child: Child,
-    lines: Receiver<String>,
-}
-
-impl Process {
-    fn start(args: &[&str]) -> Process {
-        let mut child = Command::new(COLO)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = unbounded();
-        std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                let _ = sender.send(line);
-            }
-        });
-        Process { child, lines }
-    }
-
-    fn pid(&self) -> i32 {
-        self.child.id() as i32
-    }
-
-    /// The next line with that text.
-    fn wait_for(&self, text: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let line = self.lines.recv_deadline(deadline).unwrap_or_else(|_| panic!("no {text}"));
-            if line.contains(text) {
-                return line;
-            }
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn kill(pid: &AtomicI32) {
-    let pid = pid.load(Ordering::SeqCst);
-    if pid > 0 {
-        let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
-    }
-}
-
-/// How many PUTs were acknowledged; to be waited for.
-#[derive(Default)]
-struct Counter(Mutex<u64>, Condvar);
-
-impl Counter {
-    fn get(&self) -> u64 {
-        *self.0.lock().unwrap()
-    }
-
-    fn set(&self, count: u64) {
-        *self.0.lock().unwrap() = count;
-        self.1.notify_all();
-    }
-
-    /// Waits until it is so many, or for too long.
-    fn wait(&self, count: u64) {
-        drop(self.1.wait_timeout_while(self.0.lock().unwrap(), PATIENCE, |now| *now < count).unwrap());
-    }
-}
-
-/// What clients do meanwhile.
-struct Clients<'scope> {
-    stop: Arc<AtomicBool>,
-    acknowledged: Arc<Counter>,
-    connections: Vec<TcpStream>,
-    puts: std::thread::ScopedJoinHandle<'scope, Result<u64, String>>,
-    download: std::thread::ScopedJoinHandle<'scope, Result<bool, String>>,
-}
-
-impl<'scope> Clients<'scope> {
-    fn start(scope: &'scope Scope<'scope, '_>, guest: SocketAddr) -> Clients<'scope> {
-        let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(Counter::default()));
-        let (stopped, counter) = (stop.clone(), acknowledged.clone());
-        let (storing, loading) = (TcpStream::connect(guest).unwrap(), TcpStream::connect(guest).unwrap());
-        let connections = vec![storing.try_clone().unwrap(), loading.try_clone().unwrap()];
-        let puts = scope.spawn(move || puts(storing, &stopped, &counter).map_err(|error| format!("PUT: {error:#}")));
-        let download = scope.spawn(move || download(loading).map_err(|error| format!("download: {error:#}")));
-        Clients { stop, acknowledged, connections, puts, download }
-    }
-
-    /// Lets them go on for a while, and checks what they have seen.
-    fn finish(self, guest: SocketAddr) -> Result<(), String> {
-        let goal = self.acknowledged.get() + PUTS_AFTER;
-        self.acknowledged.wait(goal);
-        self.stop.store(true, Ordering::SeqCst);
-        let acknowledged = self.puts.join().map_err(|_| "a panic")??;
-        if acknowledged < goal {
-            return Err(format!("only {acknowledged} of {goal} PUTs were acknowledged"));
-        }
-        if !self.download.join().map_err(|_| "a panic")?? {
-            return Err("the download is wrong".into());
-        }
-        let lost = lost_puts(guest, acknowledged).map_err(|error| format!("GET: {error:#}"))?;
-        if lost.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("of {acknowledged} acknowledged PUTs these are lost: {lost:?}"))
-        }
-    }
-
-    /// Ends them, who wait for a machine that is gone.
-    fn abandon(self) {
-        self.stop.store(true, Ordering::SeqCst);
-        for connection in &self.connections {
-            let _ = connection.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-fn puts(connection: TcpStream, stop: &AtomicBool, acknowledged: &Counter) -> anyhow::Result<u64> {
-    let mut client = Client::over(connection, PATIENCE)?;
-    while !stop.load(Ordering::SeqCst) {
-        let number = acknowledged.get();
-        client.put(&format!("/kv/{number}"), number.to_string().as_bytes())?;
-        acknowledged.set(number + 1);
-    }
-    Ok(acknowledged.get())
-}
-
-fn download(connection: TcpStream) -> anyhow::Result<bool> {
-    let (mut at, mut right) = (0, true);
-    Client::over(connection, PATIENCE)?.download(&format!("/bytes/{DOWNLOAD_BYTES}"), |piece| {
-        right &= body::first_difference(at, piece).is_none();
-        at += piece.len() as u64;
-    })?;
-    Ok(right && at == DOWNLOAD_BYTES)
-}
-
-fn lost_puts(guest: SocketAddr, acknowledged: u64) -> anyhow::Result<Vec<u64>> {
-    let mut client = Client::connect(guest)?;
-    let mut lost = Vec::new();
-    for number in 0..acknowledged {
-        let (status, value) = client.get(&format!("/kv/{number}"))?;
-        if status != 200 || value != number.to_string().as_bytes() {
-            lost.push(number);
-        }
-    }
-    Ok(lost)
-}
-
-/// Waits until the guest answers, or until the machine is gone.
-fn guest_answers(guest: SocketAddr, gone: impl Fn() -> bool) -> bool {
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline && !gone() {
-        let connection = TcpStream::connect(guest).map_err(anyhow::Error::from);
-        let answer = connection.and_then(|connection| Client::over(connection, PROBE)?.get("/"));
-        if answer.is_ok() {
-            return true;
-        }
-    }
-    false
-}
-
-/// The next event that `wanted` says yes to.
-fn wait_for(events: &Events, log: &mut Vec<String>, wanted: impl Fn(&Event) -> bool) -> Result<Event, String> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let event = events.recv_deadline(deadline).map_err(|_| format!("waited in vain; events: {log:#?}"))?;
-        log.push(event.to_string());
-        if wanted(&event) {
-            return Ok(event);
-        }
-    }
-}
+use colo_embedded::switch::SwitchPort;
+use disk::{DISK_BYTES, Files};
+use rig::{Clients, Lan, Process, Random, guest_answers, kill, wait_for};
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
 
 /// When a primary dies.
 #[derive(Clone, Debug)]
@@ -330,6 +92,8 @@ fn primary_dies(seed: u64, lan: &Lan) -> Result<bool, String> {
     let mut random = Random(seed);
     let mode = if random.below(3) == 0 { "remus" } else { "colo" };
     let moment = Moment::random(&mut random);
+    // Half of the machines have a disk, and keep what was PUT there.
+    let files = (seed % 2 == 1).then(|| Files::new(&format!("primary-{seed}")));
     let pid = Arc::new(AtomicI32::new(0));
     let layer = {
         let (pid, moment) = (pid.clone(), moment.clone());
@@ -344,9 +108,13 @@ fn primary_dies(seed: u64, lan: &Lan) -> Result<bool, String> {
         }
     };
     let config = SecondarySessionConfig { verify: true, layer: Some(Arc::new(layer)), ..Default::default() };
-    let host = Box::new(EmbeddedHost::new(&lan.socket));
+    let host = EmbeddedHost::new(&lan.socket);
+    let host = Box::new(match &files {
+        Some(files) => host.with_disk(files.replica()),
+        None => host,
+    });
     let session = SecondarySession::listen("127.0.0.1:0", host, config).map_err(|error| error.to_string())?;
-    let mut primary = start_primary(lan, session.local_addr(), mode, &moment);
+    let mut primary = start_primary(lan, session.local_addr(), mode, &moment, files.as_ref());
     pid.store(primary.pid(), Ordering::SeqCst);
     let result = std::thread::scope(|scope| {
         let gone = || primary_gone(pid.load(Ordering::SeqCst));
@@ -373,6 +141,9 @@ fn primary_dies(seed: u64, lan: &Lan) -> Result<bool, String> {
             }
             None => assert!(guest_answers(lan.guest, || false), "{mode}, {moment:?}: the survivor does not answer"),
         }
+        if files.is_some() {
+            disk::check_store(lan.guest).map_err(|error| format!("{mode}, {moment:?}: {error}"))?;
+        }
         Ok(true)
     });
     let _ = primary.child.kill();
@@ -381,7 +152,7 @@ fn primary_dies(seed: u64, lan: &Lan) -> Result<bool, String> {
     result
 }
 
-fn start_primary(lan: &Lan, peer: SocketAddr, mode: &str, moment: &Moment) -> Process {
+fn start_primary(lan: &Lan, peer: SocketAddr, mode: &str, moment: &Moment, files: Option<&Files>) -> Process {
     let (peer, switch) = (peer.to_string(), lan.socket.to_string_lossy().into_owned());
     let mut args = vec!["primary", "--json", "--verify", "--domain", "web", "--memory", "16", "--mode", mode];
     // A process that is starved by other tests is not silent: only the dead are taken over from without a fence.
@@ -390,6 +161,10 @@ fn start_primary(lan: &Lan, peer: SocketAddr, mode: &str, moment: &Moment) -> Pr
         Moment::Primary(callback, call) => format!("{callback}:{call}"),
         _ => String::new(),
     };
+    let disk = files.map(|files| files.primary().to_string_lossy().into_owned());
+    if let Some(disk) = &disk {
+        args.extend(["--disk", disk]);
+    }
     if !die_at.is_empty() {
         args.extend(["--die-at", &die_at]);
     }
@@ -461,13 +236,10 @@ fn secondary_dies(seed: u64, lan: &Lan) -> Result<(), String> {
     let callbacks = ["wait_checkpoint", "suspend", "capture", "postcopy", "checkpoint"];
     let callback = callbacks[random.below(callbacks.len() as u64) as usize];
     let call = 1 + random.below(8);
-    let switch = lan.socket.to_string_lossy().into_owned();
-    let secondary =
-        Process::start(&["secondary", "--json", "--verify", "--listen", "127.0.0.1:0", "--switch", &switch]);
-    let line = secondary.wait_for("listening");
-    let peer = line.split('"').find(|word| word.starts_with("127.0.0.1:")).ok_or("no address")?.to_owned();
+    let files = (seed % 2 == 1).then(|| Files::new(&format!("secondary-{seed}")));
+    let (secondary, peer) = start_secondary(lan, files.as_ref());
     let pid = Arc::new(AtomicI32::new(secondary.pid()));
-    let (machine, wire) = boot(&lan.socket);
+    let (machine, wire) = boot(&lan.socket, files.as_ref());
     let mut config = PrimarySessionConfig::new(mode);
     config.checkpoints.interval = Duration::from_millis(30);
     config.verify = true;
@@ -490,12 +262,79 @@ fn secondary_dies(seed: u64, lan: &Lan) -> Result<(), String> {
     });
     session.controller().stop();
     session.wait();
-    result
+    drop(secondary);
+    result.and_then(|()| files.map_or(Ok(()), |files| files.check_secondary()))
 }
 
-fn boot(switch: &Path) -> (Machine, Box<dyn Port>) {
+fn start_secondary(lan: &Lan, files: Option<&Files>) -> (Process, String) {
+    let switch = lan.socket.to_string_lossy().into_owned();
+    let mut args = vec!["secondary", "--json", "--verify", "--listen", "127.0.0.1:0", "--switch", &switch];
+    let paths = files.map(|files| [files.secondary(), files.journal()].map(|path| path.to_string_lossy().into_owned()));
+    if let Some([disk, journal]) = &paths {
+        args.extend(["--disk", disk, "--journal", journal]);
+    }
+    let secondary = Process::start(&args);
+    let line = secondary.wait_for("listening");
+    let peer = line.split('"').find(|word| word.starts_with("127.0.0.1:")).expect("an address").to_owned();
+    (secondary, peer)
+}
+
+fn boot(switch: &Path, files: Option<&Files>) -> (Machine, Box<dyn Port>) {
     let config = EmbeddedConfig { ram_bytes: 16 << 20, ..EmbeddedConfig::named("web") };
     let wire = SwitchPort::connect(switch).unwrap();
-    let (domain, card) = EmbeddedDomain::boot(&config).unwrap();
-    (Machine { domain: Box::new(domain), nics: vec![Box::new(card)], disks: Disks::None }, Box::new(wire))
+    let (domain, card, disks) = match files {
+        Some(files) => files.boot(config),
+        None => {
+            let (domain, card) = EmbeddedDomain::boot(&config).unwrap();
+            (domain, card, Disks::None)
+        }
+    };
+    (Machine { domain: Box::new(domain), nics: vec![Box::new(card)], disks }, Box::new(wire))
+}
+
+/// A secondary dies under load. What has changed since is copied to its disk when it comes again, and then both are the same.
+#[test]
+fn disks_are_the_same_after_a_secondary_has_died_and_come_again() {
+    let lan = Lan::start("again");
+    let files = Files::new("again");
+    let first = protect_with_disk(&lan, &files, |session, secondary, log| {
+        drop(secondary);
+        wait_for(session.events(), log, |event| matches!(event, Event::Unprotected(_))).unwrap();
+    });
+    assert!(first > 0, "disks that had nothing in common");
+    files.check_secondary().unwrap();
+    let again = protect_with_disk(&lan, &files, |session, secondary, log| {
+        // Two checkpoints later nothing is under way.
+        for _ in 0..2 {
+            session.controller().checkpoint();
+            wait_for(session.events(), log, |event| matches!(event, Event::Checkpoint { .. })).unwrap();
+        }
+        session.controller().end_protection();
+        wait_for(session.events(), log, |event| matches!(event, Event::Unprotected(_))).unwrap();
+        secondary.wait_for("\"unprotected\"");
+    });
+    assert!(again < DISK_BYTES / 4, "{again} bytes were copied again");
+    files.check_same().unwrap();
+}
+
+/// Protects a machine over that disk, with clients, until `end` has ended it. Returns how much of the disk was copied.
+fn protect_with_disk(lan: &Lan, files: &Files, end: impl FnOnce(&PrimarySession, Process, &mut Vec<String>)) -> u64 {
+    let (machine, wire) = boot(&lan.socket, Some(files));
+    let (secondary, peer) = start_secondary(lan, Some(files));
+    let mut config = PrimarySessionConfig::new(Mode::Colo);
+    config.checkpoints.interval = Duration::from_millis(30);
+    let session = PrimarySession::start(machine, vec![wire], &peer, config).map_err(|refused| refused.error).unwrap();
+    let (mut log, copied) = (Vec::new(), Cell::new(0));
+    let is_protected = |event: &Event| {
+        if let Event::CopyingDisks { sent_bytes, .. } = event {
+            copied.set(*sent_bytes);
+        }
+        matches!(event, Event::Protected(_))
+    };
+    wait_for(session.events(), &mut log, is_protected).unwrap();
+    std::thread::scope(|scope| Clients::start(scope, lan.guest).finish(lan.guest)).unwrap();
+    end(&session, secondary, &mut log);
+    session.controller().stop();
+    session.wait();
+    copied.get()
 }

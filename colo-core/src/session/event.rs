@@ -26,6 +26,8 @@ pub enum Event {
         done_bytes: u64,
         /// ... of so many.
         all_bytes: u64,
+        /// So many were sent, since they differed.
+        sent_bytes: u64,
     },
     /// The rehearsal is over: the secondary's machine runs. The checkpoint that begins protection is taken.
     Rehearsed,
@@ -128,8 +130,9 @@ impl fmt::Display for Event {
             Event::Copying(copy) => {
                 write!(f, "copying, round {}: {} of {} pages", copy.round + 1, copy.sent_pages, copy.round_pages)
             }
-            Event::CopyingDisks { done_bytes, all_bytes } => {
-                write!(f, "copying disks: {} of {} MiB are the same", done_bytes >> 20, all_bytes >> 20)
+            Event::CopyingDisks { done_bytes, all_bytes, sent_bytes } => {
+                let [done, all, sent] = [done_bytes, all_bytes, sent_bytes].map(|bytes| bytes >> 20);
+                write!(f, "copying disks: {done} of {all} MiB are the same, {sent} MiB were sent")
             }
             Event::Rehearsed => f.write_str("the secondary's guest runs; protection begins"),
             Event::Protected(epoch) => write!(f, "protected from {epoch} on"),

@@ -3,7 +3,7 @@
 //! [`PrimarySession`] protects a running machine towards a peer; [`SecondarySession`] takes one in and, when the primary is
 //! lost, serves in its place. Each reports what happens as [`Event`]s.
 //!
-//! A session has two to four threads, and nothing else in the library starts any:
+//! A session has two to four threads, and nothing else in the library starts any, but for a machine's disks ([`crate::disk`]):
 //!
 //! ```text
 //! engine    the save loop, or the restore; the only one that touches the domain

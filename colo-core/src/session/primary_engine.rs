@@ -226,8 +226,8 @@ impl Engine<'_> {
 
     fn disk_event(&mut self, event: Option<DiskEvent>, primary: &RefCell<Checkpoints>) -> Result<(), End> {
         match event {
-            Some(DiskEvent::Copying { done_bytes, all_bytes }) => {
-                self.events.send(Event::CopyingDisks { done_bytes, all_bytes });
+            Some(DiskEvent::Copying { done_bytes, all_bytes, sent_bytes }) => {
+                self.events.send(Event::CopyingDisks { done_bytes, all_bytes, sent_bytes });
             }
             Some(DiskEvent::InStep) => self.are_disks_in_step = true,
             Some(DiskEvent::WantsCheckpoint) => primary.borrow_mut().handle_trigger(Trigger::QueueFull),

@@ -39,6 +39,8 @@ pub enum DiskEvent {
         done_bytes: u64,
         /// Of so many.
         all_bytes: u64,
+        /// So many were sent, since they differed.
+        sent_bytes: u64,
     },
     /// The secondary has what the primary has: protection may begin.
     InStep,

@@ -167,7 +167,7 @@ impl Copy {
         }
         self.done_bytes += u64::from(length);
         let all_bytes = self.shared.disks.iter().map(|(_, size)| size).sum();
-        (self.on_event)(DiskEvent::Copying { done_bytes: self.done_bytes, all_bytes });
+        (self.on_event)(DiskEvent::Copying { done_bytes: self.done_bytes, all_bytes, sent_bytes: self.sent_bytes });
         self.keep_pace();
         Ok(())
     }
