@@ -22,6 +22,7 @@ extern crate std;
 
 #[path = "../../abi.rs"]
 pub mod abi;
+pub mod answer;
 pub mod arena;
 pub mod body;
 pub mod device;

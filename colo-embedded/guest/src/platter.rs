@@ -17,8 +17,8 @@ pub(crate) struct Platter {
     /// What a read sees.
     pub(crate) now: Vec<u8>,
     /// What is left if nothing more is flushed, and writes since the last flush in their order.
-    durable: Vec<u8>,
-    cached: Vec<(usize, Vec<u8>)>,
+    pub(crate) durable: Vec<u8>,
+    pub(crate) cached: Vec<(usize, Vec<u8>)>,
     pub(crate) requests: VecDeque<Request>,
     done: VecDeque<Outcome>,
     pub(crate) fails: bool,

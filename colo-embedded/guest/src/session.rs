@@ -9,16 +9,15 @@
 //! Requests are answered one after the other, in order, each when its answer fits the send buffer; requests sent ahead wait
 //! in the receive buffer.
 
-use alloc::vec::Vec;
-
 use smoltcp::socket::tcp::Socket;
 
 use crate::{
+    answer::Answer,
     http::{self, Method, ParseError, Request},
     pending::{Pending, refusal},
     perform::{Performed, perform},
     pool::{Session, Turn},
-    reply::{Content, Reply, Route, Status},
+    reply::{Reply, Route, Status},
     service::{Context, State},
     store::{Upload, VALUE_LIMIT},
 };
@@ -63,47 +62,6 @@ enum Phase {
     Reply(Answer),
     /// Closed on our side.
     Linger { until_ns: u64, read_bytes: usize },
-}
-
-/// An answer on its way out.
-struct Answer {
-    head: Vec<u8>,
-    content: Content,
-    /// Bytes queued so far, of head and content together.
-    sent: u64,
-    total: u64,
-    keep_alive: bool,
-}
-
-impl Answer {
-    fn new(reply: Reply, keep_alive: bool, head_only: bool) -> Self {
-        let head = reply.head(keep_alive);
-        let content_bytes = if head_only { 0 } else { reply.content.length() };
-        Self {
-            total: head.len() as u64 + content_bytes,
-            head,
-            content: reply.content,
-            sent: 0,
-            keep_alive,
-        }
-    }
-
-    /// Fills the start of `out`: how much that was.
-    fn read(&mut self, out: &mut [u8]) -> usize {
-        let head_left = self.head.get(self.sent as usize..).unwrap_or_default();
-        let count = if head_left.is_empty() {
-            let left = usize::try_from(self.total - self.sent).unwrap_or(usize::MAX);
-            let limit = left.min(out.len());
-            self.content
-                .read(self.sent - self.head.len() as u64, &mut out[..limit])
-        } else {
-            let count = head_left.len().min(out.len());
-            out[..count].copy_from_slice(&head_left[..count]);
-            count
-        };
-        self.sent += count as u64;
-        count
-    }
 }
 
 /// What came of one step.

@@ -52,10 +52,10 @@ impl EmbeddedHost {
         let config =
             config.ok_or_else(|| DomainError::Other("the machine has a disk, and this host none for it".into()))?;
         let replica = Replica::open(config).map_err(|error| DomainError::Other(error.to_string()))?;
-        match replica.sizes() {
-            [ours] if *ours == size_bytes => Ok(Some(replica)),
+        match replica.sizes().first().copied().unwrap_or(0) {
+            ours if ours == size_bytes => Ok(Some(replica)),
             ours => Err(DomainError::Other(format!(
-                "the machine's disk has {size_bytes} bytes, this host's {ours:?}: make them the same (truncate -s {size_bytes})"
+                "the machine's disk has {size_bytes} bytes, this host's {ours}: make it as large (truncate -s {size_bytes})"
             ))),
         }
     }

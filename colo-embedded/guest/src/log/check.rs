@@ -13,6 +13,15 @@ use crate::{
 /// How many keys there are, or what is wrong.
 pub type CheckReport = Result<usize, String>;
 
+/// What came of a step.
+pub(super) enum Checking {
+    GoesOn(Check),
+    /// The disk must do something first.
+    Waits(Check),
+    /// Whoever asked has been told.
+    HasSaid,
+}
+
 /// The log, read again, beside what is in memory.
 pub(super) struct Check {
     scan: Scan,
@@ -46,15 +55,15 @@ impl Check {
         }
     }
 
-    /// `Err` with itself when it waits for the disk, `Ok(None)` when it has said what it found.
-    pub(super) fn step(mut self, disk: &mut Disk) -> Result<Option<Self>, Self> {
+    /// Goes on if what it waits for is done.
+    pub(super) fn step(mut self, disk: &mut Disk) -> Checking {
         if let Some(read) = &self.read {
             match read.take() {
-                None => return Err(self),
+                None => return Checking::Waits(self),
                 Some(Ok(chunk)) => self.scan.feed(&chunk),
                 Some(Err(_)) => {
                     self.promise.keep(Err("the log cannot be read".into()));
-                    return Ok(None);
+                    return Checking::HasSaid;
                 }
             }
         }
@@ -73,7 +82,7 @@ impl Check {
                 Found::More => {
                     self.read = self.scan.fetch().map(|request| disk.submit(request));
                     if self.read.is_some() {
-                        return Ok(Some(self));
+                        return Checking::GoesOn(self);
                     }
                 }
                 Found::End => break,
@@ -81,7 +90,7 @@ impl Check {
         }
         let report = self.verdict();
         self.promise.keep(report);
-        Ok(None)
+        Checking::HasSaid
     }
 
     fn verdict(&self) -> CheckReport {

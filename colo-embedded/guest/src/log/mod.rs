@@ -27,7 +27,7 @@ use alloc::{
 };
 
 use self::{
-    check::Check,
+    check::{Check, Checking},
     compaction::{Compacted, Compaction, Waiting},
     format::{Area, HEADER_BYTES, Header, Record, record_bytes, room},
     outcomes::Outcomes,
@@ -255,9 +255,9 @@ impl Log {
                 Err(Waiting::Nothing) => self.fail(),
             },
             Job::Checking(check) => match check.step(disk) {
-                Ok(Some(check)) => Step::Next(Job::Checking(check)),
-                Ok(None) => Step::Next(Job::Idle),
-                Err(check) => Step::Wait(Job::Checking(check)),
+                Checking::GoesOn(check) => Step::Next(Job::Checking(check)),
+                Checking::HasSaid => Step::Next(Job::Idle),
+                Checking::Waits(check) => Step::Wait(Job::Checking(check)),
             },
         }
     }

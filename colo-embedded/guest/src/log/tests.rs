@@ -304,3 +304,34 @@ fn the_raw_area_is_left_alone() {
             .all(|&byte| byte == 0xAA)
     );
 }
+
+/// A batch whose first record was torn, and whose others were not: they must not count when what is written in the first one's place
+/// comes to end where they begin.
+#[test]
+fn what_was_behind_a_torn_record_does_not_come_back() {
+    let mut start = Start::new(&TestDisk::new());
+    for key in [b"a", b"b", b"c"] {
+        start.put(key, b"12345678").expect("room");
+    }
+    start.disk.pump();
+    start.kv.pump(&mut start.disk);
+    start.disk.pump();
+    let before = start.platter.0.borrow().now.clone();
+    assert!(start.platter.work(), "the write, and not the flush");
+    {
+        let mut platter = start.platter.0.borrow_mut();
+        let torn = Area::of(DISK_BYTES as u64).half_offset(1) as usize;
+        assert_eq!(record_bytes(1, 8), 48);
+        platter.now[torn..torn + 48].copy_from_slice(&before[torn..torn + 48]);
+        platter.durable = platter.now.clone();
+        platter.cached.clear();
+    }
+    let mut next = start.crash(0);
+    assert!(next.base.is_empty());
+    // With the record that begins the epoch, as long as the first two were.
+    assert_eq!(record_bytes(0, 0) + record_bytes(1, 31), 2 * 48);
+    next.put(b"n", &[7; 31]).expect("room");
+    next.settle();
+    let last = next.crash(0);
+    assert_eq!(last.base.keys().collect::<Vec<_>>(), [b"n"]);
+}
