@@ -5,7 +5,7 @@ use colo_core::compare::{RuleError, Rules};
 use colo_core::net::takeover::STATE_FOLDER;
 use colo_core::standalone::Address;
 use colo_embedded::switch::Forward;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -333,8 +333,12 @@ pub(crate) struct DiskServeArgs {
     #[arg(long, value_name = "FILE_OR_DEVICE")]
     pub(crate) backing: PathBuf,
     /// The Unix socket at which clients connect; for this user alone
-    #[arg(long, value_name = "PATH")]
-    pub(crate) socket: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "tcp")]
+    pub(crate) socket: Option<PathBuf>,
+    /// The address and the port at which clients connect, too, or instead: for whoever reaches them. NBD has neither passwords nor
+    /// encryption: use a network that is yours alone
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) tcp: Option<SocketAddr>,
     /// The export's name; a client that names none gets it, too
     #[arg(long, value_name = "NAME", default_value = "disk")]
     pub(crate) name: String,

@@ -13,15 +13,20 @@ pub(crate) fn serve(args: &DiskServeArgs, json: bool) -> Result<ExitCode> {
     let config = ServerConfig {
         backing: args.backing.clone(),
         socket: args.socket.clone(),
+        tcp: args.tcp,
         name: args.name.clone(),
         is_read_only: args.read_only,
     };
     let server = Server::open(&config)?;
-    let (size, socket) = (server.export().size, args.socket.display().to_string());
+    let size = server.export().size;
+    let places: Vec<String> = server.locations().iter().map(ToString::to_string).collect();
     if json {
-        print_json(&json!({"event": "listening", "socket": socket, "export": args.name, "size": size}));
+        let socket = args.socket.as_ref().map(|path| path.display().to_string());
+        print_json(&json!({
+            "event": "listening", "socket": socket, "locations": places, "export": args.name, "size": size,
+        }));
     } else {
-        eprintln!("colo: {} ({size} bytes) is at nbd+unix:///{}?socket={socket}", args.backing.display(), args.name);
+        eprintln!("colo: {} ({size} bytes) is at {}", args.backing.display(), places.join(" and at "));
     }
     server.run(stop)?;
     Ok(ExitCode::SUCCESS)

@@ -1,5 +1,7 @@
 //! `colo disk` as a user meets it.
 
+use colo_core::disk::Backend;
+use colo_core::disk::nbd::{Client, ClientConfig};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -95,6 +97,30 @@ fn a_disk_is_served_until_it_is_told_to_stop() {
     assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     assert_eq!(serving.end(), (Some(0), String::new()));
     assert!(!fs::exists(&socket).unwrap());
+}
+
+#[test]
+fn a_disk_is_served_to_the_network_too() {
+    let folder = Folder::new("tcp");
+    let (disk, socket) = (folder.disk(1 << 20), folder.path("socket"));
+    let mut serving = Serving::start(&["--backing", &disk, "--socket", &socket, "--tcp", "127.0.0.1:0"]);
+    let told = serving.told();
+    let (here, there) = told.rsplit_once(" and at ").unwrap();
+    assert_eq!(here, format!("colo: {disk} (1048576 bytes) is at nbd+unix:///disk?socket={socket}"));
+    // Both are the same disk.
+    let client = |location: &str| Client::connect(&location.parse().unwrap(), ClientConfig::default()).unwrap();
+    client(there).write(4096, &[7; 512]).unwrap();
+    let mut bytes = [0; 512];
+    client(here.rsplit_once(' ').unwrap().1).read(4096, &mut bytes).unwrap();
+    assert_eq!(bytes, [7; 512]);
+
+    let port = there.strip_prefix("nbd://").unwrap().strip_suffix("/disk").unwrap();
+    let other = folder.path("other");
+    File::create(&other).unwrap().set_len(512).unwrap();
+    let (code, said) = Serving::start(&["--backing", &other, "--tcp", port]).end();
+    assert_eq!((code, said), (Some(1), format!("colo: {port}: Address already in use (os error 98)\n")));
+    let (code, said) = Serving::start(&["--backing", &other]).end();
+    assert!(code == Some(2) && said.contains("--socket <PATH>"), "{said}");
 }
 
 #[test]

@@ -1,8 +1,10 @@
-//! What an NBD client sends, and a journal that somebody has left behind.
+//! What an NBD client sends, what a server sends, and a journal that somebody has left behind.
 
 use colo_core::disk::journal::ReadAt;
-use colo_core::disk::nbd::{Export, Handshake, Progress, Request, Session};
-use colo_core::disk::{Action, EpochStore, StoreConfig};
+use colo_core::disk::nbd::{
+    Answered, ClientHandshake, ClientProgress, Command, Export, Handshake, Progress, Replies, Reply, Request, Session,
+};
+use colo_core::disk::{Action, Allocation, DiskError, EpochStore, StoreConfig};
 use colo_core::ids::Epoch;
 use std::io;
 
@@ -20,19 +22,21 @@ impl ReadAt for Journal<'_> {
     }
 }
 
-/// Takes `data`, without its first byte, for what that says: a client's negotiation and requests, or a journal.
+/// Takes `data`, without its first byte, for what that says: a client's negotiation and requests, a server's
+/// negotiation and replies, or a journal.
 ///
 /// # Panics
-/// When a journal that is taken up says something of what is not on its disks.
+/// When a journal that is taken up says something of what is not on its disks, or an answer is another than was asked for.
 pub fn fuzz(data: &[u8]) {
     match data.split_first() {
         Some((0, journal)) => recover(journal),
-        Some((_, client)) => negotiate(client),
+        Some((1, client)) => negotiate(client),
+        Some((_, server)) => listen(server),
         None => {}
     }
 }
 
-/// A journal with epochs in each of their states, and a client that looks around before it chooses.
+/// A journal with epochs in each of their states, a client that looks around before it chooses, and a server that answers each request.
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut store = EpochStore::new(StoreConfig::default(), &[SIZE], Epoch(1), 7);
     for epoch in 2..5 {
@@ -57,7 +61,57 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let request =
         [&0x2560_9513_u32.to_be_bytes()[..], &[0; 12], &512_u64.to_be_bytes(), &512_u32.to_be_bytes()].concat();
     let client = [&[1, 0, 0, 0, 3][..], &options, &request].concat();
-    vec![[vec![0], journal].concat(), client]
+    vec![[vec![0], journal].concat(), client, [vec![2], server()].concat()]
+}
+
+/// What a server says to a client: the negotiation as a server of ours has it, and answers of each kind.
+fn server() -> Vec<u8> {
+    let (mut server, mut client) = (Handshake::new(vec![Export::new("disk", SIZE)]), ClientHandshake::new("disk"));
+    let mut said = Vec::new();
+    loop {
+        let output = server.take_output();
+        said.extend_from_slice(&output);
+        match client.feed(&output) {
+            ClientProgress::More => {}
+            _ => break,
+        }
+        let _ = server.feed(&client.take_output());
+    }
+    let part = |length, is_hole| Allocation { length, is_hole, is_zero: is_hole };
+    said.extend(Reply::data_head(1, 512, 32, true));
+    said.extend([7; 32]);
+    said.extend(Reply::block_status(3, &[part(16, true), part(16, false)]));
+    said.extend(Reply::hole(5, 512, 32));
+    said.extend(Reply::error(6, DiskError::NoSpace, true));
+    said.extend(Reply::done(2));
+    said.extend(Reply::done(4));
+    said
+}
+
+/// Believes a server as far as a client does that has asked for something of each kind.
+fn listen(server: &[u8]) {
+    let mut client = ClientHandshake::new("disk");
+    let ClientProgress::Agreed(offer) = client.feed(server) else { return };
+    let (mut replies, mut asked) = (Replies::of(&offer), Vec::new());
+    for command in [Command::Read, Command::Write, Command::BlockStatus, Command::Flush, Command::Read, Command::Read] {
+        let (offset, length) = if command == Command::Flush { (0, 0) } else { (512, 32) };
+        asked.push(Request::new(command, asked.len() as u64 + 1, offset, length));
+    }
+    asked.iter().for_each(|request| replies.ask(request));
+    let end = replies.feed(&client.into_rest());
+    while let Some(answer) = replies.poll() {
+        let at = asked.iter().position(|request| request.cookie == answer.cookie).expect("it was asked, and once");
+        let request = asked.swap_remove(at);
+        match (answer.result, request.command) {
+            (Ok(Answered::Data(data)), Command::Read) => assert_eq!(data.len(), 32),
+            (Ok(Answered::Parts(parts)), Command::BlockStatus) => {
+                assert!((1..=32).contains(&parts.iter().map(|part| part.length).sum::<u32>()));
+            }
+            (Ok(Answered::Done), Command::Write | Command::Flush) | (Err(_), _) => {}
+            (answered, command) => panic!("{command:?}: {answered:?}"),
+        }
+    }
+    drop(end);
 }
 
 fn recover(journal: &[u8]) {

@@ -1,4 +1,5 @@
 use super::Export;
+use super::fields::Fields;
 use super::wire::{
     ALLOCATION, ALLOCATION_ID, FIXED_NEWSTYLE, MAGIC, NO_ZEROES, OPTION_MAGIC, OPTION_REPLY_MAGIC, info, option, reply,
 };
@@ -240,38 +241,6 @@ impl Handshake {
             self.output.extend(number.to_be_bytes());
         }
         self.output.extend_from_slice(data);
-    }
-}
-
-/// Reads fields one after the other; `None` where there are not enough bytes.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (bytes, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(bytes)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.bytes(2)?.try_into().ok().map(u16::from_be_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.bytes(4)?.try_into().ok().map(u32::from_be_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.bytes(8)?.try_into().ok().map(u64::from_be_bytes)
-    }
-
-    fn text(&mut self) -> Option<String> {
-        let length = self.u32()? as usize;
-        String::from_utf8(self.bytes(length)?.to_vec()).ok()
-    }
-
-    fn end(self) -> Option<()> {
-        self.0.is_empty().then_some(())
     }
 }
 

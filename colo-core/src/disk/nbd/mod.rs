@@ -4,6 +4,9 @@
 //! [`Handshake`] is a server's side of the negotiation, and [`Request`] and [`Reply`] are what follows; none of them does input or output.
 //! [`serve`] does, for one connection over one disk; [`Server`] is a file or a device and a socket, with a thread for each connection.
 //!
+//! [`ClientHandshake`] and [`Replies`] are a client's side, without input and output, too; [`Client`] is a disk that a server has, as a
+//! [`Backend`](crate::disk::Backend).
+//!
 //! ```
 //! use colo_core::disk::nbd::{Export, Handshake, Progress};
 //!
@@ -15,7 +18,9 @@
 //! assert_eq!(handshake.take_output()[..8], (1_u64 << 20).to_be_bytes());
 //! ```
 
+mod client;
 mod export;
+mod fields;
 mod handshake;
 mod reply;
 mod request;
@@ -23,10 +28,14 @@ mod serve;
 mod server;
 mod wire;
 
+pub use client::{
+    Address, Answer, Answered, Client, ClientConfig, ClientError, ClientHandshake, ClientProgress, Lie, Location,
+    LocationError, NBD_PORT, NegotiationError, Offer, Replies,
+};
 pub use export::Export;
 pub use handshake::{Handshake, HandshakeError, Progress, Session};
 pub use reply::Reply;
 pub use request::{Command, Request};
-pub use serve::{ServeError, serve};
+pub use serve::{Limits, ServeError, serve, serve_within};
 pub use server::{OpenError, Server, ServerConfig};
 pub use wire::MAX_REQUEST_BYTES;

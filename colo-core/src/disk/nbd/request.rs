@@ -43,6 +43,46 @@ impl Request {
     /// How long it is on the wire.
     pub const BYTES: usize = 28;
 
+    /// One without flags.
+    pub fn new(command: Command, cookie: u64, offset: u64, length: u32) -> Request {
+        Request { cookie, command, offset, length, flags: 0 }
+    }
+
+    /// The same under another cookie.
+    #[must_use]
+    pub fn under(self, cookie: u64) -> Request {
+        Request { cookie, ..self }
+    }
+
+    /// The same, of zeroes that must keep their space.
+    #[must_use]
+    pub fn keeping_space(self) -> Request {
+        Request { flags: self.flags | flag::NO_HOLE, ..self }
+    }
+
+    /// As it is on the wire.
+    pub fn encode(&self) -> [u8; Request::BYTES] {
+        let command = match self.command {
+            Command::Read => 0,
+            Command::Write => 1,
+            Command::Disconnect => 2,
+            Command::Flush => 3,
+            Command::Trim => 4,
+            Command::Cache => 5,
+            Command::WriteZeroes => 6,
+            Command::BlockStatus => 7,
+            Command::Unknown(other) => other,
+        };
+        let mut bytes = [0; Request::BYTES];
+        bytes[..4].copy_from_slice(&REQUEST_MAGIC.to_be_bytes());
+        bytes[4..6].copy_from_slice(&self.flags.to_be_bytes());
+        bytes[6..8].copy_from_slice(&command.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.cookie.to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.offset.to_be_bytes());
+        bytes[24..].copy_from_slice(&self.length.to_be_bytes());
+        bytes
+    }
+
     /// Reads one. `None`: the client speaks something else, and nobody knows where its next request would be.
     pub fn decode(bytes: &[u8; Request::BYTES]) -> Option<Request> {
         let u16_at = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
@@ -152,6 +192,7 @@ mod tests {
         let check = |flags, command, offset, length, export: &Export, session: &Session| {
             let request = Request::decode(&bytes(flags, command, offset, length)).unwrap();
             assert_eq!((request.cookie, request.offset, request.length), (7, offset, length));
+            assert_eq!(request.encode(), bytes(flags, command, offset, length));
             request.check(export, session).err()
         };
         use DiskError::{Invalid, NoSpace, NotPermitted, Overflow};

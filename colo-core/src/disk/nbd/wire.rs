@@ -15,64 +15,68 @@ pub(super) const FIXED_NEWSTYLE: u32 = 1;
 pub(super) const NO_ZEROES: u32 = 2;
 
 pub(super) mod option {
-    pub(in super::super) const EXPORT_NAME: u32 = 1;
-    pub(in super::super) const ABORT: u32 = 2;
-    pub(in super::super) const LIST: u32 = 3;
-    pub(in super::super) const INFO: u32 = 6;
-    pub(in super::super) const GO: u32 = 7;
-    pub(in super::super) const STRUCTURED_REPLY: u32 = 8;
-    pub(in super::super) const LIST_META_CONTEXT: u32 = 9;
-    pub(in super::super) const SET_META_CONTEXT: u32 = 10;
+    pub(in crate::disk::nbd) const EXPORT_NAME: u32 = 1;
+    pub(in crate::disk::nbd) const ABORT: u32 = 2;
+    pub(in crate::disk::nbd) const LIST: u32 = 3;
+    pub(in crate::disk::nbd) const INFO: u32 = 6;
+    pub(in crate::disk::nbd) const GO: u32 = 7;
+    pub(in crate::disk::nbd) const STRUCTURED_REPLY: u32 = 8;
+    pub(in crate::disk::nbd) const LIST_META_CONTEXT: u32 = 9;
+    pub(in crate::disk::nbd) const SET_META_CONTEXT: u32 = 10;
 }
 
 pub(super) mod reply {
-    pub(in super::super) const ACK: u32 = 1;
-    pub(in super::super) const SERVER: u32 = 2;
-    pub(in super::super) const INFO: u32 = 3;
-    pub(in super::super) const META_CONTEXT: u32 = 4;
-    pub(in super::super) const UNSUPPORTED: u32 = 0x8000_0001;
-    pub(in super::super) const INVALID: u32 = 0x8000_0003;
-    pub(in super::super) const UNKNOWN: u32 = 0x8000_0006;
-    pub(in super::super) const TOO_BIG: u32 = 0x8000_0009;
+    pub(in crate::disk::nbd) const ACK: u32 = 1;
+    pub(in crate::disk::nbd) const SERVER: u32 = 2;
+    pub(in crate::disk::nbd) const INFO: u32 = 3;
+    pub(in crate::disk::nbd) const META_CONTEXT: u32 = 4;
+    pub(in crate::disk::nbd) const ERROR_BIT: u32 = 1 << 31;
+    pub(in crate::disk::nbd) const UNSUPPORTED: u32 = ERROR_BIT | 1;
+    pub(in crate::disk::nbd) const INVALID: u32 = ERROR_BIT | 3;
+    pub(in crate::disk::nbd) const UNKNOWN: u32 = ERROR_BIT | 6;
+    pub(in crate::disk::nbd) const TOO_BIG: u32 = ERROR_BIT | 9;
 }
 
 pub(super) mod info {
-    pub(in super::super) const EXPORT: u16 = 0;
-    pub(in super::super) const NAME: u16 = 1;
-    pub(in super::super) const DESCRIPTION: u16 = 2;
-    pub(in super::super) const BLOCK_SIZE: u16 = 3;
+    pub(in crate::disk::nbd) const EXPORT: u16 = 0;
+    pub(in crate::disk::nbd) const NAME: u16 = 1;
+    pub(in crate::disk::nbd) const DESCRIPTION: u16 = 2;
+    pub(in crate::disk::nbd) const BLOCK_SIZE: u16 = 3;
 }
 
 /// Transmission flags.
 pub(super) mod can {
-    pub(in super::super) const HAS_FLAGS: u16 = 1;
-    pub(in super::super) const READ_ONLY: u16 = 1 << 1;
-    pub(in super::super) const FLUSH: u16 = 1 << 2;
-    pub(in super::super) const FUA: u16 = 1 << 3;
-    pub(in super::super) const TRIM: u16 = 1 << 5;
-    pub(in super::super) const WRITE_ZEROES: u16 = 1 << 6;
-    pub(in super::super) const DF: u16 = 1 << 7;
-    pub(in super::super) const MULTI_CONN: u16 = 1 << 8;
-    pub(in super::super) const CACHE: u16 = 1 << 10;
+    pub(in crate::disk::nbd) const HAS_FLAGS: u16 = 1;
+    pub(in crate::disk::nbd) const READ_ONLY: u16 = 1 << 1;
+    pub(in crate::disk::nbd) const FLUSH: u16 = 1 << 2;
+    pub(in crate::disk::nbd) const FUA: u16 = 1 << 3;
+    pub(in crate::disk::nbd) const TRIM: u16 = 1 << 5;
+    pub(in crate::disk::nbd) const WRITE_ZEROES: u16 = 1 << 6;
+    pub(in crate::disk::nbd) const DF: u16 = 1 << 7;
+    pub(in crate::disk::nbd) const MULTI_CONN: u16 = 1 << 8;
+    pub(in crate::disk::nbd) const CACHE: u16 = 1 << 10;
 }
 
 /// A request's flags.
 pub(super) mod flag {
-    pub(in super::super) const FUA: u16 = 1;
-    pub(in super::super) const NO_HOLE: u16 = 1 << 1;
-    pub(in super::super) const DF: u16 = 1 << 2;
-    pub(in super::super) const REQ_ONE: u16 = 1 << 3;
+    pub(in crate::disk::nbd) const FUA: u16 = 1;
+    pub(in crate::disk::nbd) const NO_HOLE: u16 = 1 << 1;
+    pub(in crate::disk::nbd) const DF: u16 = 1 << 2;
+    pub(in crate::disk::nbd) const REQ_ONE: u16 = 1 << 3;
 }
 
 /// Kinds of structured replies' chunks, and of what `base:allocation` says.
 pub(super) mod chunk {
-    pub(in super::super) const DONE: u16 = 1;
-    pub(in super::super) const OFFSET_DATA: u16 = 1;
-    pub(in super::super) const OFFSET_HOLE: u16 = 2;
-    pub(in super::super) const BLOCK_STATUS: u16 = 5;
-    pub(in super::super) const ERROR: u16 = 1 << 15 | 1;
-    pub(in super::super) const STATE_HOLE: u32 = 1;
-    pub(in super::super) const STATE_ZERO: u32 = 2;
+    pub(in crate::disk::nbd) const DONE: u16 = 1;
+    pub(in crate::disk::nbd) const NONE: u16 = 0;
+    pub(in crate::disk::nbd) const OFFSET_DATA: u16 = 1;
+    pub(in crate::disk::nbd) const OFFSET_HOLE: u16 = 2;
+    pub(in crate::disk::nbd) const BLOCK_STATUS: u16 = 5;
+    pub(in crate::disk::nbd) const ERROR_BIT: u16 = 1 << 15;
+    pub(in crate::disk::nbd) const ERROR: u16 = ERROR_BIT | 1;
+    pub(in crate::disk::nbd) const ERROR_OFFSET: u16 = ERROR_BIT | 2;
+    pub(in crate::disk::nbd) const STATE_HOLE: u32 = 1;
+    pub(in crate::disk::nbd) const STATE_ZERO: u32 = 2;
 }
 
 /// The only context that there is, and its number.
