@@ -41,7 +41,7 @@ fn disks(folder: &Path) -> Vec<File> {
 }
 
 fn config() -> StoreConfig {
-    StoreConfig { memory_bytes: 256 << 10, pending_bytes: 64 << 20, fold_bytes: 128 << 10 }
+    StoreConfig { memory_bytes: 256 << 10, long_bytes: 16 << 10, pending_bytes: 64 << 20, fold_bytes: 128 << 10 }
 }
 
 /// What an epoch changes: always the same for its number.

@@ -151,6 +151,17 @@ impl<C: Cut> ExtentMap<C> {
         self.memory_bytes = memory_bytes;
     }
 
+    /// Changes what the ranges in that part are, as far as they lie in it whole; not where they are.
+    pub fn replace_in(&mut self, part: Range<u64>, mut with: impl FnMut(&C, u64) -> Option<C>) {
+        for (start, extent) in self.extents.range_mut(part.start..part.end.max(part.start)) {
+            let bytes = extent.end - start;
+            let Some(content) = with(&extent.content, bytes).filter(|_| extent.end <= part.end) else { continue };
+            self.memory_bytes -= extent.content.memory_bytes(bytes);
+            self.memory_bytes += content.memory_bytes(bytes);
+            extent.content = content;
+        }
+    }
+
     fn add(&mut self, range: Range<u64>, content: C) {
         self.bytes += range.end - range.start;
         self.memory_bytes += content.memory_bytes(range.end - range.start);

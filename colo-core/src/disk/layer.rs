@@ -76,6 +76,14 @@ impl Layer {
         })
     }
 
+    /// Keeps no data of that part in memory that the journal has in that range.
+    pub(super) fn forget_written(&mut self, disk: u8, part: Range<u64>, written: &Range<u64>) {
+        self.maps[usize::from(disk)].replace_in(part, |content, _| match content {
+            Content::Memory { at: Some(at), .. } if written.contains(at) => Some(Content::Stored { at: *at }),
+            _ => None,
+        });
+    }
+
     /// Keeps no data in memory that the journal has up to there.
     pub(super) fn forget_memory(&mut self, written: u64) {
         for map in &mut self.maps {

@@ -113,7 +113,12 @@ struct Bench {
 }
 
 fn config(random: &mut Random) -> StoreConfig {
-    StoreConfig { memory_bytes: random.below(3) * 1500, pending_bytes: 1 << 20, fold_bytes: 1 + random.below(2000) }
+    StoreConfig {
+        memory_bytes: random.below(3) * 1500,
+        long_bytes: random.below(3) * 700,
+        pending_bytes: 1 << 20,
+        fold_bytes: 1 + random.below(2000),
+    }
 }
 
 impl Bench {

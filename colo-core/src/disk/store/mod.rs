@@ -59,12 +59,20 @@ impl Garbage {
 
 /// What an action is for.
 enum Work {
-    Append,
+    /// Of a write that need not be kept in memory once the journal has it, if it is so long.
+    Append(Option<Long>),
     Superblock,
     Sync,
     Fold(u64),
     FoldSync,
     Release,
+}
+
+/// A part of a disk, and where in the journal its data stand.
+struct Long {
+    disk: u8,
+    part: Range<u64>,
+    at: u64,
 }
 
 impl EpochStore {
@@ -371,7 +379,15 @@ impl EpochStore {
     pub fn done(&mut self, id: ActionId) {
         let Some(work) = self.work.remove(&id) else { return };
         match work {
-            Work::Append => drop(self.log.writes.remove(&id)),
+            Work::Append(long) => {
+                self.log.writes.remove(&id);
+                if let Some(Long { disk, part, at }) = long {
+                    let written = at..at + (part.end - part.start);
+                    for layer in self.layers_mut() {
+                        layer.forget_written(disk, part.clone(), &written);
+                    }
+                }
+            }
             Work::Superblock => {
                 if let SuperblockState::Writing(start) = self.log.superblock {
                     self.log.superblock = SuperblockState::Written(start);
@@ -405,6 +421,15 @@ impl EpochStore {
     fn layers(&self) -> impl Iterator<Item = &Layer> {
         let folding = self.folding.as_ref().map(|folding| &folding.layer);
         [&self.overlay, &self.open].into_iter().chain(&self.closed).chain(&self.committed).chain(folding)
+    }
+
+    fn layers_mut(&mut self) -> impl Iterator<Item = &mut Layer> {
+        let folding = self.folding.as_mut().map(|folding| &mut folding.layer);
+        [&mut self.overlay, &mut self.open]
+            .into_iter()
+            .chain(&mut self.closed)
+            .chain(&mut self.committed)
+            .chain(folding)
     }
 
     /// The epoch that the disks are at without what is in layers.
@@ -538,9 +563,16 @@ impl EpochStore {
             parts.push(Bytes::from_static(&[0; RECORD_BYTES as usize]).slice(..padding as usize));
         }
         self.log.end = behind;
-        let id = self.ask(Work::Append, Action::Journal { at: mark.at, parts });
+        let at = mark.at + RECORD_BYTES;
+        let long = match entry {
+            Entry::Data { disk, offset, length, .. } if length >= self.config.long_bytes => {
+                Some(Long { disk, part: offset..offset + length, at })
+            }
+            _ => None,
+        };
+        let id = self.ask(Work::Append(long), Action::Journal { at: mark.at, parts });
         self.log.writes.insert(id, mark.at);
-        mark.at + RECORD_BYTES
+        at
     }
 
     fn write_superblock(&mut self, start: Start, epoch: Epoch) {

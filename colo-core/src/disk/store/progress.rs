@@ -38,13 +38,7 @@ impl EpochStore {
         }
         self.write_scratch();
         let written = self.log.written();
-        let folding = self.folding.as_mut().map(|folding| &mut folding.layer);
-        let layers = folding
-            .into_iter()
-            .chain(&mut self.committed)
-            .chain(&mut self.closed)
-            .chain([&mut self.open, &mut self.overlay]);
-        for layer in layers {
+        for layer in self.layers_mut() {
             layer.forget_memory(written);
         }
     }

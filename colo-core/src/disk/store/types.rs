@@ -7,6 +7,8 @@ use std::ops::Range;
 pub struct StoreConfig {
     /// So many bytes of data are kept in memory; more are in the journal only.
     pub memory_bytes: u64,
+    /// A write so long is not kept in memory once the journal has it: it is read from there as fast, and memory is not free.
+    pub long_bytes: u64,
     /// So many bytes may wait for a commit: at half of them a checkpoint is wanted, and from there on writers wait.
     pub pending_bytes: u64,
     /// So many bytes are under way to the disks at once.
@@ -15,7 +17,7 @@ pub struct StoreConfig {
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        StoreConfig { memory_bytes: 256 << 20, pending_bytes: 1 << 30, fold_bytes: 8 << 20 }
+        StoreConfig { memory_bytes: 256 << 20, long_bytes: 128 << 10, pending_bytes: 1 << 30, fold_bytes: 8 << 20 }
     }
 }
 
