@@ -345,10 +345,24 @@ pub(crate) struct DiskServeArgs {
     /// Clients may not write; several colos may serve the same disk then
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// The disk is a protected guest's: the Unix socket at which `colo primary` or `colo secondary` drives it; for this user alone
+    #[arg(long, value_name = "PATH", conflicts_with = "read_only")]
+    pub(crate) control: Option<PathBuf>,
+    /// With --control: the disk is the secondary's. What the primary's guest writes waits in this file until it counts; it is made if it is
+    /// not there, belongs to this disk alone, and is best on another device
+    #[arg(long, value_name = "FILE", requires = "control")]
+    pub(crate) journal: Option<PathBuf>,
+    /// With --control, on the primary: when the guest's flushes are done [default: async-epoch]
+    #[arg(long, value_enum, requires = "control", conflicts_with = "journal")]
+    pub(crate) durability: Option<DurabilityArg>,
 }
 
-const DISK_SERVE_HELP: &str =
-    "Stops on Ctrl-C or SIGTERM. Disks are not replicated yet: this is a server, and no more.";
+const DISK_SERVE_HELP: &str = "Stops on Ctrl-C or SIGTERM. With --control it is one of two, which live as long as the guests do: on the \
+primary's host one over the guest's disk, on the secondary's one with a --journal over a disk of the same size. They are idle until \
+whoever protects the guest (a session of the library's; `colo primary` on Xen not yet) gives them a connection; when that ends, or is killed, the primary's \
+guest goes on, unprotected. The \
+secondary's disk may be read before it is protected, and written once it has taken over, or by its own guest: what that writes is \
+forgotten at each checkpoint.";
 
 #[derive(Args, Debug)]
 pub(crate) struct CleanupArgs {

@@ -55,11 +55,7 @@ pub(crate) fn boot(name: &str, args: &MachineArgs) -> Result<(Machine, Box<dyn P
 /// A guest's disk, and its size in bytes.
 fn tap(path: &Path, durability: DurabilityArg) -> Result<(Tap, u64)> {
     let (file, bytes) = FileBackend::open(path).with_context(|| format!("--disk {}", path.display()))?;
-    let durability = match durability {
-        DurabilityArg::AsyncEpoch => Durability::AsyncEpoch,
-        DurabilityArg::Memory => Durability::Memory,
-        DurabilityArg::Disk => Durability::Disk,
-    };
+    let durability = Durability::from(durability);
     Ok((Tap::new(vec![(Arc::new(file), bytes)], TapConfig { durability, ..TapConfig::default() }), bytes))
 }
 

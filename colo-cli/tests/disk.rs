@@ -1,11 +1,16 @@
 //! `colo disk` as a user meets it.
 
-use colo_core::disk::Backend;
+use colo_core::disk::control::{ControlledPrimary, ControlledSecondary};
 use colo_core::disk::nbd::{Client, ClientConfig};
+use colo_core::disk::{Backend, DiskEvent, PrimaryDisks, SecondaryDisks};
+use colo_core::ids::Epoch;
+use colo_core::peer::StateChannel;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
 
 const COLO: &str = env!("CARGO_BIN_EXE_colo");
 
@@ -56,6 +61,13 @@ impl Serving {
         line.trim_end().to_owned()
     }
 
+    /// Asks it to end, and waits until it has.
+    fn stop(self) {
+        let kill = format!("kill -TERM {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        assert_eq!(self.end(), (Some(0), String::new()));
+    }
+
     /// Its exit code, and what else it says.
     fn end(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
@@ -93,9 +105,7 @@ fn a_disk_is_served_until_it_is_told_to_stop() {
         }
         Err(error) => eprintln!("SKIPPED: qemu-io: {error}"),
     }
-    let kill = format!("kill -TERM {}", serving.child.id());
-    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    assert_eq!(serving.end(), (Some(0), String::new()));
+    serving.stop();
     assert!(!fs::exists(&socket).unwrap());
 }
 
@@ -137,4 +147,158 @@ fn what_cannot_be_served_is_said_in_a_line() {
         assert_eq!(Serving::start(&arguments).end(), (Some(1), format!("colo: {backing}: {why}\n")));
     }
     assert!(!fs::exists(&socket).unwrap());
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Two disk servers, as two hosts have them.
+struct Hosts {
+    folder: Folder,
+    primary: Serving,
+    secondary: Serving,
+}
+
+impl Hosts {
+    fn new(name: &str) -> Hosts {
+        let folder = Folder::new(name);
+        fs::write(folder.path("p.disk"), vec![1; 1 << 20]).unwrap();
+        fs::write(folder.path("s.disk"), vec![2; 1 << 20]).unwrap();
+        let start = |host: &str, more: &[&str]| {
+            let path = |what: &str| folder.path(&format!("{host}.{what}"));
+            let (disk, socket, control) = (path("disk"), path("socket"), path("control"));
+            let arguments = ["--backing", &disk, "--socket", &socket, "--control", &control];
+            let mut serving = Serving::start(&[&arguments, more].concat());
+            let told = format!("nbd+unix:///disk?socket={socket}, and driven at {control}");
+            assert_eq!(serving.told(), format!("colo: {disk} (1048576 bytes) is at {told}"));
+            serving
+        };
+        let primary = start("p", &["--durability", "disk"]);
+        let secondary = start("s", &["--journal", &folder.path("journal")]);
+        Hosts { folder, primary, secondary }
+    }
+
+    /// What `colo primary` and `colo secondary` have, once the two have met and both disks are the same.
+    fn protect(&self) -> (ControlledPrimary, ControlledSecondary) {
+        let mut primary = ControlledPrimary::connect(Path::new(&self.folder.path("p.control"))).unwrap();
+        let mut secondary = ControlledSecondary::connect(Path::new(&self.folder.path("s.control"))).unwrap();
+        assert_eq!((primary.sizes(), secondary.sizes()), (&[1 << 20][..], &[1 << 20][..]));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let channel = StateChannel::connect(&address, PATIENCE, Instant::now() + PATIENCE).unwrap();
+        secondary.attach(StateChannel::new(listener.accept().unwrap().0, PATIENCE).unwrap()).unwrap();
+        let (sender, events) = std::sync::mpsc::channel();
+        primary.attach(channel, Box::new(move |event| drop(sender.send(event)))).unwrap();
+        while events.recv_timeout(PATIENCE).unwrap() != DiskEvent::InStep {}
+        (primary, secondary)
+    }
+
+    /// Has QEMU do that to a host's disk; false where there is no QEMU.
+    fn qemu(&self, host: &str, what: &[&str]) -> bool {
+        let address = format!("nbd+unix:///disk?socket={}", self.folder.path(&format!("{host}.socket")));
+        let what = what.iter().flat_map(|what| ["-c", what]);
+        match Command::new("qemu-io").args(["-f", "raw"]).args(what).arg(&address).output() {
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success() && !said.contains("failed"), "{said}");
+                true
+            }
+            Err(error) => {
+                eprintln!("SKIPPED: qemu-io: {error}");
+                false
+            }
+        }
+    }
+
+    fn bytes(&self, disk: &str) -> Vec<u8> {
+        fs::read(self.folder.path(disk)).unwrap()
+    }
+}
+
+fn checkpoint(primary: &mut ControlledPrimary, secondary: &mut ControlledSecondary, epoch: Epoch) {
+    primary.freeze();
+    primary.barrier(epoch);
+    primary.thaw();
+    assert!(secondary.wait_barrier(epoch, Instant::now() + PATIENCE));
+    secondary.release();
+    secondary.freeze();
+    secondary.commit(epoch).unwrap();
+    secondary.thaw();
+    primary.committed(epoch);
+}
+
+#[test]
+fn two_servers_replicate_a_disk_when_they_are_driven() {
+    let hosts = Hosts::new("driven");
+    // Before anything is protected.
+    hosts.qemu("p", &["write -P 3 0 4k", "flush"]);
+    hosts.qemu("s", &["read -P 2 0 1M"]);
+    let (mut primary, mut secondary) = hosts.protect();
+    checkpoint(&mut primary, &mut secondary, Epoch(1));
+    hosts.qemu("p", &["write -P 4 8k 4k", "flush"]);
+    checkpoint(&mut primary, &mut secondary, Epoch(2));
+    let expected = hosts.bytes("p.disk");
+    // This does not count.
+    if hosts.qemu("p", &["write -P 5 0 64k", "flush"]) {
+        assert!(hosts.qemu("s", &["read -P 3 0 4k", "read -P 4 8k 4k"]));
+        assert_eq!((expected[0], expected[8192]), (3, 4));
+    }
+    drop((primary, secondary));
+    let Hosts { folder, primary, secondary } = hosts;
+    secondary.stop();
+    primary.stop();
+    assert!(fs::read(folder.path("s.disk")).unwrap() == expected);
+    assert!(!fs::exists(folder.path("s.control")).unwrap());
+}
+
+#[test]
+fn a_driven_disk_serves_after_a_failover_and_after_a_restart() {
+    let hosts = Hosts::new("failover");
+    let (mut primary, mut secondary) = hosts.protect();
+    checkpoint(&mut primary, &mut secondary, Epoch(1));
+    // The primary's host dies: `colo primary` with it.
+    drop(primary);
+    secondary.fail_over().unwrap();
+    drop(secondary);
+    let mut expected = hosts.bytes("p.disk");
+    if hosts.qemu("s", &["write -P 6 4k 4k", "flush"]) {
+        expected[4096..8192].fill(6);
+    }
+    let Hosts { folder, primary, secondary } = hosts;
+    drop(primary);
+    // Not even time for a word.
+    drop(secondary);
+    let (disk, journal) = (folder.path("s.disk"), folder.path("journal"));
+    let (socket, control) = (folder.path("s.socket"), folder.path("s.control"));
+    let arguments = ["--backing", &disk, "--socket", &socket, "--control", &control, "--journal", &journal];
+    let mut again = Serving::start(&arguments);
+    assert!(again.told().contains("is at nbd+unix:"));
+    again.stop();
+    assert!(fs::read(disk).unwrap() == expected);
+}
+
+#[test]
+fn what_does_not_go_together_is_said() {
+    let folder = Folder::new("together");
+    let (disk, socket, control) = (folder.disk(1 << 20), folder.path("socket"), folder.path("control"));
+    let journal = folder.path("journal");
+    for (more, code, why) in [
+        (vec!["--journal", &journal], 2, "--control <PATH>"),
+        (vec!["--durability", "disk"], 2, "--control <PATH>"),
+        (vec!["--control", &control, "--read-only"], 2, "cannot be used with"),
+        (vec!["--control", &control, "--journal", &journal, "--durability", "disk"], 2, "cannot be used with"),
+        (vec!["--control", &control, "--durability", "none"], 2, "async-epoch, memory, disk"),
+        (vec!["--control", &control, "--journal", &disk], 1, "disk: the journal is a file of its own"),
+        (vec!["--control", &socket], 1, "socket: address in use"),
+        (vec!["--control", &disk], 1, "disk: the file is not a socket"),
+    ] {
+        let arguments = [&["--backing", &disk, "--socket", &socket][..], &more].concat();
+        let (ended, said) = Serving::start(&arguments).end();
+        assert!(ended == Some(code) && said.contains(why), "{more:?}: {said}");
+        assert!(code == 2 || said.lines().count() == 1, "{said}");
+    }
+    let empty = folder.path("empty");
+    File::create(&empty).unwrap();
+    let arguments = ["--backing", &empty, "--socket", &socket, "--control", &control, "--journal", &journal];
+    let why = format!("colo: {empty}: it is empty; give it its size first (truncate -s SIZE)\n");
+    assert_eq!(Serving::start(&arguments).end(), (Some(1), why));
 }

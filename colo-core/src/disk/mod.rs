@@ -38,6 +38,7 @@
 
 mod backend;
 mod content;
+pub mod control;
 mod extents;
 pub mod journal;
 mod layer;

@@ -145,6 +145,13 @@ impl StateChannel {
         (self.sender, self.receiver)
     }
 
+    /// The same, as if so many messages had been sent and had come.
+    pub(super) fn numbered_from(mut self, sent: u64, received: u64) -> StateChannel {
+        self.sender.encoder = FrameEncoder::numbered_from(sent);
+        self.receiver.decoder = FrameDecoder::numbered_from(received);
+        self
+    }
+
     /// Goes on as the connection for packets, after `Hello` and `Welcome`.
     pub fn into_net(self) -> NetChannel {
         NetChannel::new(self.sender.socket, self.sender.encoder, self.receiver.decoder)
@@ -186,6 +193,11 @@ impl StateSender {
         write_all(&self.socket, self.patience, &mut slices)
     }
 
+    /// The socket, how long the peer may take nothing, and how many messages were sent.
+    pub(super) fn into_parts(self) -> (TcpStream, Duration, u64) {
+        (self.socket, self.patience, self.encoder.next_number())
+    }
+
     /// The sum over the `Stream` messages sent since the last call: what `EpochEnd` must say.
     pub fn take_sent_sum(&mut self) -> StreamSum {
         self.encoder.take_stream_sum()
@@ -218,6 +230,11 @@ impl StateReceiver {
                 ReadState::Blocked => return Ok(None),
             }
         }
+    }
+
+    /// How many messages have come, if nothing of the next one has been read.
+    pub(super) fn received_whole(&self) -> Result<u64, PeerError> {
+        self.decoder.whole_messages()
     }
 }
 

@@ -44,6 +44,20 @@ impl FrameDecoder {
         FrameDecoder::default()
     }
 
+    /// For a connection on which so many messages have come.
+    pub(super) fn numbered_from(next_number: u64) -> FrameDecoder {
+        FrameDecoder { next_number, ..FrameDecoder::default() }
+    }
+
+    /// How many messages have been taken, if there is nothing behind them.
+    pub(super) fn whole_messages(&self) -> Result<u64, PeerError> {
+        match self.filling.len() + self.ready.len() {
+            _ if self.failed => Err(PeerError::Failed),
+            0 => Ok(self.next_number),
+            got => Err(PeerError::UnderWay { got }),
+        }
+    }
+
     /// Takes as many of the bytes as there is room for, and returns how many. Less than all only while messages have not been
     /// taken.
     pub fn feed(&mut self, bytes: &[u8]) -> usize {

@@ -73,6 +73,20 @@ pub enum PeerError {
         /// What is wrong.
         error: PayloadError,
     },
+    /// A connection cannot be handed over in the midst of a message.
+    #[error("{got} bytes of a message have come, and not the rest")]
+    UnderWay {
+        /// Bytes that came.
+        got: usize,
+    },
+    /// No connection has carried so many messages.
+    #[error("a connection that has carried {sent} messages one way and {received} the other cannot be")]
+    Handover {
+        /// Said to be sent.
+        sent: u64,
+        /// Said to have come.
+        received: u64,
+    },
     /// The decoder has failed before.
     #[error("the connection has failed before")]
     Failed,

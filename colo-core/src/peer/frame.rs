@@ -281,6 +281,16 @@ impl FrameEncoder {
         FrameEncoder::default()
     }
 
+    /// For a connection on which so many messages have been sent.
+    pub(super) fn numbered_from(next_number: u64) -> FrameEncoder {
+        FrameEncoder { next_number, ..FrameEncoder::default() }
+    }
+
+    /// The number of the next message.
+    pub(super) fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
     /// The header of the next message, whose payload is these parts one after the other. The message counts as sent.
     ///
     /// # Errors

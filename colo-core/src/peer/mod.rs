@@ -62,6 +62,7 @@ mod connection;
 mod decoder;
 mod error;
 mod frame;
+mod handover;
 mod message;
 mod net_channel;
 #[cfg(test)]
@@ -76,6 +77,7 @@ pub use frame::{
     MAX_FACT_NAME_BYTES, MAX_FACTS, MAX_LIKENESS_BYTES, MAX_MESSAGE_FRAME_BYTES, MAX_MESSAGE_FRAMES, MAX_RELEASED,
     MAX_STREAM_BYTES, MAX_TEXT_BYTES, MINOR_VERSION, MessageKind, StreamSum,
 };
+pub use handover::Handover;
 pub use message::{Channel, Facts, GoodbyeReason, Hello, Message, Mode, NetFrame};
 pub use net_channel::{MAX_QUEUED_BYTES, NetChannel, Queued};
 pub use wire::PayloadError;

@@ -1,5 +1,5 @@
 use super::{Address, Export, Location, serve};
-use crate::disk::{FileBackend, backend};
+use crate::disk::{Backend, FileBackend, backend};
 use crate::net::socket_file::{SocketFile, SocketKind};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, flock};
@@ -75,10 +75,9 @@ pub enum OpenError {
 }
 
 /// A disk that is served to whoever may connect to its socket (this user), or to its port (anybody).
-#[derive(Debug)]
 pub struct Server {
     export: Arc<Export>,
-    disk: Arc<FileBackend>,
+    disk: Arc<dyn Backend>,
     socket: Option<(SocketFile, PathBuf)>,
     tcp: Option<(TcpListener, SocketAddr)>,
     clients: Arc<AtomicUsize>,
@@ -90,6 +89,15 @@ impl Server {
     /// # Errors
     /// [`OpenError`].
     pub fn open(config: &ServerConfig) -> Result<Server, OpenError> {
+        let (disk, size) = Server::open_disk(config)?;
+        Server::over(Arc::new(disk), size, config)
+    }
+
+    /// Opens and locks the disk, and no more. Returns its size in bytes, too.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_disk(config: &ServerConfig) -> Result<(FileBackend, u64), OpenError> {
         let path = &config.backing;
         let failed = |source| OpenError::Backing { path: path.clone(), source };
         let file = OpenOptions::new().read(true).write(!config.is_read_only).open(path).map_err(failed)?;
@@ -104,14 +112,24 @@ impl Server {
             Err(Errno::WOULDBLOCK) => return Err(OpenError::InUse(path.clone())),
             Err(errno) => return Err(failed(errno.into())),
         }
+        Ok((FileBackend::new(file), size))
+    }
+
+    /// Listens, for clients of this disk, which has so many bytes: one that stands between them and the disk that the configuration names.
+    ///
+    /// # Errors
+    /// [`OpenError::Empty`], [`OpenError::Socket`].
+    pub fn over(disk: Arc<dyn Backend>, size: u64, config: &ServerConfig) -> Result<Server, OpenError> {
+        if size == 0 {
+            return Err(OpenError::Empty(config.backing.clone()));
+        }
         let socket = config.socket.as_deref().map(listen_at).transpose()?;
         let tcp = config.tcp.map(listen_on).transpose()?;
         if socket.is_none() && tcp.is_none() {
             return Err(OpenError::Nowhere);
         }
         let export = Export { is_read_only: config.is_read_only, ..Export::new(&config.name, size) };
-        let (export, disk) = (Arc::new(export), Arc::new(FileBackend::new(file)));
-        Ok(Server { export, disk, socket, tcp, clients: Arc::default() })
+        Ok(Server { export: Arc::new(export), disk, socket, tcp, clients: Arc::default() })
     }
 
     /// What clients see.
@@ -225,6 +243,12 @@ fn listen_on(address: SocketAddr) -> Result<(TcpListener, SocketAddr), OpenError
         Ok((listener, address))
     };
     listen().map_err(|source| OpenError::Tcp { address, source })
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("export", &self.export).field("socket", &self.socket).finish_non_exhaustive()
+    }
 }
 
 fn size_of(file: &File, path: &Path) -> Result<u64, OpenError> {

@@ -88,6 +88,11 @@ impl Tap {
         Tap { shared: Arc::new(shared), copier: None }
     }
 
+    /// The disks' sizes in bytes.
+    pub fn sizes(&self) -> Vec<u64> {
+        self.shared.disks.iter().map(|(_, size)| *size).collect()
+    }
+
     /// Disk number `disk`.
     ///
     /// # Panics

@@ -9,6 +9,7 @@ use crate::ids::Epoch;
 use crate::peer::{ShutdownHandle, StateChannel};
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -86,7 +87,8 @@ struct Files {
 }
 
 enum Phase {
-    /// Between two sessions, or before the first barrier of one: what comes goes straight to the disks, which are at no epoch.
+    /// Between two sessions, or before the first barrier of one: what comes goes straight to the disks, which are at no epoch. There is no
+    /// guest; but whoever prepares one reads them.
     Direct,
     /// There are epochs; or the guest serves.
     Epochs(Arc<Volume>),
@@ -149,6 +151,11 @@ impl Replica {
         self.shared.volume().map_or(Ok(()), |volume| volume.settle().map_err(|error| told(&error)))
     }
 
+    /// Hears the primary no more, and ends the connection. The disks stay at the epoch that they are at.
+    pub fn detach(&mut self) {
+        self.receiving = None;
+    }
+
     fn let_through(&self, lets_through: bool) {
         if let Some(volume) = self.shared.volume() {
             volume.let_through(lets_through);
@@ -158,7 +165,7 @@ impl Replica {
 
 impl SecondaryDisks for Replica {
     fn attach(&mut self, channel: StateChannel) -> Result<(), DiskError> {
-        self.receiving = None;
+        self.detach();
         self.shared.begin_copy()?;
         let (sender, receiver) = channel.split();
         let handle = || sender.shutdown_handle().map_err(|_| DiskError::Io);
@@ -219,42 +226,67 @@ impl SecondaryDisks for Replica {
     }
 
     fn fail_over(&mut self) -> Result<(), DiskError> {
-        self.receiving = None;
+        self.detach();
         self.shared.volume().ok_or(DiskError::Invalid)?.fail_over().map_err(|error| told(&error))
     }
 }
 
 impl ReplicaDisk {
-    /// Does something with the volume, while nobody has frozen it.
-    fn with<T>(&self, work: impl FnOnce(VolumeDisk) -> Result<T, DiskError>) -> Result<T, DiskError> {
+    /// Does something with the disk, while nobody has frozen it.
+    fn with<T>(&self, work: impl FnOnce(Seen<'_>) -> Result<T, DiskError>) -> Result<T, DiskError> {
         let mut state = self.shared.lock();
         while state.is_frozen {
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        // While the disks are being copied there is no guest.
-        let volume = state.phase.volume().cloned().ok_or(DiskError::NotPermitted)?;
+        let volume = state.phase.volume().cloned();
         state.active += 1;
         drop(state);
         let _active = Active(&self.shared);
-        work(VolumeDisk::new(volume, self.disk))
+        work(match volume {
+            Some(volume) => Seen::Epochs(VolumeDisk::new(volume, self.disk)),
+            None => Seen::Direct(&self.shared.files.disks[usize::from(self.disk)]),
+        })
+    }
+}
+
+/// A disk as it is seen now.
+enum Seen<'a> {
+    Epochs(VolumeDisk),
+    /// Itself, which is the primary's alone: it is read, but not written.
+    Direct(&'a File),
+}
+
+impl Seen<'_> {
+    fn for_writes(self) -> Result<VolumeDisk, DiskError> {
+        match self {
+            Seen::Epochs(disk) => Ok(disk),
+            Seen::Direct(_) => Err(DiskError::NotPermitted),
+        }
     }
 }
 
 impl Backend for ReplicaDisk {
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
-        self.with(|disk| disk.read(offset, bytes))
+        self.with(|seen| match seen {
+            Seen::Epochs(disk) => disk.read(offset, bytes),
+            Seen::Direct(file) => file.read_exact_at(bytes, offset).map_err(|error| told(&error)),
+        })
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        self.with(|disk| disk.write(offset, bytes))
+        self.with(|seen| seen.for_writes()?.write(offset, bytes))
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
-        self.with(|disk| disk.write_zeroes(offset, length, may_unmap))
+        self.with(|seen| seen.for_writes()?.write_zeroes(offset, length, may_unmap))
     }
 
     fn flush(&self) -> Result<(), DiskError> {
-        self.with(|disk| disk.flush())
+        self.with(|seen| match seen {
+            Seen::Epochs(disk) => disk.flush(),
+            // Nobody has written anything.
+            Seen::Direct(_) => Ok(()),
+        })
     }
 }
 

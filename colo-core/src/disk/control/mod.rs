@@ -1,0 +1,122 @@
+//! The way by which `colo primary` and `colo secondary` drive disks that another process serves: one that lives as long as the guest does,
+//! while they come and go.
+//!
+//! A Unix socket of packets (`SOCK_SEQPACKET`), one message in each; on one connection at a time. A disk server has a [`ControlServer`] around
+//! its [`Tap`](super::Tap) or its [`Replica`](super::Replica); [`ControlledPrimary`] and [`ControlledSecondary`] are that to a session.
+//!
+//! ```text
+//!        colo primary                        the primary's disk server       ... and likewise on the other host
+//!           | <-------------- Hello: role, sizes |  or InUse, and the end
+//!           | 1 Attach, and the disk channel --> |  the descriptor of a connection that has been greeted, and its numbers
+//!           | <-------------------------- Done 1 |
+//!           | <------------------ Event: copying |  at any time
+//!           | <------------------ Event: in step |
+//!           | 2 Freeze ------------------------> |
+//!           | <-------------------------- Done 2 |
+//!           | 3 Barrier: epoch 1 --------------> |
+//!           | <-------------------------- Done 3 |
+//!           | 4 Thaw --------------------------> |  its answer is not waited for
+//!           | <-------------------------- Done 4 |
+//! ```
+//!
+//! When a controller goes without a word, because its process was killed, nothing waits for it: what was frozen goes on, and the replication
+//! ends. A guest on the primary's disks does not notice; the secondary's stay at the epoch that they are at, or serve on if they do.
+//!
+//! A packet is the version (`u8`), the kind (`u8`), the request's number (`u64`, from 1; 0 in what is no answer), and what the kind says;
+//! numbers are little-endian. Anything else ends the connection.
+//!
+//! ```
+//! use colo_core::disk::control::{ControlServer, ControlledPrimary, ServedDisks};
+//! use colo_core::disk::{FileBackend, PrimaryDisks, Tap, TapConfig};
+//! # let folder = std::env::temp_dir().join(format!("colo-doc-control-{}", std::process::id()));
+//! # std::fs::create_dir(&folder)?;
+//! # let path = folder.join("disk");
+//! # let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+//! file.set_len(1 << 20)?;
+//! let tap = Tap::new(vec![(std::sync::Arc::new(FileBackend::new(file)), 1 << 20)], TapConfig::default());
+//! let server = ControlServer::start(&folder.join("control"), ServedDisks::Primary(tap))?;
+//!
+//! // In another process:
+//! let mut disks = ControlledPrimary::connect(&folder.join("control"))?;
+//! assert_eq!(disks.sizes(), [1 << 20]);
+//! disks.freeze();
+//! disks.thaw();
+//! # drop((disks, server));
+//! # std::fs::remove_dir_all(&folder)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod client;
+mod controlled;
+mod packet;
+mod server;
+mod wire;
+
+pub use controlled::{ControlledPrimary, ControlledSecondary};
+pub use server::{ControlServer, ServedDisks};
+pub use wire::Role;
+
+use crate::peer::PayloadError;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long a disk server may take for an answer before it is given up: longer than a connection between hosts may take no data, for which a
+/// barrier may have to wait.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Why there is no way to a disk server, or no more.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// Nobody is there.
+    #[error("{}: {source}", path.display())]
+    Connect {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process drives these disks.
+    #[error("{}: another process drives this disk", .0.display())]
+    InUse(PathBuf),
+    /// The disks are there for the other part.
+    #[error("{}: it serves the disk of a {has}, and that of a {wanted} is wanted", path.display())]
+    Role {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        has: Role,
+        /// What it should be.
+        wanted: Role,
+    },
+    /// The other side is of another release.
+    #[error(
+        "the other side speaks version {0} of the control protocol, this one version {VERSION}: restart both with one release"
+    )]
+    Version(u8),
+    /// What comes is no message of this protocol.
+    #[error("what comes makes no sense: {0}")]
+    Malformed(#[from] PayloadError),
+    /// A message that does not belong there.
+    #[error("{0} does not belong there")]
+    Unexpected(&'static str),
+    /// It does not answer.
+    #[error("no answer within {} s", .0.as_secs())]
+    Silent(Duration),
+    /// The connection is gone.
+    #[error("the connection has ended")]
+    Closed,
+    /// The system refused.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// The version of the protocol.
+pub const VERSION: u8 = 1;
+
+impl From<rustix::io::Errno> for ControlError {
+    fn from(errno: rustix::io::Errno) -> Self {
+        ControlError::Io(errno.into())
+    }
+}

@@ -1,0 +1,172 @@
+//! Disks that a server has, driven over its control socket: as by `colo primary` and `colo secondary`, which come and go.
+
+mod control {
+    pub(crate) mod hostile;
+    pub(crate) mod rig;
+}
+
+use colo_core::disk::control::{ControlError, ControlledPrimary, ControlledSecondary};
+use colo_core::disk::{Backend, DiskError, DiskEvent, PrimaryDisks, SecondaryDisks, TapConfig};
+use colo_core::ids::Epoch;
+use control::rig::{PATIENCE, Rig, SIZE, channels, read_all};
+use crossbeam_channel::unbounded;
+use std::time::Instant;
+
+#[test]
+fn a_whole_life_to_the_failover() {
+    let mut rig = Rig::new(TapConfig::default());
+    assert_eq!(rig.primary().sizes(), [SIZE]);
+    assert_eq!(rig.secondary().sizes(), [SIZE]);
+    // Before there are epochs the secondary's disk can be read, by whoever prepares its machine, and not be written.
+    assert!(read_all(&rig.own) == vec![2; SIZE as usize]);
+    assert_eq!(rig.own.write(0, &[1; 512]), Err(DiskError::NotPermitted));
+    let writer = std::thread::spawn({
+        let disk = rig.guest.clone();
+        move || {
+            for number in 0..500_u64 {
+                disk.write(number * 7919 % (SIZE - 3000), &[number as u8; 3000]).unwrap();
+            }
+        }
+    });
+    rig.protect();
+    writer.join().unwrap();
+    rig.checkpoint();
+    assert!(read_all(&rig.guest) == read_all(&rig.own));
+
+    rig.guest.write(1000, &[3; 4000]).unwrap();
+    let before = read_all(&rig.own);
+    rig.stage();
+    assert!(read_all(&rig.own) == before, "an epoch is seen that does not count");
+    rig.guest.write(1000, &[4; 4000]).unwrap();
+    rig.apply();
+    rig.own.write(0, &[5; 2000]).unwrap();
+    let mut expected = before;
+    expected[1000..5000].fill(3);
+    expected[..2000].fill(5);
+    assert!(!rig.secondary().wants_checkpoint());
+    assert!(read_all(&rig.own) == expected);
+
+    rig.primary().detach();
+    rig.secondary().fail_over().unwrap();
+    rig.own.write(0, b"serves").unwrap();
+    expected[..6].copy_from_slice(b"serves");
+    assert!(rig.settled() == expected);
+}
+
+#[test]
+fn a_checkpoint_is_asked_for_over_the_socket() {
+    let mut rig = Rig::new(TapConfig { pending_bytes: 1 << 20, ..TapConfig::default() });
+    rig.protect();
+    rig.guest.write(0, &[3; 600_000]).unwrap();
+    rig.wait(|event| *event == DiskEvent::WantsCheckpoint);
+    rig.checkpoint();
+    assert!(read_all(&rig.guest) == read_all(&rig.own));
+}
+
+#[test]
+fn a_primarys_controller_that_is_killed_holds_up_nobody_and_another_begins_anew() {
+    let mut rig = Rig::new(TapConfig { pending_bytes: 1 << 20, ..TapConfig::default() });
+    rig.protect();
+    rig.guest.write(0, &vec![3; 1 << 20]).unwrap();
+    let (sender, done) = unbounded();
+    let writing = std::thread::spawn({
+        let disk = rig.guest.clone();
+        move || {
+            // There is no room for this one until there is a checkpoint, or nobody who takes any.
+            disk.write(0, &[4; 1000]).unwrap();
+            sender.send(()).unwrap();
+        }
+    });
+    assert!(done.try_recv().is_err());
+    rig.primary = None;
+    done.recv_timeout(PATIENCE).unwrap();
+    writing.join().unwrap();
+    assert!(!rig.secondary().wait_barrier(Epoch(2), Instant::now() + PATIENCE), "the secondary does not hear of it");
+
+    rig.connect_primary();
+    rig.protect();
+    rig.guest.write(7, &[5; 7]).unwrap();
+    rig.checkpoint();
+    assert!(read_all(&rig.guest) == read_all(&rig.own));
+    assert!(read_all(&rig.guest) == rig.settled());
+}
+
+#[test]
+fn a_secondarys_controller_that_is_killed_in_a_checkpoint_leaves_what_another_takes_over() {
+    let mut rig = Rig::new(TapConfig::default());
+    rig.protect();
+    rig.guest.write(0, &[3; 4096]).unwrap();
+    rig.checkpoint();
+    rig.guest.write(0, &[4; 4096]).unwrap();
+    rig.stage();
+    rig.own.write(4096, &[5; 4096]).unwrap();
+    rig.secondary().release();
+    rig.secondary().freeze();
+    rig.secondary = None;
+    rig.wait(|event| matches!(event, DiskEvent::Lost(_)));
+    // It does not stand still any more.
+    let mut expected = vec![1; SIZE as usize];
+    expected[..4096].fill(3);
+    expected[4096..8192].fill(5);
+    assert!(read_all(&rig.own) == expected);
+    rig.guest.write(0, &[6; 512]).unwrap();
+
+    rig.connect_secondary();
+    rig.secondary().fail_over().unwrap();
+    rig.own.write(8192, &[7; 512]).unwrap();
+    expected[8192..8704].fill(7);
+    // It serves on, whoever goes, and is nobody's secondary any more.
+    rig.secondary = None;
+    rig.connect_secondary();
+    assert_eq!(rig.secondary().attach(channels().1), Err(DiskError::NotPermitted));
+    assert!(read_all(&rig.own) == expected);
+    assert!(rig.settled() == expected);
+}
+
+#[test]
+fn a_secondarys_controller_that_is_killed_is_followed_by_one_that_begins_anew() {
+    let mut rig = Rig::new(TapConfig::default());
+    rig.protect();
+    rig.secondary = None;
+    rig.wait(|event| matches!(event, DiskEvent::Lost(_)));
+    rig.guest.write(0, &[4; 4096]).unwrap();
+    rig.connect_secondary();
+    rig.protect();
+    rig.checkpoint();
+    assert!(read_all(&rig.guest) == rig.settled());
+}
+
+#[test]
+fn a_second_controller_and_one_of_the_other_part_are_told() {
+    let rig = Rig::new(TapConfig::default());
+    let (primary, secondary) = (rig.path("primary.control"), rig.path("secondary.control"));
+    let why = ControlledPrimary::connect(&primary).err().expect("two of them").to_string();
+    assert_eq!(why, format!("{}: another process drives this disk", primary.display()));
+    assert!(matches!(ControlledSecondary::connect(&primary), Err(ControlError::InUse(_))));
+    drop(rig);
+    assert!(matches!(ControlledSecondary::connect(&secondary), Err(ControlError::Connect { .. })));
+
+    let mut rig = Rig::new(TapConfig::default());
+    rig.primary = None;
+    let why = ControlledSecondary::connect(&rig.path("primary.control")).err().expect("another part").to_string();
+    assert!(why.ends_with("it serves the disk of a primary, and that of a secondary is wanted"), "{why}");
+    rig.connect_primary();
+}
+
+#[test]
+fn a_server_that_ends_is_the_loss_of_the_secondarys_disks() {
+    let mut rig = Rig::new(TapConfig::default());
+    rig.protect();
+    drop(rig.primary_server.take());
+    let lost = rig.wait(|event| matches!(event, DiskEvent::Lost(_)));
+    assert_eq!(lost, DiskEvent::Lost("the disk server: the connection has ended".into()));
+    // Nothing waits for it.
+    rig.primary().freeze();
+    rig.primary().barrier(Epoch(2));
+    assert!(rig.primary().attach(channels().0, Box::new(|_| {})).is_err());
+    drop(rig.secondary_server.take());
+    assert!(!rig.secondary().wait_barrier(Epoch(2), Instant::now() + PATIENCE));
+    assert_eq!(rig.secondary().commit(Epoch(2)), Err(DiskError::Io));
+    assert_eq!(rig.secondary().fail_over(), Err(DiskError::Io));
+    assert!(!rig.secondary().wants_checkpoint());
+}
