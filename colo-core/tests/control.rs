@@ -1,5 +1,8 @@
 //! Disks that a server has, driven over its control socket: as by `colo primary` and `colo secondary`, which come and go.
 
+#[path = "support/folder.rs"]
+mod folder;
+
 mod control {
     pub(crate) mod hostile;
     pub(crate) mod rig;

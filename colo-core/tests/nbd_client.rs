@@ -2,6 +2,8 @@
 
 #[path = "nbd_client/cutting.rs"]
 mod cutting;
+#[path = "support/folder.rs"]
+mod folder;
 #[path = "nbd_client/servers.rs"]
 mod servers;
 
@@ -11,31 +13,20 @@ use colo_core::disk::nbd::{
 };
 use colo_core::disk::{Allocation, Backend, DiskError};
 use cutting::{Cutting, Disk};
+use folder::Folder;
 use proptest::prelude::*;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
 const SIZE: usize = 1 << 20;
 
-/// A folder of this test's own.
-struct Folder(PathBuf);
-
 impl Folder {
-    fn new() -> Folder {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("colo-nbd-client-{}-{number}", std::process::id()));
-        fs::create_dir(&folder).unwrap();
-        Folder(folder)
-    }
-
     fn location(&self) -> Location {
         Location { address: Address::Unix(self.0.join("socket")), export: "disk".into() }
     }
@@ -49,12 +40,6 @@ impl Folder {
                 connection(listener.accept().unwrap().0);
             }
         });
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

@@ -1,5 +1,8 @@
 //! A machine's disks on both hosts, over a real connection: what the guest writes on one is what the other has, epoch by epoch.
 
+#[path = "support/folder.rs"]
+mod folder;
+
 use colo_core::disk::{
     Backend, DiskEvent, Durability, FileBackend, PrimaryDisks, Replica, ReplicaConfig, SecondaryDisks, StoreConfig,
     Tap, TapConfig,
@@ -7,36 +10,18 @@ use colo_core::disk::{
 use colo_core::ids::Epoch;
 use colo_core::peer::{Message, StateChannel};
 use crossbeam_channel::{Receiver, unbounded};
+use folder::Folder;
 use proptest::prelude::*;
 use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Not a whole number of the parts that are compared.
 const SIZE: u64 = (5 << 20) + 512 * 7;
 const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("colo-replica-{}-{number}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).unwrap();
-    }
-}
 
 /// Both hosts.
 struct Rig {

@@ -5,6 +5,8 @@
 
 #[path = "session/disks.rs"]
 mod disks;
+#[path = "support/folder.rs"]
+mod folder;
 #[path = "session/greeting.rs"]
 mod greeting;
 #[path = "session/held.rs"]

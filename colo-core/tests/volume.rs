@@ -1,12 +1,16 @@
 //! Disks on files, and deaths at any moment: a process that is killed, and a file that fails.
 
+#[path = "support/folder.rs"]
+mod folder;
+
 use colo_core::disk::Backend;
 use colo_core::disk::{Change, StoreConfig, Volume, VolumeDisk, VolumeError};
 use colo_core::ids::Epoch;
-use std::fs::{self, File, OpenOptions};
+use folder::Folder;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -15,22 +19,6 @@ const SIZE: u64 = 1 << 20;
 const KILLS: u64 = 12;
 /// What makes this test's program the one that is killed.
 const WRITER: &str = "COLO_VOLUME_WRITER";
-
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("colo-volume-{}-{name}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
-    }
-}
 
 fn open(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
@@ -105,7 +93,7 @@ fn writer() {
 
 #[test]
 fn after_a_kill_all_disks_are_at_one_epoch() {
-    let folder = Folder::new("killed");
+    let folder = Folder::new();
     disks(&folder.0).iter().for_each(|disk| disk.set_len(SIZE).unwrap());
     let mut model: Vec<Vec<u8>> = vec![vec![0; SIZE as usize]; usize::from(DISKS)];
     let mut at = Epoch::NONE;
@@ -140,7 +128,7 @@ fn after_a_kill_all_disks_are_at_one_epoch() {
 
 #[test]
 fn a_guests_disk_before_and_after_its_primary_is_lost() {
-    let folder = Folder::new("failover");
+    let folder = Folder::new();
     let files = disks(&folder.0);
     files.iter().for_each(|disk| disk.set_len(SIZE).unwrap());
     let journal = open(&folder.0.join("journal"));
@@ -177,7 +165,7 @@ fn a_guests_disk_before_and_after_its_primary_is_lost() {
 
 #[test]
 fn a_file_that_fails_ends_it_all() {
-    let folder = Folder::new("fails");
+    let folder = Folder::new();
     open(&folder.0.join("disk")).set_len(SIZE).unwrap();
     // Nothing can be written to it.
     let disk = File::open(folder.0.join("disk")).unwrap();

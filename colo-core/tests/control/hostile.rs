@@ -1,6 +1,7 @@
 //! What no honest side says.
 
-use super::rig::{Folder, PATIENCE, Rig, channels, read_all};
+use super::rig::{PATIENCE, Rig, channels, read_all};
+use crate::folder::Folder;
 use colo_core::disk::control::{ControlError, ControlledPrimary, ControlledSecondary};
 use colo_core::disk::{DiskError, DiskEvent, PrimaryDisks, SecondaryDisks, TapConfig};
 use colo_core::ids::Epoch;

@@ -1,5 +1,6 @@
 //! Two hosts, each with a disk server and somebody who drives it.
 
+use crate::folder::Folder;
 use colo_core::disk::control::{ControlServer, ControlledPrimary, ControlledSecondary, ServedDisks};
 use colo_core::disk::{
     Backend, DiskEvent, FileBackend, PrimaryDisks, Replica, ReplicaConfig, ReplicaDisk, SecondaryDisks, StoreConfig,
@@ -12,30 +13,11 @@ use std::fs::OpenOptions;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Not a whole number of the parts that are compared.
 pub(crate) const SIZE: u64 = (2 << 20) + 512 * 7;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-pub(crate) struct Folder(pub(crate) PathBuf);
-
-impl Folder {
-    pub(crate) fn new() -> Folder {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("colo-control-{}-{number}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).unwrap();
-    }
-}
 
 pub(crate) struct Rig {
     pub(crate) primary: Option<ControlledPrimary>,

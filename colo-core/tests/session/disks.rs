@@ -1,5 +1,6 @@
 //! A machine with a disk: its epochs are the checkpoints', and what is on it after a takeover is what the memory thinks.
 
+use crate::folder::Folder;
 use crate::rig::{Rig, Setup};
 use colo_core::disk::{
     Backend, DiskError, FileBackend, Replica, ReplicaConfig, ReplicaDisk, SecondaryDisks, StoreConfig, Tap, TapConfig,
@@ -10,25 +11,12 @@ use colo_core::peer::{Mode, StateChannel};
 use colo_core::save::CallbackError;
 use colo_core::session::{Event, Outcome};
 use std::fs::OpenOptions;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 const SIZE: u64 = 1 << 20;
 
-/// The disks' files, until the test's end.
-struct Folder(PathBuf);
-
 impl Folder {
-    fn new() -> Folder {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("colo-session-disks-{}-{number}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Folder(path)
-    }
-
     /// A disk of the primary's, full of ones, and one of the secondary's, full of zeroes.
     fn disks(&self, config: TapConfig) -> (Tap, Replica) {
         let (ours, theirs) = (self.0.join("primary"), self.0.join("secondary"));
@@ -39,12 +27,6 @@ impl Folder {
         let store = StoreConfig::default();
         let config = ReplicaConfig { disks: vec![theirs], journal: self.0.join("journal"), store };
         (tap, Replica::open(config).unwrap())
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).unwrap();
     }
 }
 
