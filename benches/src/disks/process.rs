@@ -1,28 +1,36 @@
 use super::{Contender, Folder};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 /// A process that ends with this.
 pub(super) struct Running(Child);
 
 impl Running {
-    pub(super) fn start(command: &mut Command) -> Result<Running> {
-        let name = command.get_program().to_string_lossy().into_owned();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        Ok(Running(child.with_context(|| format!("{name} is needed"))?))
+    /// Starts one that takes over a socket which listens already (systemd's way), so that nobody has to wait for it.
+    pub(super) fn activated(program: &str, arguments: &[&OsStr], socket: &Path) -> Result<Running> {
+        let listener = UnixListener::bind(socket)?;
+        let script = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
+        let installed = Command::new(program).arg("--version").stdout(Stdio::null()).status();
+        installed.with_context(|| format!("{program} is needed"))?;
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, program]).args(arguments).stdin(OwnedFd::from(listener));
+        Ok(Running(shell.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
     }
 
-    /// Waits until it listens there.
-    pub(super) fn listens_at(mut self, socket: &Path) -> Result<Running> {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while std::os::unix::net::UnixStream::connect(socket).is_err() {
-            ensure!(self.0.try_wait()?.is_none(), "it has ended instead of listening at {}", socket.display());
-            ensure!(Instant::now() < deadline, "nobody listens at {}", socket.display());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(self)
+    /// Starts one that is talked to over its standard input and output.
+    pub(super) fn talking(command: &mut Command) -> Result<(Running, ChildStdin, ChildStdout)> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut child = child.with_context(|| format!("{name} is needed"))?;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let running = Running(child);
+        let (input, output) = pipes.context("its pipes")?;
+        Ok((running, input, output))
     }
 
     /// The processor time of its threads, those that have ended, too.
@@ -55,9 +63,9 @@ impl QemuNbd {
     /// When it is not there, or does not start.
     pub fn start(folder: &Folder, disk: &Path) -> Result<QemuNbd> {
         let socket = folder.path("qemu-nbd");
-        let mut command = Command::new("qemu-nbd");
-        command.args(["--persistent", "--format=raw", "--cache=writeback", "--shared=8", "--export-name=disk"]);
-        let running = Running::start(command.arg("--socket").arg(&socket).arg(disk))?.listens_at(&socket)?;
+        let options = ["--persistent", "--format=raw", "--cache=writeback", "--shared=8", "--export-name=disk"];
+        let arguments: Vec<&OsStr> = options.iter().map(OsStr::new).chain([disk.as_os_str()]).collect();
+        let running = Running::activated("qemu-nbd", &arguments, &socket)?;
         Ok(QemuNbd { socket, running })
     }
 }
@@ -85,9 +93,9 @@ impl NbdKit {
     /// When it is not there, or does not start.
     pub fn start(folder: &Folder, disk: &Path) -> Result<NbdKit> {
         let socket = folder.path("nbdkit");
-        let mut command = Command::new("nbdkit");
-        command.args(["--foreground", "--exportname=disk", "--unix"]).arg(&socket).arg("file").arg(disk);
-        let running = Running::start(&mut command)?.listens_at(&socket)?;
+        let options = ["--foreground", "--exportname=disk", "file"];
+        let arguments: Vec<&OsStr> = options.iter().map(OsStr::new).chain([disk.as_os_str()]).collect();
+        let running = Running::activated("nbdkit", &arguments, &socket)?;
         Ok(NbdKit { socket, running })
     }
 }

@@ -3,9 +3,8 @@ use super::{Contender, Folder};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{ChildStdin, ChildStdout, Command};
 use std::time::{Duration, Instant};
 
 /// QEMU's replication: two processes without a machine, as its documentation (`docs/block-replication.txt`) sets them up; the overlays in
@@ -32,7 +31,7 @@ impl QemuReplication {
             "driver=quorum,if=none,read-pattern=fifo,id=colo-disk0,vote-threshold=1,children.0.driver=raw,children.0.file.driver=file,children.0.file.filename={}",
             disk.display()
         );
-        let (primary, mut monitor) = start_qemu(folder, "qemu-primary", &["-drive", &quorum])?;
+        let (primary, mut monitor) = start_qemu(&["-drive", &quorum])?;
         monitor.ask(
             "blockdev-add",
             json!({"driver": "replication", "mode": "primary", "node-name": "replication0",
@@ -85,47 +84,33 @@ fn start_secondary(folder: &Folder, disk: &Path) -> Result<(Running, Monitor)> {
         folder.path("active").display(),
         folder.path("hidden").display()
     );
-    start_qemu(folder, "qemu-secondary", &["-drive", &parent, "-drive", &child])
+    start_qemu(&["-drive", &parent, "-drive", &child])
 }
 
-fn start_qemu(folder: &Folder, name: &str, arguments: &[&str]) -> Result<(Running, Monitor)> {
-    let socket = folder.path(name);
+fn start_qemu(arguments: &[&str]) -> Result<(Running, Monitor)> {
     let mut command = Command::new("qemu-system-x86_64");
-    command.args(["-machine", "none", "-nodefaults", "-display", "none", "-qmp"]);
-    command.arg(format!("unix:{},server=on,wait=off", socket.display())).args(arguments);
-    let running = Running::start(&mut command)?.listens_at(&socket)?;
-    Ok((running, Monitor::connect(&socket)?))
+    command.args(["-machine", "none", "-nodefaults", "-display", "none", "-qmp", "stdio"]).args(arguments);
+    let (running, input, output) = Running::talking(&mut command)?;
+    let mut monitor = Monitor { input, output: BufReader::new(output) };
+    monitor.output.read_line(&mut String::new())?;
+    monitor.ask("qmp_capabilities", json!({}))?;
+    Ok((running, monitor))
 }
 
 /// A conversation in QMP.
 struct Monitor {
-    reader: BufReader<UnixStream>,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
 }
 
 impl Monitor {
-    fn connect(socket: &Path) -> Result<Monitor> {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let stream = loop {
-            match UnixStream::connect(socket) {
-                Ok(stream) => break stream,
-                // It serves one at a time, and has not noticed yet that the one before is gone.
-                Err(error) if Instant::now() > deadline => return Err(error.into()),
-                Err(_) => std::thread::sleep(Duration::from_millis(5)),
-            }
-        };
-        let mut monitor = Monitor { reader: BufReader::new(stream) };
-        monitor.reader.read_line(&mut String::new())?;
-        monitor.ask("qmp_capabilities", json!({}))?;
-        Ok(monitor)
-    }
-
     fn ask(&mut self, command: &str, arguments: Value) -> Result<Value> {
         let mut line = json!({"execute": command, "arguments": arguments}).to_string();
         line.push('\n');
-        self.reader.get_mut().write_all(line.as_bytes())?;
+        self.input.write_all(line.as_bytes())?;
         loop {
             let mut line = String::new();
-            if self.reader.read_line(&mut line)? == 0 {
+            if self.output.read_line(&mut line)? == 0 {
                 bail!("{command}: QEMU has ended");
             }
             let mut told: Value = serde_json::from_str(&line)?;

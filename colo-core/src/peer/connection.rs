@@ -208,7 +208,7 @@ impl StateSender {
     /// # Errors
     /// [`PeerError::Io`] when there are no file descriptors left.
     pub fn shutdown_handle(&self) -> Result<ShutdownHandle, PeerError> {
-        self.socket.try_clone().map(ShutdownHandle).map_err(PeerError::io("dup"))
+        self.socket.try_clone().map(|socket| ShutdownHandle(vec![socket])).map_err(PeerError::io("dup"))
     }
 }
 
@@ -238,15 +238,24 @@ impl StateReceiver {
     }
 }
 
-/// Ends a [`StateChannel`]'s connection from another thread: whoever waits in it gets an error at once.
+/// Ends a [`StateChannel`]'s connection, or those of several, from another thread: whoever waits in it gets an error at once.
 #[derive(Debug)]
-pub struct ShutdownHandle(TcpStream);
+pub struct ShutdownHandle(Vec<TcpStream>);
 
 impl ShutdownHandle {
-    /// Ends the connection, both ways. Safe to repeat.
+    /// Ends what the other ends, too.
+    #[must_use]
+    pub fn and(mut self, other: ShutdownHandle) -> ShutdownHandle {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// Ends the connections, both ways. Safe to repeat.
     pub fn shutdown(&self) {
-        // Fails only when the connection has ended by itself, which is as good.
-        let _ = self.0.shutdown(Shutdown::Both);
+        for socket in &self.0 {
+            // Fails only when the connection has ended by itself, which is as good.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
     }
 }
 

@@ -230,8 +230,11 @@ fn greet(machine: &Machine, peer: &str, config: &PrimarySessionConfig) -> Result
     let has_disks = !machine.domain.spec().disks.is_empty();
     let disk = if has_disks { Some(open(Channel::Disk)?) } else { None };
     let shutdown = || state.shutdown_handle().map_err(failed);
-    let (shutdown, engine_shutdown, last_shutdown) = (shutdown()?, shutdown()?, shutdown()?);
-    Ok(Greeted { state, net, disk, shutdown, engine_shutdown, last_shutdown })
+    let (mut of_net, engine_shutdown, last_shutdown) = (shutdown()?, shutdown()?, shutdown()?);
+    if let Some(disk) = &disk {
+        of_net = of_net.and(disk.shutdown_handle().map_err(failed)?);
+    }
+    Ok(Greeted { state, net, disk, shutdown: of_net, engine_shutdown, last_shutdown })
 }
 
 /// Wires the threads, and takes them down again.

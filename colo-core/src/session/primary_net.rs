@@ -67,7 +67,7 @@ struct State {
 pub(super) struct Ends {
     pub(super) nics: Vec<Nic>,
     pub(super) peer: NetChannel,
-    /// Shut down when the peer is lost, so that nobody waits on the state channel for it.
+    /// Shut down when the peer is lost, so that nobody waits on the state channel for it, nor on the disks'.
     pub(super) state: ShutdownHandle,
 }
 

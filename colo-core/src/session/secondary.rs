@@ -193,6 +193,11 @@ impl Server {
 
     /// One session, from its greeting to its end.
     fn protect(&mut self, pair: Pair) -> Served {
+        // When the primary is lost, nobody waits for more of it on either.
+        let shutdown = pair.state.shutdown_handle().and_then(|state| match &pair.disk {
+            Some(disk) => Ok(state.and(disk.shutdown_handle()?)),
+            None => Ok(state),
+        });
         let machine = self.host.create(&pair.hello.spec).map_err(|error| error.to_string());
         let made = machine.and_then(|machine| {
             let disks = attach_disks(machine.disks, pair.disk)?;
@@ -208,7 +213,7 @@ impl Server {
         };
         let heartbeat = Duration::from_millis(u64::from(pair.hello.heartbeat_ms));
         let (alerts, alerted) = bounded(64);
-        let net = pair.state.shutdown_handle().map_err(io::Error::other).and_then(|shutdown| {
+        let net = shutdown.map_err(io::Error::other).and_then(|shutdown| {
             SecondaryNetHandle::new(&pair.hello, nics, pair.net, shutdown, heartbeat, alerts.clone())
         });
         let net = match net {

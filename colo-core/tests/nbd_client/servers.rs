@@ -1,29 +1,27 @@
 //! Other projects' servers.
 
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 /// A server that runs; killed when this is dropped.
 pub(crate) struct Running(Child);
 
 impl Running {
-    /// Waits until somebody can connect. Nothing where it is not installed, except where everything must be.
+    /// Listens there. Nothing where it is not installed, except where everything must be.
     pub(crate) fn start(command: &str, arguments: &[String], socket: &Path) -> Option<Running> {
-        let mut child = match Command::new(command).args(arguments).stdin(Stdio::null()).spawn() {
-            Ok(child) => child,
-            Err(error) => {
-                assert!(std::env::var_os("CI").is_none(), "{command}: {error}");
-                eprintln!("SKIPPED: {command}: {error}");
-                return None;
-            }
-        };
-        // It says to nobody when it is ready.
-        while UnixStream::connect(socket).is_err() {
-            assert!(child.try_wait().unwrap().is_none(), "{command} has ended");
-            std::thread::sleep(Duration::from_millis(10));
+        // The server gets a socket that listens already (systemd's way, which both know), so that nobody has to wait for it.
+        let listener = UnixListener::bind(socket).unwrap();
+        let activated = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
+        if Command::new(command).arg("--version").stdout(Stdio::null()).status().is_err() {
+            assert!(std::env::var_os("CI").is_none(), "{command} is missing");
+            eprintln!("SKIPPED: {command} is missing");
+            return None;
         }
+        let mut shell = Command::new("sh");
+        let shell = shell.args(["-c", activated, command]).args(arguments).stdin(OwnedFd::from(listener));
+        let child = shell.spawn().unwrap();
         Some(Running(child))
     }
 }

@@ -1,7 +1,8 @@
 //! A machine with a disk: its epochs are the checkpoints', and what is on it after a takeover is what the memory thinks.
 
 use crate::folder::Folder;
-use crate::rig::{Rig, Setup};
+use crate::relay::Relay;
+use crate::rig::{NEVER, Rig, Setup, deadline};
 use colo_core::disk::{
     Backend, DiskError, FileBackend, Replica, ReplicaConfig, ReplicaDisk, SecondaryDisks, StoreConfig, Tap, TapConfig,
     TapDisk,
@@ -12,7 +13,7 @@ use colo_core::save::CallbackError;
 use colo_core::session::{Event, Outcome};
 use std::fs::OpenOptions;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const SIZE: u64 = 1 << 20;
 
@@ -149,6 +150,32 @@ fn a_secondary_whose_disks_fail_never_serves_and_its_primary_does() {
     assert!(why.contains("the disks, at epoch 2: there is no space"), "{why}");
     assert!(rig.svm.is_destroyed());
     ours.write(0, b"alone").unwrap();
+    rig.stop();
+}
+
+/// A guest that writes while the link is cut waits for as long as the secondary is not known to be lost, and no longer.
+#[test]
+fn a_write_on_its_way_to_a_lost_secondary_ends() {
+    let folder = Folder::new();
+    let (tap, replica) = folder.disks(TapConfig { pending_bytes: u64::MAX, ..TapConfig::default() });
+    let ours = tap.disk(0);
+    let mut setup = Setup::remus().with_primary_disk(tap, SIZE).with_secondary_disk(replica);
+    setup.primary.heartbeat = Duration::from_millis(400);
+    // Else the connection would be given up by itself.
+    setup.primary.checkpoints.ack_timeout = NEVER;
+    let mut relay = None;
+    let mut rig = setup.start_by_way_of(|address| relay.insert(Relay::to(address)).address()).protected();
+    relay.unwrap().cut();
+    let (done, is_done) = crossbeam_channel::bounded(1);
+    std::thread::spawn(move || {
+        // More than any socket keeps.
+        for _ in 0..64 {
+            ours.write(0, &[7; SIZE as usize]).unwrap();
+        }
+        done.send(()).unwrap();
+    });
+    is_done.recv_deadline(deadline()).expect("the guest's writes end");
+    assert!(!rig.unprotected().is_empty());
     rig.stop();
 }
 

@@ -12,15 +12,15 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Carries the two connections of a session to that address.
+    /// Carries the connections of a session to that address.
     pub(crate) fn to(target: SocketAddr) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let is_cut = Arc::new(AtomicBool::new(false));
         let cut = is_cut.clone();
         std::thread::spawn(move || {
-            for _ in 0..2 {
-                let (near, _) = listener.accept().unwrap();
+            for near in listener.incoming() {
+                let near = near.unwrap();
                 let far = TcpStream::connect(target).unwrap();
                 let (near_too, far_too) = (near.try_clone().unwrap(), far.try_clone().unwrap());
                 let (there, back) = (cut.clone(), cut.clone());
