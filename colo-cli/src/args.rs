@@ -151,8 +151,11 @@ pub(crate) struct PrimaryArgs {
     /// Xen: begin even though `colo check` finds something in the way
     #[arg(long)]
     pub(crate) force: bool,
+    /// Xen: the control socket of the disk server that has what the guest writes to (`colo disk serve --control`; docs/disks.md)
+    #[arg(long, value_name = "PATH")]
+    pub(crate) disk_control: Option<PathBuf>,
     /// Xen: protect a guest with writable disks, though what it writes is not: for disks of which nothing matters
-    #[arg(long)]
+    #[arg(long, conflicts_with = "disk_control")]
     pub(crate) unsafe_disk: bool,
     /// Hash the guest's whole memory at each checkpoint, for the secondary to verify
     #[arg(long)]
@@ -210,6 +213,9 @@ pub(crate) struct SecondaryArgs {
     /// Embedded: where what is written waits for its checkpoint; made when it is not there
     #[arg(long, value_name = "FILE", requires = "disk")]
     pub(crate) journal: Option<PathBuf>,
+    /// Xen: the control socket of the disk server that has the disk of a machine that has one (`colo disk serve --journal --control`)
+    #[arg(long, value_name = "PATH")]
+    pub(crate) disk_control: Option<PathBuf>,
     /// Verify the guest's whole memory after each checkpoint whose primary hashes it
     #[arg(long)]
     pub(crate) verify: bool,
@@ -230,8 +236,11 @@ pub(crate) struct CheckArgs {
     /// The mode in which it is to be protected [default: both are told of]
     #[arg(long, value_enum)]
     pub(crate) mode: Option<ModeArg>,
+    /// The control socket of this host's disk server, as `colo primary` will be told it
+    #[arg(long, value_name = "PATH")]
+    pub(crate) disk_control: Option<PathBuf>,
     /// Take the risk of a writable disk, which is not protected
-    #[arg(long)]
+    #[arg(long, conflicts_with = "disk_control")]
     pub(crate) unsafe_disk: bool,
 }
 
@@ -359,8 +368,7 @@ pub(crate) struct DiskServeArgs {
 
 const DISK_SERVE_HELP: &str = "Stops on Ctrl-C or SIGTERM. With --control it is one of two, which live as long as the guests do: on the \
 primary's host one over the guest's disk, on the secondary's one with a --journal over a disk of the same size. They are idle until \
-whoever protects the guest (a session of the library's; `colo primary` on Xen not yet) gives them a connection; when that ends, or is killed, the primary's \
-guest goes on, unprotected. The \
+`colo primary` and `colo secondary` give them a connection; when these end, or are killed, the primary's guest goes on, unprotected. The \
 secondary's disk may be read before it is protected, and written once it has taken over, or by its own guest: what that writes is \
 forgotten at each checkpoint.";
 

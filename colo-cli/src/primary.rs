@@ -23,7 +23,18 @@ pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
         eprintln!("colo: --compare-rules: under Remus nothing is compared; use --mode colo");
         return Ok(ExitCode::from(SENSELESS));
     }
-    if embedded::hypervisor(args.hypervisor) == HypervisorArg::Xen {
+    let is_xen = embedded::hypervisor(args.hypervisor) == HypervisorArg::Xen;
+    if is_xen && args.machine.disk.is_some() {
+        eprintln!(
+            "colo: --disk: a guest of Xen's has its disks by its configuration; name their disk server, --disk-control"
+        );
+        return Ok(ExitCode::from(SENSELESS));
+    }
+    if !is_xen && args.disk_control.is_some() {
+        eprintln!("colo: --disk-control: only for Xen; an embedded machine gets its disk by --disk");
+        return Ok(ExitCode::from(SENSELESS));
+    }
+    if is_xen {
         return xen::primary(args, json);
     }
     let stop = signals::stop_signals()?;

@@ -1,9 +1,10 @@
 //! `colo secondary`.
 
 use crate::args::{HypervisorArg, SecondaryArgs};
-use crate::output::{Teller, exit_code, print_json};
+use crate::output::{SENSELESS, Teller, exit_code, print_json};
 use crate::{embedded, signals};
 use anyhow::{Context, Result};
+use colo_core::disk::control::ControlledSecondary;
 use colo_core::domain::Host;
 use colo_core::peer::DEFAULT_PORT;
 use colo_core::session::{Event, SecondarySession, SecondarySessionConfig, WhenUnprotected};
@@ -20,10 +21,29 @@ use std::time::Duration;
 const SETTLE_TIME: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(args: &SecondaryArgs, json: bool) -> Result<ExitCode> {
+    let is_xen = embedded::hypervisor(args.hypervisor) == HypervisorArg::Xen;
+    if is_xen && args.disk.is_some() {
+        eprintln!(
+            "colo: --disk: on Xen a guest has its disks by its configuration; name their disk server, --disk-control"
+        );
+        return Ok(ExitCode::from(SENSELESS));
+    }
+    if !is_xen && args.disk_control.is_some() {
+        eprintln!("colo: --disk-control: only for Xen; an embedded machine gets its disk by --disk and --journal");
+        return Ok(ExitCode::from(SENSELESS));
+    }
     // Before there are other threads: a host may start processes that watch over this one.
     let (host, when_unprotected): (Box<dyn Host>, _) = match embedded::hypervisor(args.hypervisor) {
         HypervisorArg::Xen => {
             let host = XenHost::open(Xen::open()?).context("a process to watch over this one")?;
+            let host = match &args.disk_control {
+                None => host,
+                Some(path) => {
+                    // For a machine with a disk it is there, or this is said now. Nobody keeps it until one comes.
+                    ControlledSecondary::connect(path).context("--disk-control")?;
+                    host.with_disk_control(path.clone())
+                }
+            };
             (Box::new(host), WhenUnprotected::Leave)
         }
         HypervisorArg::Embedded => (embedded::host(args), WhenUnprotected::Serve),

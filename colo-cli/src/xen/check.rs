@@ -4,11 +4,14 @@ use super::{Found, find};
 use crate::args::{CheckArgs, ModeArg};
 use crate::output::{FAILED, one_line, print_json};
 use anyhow::{Context, Result};
+use colo_core::disk::control::ControlledPrimary;
 use colo_core::domain::DomainSpec;
 use colo_core::ids::DomId;
 use colo_core::peer::Mode;
 use colo_core::session::{SessionError, inquire};
-use colo_core::xen::check::{Asked, ClockDifference, DomainFacts, Finding, HostFacts, Question, Verdict, judge};
+use colo_core::xen::check::{
+    Asked, ClockDifference, DiskServerFit, DomainFacts, Finding, HostFacts, Question, Verdict, judge,
+};
 use colo_core::xen::control::DomainInfo;
 use colo_core::xen::toolstack::{DomainConfig, DomainUuid, LiveState, Xl};
 use colo_core::xen::{Control, Xen, XenStore};
@@ -54,7 +57,10 @@ pub(super) fn findings(
     let live = LiveState { uuid: DomainUuid(info.uuid), device_model_cpus: None, scheduler: None };
     let config = DomainConfig::current(info.domid, &live, store, &xl, Instant::now() + CONFIG_LIMIT)?;
     let domain = DomainFacts::gather(control, store, info, &config)?;
-    let here = HostFacts::gather(xen, control, store, &xl, &Asked::about(&config)?)?;
+    let mut here = HostFacts::gather(xen, control, store, &xl, &Asked::about(&config)?)?;
+    here.disk_server = args.disk_control.as_ref().map(|path| {
+        DiskServerFit::of(&config, ControlledPrimary::connect(path).as_ref().map(ControlledPrimary::sizes))
+    });
     let spec = domain.spec(&config, control.nr_gpfns(info.domid)?);
     let answer = ask(&args.peer, &spec);
     let told = answer.as_ref().ok();

@@ -6,10 +6,12 @@ use crate::output::{exit_code, print_json};
 use crate::primary::{config, follow, warn_unfenced};
 use crate::signals;
 use anyhow::{Context, Result, bail};
+use colo_core::disk::control::ControlledPrimary;
 use colo_core::ids::{DomId, Epoch};
 use colo_core::session::{Event, Outcome, PrimaryController, PrimarySession, WhenUnprotected};
 use colo_core::xen::check::Verdict;
 use colo_core::xen::control::DomainInfo;
+use colo_core::xen::disks::{Replicated, replicated};
 use colo_core::xen::domain::XenDomain;
 use colo_core::xen::primary::{Parts, PrimaryGuard, Protected};
 use colo_core::xen::save_lock::SaveLock;
@@ -36,11 +38,11 @@ pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
     }
     let domain = XenDomain::with_handles(xen, control, store, &info, suspend_limit)?;
     let domain_config = domain.config(&xl)?;
-    refuse_writable_disks(&domain_config, args.unsafe_disk)?;
+    let disks = disks(args, &domain_config)?;
     let domid = info.domid;
     let mut config = config(args);
     let store = XenStore::open(xen)?;
-    let (protected, parts) = Protected::new(domain, config.checkpoints.mode, &xl, store, lock, guard)?;
+    let (protected, parts) = Protected::new(domain, config.checkpoints.mode, &xl, disks, store, lock, guard)?;
     // The toolstack on the other host, and the guest's own resume path there, take seconds.
     config.checkpoints.rehearse = true;
     config.when_unprotected = WhenUnprotected::Leave;
@@ -116,6 +118,7 @@ fn check(args: &PrimaryArgs, xen: Xen, control: &Control, store: &XenStore, info
         domain: args.domain.clone(),
         peer: args.peer.clone(),
         mode: Some(args.mode),
+        disk_control: args.disk_control.clone(),
         unsafe_disk: args.unsafe_disk,
     };
     let findings = super::check::findings(&check, xen, control, store, info)?;
@@ -127,14 +130,20 @@ fn check(args: &PrimaryArgs, xen: Xen, control: &Control, store: &XenStore, info
     bail!("{} cannot be protected: {} (--force begins all the same)", args.domain, failures.join("; "))
 }
 
-fn refuse_writable_disks(config: &DomainConfig, unsafe_disk: bool) -> Result<()> {
-    match config.disks().into_iter().find(|disk| disk.read_write) {
-        Some(disk) if !unsafe_disk => bail!(
-            "{} of {} is writable, and disks are not protected: make it read-only, or say --unsafe-disk if losing what is written to it \
-             is no loss",
-            disk.vdev,
-            config.name(),
-        ),
-        _ => Ok(()),
-    }
+/// The disks that are replicated, and who has them. Whatever the guest may write to must be.
+fn disks(args: &PrimaryArgs, config: &DomainConfig) -> Result<Option<Replicated>> {
+    let Some(path) = &args.disk_control else {
+        return match config.disks().into_iter().find(|disk| disk.read_write) {
+            Some(disk) if !args.unsafe_disk => bail!(
+                "{} of {} is writable: let a disk server have it, and say --disk-control (docs/disks.md); or make it read-only, or say \
+                 --unsafe-disk if losing what is written to it is no loss",
+                disk.vdev,
+                config.name(),
+            ),
+            _ => Ok(None),
+        };
+    };
+    let server = ControlledPrimary::connect(path)?;
+    let disks = replicated(config, server.sizes())?;
+    Ok(Some(Replicated { disks, server: Box::new(server) }))
 }

@@ -15,6 +15,7 @@
 //! * [`toolstack`]: what `xl` and libxl do for us, above all to build a domain that is to be restored. [`qmp`]: the device model's monitor.
 //! * [`snapshot`]: a device model's state into one that runs.
 //! * [`check`]: whether a domain can be protected towards another host.
+//! * [`disks`]: those of a domain that are on both hosts.
 //! * [`save_lock`]: one saver of a domain at a time.
 //! * [`overlay`]: a running domain is given another's state. For that, [`tables`]: event channels, grants; [`frontends`]: PV devices.
 //!
@@ -41,6 +42,7 @@ pub mod check;
 pub mod cleanup;
 pub mod control;
 pub mod device_model;
+pub mod disks;
 pub mod domain;
 mod error;
 pub mod evtchn;

@@ -62,7 +62,9 @@ pub trait PrimaryDisks: Send {
     /// [`DiskError`].
     fn attach(&mut self, channel: StateChannel, on_event: OnDiskEvent) -> Result<(), DiskError>;
 
-    /// On return nothing is under way: no request touches a disk or the guest's memory, until [`PrimaryDisks::thaw`].
+    /// The machine is about to be suspended, and captured: until [`PrimaryDisks::thaw`] no request waits for a checkpoint. On return none
+    /// touches the guest's memory, where that is in the hands of who has the disks; else whoever suspends the machine sees to that. A
+    /// request that is under way then may be done in either epoch: the guest has not been told of it, and does it again where it goes on.
     fn freeze(&mut self);
 
     /// What was written before is of this epoch, and what is written later is not. While frozen.

@@ -6,16 +6,20 @@
 //! can = pv hvm shadow           cpu.model = 107                  domids = 0 2 5
 //! free_kib = 441344             cpu.name = QEMU Virtual CPU      bridge.xenbr0 = up 1500
 //! dom0_available_kib = 310000   cpu.features = 178bf3fd:...      disk.xvda = 1048576
+//! disk_server = fits
 //! ```
 //!
 //! What is not so is left out; a name that is not known says nothing.
 
-use super::{BridgeFacts, CpuFacts, FactsError, HostFacts};
+use super::{BridgeFacts, CpuFacts, DiskServerFit, FactsError, HostFacts};
 use crate::ids::DomId;
 use crate::peer::MAX_FACT_BYTES;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
+
+/// The value of a disk server that has what the domain writes to. Of another it is the reason, which is never this word.
+const FITS: &str = "fits";
 
 impl HostFacts {
     /// As names and values. Texts that are too long for a message are cut off; domains that there is no room for are left out.
@@ -46,6 +50,11 @@ impl HostFacts {
         }
         for (vdev, size_bytes) in &self.disks {
             put(&format!("disk.{vdev}"), size_bytes);
+        }
+        match &self.disk_server {
+            None => {}
+            Some(DiskServerFit::Fits) => put("disk_server", &FITS),
+            Some(DiskServerFit::Not(why)) => put("disk_server", why),
         }
         facts
     }
@@ -84,6 +93,10 @@ impl HostFacts {
             domids: numbers(facts.need("domids")?)?,
             bridges: facts.all("bridge.", bridge)?,
             disks: facts.all("disk.", parse)?,
+            disk_server: facts.find("disk_server").map(|value| match value {
+                FITS => DiskServerFit::Fits,
+                why => DiskServerFit::Not(why.to_owned()),
+            }),
         })
     }
 }
@@ -175,6 +188,7 @@ mod tests {
             has_pv: false,
             bridges: BTreeMap::new(),
             disks: BTreeMap::new(),
+            disk_server: None,
             name_taken_by: Some(DomId(3)),
             uuid_taken_by: Some(DomId(4)),
             ..all

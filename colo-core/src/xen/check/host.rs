@@ -4,14 +4,14 @@ use super::{CheckError, CpuFacts, Features};
 use crate::domain::DomainSpec;
 use crate::ids::DomId;
 use crate::net::sys::{LinkName, Links};
+use crate::xen::disks::{replicated, size_bytes};
 use crate::xen::plan::DomainPlan;
 use crate::xen::role::Role;
 use crate::xen::toolstack::{DomainConfig, DomainUuid, Xl};
 use crate::xen::{Control, Xen, XenStore};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{Seek, SeekFrom};
-use std::os::unix::fs::FileTypeExt;
+use std::fmt::Display;
+use std::fs;
 use std::path::Path;
 
 /// What is asked of a host: what the domain's configuration names.
@@ -56,6 +56,28 @@ pub struct HostFacts {
     pub bridges: BTreeMap<String, BridgeFacts>,
     /// The sizes in bytes of what is behind the asked disks, where it is there.
     pub disks: BTreeMap<String, u64>,
+    /// Whether what its disk server has is what the domain writes to; none when no disk server was named.
+    pub disk_server: Option<DiskServerFit>,
+}
+
+/// Whether the disks of a disk server are those that a domain writes to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DiskServerFit {
+    /// They are.
+    Fits,
+    /// Why they are not, or cannot be had.
+    Not(String),
+}
+
+impl DiskServerFit {
+    /// What follows from the sizes that a disk server says, or from why it says none.
+    pub fn of(config: &DomainConfig, sizes: Result<&[u64], impl Display>) -> DiskServerFit {
+        let fits = sizes.map_err(|error| error.to_string());
+        match fits.and_then(|sizes| replicated(config, sizes).map_err(|error| error.to_string())) {
+            Ok(_) => DiskServerFit::Fits,
+            Err(why) => DiskServerFit::Not(why),
+        }
+    }
 }
 
 /// A bridge.
@@ -100,14 +122,15 @@ impl Asked {
 }
 
 impl HostFacts {
-    /// What this host answers a primary that asks about a domain of this specification: [`Host::facts`](crate::domain::Host::facts).
+    /// What this host has to say to a primary that asks about a domain of this specification ([`Host::facts`](crate::domain::Host::facts)),
+    /// but for its disk server.
     ///
     /// # Errors
     /// When the specification makes no sense, or something cannot be found out.
-    pub fn answer(xen: Xen, spec: &DomainSpec) -> Result<Vec<(String, String)>, CheckError> {
+    pub fn answer(xen: Xen, spec: &DomainSpec) -> Result<HostFacts, CheckError> {
         let asked = Asked::about(&DomainPlan::parse(&spec.config)?.config)?;
         let (control, store) = (Control::open(xen)?, XenStore::open(xen)?);
-        Ok(HostFacts::gather(xen, &control, &store, &Xl::find()?, &asked)?.to_facts())
+        HostFacts::gather(xen, &control, &store, &Xl::find()?, &asked)
     }
 
     /// Looks at this host.
@@ -140,6 +163,7 @@ impl HostFacts {
             domids: Vec::new(),
             bridges: bridges(&asked.bridges)?,
             disks: BTreeMap::new(),
+            disk_server: None,
         };
         for domain in control.domains()? {
             facts.domids.push(domain.domid.0);
@@ -213,18 +237,6 @@ fn bridges(asked: &[LinkName]) -> Result<BTreeMap<String, BridgeFacts>, CheckErr
     Ok(found)
 }
 
-/// The size of a file or a block device. Whatever else there is under a path is not opened: to open a pipe would wait.
-fn size_bytes(path: &Path) -> Option<u64> {
-    let metadata = fs::metadata(path).ok()?;
-    if metadata.is_file() {
-        return Some(metadata.len());
-    }
-    if !metadata.file_type().is_block_device() {
-        return None;
-    }
-    File::open(path).ok()?.seek(SeekFrom::End(0)).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,18 +275,6 @@ mod tests {
             ("AuthenticAMD", (15, 107), "QEMU: 2.5+")
         );
         assert_eq!(cpu.features.to_string(), caps);
-    }
-
-    #[test]
-    fn only_files_and_disks_have_a_size() {
-        assert_eq!(size_bytes(Path::new("/proc/self/no-such")), None);
-        // A folder, and a device that is no disk.
-        assert_eq!(size_bytes(Path::new("/")), None);
-        assert_eq!(size_bytes(Path::new("/dev/null")), None);
-        let file = std::env::temp_dir().join(format!("colo-check-size-{}", std::process::id()));
-        fs::write(&file, [0; 77]).unwrap();
-        assert_eq!(size_bytes(&file), Some(77));
-        fs::remove_file(&file).unwrap();
     }
 
     #[test]

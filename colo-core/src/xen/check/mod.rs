@@ -25,12 +25,12 @@ mod host;
 mod judge;
 mod modes;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 
 pub use cpu::{CpuFacts, Features, FeaturesError};
 pub use domain::{DiskFacts, DomainFacts, DomainState, NicFacts, SuspendSupport};
 pub use error::{CheckError, FactsError};
-pub use host::{Asked, BridgeFacts, HostFacts};
+pub use host::{Asked, BridgeFacts, DiskServerFit, HostFacts};
 pub use judge::{ClockDifference, Question, judge};
 pub use modes::{ColoWay, Guest, colo_way};
 

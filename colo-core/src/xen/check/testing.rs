@@ -7,7 +7,7 @@ use crate::xen::toolstack::DomainConfig;
 use std::collections::BTreeMap;
 
 /// A configuration with these lists of devices.
-pub(super) fn config(devices: &str) -> DomainConfig {
+pub(in crate::xen) fn config(devices: &str) -> DomainConfig {
     let json = format!(
         r#"{{ "c_info": {{ "type": "pvh", "name": "web", "uuid": "c68e58a4-e8f9-11f1-9b12-2bf4439fb59e" }},
             "b_info": {{ "max_vcpus": 1, "max_memkb": 131072, "target_memkb": 131072 }}, {devices} }}"#
@@ -61,5 +61,6 @@ pub(super) fn host() -> HostFacts {
         domids: vec![0, 7],
         bridges: BTreeMap::from([("xenbr0".into(), BridgeFacts { is_up: true, mtu: 1500 })]),
         disks: BTreeMap::from([("xvda".into(), 1 << 20)]),
+        disk_server: None,
     }
 }

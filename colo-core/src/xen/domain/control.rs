@@ -121,6 +121,7 @@ impl Control for XenDomain {
         let mut retries = 0;
         loop {
             self.suspend_once()?;
+            self.settle_disks()?;
             if !self.must_retry(retries)? {
                 return Ok(());
             }

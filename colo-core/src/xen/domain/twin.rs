@@ -3,8 +3,8 @@
 use super::{GuestType, XenDomain};
 use crate::domain::{DirtyBitmap, DomainError, MAX_BATCH_PAGES, Pages, StateRecord};
 use crate::ids::{DomId, PAGE_SIZE, Page, Pfn};
-use crate::stream::{PfnRanges, StreamError, TwinGrants};
-use crate::xen::frontends::Frontends;
+use crate::stream::{PfnRanges, StreamError, TwinFrontends, TwinGrants};
+use crate::xen::frontends::{Frontends, disk_rings, is_answered};
 use crate::xen::suspend::SuspendWay;
 use crate::xen::tables::{
     GrantFrames, is_event_array, is_writable, is_written, linked_port, mask_all, mask_shared_info, read_ports,
@@ -18,10 +18,17 @@ use xen_sys::ctrl;
 /// How often a guest is let go on because it was suspended while an event was on its way between its own vCPUs.
 const MAX_RETRIES: u32 = 8;
 
+/// How long a disk may take for what the guest has asked of it.
+const DISKS_LIMIT: Duration = Duration::from_secs(10);
+/// How often it is looked whether it has. The hypervisor tells the guest of that, and nobody else.
+const DISKS_LOOK: Duration = Duration::from_micros(200);
+
 /// Of an HVM or PVH guest.
 pub(super) struct TwinSide {
     grants: GrantFrames,
     frontends: Frontends,
+    /// What its drivers had told when it was suspended.
+    published: Option<TwinFrontends>,
     /// Its store's and its console's ring.
     rings: [Pfn; 2],
     /// Pages that are in others' hands, as they were when the dirty log was taken: others go on writing to them.
@@ -43,6 +50,7 @@ impl TwinSide {
         Ok(TwinSide {
             grants: GrantFrames::new(domain.domid),
             frontends: Frontends::open(domain.xen, domain.domid)?,
+            published: None,
             rings: rings(&domain.control, domain.domid)?,
             held: BTreeMap::new(),
             events: None,
@@ -77,6 +85,36 @@ impl XenDomain {
         let done = with(self, &mut twin);
         self.twin = Some(twin);
         done
+    }
+
+    /// Of a guest that has just been suspended: waits until its disks have answered all that it has asked for. A backend answers in the
+    /// order in which it gets done, over requests that are not: what is under way is in no ring, and the twin's backend would not know of it.
+    pub(super) fn settle_disks(&mut self) -> Result<(), DomainError> {
+        self.with_twin_side(|domain, twin| {
+            let rings = disk_rings(twin.published.insert(twin.frontends.published()?));
+            if rings.is_empty() {
+                return Ok(());
+            }
+            let grants = twin.grants.read(&domain.control, &domain.foreign)?;
+            let page = |ring: &u32| grants.entries.get(*ring as usize).map(|entry| Pfn(entry.frame.into()));
+            let pages: Option<Vec<Pfn>> = rings.iter().map(page).collect();
+            let pages = pages.ok_or_else(|| DomainError::BadState("a disk's ring is granted to nobody".into()))?;
+            let (mut ring, deadline) = ([0; PAGE_SIZE], Instant::now() + DISKS_LIMIT);
+            for pfn in pages {
+                loop {
+                    domain.read_pages(&[pfn], &mut ring)?;
+                    if is_answered(&ring) {
+                        break;
+                    }
+                    if Instant::now() >= deadline {
+                        let why = format!("a disk has not answered for {} s", DISKS_LIMIT.as_secs());
+                        return Err(DomainError::Other(why));
+                    }
+                    std::thread::sleep(DISKS_LOOK);
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Before the dirty log is taken: copies what is in others' hands. What they write later is not of this moment, and their rings must
@@ -217,7 +255,10 @@ impl XenDomain {
             let grants: TwinGrants = twin.grants.read(&domain.control, &domain.foreign)?;
             let shared = read_shared_info(&domain.control, &domain.foreign, domain.domid)?;
             let after_tables = began.elapsed();
-            let frontends = twin.frontends.published()?;
+            let frontends = match twin.published.take() {
+                Some(published) => published,
+                None => twin.frontends.published()?,
+            };
             tracing::debug!(
                 "{}: ports {after_ports:?}, grants and shared info {:?}, devices {:?}",
                 domain.spec.name,

@@ -18,9 +18,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod disk_ring;
 mod nodes;
 mod store_ring;
 
+pub use disk_ring::{disk_rings, is_answered};
 pub use nodes::is_live;
 pub use store_ring::StoreRing;
 

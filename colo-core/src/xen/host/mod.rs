@@ -24,16 +24,20 @@ mod tail;
 
 pub(super) use cards::{card_name, tap_name};
 
-use super::check::HostFacts;
+use super::check::{DiskServerFit, HostFacts};
+use super::disks::{GuestDisk, Uncached, replicated};
 use super::plan::DomainPlan;
 use super::role::Role;
 use super::toolstack::{RestoreGuard, Xl};
 use super::{Xen, XenStore};
+use crate::disk::SecondaryDisks;
+use crate::disk::control::ControlledSecondary;
 use crate::domain::{Disks, DomainError, DomainSpec, Host, Machine};
 use crate::net::Port;
 use arriving::Arriving;
 use cards::{Cards, lock};
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 /// What is added to the name of a domain that does not serve yet.
@@ -47,6 +51,8 @@ pub struct XenHost {
     xen: Xen,
     guard: RestoreGuard,
     cards: Arc<Mutex<Cards>>,
+    /// Where the disk server is driven that has the disks of a machine that has some.
+    disk_control: Option<PathBuf>,
 }
 
 impl XenHost {
@@ -55,7 +61,42 @@ impl XenHost {
     /// # Errors
     /// When there can be no more processes.
     pub fn open(xen: Xen) -> io::Result<XenHost> {
-        Ok(XenHost { xen, guard: RestoreGuard::start_lasting()?, cards: Arc::default() })
+        Ok(XenHost { xen, guard: RestoreGuard::start_lasting()?, cards: Arc::default(), disk_control: None })
+    }
+
+    /// Takes in machines with disks, too: those of the disk server that is driven at that socket
+    /// ([`ControlServer`](crate::disk::control::ControlServer)).
+    #[must_use]
+    pub fn with_disk_control(self, path: PathBuf) -> XenHost {
+        XenHost { disk_control: Some(path), ..self }
+    }
+
+    /// The disks of a machine that has some.
+    fn disks(&self, spec: &DomainSpec, plan: &DomainPlan) -> Result<Disks, DomainError> {
+        if spec.disks.is_empty() {
+            return Ok(Disks::None);
+        }
+        let path = self.disk_control.as_ref().ok_or_else(|| {
+            DomainError::Other(
+                "the guest has a disk: start `colo secondary` with --disk-control (docs/disks.md)".into(),
+            )
+        })?;
+        let failed = |error: String| DomainError::Other(format!("on the secondary's host: {error}"));
+        let disks = ControlledSecondary::connect(path).map_err(|error| failed(error.to_string()))?;
+        let own = replicated(&plan.config, disks.sizes()).map_err(|error| failed(error.to_string()))?;
+        if own.len() != spec.disks.len() {
+            return Err(DomainError::BadSpec("its disks are not those of its configuration".into()));
+        }
+        for (GuestDisk { vdev, device, size_bytes: ours }, theirs) in own.iter().zip(&spec.disks) {
+            if *ours != theirs.size_bytes {
+                let device = device.display();
+                let why = format!("disk {vdev}: {device} has {ours} bytes, the primary's {}", theirs.size_bytes);
+                return Err(failed(format!("{why}: make what is served as large")));
+            }
+        }
+        let disks = Uncached::new(disks, &own).map_err(|error| failed(error.to_string()))?;
+        let disks: Box<dyn SecondaryDisks> = Box::new(disks);
+        Ok(Disks::Secondary(disks))
     }
 }
 
@@ -69,10 +110,11 @@ impl Host for XenHost {
         if plan.config.nics().len() != spec.nics.len() {
             return Err(DomainError::BadSpec("its network cards are not those of its configuration".into()));
         }
+        let disks = self.disks(spec, &plan)?;
         plan.config.set_name(&format!("{}{SUFFIX}", spec.name));
         let nics = lock(&self.cards).expect(spec.nics.len())?;
         let domain = Arriving::new(self.xen, spec, plan, self.guard.clone(), Arc::clone(&self.cards))?;
-        Ok(Machine { domain: Box::new(domain), nics, disks: Disks::None })
+        Ok(Machine { domain: Box::new(domain), nics, disks })
     }
 
     fn promote(&mut self, _spec: &DomainSpec) -> Result<(), DomainError> {
@@ -93,7 +135,15 @@ impl Host for XenHost {
     }
 
     fn facts(&mut self, spec: &DomainSpec) -> Result<Vec<(String, String)>, DomainError> {
-        Ok(HostFacts::answer(self.xen, spec)?)
+        let mut facts = HostFacts::answer(self.xen, spec)?;
+        if let Some(path) = &self.disk_control {
+            let plan = DomainPlan::parse(&spec.config).map_err(|error| DomainError::BadSpec(error.to_string()))?;
+            facts.disk_server = Some(DiskServerFit::of(
+                &plan.config,
+                ControlledSecondary::connect(path).as_ref().map(|disks| disks.sizes()),
+            ));
+        }
+        Ok(facts.to_facts())
     }
 
     fn open_lan(&mut self, _spec: &DomainSpec, nic: usize) -> Result<Box<dyn Port>, DomainError> {

@@ -16,6 +16,7 @@ mod guard;
 
 pub use guard::PrimaryGuard;
 
+use super::disks::Replicated;
 use super::domain::XenDomain;
 use super::host::HYPERVISOR;
 use super::overlay::is_without_pv_drivers;
@@ -24,7 +25,9 @@ use super::role::Role;
 use super::save_lock::SaveLock;
 use super::toolstack::Xl;
 use super::{GuestType, XenStore};
-use crate::domain::{Control as _, Disks, Domain, DomainError, DomainSpec, MacAddr, Machine, NicSpec, StateRecord};
+use crate::domain::{
+    Control as _, DiskSpec, Disks, Domain, DomainError, DomainSpec, MacAddr, Machine, NicSpec, StateRecord,
+};
 use crate::ids::{DomId, Epoch};
 use crate::net::Port;
 use crate::net::takeover::Orphan;
@@ -59,7 +62,8 @@ pub struct Parts {
 }
 
 impl Protected {
-    /// Takes a running domain's cards over. The guard is started before there are other threads.
+    /// Takes a running domain's cards over. The guard is started before there are other threads. `disks` are those that are replicated with
+    /// it.
     ///
     /// # Errors
     /// When a card cannot be taken over, or the domain does not tell what it is. Everything is as it was before, then.
@@ -67,6 +71,7 @@ impl Protected {
         mut domain: XenDomain,
         mode: Mode,
         xl: &Xl,
+        disks: Option<Replicated>,
         store: XenStore,
         lock: SaveLock,
         mut guard: PrimaryGuard,
@@ -77,12 +82,15 @@ impl Protected {
         let has_emulated_cards = domain.guest_type() == GuestType::Hvm && is_without_pv_drivers(&domain)?;
         let plan = DomainPlan { config, has_emulated_cards, is_twin: mode == Mode::Colo };
         let nics = plan.config.nics().iter().map(|nic| spec_of(nic.mac.as_deref())).collect::<Result<_, _>>()?;
+        let disk_specs = disks.iter().flat_map(|replicated| &replicated.disks);
+        let disk_specs = disk_specs.map(|disk| DiskSpec { size_bytes: disk.size_bytes }).collect();
+        let disks = disks.map_or(Disks::None, |replicated| Disks::Primary(replicated.server));
         let spec = DomainSpec {
             name: domain.spec().name.clone(),
             hypervisor: HYPERVISOR.into(),
             pfn_limit: domain.spec().pfn_limit,
             nics,
-            disks: Vec::new(),
+            disks: disk_specs,
             config: plan.to_bytes(),
         };
         // What a twin needs; a device model's state is needed in any case.
@@ -95,7 +103,7 @@ impl Protected {
         let (name, domid) = (domain.spec().name.clone(), domain.domid());
         let shared = Shared { name, domid, store, guard, cards };
         let protected = Protected { shared: Arc::new(Mutex::new(shared)), _lock: lock };
-        Ok((protected, Parts { machine: Machine { domain: Box::new(domain), nics: guests, disks: Disks::None }, lans }))
+        Ok((protected, Parts { machine: Machine { domain: Box::new(domain), nics: guests, disks }, lans }))
     }
 
     /// For [`PrimarySessionConfig::layer`](crate::session::PrimarySessionConfig::layer): says so before the other host can take over,

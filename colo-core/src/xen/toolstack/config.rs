@@ -61,6 +61,8 @@ pub struct Disk {
     pub path: Option<String>,
     /// `raw`, `qcow2`, ...
     pub format: Option<String>,
+    /// Who is behind it: `phy`, `qdisk`, ...
+    pub backend: Option<String>,
     /// Whether the guest may write.
     pub read_write: bool,
 }
@@ -262,6 +264,7 @@ impl DomainConfig {
             vdev: text(&disk["vdev"]).unwrap_or_default(),
             path: text(&disk["pdev_path"]).filter(|path| !path.is_empty()),
             format: text(&disk["format"]),
+            backend: text(&disk["backend"]).filter(|backend| backend != "unknown"),
             read_write: disk["readwrite"].as_u64().is_some_and(|flag| flag != 0),
         };
         self.devices("disks").map(disk).collect()

@@ -2,7 +2,7 @@
 
 use super::Question;
 use crate::domain::DomainSpec;
-use crate::xen::check::{BridgeFacts, DiskFacts, DomainFacts, Finding, HostFacts, NicFacts};
+use crate::xen::check::{BridgeFacts, DiskFacts, DiskServerFit, DomainFacts, Finding, HostFacts, NicFacts};
 
 const NETWORK: &str = "network";
 const DISK: &str = "disk";
@@ -107,7 +107,7 @@ fn there(nic: &NicFacts, bridge: &str, here: &HostFacts, peer: &HostFacts) -> Op
     })
 }
 
-/// Each disk: read-only, and the same on both hosts.
+/// Each disk: replicated, or read-only and the same on both hosts.
 pub(super) fn disks(question: &Question<'_>) -> Vec<Finding> {
     match &question.domain.disks[..] {
         [] => vec![Finding::ok(DISK, "no disk")],
@@ -115,24 +115,53 @@ pub(super) fn disks(question: &Question<'_>) -> Vec<Finding> {
     }
 }
 
-fn disk_of(disk: &DiskFacts, question: &Question<'_>) -> Finding {
+/// A disk that the guest may write to.
+fn writable(disk: &DiskFacts, question: &Question<'_>) -> Finding {
     let (vdev, name) = (&disk.vdev, &question.domain.name);
+    let there = question.peer.map(|peer| (&peer.disk_server, question.here.disks.get(vdev), peer.disks.get(vdev)));
+    match (&question.here.disk_server, there) {
+        (None, _) if question.unsafe_disk => Finding::warning(
+            DISK,
+            format!("disk {vdev} is writable, and not replicated; after a failover it may be damaged (--unsafe-disk)"),
+            "keep a backup of it",
+        ),
+        (None, _) => Finding::failure(
+            DISK,
+            format!("disk {vdev} is writable, and no disk server is named that replicates it"),
+            format!(
+                "let a disk server have it, and say `--disk-control` (docs/disks.md); or make it read-only in {name}'s configuration \
+                 (mode r), or take the risk of a damaged disk: `--unsafe-disk`"
+            ),
+        ),
+        (Some(DiskServerFit::Not(why)), _) => {
+            Finding::failure(DISK, format!("disk {vdev} is not replicated: {why}"), "docs/disks.md has the whole way")
+        }
+        (Some(DiskServerFit::Fits), None) => Finding::ok(DISK, format!("disk {vdev} has a disk server")),
+        (Some(DiskServerFit::Fits), Some((None, ..))) => Finding::failure(
+            DISK,
+            format!("disk {vdev}: the peer names no disk server"),
+            "there: a disk server with a journal, and `colo secondary --disk-control` (docs/disks.md)",
+        ),
+        (Some(DiskServerFit::Fits), Some((Some(DiskServerFit::Not(why)), ..))) => Finding::failure(
+            DISK,
+            format!("disk {vdev} is not replicated at the peer: {why}"),
+            "docs/disks.md has the whole way",
+        ),
+        (Some(DiskServerFit::Fits), Some((Some(DiskServerFit::Fits), here, there))) if here != there => {
+            let size = |size: Option<&u64>| size.map_or("none".into(), |size| format!("{size}"));
+            let text = format!("disk {vdev} has {} bytes here and {} at the peer", size(here), size(there));
+            Finding::failure(DISK, text, "make what the peer's disk server has as large")
+        }
+        (Some(DiskServerFit::Fits), Some(_)) => {
+            Finding::ok(DISK, format!("disk {vdev} has a disk server on both hosts"))
+        }
+    }
+}
+
+fn disk_of(disk: &DiskFacts, question: &Question<'_>) -> Finding {
+    let vdev = &disk.vdev;
     if disk.read_write {
-        let text = format!("disk {vdev} is writable: protection of disks is not in this version");
-        return match question.unsafe_disk {
-            false => Finding::failure(
-                DISK,
-                text,
-                format!(
-                    "make it read-only in {name}'s configuration (mode r), or take the risk of a damaged disk: `--unsafe-disk`"
-                ),
-            ),
-            true => Finding::warning(
-                DISK,
-                format!("{text}; after a failover it may be damaged (--unsafe-disk)"),
-                "keep a backup of it",
-            ),
-        };
+        return writable(disk, question);
     }
     let Some(path) = &disk.path else {
         return Finding::ok(DISK, format!("drive {vdev} is empty"));
@@ -178,7 +207,7 @@ pub(super) fn others(domain: &DomainFacts) -> Finding {
 mod tests {
     use crate::xen::check::judge::tests::{about, only};
     use crate::xen::check::testing::{domain, host};
-    use crate::xen::check::{BridgeFacts, DiskFacts, NicFacts, Question, Verdict, judge};
+    use crate::xen::check::{BridgeFacts, DiskFacts, DiskServerFit, NicFacts, Question, Verdict, judge};
 
     fn bridge(is_up: bool, mtu: u32) -> BridgeFacts {
         BridgeFacts { is_up, mtu }
@@ -246,16 +275,36 @@ mod tests {
         let empty = DiskFacts { vdev: "hdc".into(), path: None, read_write: false };
         assert_eq!(only(about("disk", |domain, _, _| domain.disks = vec![empty])).0, Verdict::Ok);
         let said = only(about("disk", |domain, _, _| domain.disks[0].read_write = true));
-        assert_eq!(
-            said,
-            (Verdict::Failure, "disk xvda is writable: protection of disks is not in this version".into())
-        );
+        let text = "disk xvda is writable, and no disk server is named that replicates it";
+        assert_eq!(said, (Verdict::Failure, text.into()));
         let said = only(about("disk", |_, _, peer| peer.disks.clear()));
         assert_eq!(said, (Verdict::Failure, "disk xvda: the peer has no /images/web".into()));
         let said = only(about("disk", |_, here, _| here.disks.clear()));
         assert_eq!(said, (Verdict::Failure, "disk xvda: /images/web is gone from this host".into()));
         let said = only(about("disk", |_, here, _| *here.disks.entry("xvda".into()).or_default() = 5));
         assert_eq!(said, (Verdict::Failure, "disk xvda: /images/web has 5 bytes here and 1048576 at the peer".into()));
+    }
+
+    #[test]
+    fn a_disk_has_a_disk_server_on_both_hosts() {
+        let found = |here: Option<DiskServerFit>, there: Option<DiskServerFit>, bytes_there: u64| {
+            only(about("disk", |domain, host, peer| {
+                domain.disks[0].read_write = true;
+                (host.disk_server, peer.disk_server) = (here, there);
+                peer.disks.insert("xvda".into(), bytes_there);
+            }))
+        };
+        let (fits, not) = (|| Some(DiskServerFit::Fits), |why: &str| Some(DiskServerFit::Not(why.into())));
+        assert_eq!(found(fits(), fits(), 1 << 20), (Verdict::Ok, "disk xvda has a disk server on both hosts".into()));
+        let failures = [
+            (not("nobody is there"), fits(), 1 << 20, "disk xvda is not replicated: nobody is there"),
+            (fits(), None, 1 << 20, "disk xvda: the peer names no disk server"),
+            (fits(), not("it is smaller"), 1 << 20, "disk xvda is not replicated at the peer: it is smaller"),
+            (fits(), fits(), 5, "disk xvda has 1048576 bytes here and 5 at the peer"),
+        ];
+        for (here, there, bytes_there, text) in failures {
+            assert_eq!(found(here, there, bytes_there), (Verdict::Failure, text.into()));
+        }
     }
 
     #[test]
