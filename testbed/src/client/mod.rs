@@ -95,8 +95,9 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    /// Lets clients loose on a guest.
+    /// Lets clients loose on a guest, once it can be reached.
     pub(crate) fn start(network: &Network, guest: Ipv4Addr, load: &Load) -> Result<Clients> {
+        network.as_client(move || pinger::reach(guest))?;
         let (until_dropped, stopped) = bounded(0);
         let (sender, ended) = unbounded();
         let clients = load.clients();

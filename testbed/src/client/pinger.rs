@@ -2,9 +2,9 @@
 
 use super::icmp;
 use super::record::Record;
-use super::{Client, Stop};
+use super::{Client, PATIENCE, Stop};
 use crate::process::wait_readable;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, ipproto, recv, send, socket_with,
@@ -26,11 +26,7 @@ impl Client for Pinger {
     }
 
     fn run(&self, guest: Ipv4Addr, stop: &Stop, record: &mut Record) -> Result<()> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(ipproto::ICMP))?;
-        // It hears of nobody else then.
-        connect(&socket, &SocketAddrV4::new(guest, 0)).context("pings")?;
-        let mut pings = Pings { id: std::process::id() as u16, sent: Vec::new(), repeated: 0 };
+        let (socket, mut pings) = Pings::open(guest)?;
         let mut next = Instant::now();
         while !stop.is_set() {
             let now = Instant::now();
@@ -59,7 +55,31 @@ struct Pings {
     repeated: u64,
 }
 
+/// Waits until the guest answers: an emulated card has its link a while after its guest has it, and before that a client would be told
+/// that there is no such host, sooner if another one asks for it already.
+pub(super) fn reach(guest: Ipv4Addr) -> Result<()> {
+    let (socket, mut pings) = Pings::open(guest)?;
+    let mut record = Record::new(NAME, Instant::now());
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        pings.send(&socket, &mut record);
+        pings.receive(&socket, Instant::now() + 10 * EVERY, &mut record)?;
+        if pings.sent.iter().any(Option::is_none) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{guest} does not answer for {} s", PATIENCE.as_secs());
+    }
+}
+
 impl Pings {
+    fn open(guest: Ipv4Addr) -> Result<(OwnedFd, Pings)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(ipproto::ICMP))?;
+        // It hears of nobody else then.
+        connect(&socket, &SocketAddrV4::new(guest, 0)).context("pings")?;
+        Ok((socket, Pings { id: std::process::id() as u16, sent: Vec::new(), repeated: 0 }))
+    }
+
     fn send(&mut self, socket: &OwnedFd, record: &mut Record) {
         let now = Instant::now();
         record.ask(now);
