@@ -364,6 +364,10 @@ pub(crate) struct DiskServeArgs {
     /// With --control, on the primary: when the guest's flushes are done [default: async-epoch]
     #[arg(long, value_enum, requires = "control", conflicts_with = "journal")]
     pub(crate) durability: Option<DurabilityArg>,
+    /// With --control, on the primary: bytes that the first copy sends in a second at most, and that a comparison looks at; K, M and G
+    /// are 1024 of each other [default: no limit]
+    #[arg(long, value_name = "BYTES_PER_SECOND", requires = "control", conflicts_with = "journal", value_parser = rate)]
+    pub(crate) copy_limit: Option<u64>,
 }
 
 const DISK_SERVE_HELP: &str = "Stops on Ctrl-C or SIGTERM. With --control it is one of two, which live as long as the guests do: on the \
@@ -430,6 +434,20 @@ fn millis(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Bytes in a second, of which a part of a disk must not take longer than that.
+fn rate(text: &str) -> Result<u64, String> {
+    let (number, shift) = match text.char_indices().next_back() {
+        Some((at, 'K' | 'k')) => (&text[..at], 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes
+        .filter(|bytes| *bytes >= 64 << 10)
+        .ok_or("give whole bytes in a second, 64K or more: 100M, for instance".into())
+}
+
 fn rules(path: &str) -> Result<Rules, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     text.parse().map_err(|error: RuleError| error.to_string())
@@ -448,6 +466,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn rates_have_units() {
+        for (text, bytes) in [("65536", 65_536), ("64K", 65_536), ("100M", 100 << 20), ("2g", 2 << 30)] {
+            assert_eq!(rate(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "M", "0", "63K", "1.5M", "-1M", "100MB", "+", "ä", "17179869184G"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

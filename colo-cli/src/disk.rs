@@ -46,7 +46,9 @@ fn open(args: &DiskServeArgs, config: &ServerConfig) -> Result<(Server, Option<C
         None => {
             let (disk, size) = Server::open_disk(config)?;
             let durability = args.durability.map_or(Durability::default(), Durability::from);
-            let tap = Tap::new(vec![(Arc::new(disk), size)], TapConfig { durability, ..TapConfig::default() });
+            let copy_bytes_per_second = args.copy_limit.unwrap_or(0);
+            let limits = TapConfig { durability, copy_bytes_per_second, ..TapConfig::default() };
+            let tap = Tap::new(vec![(Arc::new(disk), size)], limits);
             (Server::over(Arc::new(tap.disk(0)), size, config)?, ServedDisks::Primary(tap))
         }
         Some(journal) if *journal == args.backing => bail!("{}: the journal is a file of its own", journal.display()),

@@ -12,6 +12,7 @@ mod inspect;
 mod net;
 mod output;
 mod primary;
+mod progress;
 mod secondary;
 mod signals;
 mod source;

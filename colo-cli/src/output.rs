@@ -1,5 +1,6 @@
 //! What people and machines get to see.
 
+use crate::progress::Progress;
 use colo_core::session::{Event, Outcome};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -36,11 +37,12 @@ pub(crate) struct Teller {
     /// Whether every checkpoint is told.
     verbose: bool,
     bar: Option<ProgressBar>,
+    disks: Progress,
 }
 
 impl Teller {
     pub(crate) fn new(json: bool) -> Self {
-        Teller { json, verbose: tracing::enabled!(tracing::Level::DEBUG), bar: None }
+        Teller { json, verbose: tracing::enabled!(tracing::Level::DEBUG), bar: None, disks: Progress::default() }
     }
 
     /// Prints the event: JSON on stdout, or a line on stderr, or the progress bar of the first copy.
@@ -50,24 +52,26 @@ impl Teller {
         }
         match event {
             Event::Copying(copy) if std::io::stderr().is_terminal() => {
+                self.disks.end();
                 let bar = self.bar.get_or_insert_with(copy_bar);
                 bar.set_length(copy.round_pages);
                 bar.set_position(copy.sent_pages);
                 bar.set_message(format!("pages, round {}", copy.round + 1));
             }
-            Event::CopyingDisks { done_bytes, all_bytes, .. } if std::io::stderr().is_terminal() => {
-                let bar = self.bar.get_or_insert_with(copy_bar);
-                bar.set_length(all_bytes >> 20);
-                bar.set_position(done_bytes >> 20);
-                bar.set_message("MiB of disks");
+            // The log on stderr has told it.
+            Event::CopyingDisks { .. } if self.verbose => {}
+            Event::CopyingDisks { done_bytes, all_bytes, pace, .. } => {
+                let pace = pace.map_or(String::new(), |pace| pace.to_string());
+                self.disks.tell("disks", *done_bytes, *all_bytes, &event.to_string(), &pace);
             }
-            Event::Copying(_) | Event::CopyingDisks { .. } => {}
+            Event::Copying(_) => {}
             // One a second or more: only for those who ask.
             Event::Checkpoint { .. } | Event::Staged(_) | Event::Applied { .. } | Event::Miscompare(_)
                 if !self.verbose => {}
             // The log on stderr has told it.
             _ if self.verbose => {}
             event => {
+                self.disks.end();
                 if let Some(bar) = self.bar.take() {
                     bar.finish_and_clear();
                 }
@@ -119,8 +123,10 @@ fn event_json(event: &Event) -> Value {
         }
         Event::Copying(copy) => json!({"event": "copying", "round": copy.round, "sent_pages": copy.sent_pages,
             "round_pages": copy.round_pages, "stream_bytes": copy.stream_bytes}),
-        Event::CopyingDisks { done_bytes, all_bytes, sent_bytes } => json!({"event": "copying-disks",
-            "done_bytes": done_bytes, "all_bytes": all_bytes, "sent_bytes": sent_bytes}),
+        Event::CopyingDisks { done_bytes, all_bytes, sent_bytes, pace } => json!({"event": "copying-disks",
+            "done_bytes": done_bytes, "all_bytes": all_bytes, "sent_bytes": sent_bytes,
+            "bytes_per_second": pace.map(|pace| pace.bytes_per_second),
+            "left_s": pace.and_then(|pace| pace.left).map(|left| left.as_secs())}),
         Event::Rehearsed => json!({"event": "rehearsed"}),
         Event::Protected(epoch) => json!({"event": "protected", "epoch": epoch.0}),
         Event::Miscompare(what) => json!({"event": "miscompare", "what": what}),

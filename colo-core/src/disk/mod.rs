@@ -43,6 +43,7 @@ mod extents;
 pub mod journal;
 mod layer;
 pub mod nbd;
+mod rate;
 mod replica;
 mod store;
 #[cfg(test)]
@@ -52,6 +53,7 @@ mod volume;
 pub use backend::{Allocation, Backend, DiskError, FileBackend};
 pub use content::{Change, Content};
 pub use extents::{Cut, ExtentMap};
+pub use rate::{Pace, Rate};
 pub use replica::{
     DiskEvent, Durability, OnDiskEvent, PrimaryDisks, Replica, ReplicaConfig, ReplicaDisk, ReplicaError,
     SecondaryDisks, Tap, TapConfig, TapDisk,

@@ -1,4 +1,5 @@
 use crate::checkpoint::Applied;
+use crate::disk::Pace;
 use crate::ids::Epoch;
 use crate::save::{CheckpointStats, CopyStats};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -28,6 +29,8 @@ pub enum Event {
         all_bytes: u64,
         /// So many were sent, since they differed.
         sent_bytes: u64,
+        /// How fast it is, and how long it will still take, once that is known.
+        pace: Option<Pace>,
     },
     /// The rehearsal is over: the secondary's machine runs. The checkpoint that begins protection is taken.
     Rehearsed,
@@ -130,9 +133,10 @@ impl fmt::Display for Event {
             Event::Copying(copy) => {
                 write!(f, "copying, round {}: {} of {} pages", copy.round + 1, copy.sent_pages, copy.round_pages)
             }
-            Event::CopyingDisks { done_bytes, all_bytes, sent_bytes } => {
+            Event::CopyingDisks { done_bytes, all_bytes, sent_bytes, pace } => {
                 let [done, all, sent] = [done_bytes, all_bytes, sent_bytes].map(|bytes| bytes >> 20);
-                write!(f, "copying disks: {done} of {all} MiB are the same, {sent} MiB were sent")
+                write!(f, "copying disks: {done} of {all} MiB are the same, {sent} MiB were sent")?;
+                pace.map_or(Ok(()), |pace| write!(f, "; {pace}"))
             }
             Event::Rehearsed => f.write_str("the secondary's guest runs; protection begins"),
             Event::Protected(epoch) => write!(f, "protected from {epoch} on"),
@@ -193,9 +197,11 @@ impl EventSender {
     /// Reports an event, and logs it.
     pub fn send(&self, event: Event) {
         match &event {
-            Event::Copying(_) | Event::Checkpoint { .. } | Event::Applied { .. } | Event::Staged(_) => {
-                tracing::debug!("{event}");
-            }
+            Event::Copying(_)
+            | Event::CopyingDisks { .. }
+            | Event::Checkpoint { .. }
+            | Event::Applied { .. }
+            | Event::Staged(_) => tracing::debug!("{event}"),
             _ => tracing::info!("{event}"),
         }
         let mut event = event;

@@ -21,6 +21,7 @@
 //! `examples/` has a program of thirty lines that protects a machine and survives its loss.
 
 mod accept;
+mod disk_copy;
 mod disks;
 mod event;
 mod inquiry;

@@ -1,5 +1,6 @@
 //! A machine under protection: how it is told, and how its threads are wired.
 
+use super::disk_copy::DiskCopy;
 use super::disks::Primaries;
 use super::event::{Event, EventSender, Events, Outcome};
 use super::net_loop::Nic;
@@ -290,6 +291,7 @@ fn protect(
         disk_events: crossbeam_channel::never(),
         disk_teller: None,
         are_disks_in_step: false,
+        disk_copy: DiskCopy::default(),
         sink: PeerSink(sender),
         shutdown: greeted.engine_shutdown,
         messages,

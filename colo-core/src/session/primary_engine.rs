@@ -1,6 +1,7 @@
 //! The primary's engine: checkpoints until something ends protection, and then what becomes of the machine.
 
 use super::WhenUnprotected;
+use super::disk_copy::DiskCopy;
 use super::disks::{Primaries, WithDisks, disk_events};
 use super::event::{Event, EventSender, Outcome};
 use super::net_loop::Farewell;
@@ -70,6 +71,7 @@ pub(super) struct Engine<'a> {
     /// Kept, so that the channel does not end with the disks.
     pub(super) disk_teller: Option<Sender<DiskEvent>>,
     pub(super) are_disks_in_step: bool,
+    pub(super) disk_copy: DiskCopy,
     pub(super) sink: PeerSink,
     pub(super) shutdown: ShutdownHandle,
     pub(super) messages: Receiver<Result<Message, PeerError>>,
@@ -227,7 +229,8 @@ impl Engine<'_> {
     fn disk_event(&mut self, event: Option<DiskEvent>, primary: &RefCell<Checkpoints>) -> Result<(), End> {
         match event {
             Some(DiskEvent::Copying { done_bytes, all_bytes, sent_bytes }) => {
-                self.events.send(Event::CopyingDisks { done_bytes, all_bytes, sent_bytes });
+                let told = self.disk_copy.observe(Instant::now(), done_bytes, all_bytes, sent_bytes);
+                told.into_iter().for_each(|event| self.events.send(event));
             }
             Some(DiskEvent::InStep) => self.are_disks_in_step = true,
             Some(DiskEvent::WantsCheckpoint) => primary.borrow_mut().handle_trigger(Trigger::QueueFull),
