@@ -338,9 +338,9 @@ Stops on Ctrl-C or SIGTERM, and tells what it has done; on SIGUSR1 it tells, and
 
 #[derive(Args, Debug)]
 pub(crate) struct DiskServeArgs {
-    /// The disk; it has the size that it has
-    #[arg(long, value_name = "FILE_OR_DEVICE")]
-    pub(crate) backing: PathBuf,
+    /// The disk; it has the size that it has. Once for each disk of a guest, in the order of its configuration
+    #[arg(long, value_name = "FILE_OR_DEVICE", required = true)]
+    pub(crate) backing: Vec<PathBuf>,
     /// The Unix socket at which clients connect; for this user alone
     #[arg(long, value_name = "PATH", required_unless_present = "tcp")]
     pub(crate) socket: Option<PathBuf>,
@@ -348,9 +348,9 @@ pub(crate) struct DiskServeArgs {
     /// encryption: use a network that is yours alone
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) tcp: Option<SocketAddr>,
-    /// The export's name; a client that names none gets it, too
-    #[arg(long, value_name = "NAME", default_value = "disk")]
-    pub(crate) name: String,
+    /// The export's name, once for each --backing; a client that names none gets the first [default: disk; of several disk0, disk1, ...]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Vec<String>,
     /// Clients may not write; several colos may serve the same disk then
     #[arg(long)]
     pub(crate) read_only: bool,
@@ -358,7 +358,7 @@ pub(crate) struct DiskServeArgs {
     #[arg(long, value_name = "PATH", conflicts_with = "read_only")]
     pub(crate) control: Option<PathBuf>,
     /// With --control: the disk is the secondary's. What the primary's guest writes waits in this file until it counts; it is made if it is
-    /// not there, belongs to this disk alone, and is best on another device
+    /// not there, belongs to these disks alone, and is best on another device
     #[arg(long, value_name = "FILE", requires = "control")]
     pub(crate) journal: Option<PathBuf>,
     /// With --control, on the primary: when the guest's flushes are done [default: async-epoch]

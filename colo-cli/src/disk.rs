@@ -5,63 +5,83 @@ use crate::output::print_json;
 use crate::signals;
 use anyhow::{Context, Result, bail};
 use colo_core::disk::control::{ControlServer, ServedDisks};
-use colo_core::disk::nbd::{Server, ServerConfig};
-use colo_core::disk::{Durability, Replica, ReplicaConfig, StoreConfig, Tap, TapConfig};
+use colo_core::disk::nbd::{DiskConfig, Export, Server, ServerConfig};
+use colo_core::disk::{Backend, Durability, MAX_DISKS, Replica, ReplicaConfig, StoreConfig, Tap, TapConfig};
 use serde_json::json;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 pub(crate) fn serve(args: &DiskServeArgs, json: bool) -> Result<ExitCode> {
     let stop = signals::stop_descriptor()?;
-    let config = ServerConfig {
-        backing: args.backing.clone(),
-        socket: args.socket.clone(),
-        tcp: args.tcp,
-        name: args.name.clone(),
-        is_read_only: args.read_only,
-    };
+    let config =
+        ServerConfig { disks: disks(args)?, socket: args.socket.clone(), tcp: args.tcp, is_read_only: args.read_only };
     let (server, control) = open(args, &config)?;
-    let size = server.export().size;
     let places: Vec<String> = server.locations().iter().map(ToString::to_string).collect();
     let driven = args.control.as_ref().map(|path| path.display().to_string());
     if json {
         let socket = args.socket.as_ref().map(|path| path.display().to_string());
+        let export = |export: &Export| json!({ "name": export.name, "size": export.size });
+        let exports: Vec<_> = server.exports().map(export).collect();
         print_json(&json!({
-            "event": "listening", "socket": socket, "locations": places, "export": args.name, "size": size,
-            "control": driven,
+            "event": "listening", "socket": socket, "locations": places, "exports": exports, "control": driven,
         }));
     } else {
+        let export =
+            |(export, disk): (&Export, &DiskConfig)| format!("{} ({} bytes)", disk.backing.display(), export.size);
+        let disks: Vec<String> = server.exports().zip(&config.disks).map(export).collect();
         let driven = driven.map_or(String::new(), |path| format!(", and driven at {path}"));
-        eprintln!("colo: {} ({size} bytes) is at {}{driven}", args.backing.display(), places.join(" and at "));
+        let are = if disks.len() == 1 { "is" } else { "are" };
+        eprintln!("colo: {} {are} at {}{driven}", disks.join(", "), places.join(" and at "));
     }
     server.run(stop)?;
     settle(control)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The disk, and what drives it if anything does.
+/// What is served, by name.
+fn disks(args: &DiskServeArgs) -> Result<Vec<DiskConfig>> {
+    let count = args.backing.len();
+    if count > MAX_DISKS {
+        bail!("{count} disks: the limit is {MAX_DISKS}");
+    }
+    let names = match (&args.name[..], count) {
+        ([], 1) => vec!["disk".into()],
+        ([], _) => (0..count).map(|number| format!("disk{number}")).collect(),
+        (names, _) if names.len() == count => names.to_vec(),
+        (names, _) => bail!("{} names for {count} disks: give one --name for each --backing, or none", names.len()),
+    };
+    Ok(args.backing.iter().cloned().zip(names).map(|(backing, name)| DiskConfig { backing, name }).collect())
+}
+
+/// The disks, and what drives them if anything does.
 fn open(args: &DiskServeArgs, config: &ServerConfig) -> Result<(Server, Option<ControlServer>)> {
     let Some(path) = &args.control else { return Ok((Server::open(config)?, None)) };
     let (server, disks) = match &args.journal {
         None => {
-            let (disk, size) = Server::open_disk(config)?;
+            let opened = Server::open_disks(config)?.into_iter();
+            let disks = opened.map(|(disk, size)| (Arc::new(disk) as Arc<dyn Backend>, size)).collect();
             let durability = args.durability.map_or(Durability::default(), Durability::from);
             let copy_bytes_per_second = args.copy_limit.unwrap_or(0);
-            let limits = TapConfig { durability, copy_bytes_per_second, ..TapConfig::default() };
-            let tap = Tap::new(vec![(Arc::new(disk), size)], limits);
-            (Server::over(Arc::new(tap.disk(0)), size, config)?, ServedDisks::Primary(tap))
+            let tap = Tap::new(disks, TapConfig { durability, copy_bytes_per_second, ..TapConfig::default() });
+            (Server::over(numbered(&tap.sizes(), |disk| Arc::new(tap.disk(disk))), config)?, ServedDisks::Primary(tap))
         }
-        Some(journal) if *journal == args.backing => bail!("{}: the journal is a file of its own", journal.display()),
+        Some(journal) if args.backing.contains(journal) => {
+            bail!("{}: the journal is a file of its own", journal.display())
+        }
         Some(journal) => {
-            let disks = vec![args.backing.clone()];
-            let replica =
-                Replica::open(ReplicaConfig { disks, journal: journal.clone(), store: StoreConfig::default() })?;
-            let size = replica.sizes().first().copied().unwrap_or(0);
-            (Server::over(Arc::new(replica.disk(0)), size, config)?, ServedDisks::Secondary(replica))
+            let (disks, journal) = (args.backing.clone(), journal.clone());
+            let replica = Replica::open(ReplicaConfig { disks, journal, store: StoreConfig::default() })?;
+            let disks = numbered(replica.sizes(), |disk| Arc::new(replica.disk(disk)));
+            (Server::over(disks, config)?, ServedDisks::Secondary(replica))
         }
     };
     let control = ControlServer::start(path, disks).with_context(|| path.display().to_string())?;
     Ok((server, Some(control)))
+}
+
+/// Disks by their numbers, each with its size.
+fn numbered(sizes: &[u64], disk: impl Fn(u8) -> Arc<dyn Backend>) -> Vec<(Arc<dyn Backend>, u64)> {
+    (0..).zip(sizes).map(|(number, size)| (disk(number), *size)).collect()
 }
 
 /// What counts is put where it belongs, so that the journal need not be read by the next.

@@ -134,6 +134,42 @@ fn a_disk_is_served_to_the_network_too() {
 }
 
 #[test]
+fn a_guest_may_have_several_disks() {
+    let folder = Folder::new("several");
+    let (first, second, socket) = (folder.disk(4096), folder.path("second"), folder.path("socket"));
+    File::create(&second).unwrap().set_len(8192).unwrap();
+    let (control, journal) = (folder.path("control"), folder.path("journal"));
+    let disks = ["--backing", &first, "--backing", &second, "--socket", &socket];
+    let mut serving = Serving::start(&[&disks[..], &["--control", &control]].concat());
+    let at = |name: &str| format!("nbd+unix:///{name}?socket={socket}");
+    let told = format!("{first} (4096 bytes), {second} (8192 bytes) are at {} and at {}", at("disk0"), at("disk1"));
+    assert_eq!(serving.told(), format!("colo: {told}, and driven at {control}"));
+    for (name, fill) in [("disk0", 1), ("disk1", 2)] {
+        let client = Client::connect(&at(name).parse().unwrap(), ClientConfig::default()).unwrap();
+        client.write(0, &[fill; 4096]).unwrap();
+    }
+    assert_eq!(fs::read(&first).unwrap(), [1; 4096]);
+    assert_eq!(fs::read(&second).unwrap(), [[2; 4096], [0; 4096]].concat());
+    assert_eq!(ControlledPrimary::connect(Path::new(&control)).unwrap().sizes(), [4096, 8192]);
+    serving.stop();
+
+    let driven = ["--control", &control, "--journal", &journal, "--name", "root", "--name", "data"];
+    let mut serving = Serving::start(&[&disks[..], &driven].concat());
+    assert!(serving.told().contains(&format!("{} and at {}", at("root"), at("data"))));
+    assert_eq!(ControlledSecondary::connect(Path::new(&control)).unwrap().sizes(), [4096, 8192]);
+    serving.stop();
+
+    for (more, why) in [
+        (vec!["--name", "root"], "1 names for 2 disks: give one --name for each --backing, or none".to_owned()),
+        (vec!["--name", "a", "--name", "a"], format!("{first} and {second}: two disks that are called \"a\"")),
+        (vec!["--control", &control, "--journal", &second], format!("{second}: the journal is a file of its own")),
+    ] {
+        let said = Serving::start(&[&disks[..], &more].concat()).end();
+        assert_eq!(said, (Some(1), format!("colo: {why}\n")));
+    }
+}
+
+#[test]
 fn what_cannot_be_served_is_said_in_a_line() {
     let folder = Folder::new("refused");
     let (empty, socket) = (folder.disk(0), folder.path("socket"));

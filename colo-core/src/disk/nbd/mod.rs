@@ -36,6 +36,6 @@ pub use export::Export;
 pub use handshake::{Handshake, HandshakeError, Progress, Session};
 pub use reply::Reply;
 pub use request::{Command, Request};
-pub use serve::{Limits, ServeError, serve, serve_within};
-pub use server::{OpenError, Server, ServerConfig};
+pub use serve::{Limits, ServeError, serve, serve_one_of, serve_within};
+pub use server::{DiskConfig, OpenError, Server, ServerConfig};
 pub use wire::MAX_REQUEST_BYTES;

@@ -1,4 +1,4 @@
-use super::{Address, Export, Location, serve};
+use super::{Address, Export, Limits, Location, serve_one_of};
 use crate::disk::{Backend, FileBackend, backend};
 use crate::net::socket_file::{SocketFile, SocketKind};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -20,16 +20,23 @@ const MAX_CLIENTS: usize = 128;
 /// What is served, and where.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServerConfig {
-    /// A file or a block device.
-    pub backing: PathBuf,
+    /// The disks: at least one.
+    pub disks: Vec<DiskConfig>,
     /// Where clients connect: the path of a Unix socket, for this user alone.
     pub socket: Option<PathBuf>,
     /// And an address and a port, for whoever reaches them: NBD knows neither passwords nor encryption here. Port 0 is any that is free.
     pub tcp: Option<SocketAddr>,
-    /// The export's name. A client that names none gets it, too.
-    pub name: String,
     /// Nothing may be written.
     pub is_read_only: bool,
+}
+
+/// A disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DiskConfig {
+    /// A file or a block device.
+    pub backing: PathBuf,
+    /// The export's name. A client that names none gets the first.
+    pub name: String,
 }
 
 /// Why a disk cannot be served. Nothing was changed.
@@ -53,6 +60,16 @@ pub enum OpenError {
     /// Another serves it.
     #[error("{}: another process has locked it; a disk has one server, or several that only read", .0.display())]
     InUse(PathBuf),
+    /// Clients could not tell them apart.
+    #[error("{} and {}: two disks that are called {name:?}", first.display(), second.display())]
+    SameName {
+        /// The name.
+        name: String,
+        /// The first of them.
+        first: PathBuf,
+        /// The other one.
+        second: PathBuf,
+    },
     /// Neither a socket nor an address is given.
     #[error("nobody could connect: there is neither a socket nor an address")]
     Nowhere,
@@ -74,75 +91,75 @@ pub enum OpenError {
     },
 }
 
-/// A disk that is served to whoever may connect to its socket (this user), or to its port (anybody).
+/// Disks that are served to whoever may connect to its socket (this user), or to its port (anybody).
 pub struct Server {
-    export: Arc<Export>,
-    disk: Arc<dyn Backend>,
+    disks: Arc<Vec<(Export, Arc<dyn Backend>)>>,
     socket: Option<(SocketFile, PathBuf)>,
     tcp: Option<(TcpListener, SocketAddr)>,
     clients: Arc<AtomicUsize>,
 }
 
 impl Server {
-    /// Opens and locks the disk (`flock`), and listens.
+    /// Opens and locks the disks (`flock`), and listens.
     ///
     /// # Errors
     /// [`OpenError`].
     pub fn open(config: &ServerConfig) -> Result<Server, OpenError> {
-        let (disk, size) = Server::open_disk(config)?;
-        Server::over(Arc::new(disk), size, config)
+        let disks = Server::open_disks(config)?.into_iter();
+        Server::over(disks.map(|(disk, size)| (Arc::new(disk) as Arc<dyn Backend>, size)).collect(), config)
     }
 
-    /// Opens and locks the disk, and no more. Returns its size in bytes, too.
+    /// Opens and locks the disks, and no more. Returns their sizes in bytes, too.
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open_disk(config: &ServerConfig) -> Result<(FileBackend, u64), OpenError> {
-        let path = &config.backing;
-        let failed = |source| OpenError::Backing { path: path.clone(), source };
-        let file = OpenOptions::new().read(true).write(!config.is_read_only).open(path).map_err(failed)?;
-        let size = size_of(&file, path)?;
-        let lock = if config.is_read_only {
-            FlockOperation::NonBlockingLockShared
-        } else {
-            FlockOperation::NonBlockingLockExclusive
-        };
-        match flock(&file, lock) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(OpenError::InUse(path.clone())),
-            Err(errno) => return Err(failed(errno.into())),
-        }
-        Ok((FileBackend::new(file), size))
+    pub fn open_disks(config: &ServerConfig) -> Result<Vec<(FileBackend, u64)>, OpenError> {
+        config.disks.iter().map(|disk| open_disk(&disk.backing, config.is_read_only)).collect()
     }
 
-    /// Listens, for clients of this disk, which has so many bytes: one that stands between them and the disk that the configuration names.
+    /// Listens, for clients of these disks, each of which has so many bytes: those that stand between them and the disks that the
+    /// configuration names, in its order.
     ///
     /// # Errors
-    /// [`OpenError::Empty`], [`OpenError::Socket`].
-    pub fn over(disk: Arc<dyn Backend>, size: u64, config: &ServerConfig) -> Result<Server, OpenError> {
-        if size == 0 {
-            return Err(OpenError::Empty(config.backing.clone()));
+    /// [`OpenError::Empty`], [`OpenError::SameName`], [`OpenError::Nowhere`], [`OpenError::Socket`], [`OpenError::Tcp`].
+    ///
+    /// # Panics
+    /// When they are none, or not as many as the configuration has.
+    pub fn over(disks: Vec<(Arc<dyn Backend>, u64)>, config: &ServerConfig) -> Result<Server, OpenError> {
+        assert!(!disks.is_empty() && disks.len() == config.disks.len(), "one disk for each that is configured");
+        for (number, DiskConfig { backing, name }) in config.disks.iter().enumerate() {
+            if disks[number].1 == 0 {
+                return Err(OpenError::Empty(backing.clone()));
+            }
+            if let Some(first) = config.disks[..number].iter().find(|first| first.name == *name) {
+                let (first, second) = (first.backing.clone(), backing.clone());
+                return Err(OpenError::SameName { name: name.clone(), first, second });
+            }
         }
         let socket = config.socket.as_deref().map(listen_at).transpose()?;
         let tcp = config.tcp.map(listen_on).transpose()?;
         if socket.is_none() && tcp.is_none() {
             return Err(OpenError::Nowhere);
         }
-        let export = Export { is_read_only: config.is_read_only, ..Export::new(&config.name, size) };
-        Ok(Server { export: Arc::new(export), disk, socket, tcp, clients: Arc::default() })
+        let export = |name: &str, size| Export { is_read_only: config.is_read_only, ..Export::new(name, size) };
+        let named = config.disks.iter().zip(disks);
+        let disks = named.map(|(named, (disk, size))| (export(&named.name, size), disk)).collect();
+        Ok(Server { disks: Arc::new(disks), socket, tcp, clients: Arc::default() })
     }
 
     /// What clients see.
-    pub fn export(&self) -> &Export {
-        &self.export
+    pub fn exports(&self) -> impl Iterator<Item = &Export> {
+        self.disks.iter().map(|(export, _)| export)
     }
 
-    /// Where clients find it: one or two places.
+    /// Where clients find the disks: one or two places for each.
     pub fn locations(&self) -> Vec<Location> {
         let socket = self.socket.as_ref().map(|(_, path)| Address::Unix(path.clone()));
         let tcp = self.tcp.as_ref().map(|(_, at)| Address::Tcp { host: at.ip().to_string(), port: at.port() });
-        let location = |address| Location { address, export: self.export.name.clone() };
-        socket.into_iter().chain(tcp).map(location).collect()
+        let addresses: Vec<Address> = socket.into_iter().chain(tcp).collect();
+        let at =
+            |export: &Export, address: &Address| Location { address: address.clone(), export: export.name.clone() };
+        self.exports().flat_map(|export| addresses.iter().map(move |address| at(export, address))).collect()
     }
 
     /// Serves until `stop` can be read. What clients still want then they do not get; what they were answered is done.
@@ -164,7 +181,7 @@ impl Server {
             }
             while let Some(connection) = self.accept()? {
                 if let Err(error) = self.serve(connection) {
-                    tracing::warn!("a client of {} is not served: {error}", self.export.name);
+                    tracing::warn!("a client is not served: {error}");
                 }
             }
         }
@@ -200,11 +217,12 @@ impl Server {
         if self.clients.load(Ordering::Relaxed) > MAX_CLIENTS {
             return Err(io::Error::other(format!("{MAX_CLIENTS} others are")));
         }
-        let (export, disk) = (self.export.clone(), self.disk.clone());
+        let disks = self.disks.clone();
         std::thread::Builder::new().name("nbd".into()).spawn(move || {
-            match serve(connection, &export, &*disk) {
-                Ok(()) => tracing::debug!("a client of {} has gone", export.name),
-                Err(error) => tracing::warn!("a client of {} is left: {error}", export.name),
+            let disks: Vec<(&Export, &dyn Backend)> = disks.iter().map(|(export, disk)| (export, &**disk)).collect();
+            match serve_one_of(connection, &disks, &Limits::default()) {
+                Ok(()) => tracing::debug!("a client has gone"),
+                Err(error) => tracing::warn!("a client is left: {error}"),
             }
             drop(counted);
         })?;
@@ -228,6 +246,19 @@ impl Drop for Counted {
     }
 }
 
+fn open_disk(path: &Path, is_read_only: bool) -> Result<(FileBackend, u64), OpenError> {
+    let failed = |source| OpenError::Backing { path: path.to_owned(), source };
+    let file = OpenOptions::new().read(true).write(!is_read_only).open(path).map_err(failed)?;
+    let size = size_of(&file, path)?;
+    let lock =
+        if is_read_only { FlockOperation::NonBlockingLockShared } else { FlockOperation::NonBlockingLockExclusive };
+    match flock(&file, lock) {
+        Ok(()) => Ok((FileBackend::new(file), size)),
+        Err(Errno::WOULDBLOCK) => Err(OpenError::InUse(path.to_owned())),
+        Err(errno) => Err(failed(errno.into())),
+    }
+}
+
 fn listen_at(path: &Path) -> Result<(SocketFile, PathBuf), OpenError> {
     match SocketFile::bind(path, SocketKind::Stream) {
         Ok(socket) => Ok((socket, path.to_owned())),
@@ -247,7 +278,8 @@ fn listen_on(address: SocketAddr) -> Result<(TcpListener, SocketAddr), OpenError
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("export", &self.export).field("socket", &self.socket).finish_non_exhaustive()
+        let exports: Vec<&Export> = self.exports().collect();
+        f.debug_struct("Server").field("exports", &exports).field("socket", &self.socket).finish_non_exhaustive()
     }
 }
 

@@ -89,12 +89,29 @@ pub fn serve_within(
     disk: &dyn Backend,
     limits: &Limits,
 ) -> Result<(), ServeError> {
+    serve_one_of(connection, &[(export, disk)], limits)
+}
+
+/// [`serve_within`], the one of several disks that the client chooses; the first if it names none.
+///
+/// # Errors
+/// As for [`serve`].
+///
+/// # Panics
+/// As for [`serve`].
+pub fn serve_one_of(
+    connection: impl Into<OwnedFd>,
+    disks: &[(&Export, &dyn Backend)],
+    limits: &Limits,
+) -> Result<(), ServeError> {
     let socket = connection.into();
     let socket = socket.as_fd();
     for side in [Timeout::Send, Timeout::Recv] {
         set_socket_timeout(socket, side, Some(limits.patience)).map_err(io::Error::from)?;
     }
-    let Some((session, early)) = negotiate(socket, export, limits.patience)? else { return Ok(()) };
+    let exports = disks.iter().map(|(export, _)| (*export).clone()).collect();
+    let Some((session, early)) = negotiate(socket, exports, limits.patience)? else { return Ok(()) };
+    let (export, disk) = disks[session.export];
     // From here on a client may be silent for as long as it likes.
     set_socket_timeout(socket, Timeout::Recv, None).map_err(io::Error::from)?;
 
@@ -234,11 +251,11 @@ impl Drop for Closing<'_> {
 /// Negotiates. Returns what was agreed upon and what has come behind it, or nothing if the client has gone.
 fn negotiate(
     socket: BorrowedFd<'_>,
-    export: &Export,
+    exports: Vec<Export>,
     patience: Duration,
 ) -> Result<Option<(Session, Vec<u8>)>, ServeError> {
     let begin = Instant::now();
-    let mut handshake = Handshake::new(vec![export.clone()]);
+    let mut handshake = Handshake::new(exports);
     let mut bytes = [0; 4096];
     loop {
         send_all(socket, &handshake.take_output(), patience)?;
