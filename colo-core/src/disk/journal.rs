@@ -16,14 +16,15 @@
 //! | epoch | 8 | the epoch that the disks are at without any record |
 //! | start | 8 | where the first record stands that still counts |
 //! | sequence | 8 | its number |
-//! | link | 8 | the checksum of the record before it, or 0 |
+//! | link | 4 | the checksum of the record before it, or 0 |
+//! | serves | 4 | 1 if the secondary's guest serves, or 0: then a record may say so |
 //! | sizes | 8 each | the disks', in bytes; zeroes up to 16 |
 //! | checksum | 4 | CRC-32 over all before it |
 //!
 //! | record | bytes | |
 //! | --- | --: | --- |
 //! | magic | 4 | `COLJ` |
-//! | kind | 1 | 1 data, 2 zeroes, 3 discard, 4 barrier, 5 commit, 6 abort, 7 scratch, 8 data that were scratch |
+//! | kind | 1 | 1 data, 2 zeroes, 3 discard, 4 barrier, 5 commit, 6 abort, 7 scratch, 8 data that were scratch, 9 the secondary's guest serves |
 //! | disk | 1 | of 1 to 3 |
 //! | zeroes | 2 | |
 //! | generation | 8 | |
@@ -95,6 +96,8 @@ pub struct Superblock {
     pub epoch: Epoch,
     /// Where the first record stands that still counts.
     pub start: Mark,
+    /// Whether the secondary's guest serves.
+    pub serves: bool,
     /// The disks' sizes in bytes.
     pub sizes: Vec<u64>,
 }
@@ -111,9 +114,11 @@ impl Superblock {
         bytes.extend(VERSION.to_le_bytes());
         bytes.extend((self.sizes.len() as u32).to_le_bytes());
         let Mark { at, sequence, link } = self.start;
-        for number in [self.generation, self.number, self.epoch.0, at, sequence, link.into()] {
+        for number in [self.generation, self.number, self.epoch.0, at, sequence] {
             bytes.extend(number.to_le_bytes());
         }
+        bytes.extend(link.to_le_bytes());
+        bytes.extend(u32::from(self.serves).to_le_bytes());
         for index in 0..MAX_DISKS {
             bytes.extend(self.sizes.get(index).copied().unwrap_or(0).to_le_bytes());
         }
@@ -135,6 +140,7 @@ impl Superblock {
             number: u64_at(bytes, 24),
             epoch: Epoch(u64_at(bytes, 32)),
             start: Mark { at: u64_at(bytes, 40), sequence: u64_at(bytes, 48), link: u32_at(bytes, 56) },
+            serves: u32_at(bytes, 60) != 0,
             sizes: (0..disks).map(|index| u64_at(bytes, 64 + 8 * index)).collect(),
         })
     }
@@ -192,6 +198,8 @@ pub enum Entry {
         /// Where they stand in the journal.
         at: u64,
     },
+    /// The primary is gone, and the secondary's guest serves: what comes is its own.
+    Serve,
 }
 
 impl Entry {
@@ -199,9 +207,8 @@ impl Entry {
     pub fn data_bytes(&self) -> u64 {
         match *self {
             Entry::Data { length, .. } | Entry::Scratch { length, .. } => length,
-            Entry::Zeroes { .. } | Entry::Refer { .. } | Entry::Barrier(_) | Entry::Commit(_) | Entry::Abort { .. } => {
-                0
-            }
+            Entry::Zeroes { .. } | Entry::Refer { .. } => 0,
+            Entry::Barrier(_) | Entry::Commit(_) | Entry::Abort { .. } | Entry::Serve => 0,
         }
     }
 
@@ -220,6 +227,7 @@ impl Entry {
             Entry::Abort { life } => (6, 0, life, 0, 0, 0),
             Entry::Scratch { length, checksum } => (7, 0, 0, 0, length, checksum),
             Entry::Refer { disk, offset, length, at } => (8, disk, at, offset, length, 0),
+            Entry::Serve => (9, 0, 0, 0, 0, 0),
         };
         let mut bytes = [0; RECORD_BYTES as usize];
         bytes[..4].copy_from_slice(&RECORD_MAGIC);
@@ -258,6 +266,7 @@ impl Entry {
             6 => Entry::Abort { life: epoch.0 },
             7 if length <= MAX_DATA_BYTES => Entry::Scratch { length, checksum },
             8 => Entry::Refer { disk, offset, length, at: epoch.0 },
+            9 => Entry::Serve,
             _ => return None,
         };
         Some((entry, entry.behind(mark, u32_at(bytes, 60))))
@@ -350,6 +359,7 @@ mod tests {
             any::<u64>().prop_map(|epoch| Entry::Barrier(Epoch(epoch))),
             any::<u64>().prop_map(|epoch| Entry::Commit(Epoch(epoch))),
             any::<u64>().prop_map(|life| Entry::Abort { life }),
+            Just(Entry::Serve),
             (length, any::<u32>()).prop_map(|(length, checksum)| Entry::Scratch { length, checksum }),
             (any::<u8>(), any::<[u64; 3]>()).prop_map(|(disk, [offset, length, at])| Entry::Refer {
                 disk,
@@ -386,11 +396,11 @@ mod tests {
 
         #[test]
         fn a_superblock_comes_back_and_a_flipped_bit_is_none(
-            numbers in any::<[u64; 3]>(), start in mark(), sizes in prop::collection::vec(any::<u64>(), 0..=MAX_DISKS),
-            bit in 0..8 * SUPERBLOCK_BYTES,
+            numbers in any::<[u64; 3]>(), start in mark(), serves in any::<bool>(),
+            sizes in prop::collection::vec(any::<u64>(), 0..=MAX_DISKS), bit in 0..8 * SUPERBLOCK_BYTES,
         ) {
             let [generation, number, epoch] = numbers;
-            let superblock = Superblock { generation, number, epoch: Epoch(epoch), start, sizes };
+            let superblock = Superblock { generation, number, epoch: Epoch(epoch), start, serves, sizes };
             let mut bytes: [u8; SUPERBLOCK_BYTES] = superblock.encode().try_into().unwrap();
             prop_assert_eq!(Superblock::decode(&bytes), Some(superblock));
             bytes[bit / 8] ^= 1 << (bit % 8);

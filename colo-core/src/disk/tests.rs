@@ -108,6 +108,8 @@ struct Bench {
     /// What the secondary's guest sees.
     seen: Disks,
     serves: bool,
+    /// The epoch at which it has begun to.
+    served_at: Epoch,
     /// Reads under way, and what they are to find in what is not the disk's.
     reads: Vec<(ReadId, Vec<Found>)>,
 }
@@ -136,6 +138,7 @@ impl Bench {
             primary: disks.clone(),
             seen: disks,
             serves: false,
+            served_at: Epoch::NONE,
             reads: Vec::new(),
             random,
         }
@@ -166,6 +169,7 @@ impl Bench {
                 self.primary = self.epochs[&self.store.epoch()].clone();
             }
             12 if !self.serves && self.random.below(8) == 0 => {
+                self.served_at = self.store.epoch();
                 self.store.fail_over().unwrap();
                 self.serves = true;
             }
@@ -282,6 +286,7 @@ impl Bench {
     /// The power goes, and comes back.
     fn crash(&mut self) {
         let promised = self.store.durable_epoch();
+        let must_serve = self.store.is_direct() || self.serves && promised > self.served_at;
         let last = self.store.epoch();
         for (_, action) in std::mem::take(&mut self.waiting) {
             // Some had begun.
@@ -304,7 +309,9 @@ impl Bench {
             }
             Err(error) => panic!("{error}"),
         };
-        self.serves = false;
+        assert!(self.serves || !self.store.serves());
+        assert!(!must_serve || self.store.serves(), "it has served, and does not know of it");
+        self.serves = self.store.serves();
         let epoch = self.store.epoch();
         assert!((promised..=last).contains(&epoch), "{epoch}, but {promised} was promised, and {last} the last");
         self.seen = self.epochs[&epoch].clone();

@@ -82,7 +82,8 @@ impl EpochStore {
     /// # Panics
     /// With more than [`MAX_DISKS`] disks.
     pub fn new(config: StoreConfig, sizes: &[u64], epoch: Epoch, generation: u64) -> EpochStore {
-        let superblock = Superblock { generation, number: 0, epoch, start: Mark::BEGIN, sizes: sizes.to_vec() };
+        let (start, sizes) = (Mark::BEGIN, sizes.to_vec());
+        let superblock = Superblock { generation, number: 0, epoch, start, serves: false, sizes };
         let mut store = EpochStore::with(config, &superblock, Mark::BEGIN);
         store.write_superblock(store.log.start, epoch);
         store
@@ -116,7 +117,8 @@ impl EpochStore {
         // What was read may not have been durable: it is made so before anything is written to the disks.
         (store.log.end, store.log.life) = (end, life);
         store.log.start.data_from = store.data_from().min(superblock.start.at);
-        store.abort();
+        store.drop_uncommitted();
+        store.append(Entry::Abort { life }, None);
         store.log.wanted = store.log.end.at;
         Ok(store)
     }
@@ -132,7 +134,7 @@ impl EpochStore {
             committed: VecDeque::new(),
             folding: None,
             epoch: superblock.epoch,
-            serves: false,
+            serves: superblock.serves,
             log: Log {
                 generation: superblock.generation,
                 life: superblock.generation,
@@ -277,6 +279,7 @@ impl EpochStore {
             return Err(StoreError::NotNow("twice"));
         }
         self.abort();
+        self.append(Entry::Serve, None);
         self.serves = true;
         let overlay = std::mem::replace(&mut self.overlay, Layer::new(self.sizes.len(), self.log.end));
         // Its scratch stays in the journal for as long as this layer needs it.
@@ -543,6 +546,10 @@ impl EpochStore {
                 self.drop_uncommitted();
                 return Ok(());
             }
+            Entry::Serve => {
+                self.serves = true;
+                return Ok(());
+            }
             Entry::Scratch { .. } => return Ok(()),
         };
         let range = offset..offset.saturating_add(length);
@@ -578,7 +585,8 @@ impl EpochStore {
     fn write_superblock(&mut self, start: Start, epoch: Epoch) {
         self.log.number += 1;
         let (generation, number) = (self.log.generation, self.log.number);
-        let superblock = Superblock { generation, number, epoch, start: start.mark, sizes: self.sizes.clone() };
+        let (serves, sizes) = (self.serves, self.sizes.clone());
+        let superblock = Superblock { generation, number, epoch, start: start.mark, serves, sizes };
         self.log.superblock = SuperblockState::Writing(start);
         let action = Action::Journal { at: superblock.offset(), parts: vec![superblock.encode().into()] };
         self.ask(Work::Superblock, action);
