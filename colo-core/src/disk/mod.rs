@@ -44,6 +44,7 @@ pub mod journal;
 mod layer;
 pub mod nbd;
 mod replica;
+mod segments;
 mod store;
 #[cfg(test)]
 mod tests;
