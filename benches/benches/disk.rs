@@ -70,6 +70,14 @@ fn replicated(effort: &Effort) -> Result<()> {
     println!("|---|---|--:|--:|--:|");
     let writes = CASES.into_iter().filter(|(_, pattern, _)| matches!(pattern, Pattern::RandomWrites | Pattern::Writes));
     writes.into_iter().try_for_each(|case| compare(effort, case, &mut servers))?;
+    drop((servers, folder));
+
+    let folder = Folder::new()?;
+    let disk = |name: &str| folder.disk(name, effort.bytes);
+    let mut servers: [(&str, Box<dyn Contender>); 2] = [
+        ("QEMU's replication", Box::new(QemuReplication::start(&folder, &disk("q1")?, &disk("q2")?)?)),
+        ("colo, protected", Box::new(Protected::without_limit(&folder, &disk("c1")?, &disk("c2")?)?)),
+    ];
     checkpoints(effort, &mut servers)
 }
 

@@ -29,7 +29,14 @@ fn disks(folder: &Path) -> Vec<File> {
 }
 
 fn config() -> StoreConfig {
-    StoreConfig { memory_bytes: 256 << 10, long_bytes: 16 << 10, pending_bytes: 64 << 20, fold_bytes: 128 << 10 }
+    StoreConfig {
+        memory_bytes: 256 << 10,
+        long_bytes: 16 << 10,
+        pending_bytes: 64 << 20,
+        fold_bytes: 128 << 10,
+        segment_bytes: 64 << 10,
+        journal_bytes: 1 << 20,
+    }
 }
 
 /// What an epoch changes: always the same for its number.

@@ -20,6 +20,10 @@ impl ReadAt for Journal<'_> {
         bytes[count..].fill(0);
         Ok(())
     }
+
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
 }
 
 /// Takes `data`, without its first byte, for what that says: a client's negotiation and requests, a server's

@@ -11,8 +11,8 @@ use std::fs::OpenOptions;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,23 +48,46 @@ impl Contender for Alone {
 /// A disk of ours that is protected: primary and secondary in this process, with a TCP connection between them.
 pub struct Protected {
     socket: PathBuf,
+    sides: Arc<Mutex<Sides>>,
+}
+
+struct Sides {
     tap: Tap,
     replica: Replica,
     epoch: Epoch,
 }
 
 impl Protected {
-    /// Over this disk, with another for the secondary, which must be as large.
+    /// Over this disk, with another for the secondary, which must be as large. There is a checkpoint when the disks ask for one, as a session
+    /// would have it.
     ///
     /// # Errors
     /// When one cannot be opened.
     pub fn start(folder: &Folder, disk: &Path, secondary: &Path) -> Result<Protected> {
-        let (backend, size) = backend(disk)?;
+        Protected::within(folder, disk, secondary, TapConfig::default(), StoreConfig::default())
+    }
+
+    /// The same, with as much as there may be between two checkpoints.
+    ///
+    /// # Errors
+    /// As for [`Protected::start`].
+    pub fn without_limit(folder: &Folder, disk: &Path, secondary: &Path) -> Result<Protected> {
         let config = TapConfig { pending_bytes: u64::MAX, ..TapConfig::default() };
-        let mut tap = Tap::new(vec![(Arc::new(backend), size)], config);
         let store = StoreConfig { pending_bytes: u64::MAX, ..StoreConfig::default() };
-        let config = ReplicaConfig { disks: vec![secondary.into()], journal: folder.path("journal"), store };
-        let mut replica = Replica::open(config)?;
+        Protected::within(folder, disk, secondary, config, store)
+    }
+
+    fn within(
+        folder: &Folder,
+        disk: &Path,
+        secondary: &Path,
+        config: TapConfig,
+        store: StoreConfig,
+    ) -> Result<Protected> {
+        let (backend, size) = backend(disk)?;
+        let mut tap = Tap::new(vec![(Arc::new(backend), size)], config);
+        let mut replica =
+            Replica::open(ReplicaConfig { disks: vec![secondary.into()], journal: folder.path("journal"), store })?;
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?.to_string();
         let primary = StateChannel::connect(&address, PATIENCE, Instant::now() + PATIENCE)?;
@@ -74,22 +97,28 @@ impl Protected {
         while events.recv_timeout(PATIENCE)? != DiskEvent::InStep {}
         let socket = folder.path("colo-protected");
         serve_at(&socket, Arc::new(tap.disk(0)), size)?;
-        let mut protected = Protected { socket, tap, replica, epoch: Epoch::NONE };
-        protected.checkpoint()?;
-        Ok(protected)
+        let mut sides = Sides { tap, replica, epoch: Epoch::NONE };
+        sides.checkpoint()?;
+        let sides = Arc::new(Mutex::new(sides));
+        let (weak, wants_checkpoint) = (Arc::downgrade(&sides), |event| matches!(event, DiskEvent::WantsCheckpoint));
+        std::thread::spawn(move || {
+            for _ in events.iter().filter(|event| wants_checkpoint(event.clone())) {
+                let Some(sides) = weak.upgrade() else { return };
+                // What fails here fails again where somebody waits for it.
+                let _ = sides.lock().unwrap_or_else(PoisonError::into_inner).checkpoint();
+            }
+        });
+        Ok(Protected { socket, sides })
+    }
+
+    fn sides(&self) -> MutexGuard<'_, Sides> {
+        self.sides.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Contender for Protected {
-    fn socket(&self) -> &Path {
-        &self.socket
-    }
-
-    fn cpu_time(&self) -> Result<Duration> {
-        Ok(own_cpu_time())
-    }
-
-    fn checkpoint(&mut self) -> Result<Option<Duration>> {
+impl Sides {
+    /// Returns how long the guest would stand still.
+    fn checkpoint(&mut self) -> Result<Duration> {
         self.epoch = self.epoch.next();
         let began = Instant::now();
         self.tap.freeze();
@@ -105,7 +134,28 @@ impl Contender for Protected {
         self.replica.thaw();
         let on_secondary = began.elapsed();
         self.tap.committed(self.epoch);
-        Ok(Some(on_primary.max(on_secondary)))
+        Ok(on_primary.max(on_secondary))
+    }
+}
+
+impl Contender for Protected {
+    fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    fn cpu_time(&self) -> Result<Duration> {
+        Ok(own_cpu_time())
+    }
+
+    fn settle(&self) -> Result<()> {
+        let mut sides = self.sides();
+        sides.checkpoint()?;
+        Ok(sides.replica.settle()?)
+    }
+
+    fn checkpoint(&mut self) -> Result<Option<Duration>> {
+        let took = self.sides().checkpoint()?;
+        Ok(Some(took))
     }
 }
 

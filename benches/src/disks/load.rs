@@ -37,7 +37,7 @@ pub struct Measured {
     pub rate: f64,
     /// Bytes in a second.
     pub bytes_rate: f64,
-    /// The server's processor time for each request.
+    /// The server's processor time for each request, with what it does behind them.
     pub cpu: Duration,
 }
 
@@ -62,6 +62,7 @@ impl Load {
             .args([uri, millis, depth, bytes, format!("--rw={rw}"), format!("--bs={size}")])
             .output()
             .context("fio is needed, with its engine for NBD (Debian: fio)")?;
+        server.settle()?;
         let cpu = server.cpu_time()? - before;
         ensure!(
             fio.status.success(),

@@ -30,6 +30,14 @@ pub trait Contender {
     /// When the kernel does not tell.
     fn cpu_time(&self) -> Result<Duration>;
 
+    /// Does what it has put off until nobody waits for it. That counts, too.
+    ///
+    /// # Errors
+    /// When it fails.
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// A checkpoint, where it can take one: how long its guest would stand still for it.
     ///
     /// # Errors

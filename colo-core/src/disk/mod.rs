@@ -45,6 +45,7 @@ mod layer;
 pub mod nbd;
 mod rate;
 mod replica;
+mod segments;
 mod store;
 #[cfg(test)]
 mod tests;

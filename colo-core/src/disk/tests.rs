@@ -86,6 +86,10 @@ impl ReadAt for Device {
         }
         Ok(())
     }
+
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.now().len() as u64)
+    }
 }
 
 type Disks = Vec<Vec<u8>>;
@@ -120,6 +124,8 @@ fn config(random: &mut Random) -> StoreConfig {
         long_bytes: random.below(3) * 700,
         pending_bytes: 1 << 20,
         fold_bytes: 1 + random.below(2000),
+        segment_bytes: (4 + random.below(30)) * 64,
+        journal_bytes: random.below(3) * 4000,
     }
 }
 
@@ -283,7 +289,7 @@ impl Bench {
         true
     }
 
-    /// The power goes, and comes back.
+    /// The process dies, and with it the power goes or not; then there is another.
     fn crash(&mut self) {
         let promised = self.store.durable_epoch();
         let must_serve = self.store.is_direct() || self.serves && promised > self.served_at;
@@ -295,9 +301,11 @@ impl Bench {
             }
         }
         self.reads.clear();
-        self.journal.crash(&mut self.random);
-        for disk in &mut self.disks {
-            disk.crash(&mut self.random);
+        if self.random.below(2) == 0 {
+            self.journal.crash(&mut self.random);
+            for disk in &mut self.disks {
+                disk.crash(&mut self.random);
+            }
         }
         let config = config(&mut self.random);
         self.store = match EpochStore::recover(config, &[SIZE; DISKS], &self.journal, self.random.next()) {

@@ -34,6 +34,9 @@ pub enum StoreError {
         /// The last one.
         last: Epoch,
     },
+    /// A record of data that are not in the journal.
+    #[error("the journal has nothing at {0}")]
+    NotThere(u64),
     /// It serves already, or does not yet.
     #[error("not {0}")]
     NotNow(&'static str),

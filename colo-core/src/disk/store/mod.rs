@@ -1,3 +1,4 @@
+mod append;
 mod error;
 mod log;
 mod progress;
@@ -8,12 +9,12 @@ pub use types::{Action, ActionId, Piece, ReadId, Source, StoreConfig, Taken};
 
 use super::extents::Cut as _;
 use super::journal::{
-    Entry, MAX_DATA_BYTES, Mark, RECORD_BYTES, RECORDS_AT, ReadAt, Superblock, read_records, read_superblock,
+    Entry, Mark, RECORD_BYTES, ReadAt, SEGMENT_BYTES, Superblock, read_records, read_segments, read_superblock,
 };
 use super::layer::Layer;
+use super::segments::Segments;
 use super::{Change, Content, MAX_DISKS};
 use crate::ids::Epoch;
-use bytes::Bytes;
 use log::{Log, Start, SuperblockState};
 use progress::Folding;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,8 +42,8 @@ pub struct EpochStore {
     next_id: u64,
     /// Reads that look into the journal.
     readers: BTreeSet<ReadId>,
-    /// Up to where the journal has been given back.
-    released: u64,
+    /// Where in its file the journal is.
+    segments: Segments,
     garbage: Vec<Layer>,
 }
 
@@ -65,7 +66,7 @@ enum Work {
     Sync,
     Fold(u64),
     FoldSync,
-    Release,
+    Release(u64),
 }
 
 /// A part of a disk, and where in the journal its data stand.
@@ -80,11 +81,14 @@ impl EpochStore {
     /// number.
     ///
     /// # Panics
-    /// With more than [`MAX_DISKS`] disks.
+    /// With more than [`MAX_DISKS`] disks, or segments of another length than one may have.
     pub fn new(config: StoreConfig, sizes: &[u64], epoch: Epoch, generation: u64) -> EpochStore {
+        let segment_bytes = config.segment_bytes;
+        assert!(SEGMENT_BYTES.contains(&segment_bytes) && segment_bytes % RECORD_BYTES == 0, "{segment_bytes} bytes");
         let (start, sizes) = (Mark::BEGIN, sizes.to_vec());
-        let superblock = Superblock { generation, number: 0, epoch, start, serves: false, sizes };
-        let mut store = EpochStore::with(config, &superblock, Mark::BEGIN);
+        let superblock = Superblock { generation, number: 0, epoch, start, serves: false, segment_bytes, sizes };
+        let segments = Segments::new(segment_bytes, config.journal_bytes);
+        let mut store = EpochStore::with(config, &superblock, segments);
         store.write_superblock(store.log.start, epoch);
         store
     }
@@ -104,9 +108,10 @@ impl EpochStore {
         if superblock.sizes != sizes {
             return Err(RecoverError::OtherDisks { theirs: superblock.sizes, ours: sizes.to_vec() });
         }
-        let mut store = EpochStore::with(config, &superblock, superblock.start);
+        let segments = read_segments(journal, &superblock, config.journal_bytes)?;
+        let mut store = EpochStore::with(config, &superblock, segments.clone());
         let mut wrong = None;
-        let end = read_records(journal, &superblock, |entry, at| {
+        let end = read_records(journal, &superblock, &segments, |entry, at| {
             if let Err(error) = store.take_up(entry, at) {
                 wrong.get_or_insert(error);
             }
@@ -123,8 +128,8 @@ impl EpochStore {
         Ok(store)
     }
 
-    fn with(config: StoreConfig, superblock: &Superblock, end: Mark) -> EpochStore {
-        let sizes = superblock.sizes.clone();
+    fn with(config: StoreConfig, superblock: &Superblock, segments: Segments) -> EpochStore {
+        let (sizes, end) = (superblock.sizes.clone(), superblock.start);
         assert!(sizes.len() <= MAX_DISKS, "at most {MAX_DISKS} disks");
         EpochStore {
             config,
@@ -151,7 +156,7 @@ impl EpochStore {
             work: BTreeMap::new(),
             next_id: 0,
             readers: BTreeSet::new(),
-            released: RECORDS_AT,
+            segments,
             garbage: Vec::new(),
             sizes,
         }
@@ -347,7 +352,7 @@ impl EpochStore {
                 match content {
                     None => missing.push(range),
                     Some(Content::Memory { bytes, .. }) => pieces.push((range, Source::Memory(bytes))),
-                    Some(Content::Stored { at }) => pieces.push((range, Source::Journal { at })),
+                    Some(Content::Stored { at }) => pieces.push((range, Source::Journal { at: self.place(at) })),
                     Some(Content::Zeroes { .. }) => pieces.push((range, Source::Zeroes)),
                 }
             }
@@ -398,6 +403,7 @@ impl EpochStore {
             }
             Work::Sync => {
                 self.log.durable = self.log.durable.max(self.log.sync.take().unwrap_or(0));
+                self.segments.settle();
                 if let SuperblockState::Syncing(start) = self.log.superblock {
                     (self.log.superblock, self.log.start) = (SuperblockState::Durable, start);
                 }
@@ -413,7 +419,7 @@ impl EpochStore {
                     folding.syncs -= 1;
                 }
             }
-            Work::Release => {}
+            Work::Release(slot) => self.segments.given_back(slot),
         }
         self.pump();
     }
@@ -469,7 +475,8 @@ impl EpochStore {
         let mut offset = range.start;
         while offset < range.end {
             let all = range.end - offset;
-            let length = if let Content::Zeroes { .. } = content { all } else { all.min(MAX_DATA_BYTES) };
+            let is_new = matches!(content, Content::Memory { at: None, .. });
+            let length = if is_new { self.make_room(all) } else { all };
             let content = match content.cut(offset - range.start, length) {
                 Content::Memory { bytes, at: None } => {
                     let checksum = crc32fast::hash(&bytes);
@@ -528,6 +535,9 @@ impl EpochStore {
         let (disk, offset, length, content) = match entry {
             Entry::Data { disk, offset, length, .. } => (disk, offset, length, Content::Stored { at }),
             Entry::Refer { disk, offset, length, at } => {
+                if self.segments.place(at).is_none() || length > self.segments.left(at) {
+                    return Err(StoreError::NotThere(at));
+                }
                 self.open.data_from = self.open.data_from.min(at);
                 (disk, offset, length, Content::Stored { at })
             }
@@ -550,7 +560,7 @@ impl EpochStore {
                 self.serves = true;
                 return Ok(());
             }
-            Entry::Scratch { .. } => return Ok(()),
+            Entry::Scratch { .. } | Entry::Segment { .. } => return Ok(()),
         };
         let range = offset..offset.saturating_add(length);
         self.check_range(disk, &range)?;
@@ -558,35 +568,12 @@ impl EpochStore {
         Ok(())
     }
 
-    /// Adds a record to the journal, and returns the place of its data.
-    fn append(&mut self, entry: Entry, data: Option<Bytes>) -> u64 {
-        let mark = self.log.end;
-        let (head, behind) = entry.encode(self.log.generation, mark);
-        let padding =
-            (behind.at - mark.at - RECORD_BYTES).saturating_sub(data.as_ref().map_or(0, |data| data.len() as u64));
-        let mut parts = vec![Bytes::copy_from_slice(&head)];
-        parts.extend(data);
-        if padding > 0 {
-            parts.push(Bytes::from_static(&[0; RECORD_BYTES as usize]).slice(..padding as usize));
-        }
-        self.log.end = behind;
-        let at = mark.at + RECORD_BYTES;
-        let long = match entry {
-            Entry::Data { disk, offset, length, .. } if length >= self.config.long_bytes => {
-                Some(Long { disk, part: offset..offset + length, at })
-            }
-            _ => None,
-        };
-        let id = self.ask(Work::Append(long), Action::Journal { at: mark.at, parts });
-        self.log.writes.insert(id, mark.at);
-        at
-    }
-
     fn write_superblock(&mut self, start: Start, epoch: Epoch) {
         self.log.number += 1;
         let (generation, number) = (self.log.generation, self.log.number);
-        let (serves, sizes) = (self.serves, self.sizes.clone());
-        let superblock = Superblock { generation, number, epoch, start: start.mark, serves, sizes };
+        let serves = self.serves;
+        let (segment_bytes, sizes) = (self.segments.bytes(), self.sizes.clone());
+        let superblock = Superblock { generation, number, epoch, start: start.mark, serves, segment_bytes, sizes };
         self.log.superblock = SuperblockState::Writing(start);
         let action = Action::Journal { at: superblock.offset(), parts: vec![superblock.encode().into()] };
         self.ask(Work::Superblock, action);

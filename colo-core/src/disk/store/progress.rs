@@ -3,7 +3,7 @@
 use super::log::{Start, SuperblockState};
 use super::{Action, EpochStore, Work};
 use crate::disk::Content;
-use crate::disk::journal::{Entry, MAX_DATA_BYTES, Mark, RECORD_BYTES};
+use crate::disk::journal::{Entry, Mark, RECORD_BYTES};
 use crate::disk::layer::Layer;
 use std::collections::BTreeSet;
 
@@ -53,7 +53,7 @@ impl EpochStore {
         for (disk, range, bytes) in unwritten {
             let mut at = range.start;
             while at < range.end {
-                let end = range.end.min(at + MAX_DATA_BYTES);
+                let end = at + self.make_room(range.end - at);
                 let piece = bytes.slice((at - range.start) as usize..(end - range.start) as usize);
                 let stands_at = self.append(
                     Entry::Scratch { length: end - at, checksum: crc32fast::hash(&piece) },
@@ -77,7 +77,10 @@ impl EpochStore {
                 folding.next = None;
                 break;
             };
-            let content = content.clone();
+            let content = match content {
+                Content::Stored { at } => Content::Stored { at: self.place(*at) },
+                content => content.clone(),
+            };
             folding.next = Some((disk, range.end));
             let bytes = range.end - range.start;
             folding.touched.insert(disk);
@@ -165,11 +168,14 @@ impl EpochStore {
     }
 
     fn release(&mut self) {
-        let below = self.log.start.data_from.min(self.data_from());
         // Whoever reads now found what it reads before this.
-        if below > self.released && self.readers.is_empty() {
-            self.ask(Work::Release, Action::Release(self.released..below));
-            self.released = below;
+        if !self.readers.is_empty() {
+            return;
+        }
+        let below = self.log.start.data_from.min(self.data_from());
+        for slot in self.segments.give_back(below) {
+            let range = self.segments.range(slot);
+            self.ask(Work::Release(slot), Action::Release(range));
         }
     }
 }

@@ -13,11 +13,25 @@ pub struct StoreConfig {
     pub pending_bytes: u64,
     /// So many bytes are under way to the disks at once.
     pub fold_bytes: u64,
+    /// So long is a part of the journal that is used again as a whole. It must be in [`SEGMENT_BYTES`], and a multiple of 64; a journal that is
+    /// taken up keeps its own.
+    ///
+    /// [`SEGMENT_BYTES`]: super::super::journal::SEGMENT_BYTES
+    pub segment_bytes: u64,
+    /// So many bytes the journal's file keeps, once it has had them, for what comes; what is beyond is given back when it is needed no more.
+    pub journal_bytes: u64,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        StoreConfig { memory_bytes: 256 << 20, long_bytes: 128 << 10, pending_bytes: 1 << 30, fold_bytes: 8 << 20 }
+        StoreConfig {
+            memory_bytes: 256 << 20,
+            long_bytes: 128 << 10,
+            pending_bytes: 1 << 30,
+            fold_bytes: 8 << 20,
+            segment_bytes: 16 << 20,
+            journal_bytes: 1 << 30,
+        }
     }
 }
 
@@ -27,7 +41,7 @@ impl Default for StoreConfig {
 pub enum Action {
     /// Write these parts, one behind the other, to this place of the journal.
     Journal {
-        /// In bytes from its beginning.
+        /// In bytes from its file's beginning.
         at: u64,
         /// What to write.
         parts: Vec<Bytes>,
@@ -48,7 +62,7 @@ pub enum Action {
         /// Which disk.
         disk: u8,
     },
-    /// Nobody will read this part of the journal any more: its space may be given back.
+    /// This part of the journal's file is not needed: its space may be given back.
     Release(Range<u64>),
 }
 
@@ -67,7 +81,7 @@ pub enum Source {
     Memory(Bytes),
     /// In the journal, from this place on.
     Journal {
-        /// In bytes from its beginning.
+        /// In bytes from its file's beginning.
         at: u64,
     },
     /// Nowhere: it is zeroes.

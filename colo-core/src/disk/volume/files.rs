@@ -1,4 +1,5 @@
 use crate::disk::ActionId;
+use crate::disk::backend::size_of;
 use crate::disk::journal::ReadAt;
 use bytes::Bytes;
 use rustix::fs::copy_file_range;
@@ -91,9 +92,12 @@ impl ReadAt for JournalFile<'_> {
         bytes[filled..].fill(0);
         Ok(())
     }
+
+    fn bytes(&self) -> io::Result<u64> {
+        size_of(self.0)
+    }
 }
 
 pub(super) fn sizes(disks: &[File]) -> io::Result<Vec<u64>> {
-    use std::io::{Seek, SeekFrom};
-    disks.iter().map(|mut disk| disk.seek(SeekFrom::End(0))).collect()
+    disks.iter().map(size_of).collect()
 }

@@ -3,28 +3,40 @@
 //! ```text
 //!      0  superblock, slot 0     the valid one with the higher number holds
 //!   4096  superblock, slot 1
-//!   8192  records, one after the other, each from a multiple of 64 bytes on
+//!   8192  slots for segments, one after the other, all of one length
 //! ```
+//!
+//! A journal is endless: places in it count up from 0, and of each segment's length of them the file has one slot, as long as they are needed. Then
+//! the slot is another segment's. The first record of a segment says which it is.
+//!
+//! ```text
+//!   journal   | segment 0 | segment 1 | segment 2 | segment 3 | segment 4 |  ...
+//!               not needed any more     start ^            end ^
+//!   file      superblocks | slot 0: segment 3 | slot 1: segment 4 | slot 2: segment 2
+//! ```
+//!
+//! Records stand one after the other, each from a multiple of 64 bytes on, and none is in two segments: the data of a write may be in two records.
 //!
 //! | superblock | bytes | |
 //! | --- | --: | --- |
 //! | magic | 8 | `COLODISK` |
-//! | version | 4 | 1 |
+//! | version | 4 | 2 |
 //! | disks | 4 | how many: at most 16 |
 //! | generation | 8 | a random number, in each record too: what is left of an older journal is not taken for this one's |
 //! | number | 8 | counts up |
 //! | epoch | 8 | the epoch that the disks are at without any record |
-//! | start | 8 | where the first record stands that still counts |
+//! | start | 8 | the place of the first record that still counts |
 //! | sequence | 8 | its number |
 //! | link | 4 | the checksum of the record before it, or 0 |
 //! | serves | 4 | 1 if the secondary's guest serves, or 0: then a record may say so |
+//! | segment | 8 | a segment's length in bytes: a multiple of 64 |
 //! | sizes | 8 each | the disks', in bytes; zeroes up to 16 |
 //! | checksum | 4 | CRC-32 over all before it |
 //!
 //! | record | bytes | |
 //! | --- | --: | --- |
 //! | magic | 4 | `COLJ` |
-//! | kind | 1 | 1 data, 2 zeroes, 3 discard, 4 barrier, 5 commit, 6 abort, 7 scratch, 8 data that were scratch, 9 the secondary's guest serves |
+//! | kind | 1 | 1 data, 2 zeroes, 3 discard, 4 barrier, 5 commit, 6 abort, 7 scratch, 8 data that were scratch, 9 a segment's first, 10 the secondary's guest serves |
 //! | disk | 1 | of 1 to 3 |
 //! | zeroes | 2 | |
 //! | generation | 8 | |
@@ -38,41 +50,55 @@
 //! | checksum | 4 | CRC-32 over all before it |
 //! | data | length | of 1 and 7, filled up to a multiple of 64 |
 //!
-//! In the place of the epoch a record of kind 8 has that of scratch data in the journal which are a disk's now, and one of kind 6 a random
-//! number. The first record after a recovery is of that kind, with a new number.
+//! Instead of the epoch a record of kind 8 has the place of scratch data in the journal which are a disk's now, one of kind 9 the segment's
+//! number, and one of kind 6 a random number, which one of kind 9 has instead of the offset. The first record after a recovery is of one of these
+//! kinds, with a new number.
 //!
 //! So the link keeps what a crash has left behind a torn record from being taken for what follows another record in its place, even one that
 //! says the same.
 //!
 //! Records up to the first that is not valid count. A commit is only relied on when everything up to it has been made durable, so what is
-//! torn or missing behind that was never relied on. Scratch is the secondary's own, and means nothing after a crash.
+//! torn or missing behind that was never relied on. Scratch is the secondary's own, and means nothing after a crash. (Or it is no data at all, and
+//! is there for the data behind it to begin at a multiple of 4096.)
+//!
+//! A segment whose first record was lost is as good as one that was never begun: all of it came after what was relied on. A slot is used again only
+//! once a superblock that needs it no more is durable.
+
+mod read;
+
+pub use read::{ReadAt, read_superblock};
+pub(super) use read::{read_records, read_segments};
 
 use super::MAX_DISKS;
 use crate::ids::Epoch;
-use std::io;
 
-/// Where records begin.
+/// Where the first slot begins.
 pub const RECORDS_AT: u64 = 8192;
 /// Where the second superblock stands.
 pub const SLOT_BYTES: u64 = 4096;
 /// A superblock's length.
-pub const SUPERBLOCK_BYTES: usize = 64 + 8 * MAX_DISKS + 4;
+pub const SUPERBLOCK_BYTES: usize = SIZES_AT + 8 * MAX_DISKS + 4;
 /// A record's head, and what each is a multiple of.
 pub const RECORD_BYTES: u64 = 64;
 /// The longest piece of data in one record.
 pub const MAX_DATA_BYTES: u64 = 32 << 20;
+/// How long a segment may be.
+pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 4 * RECORD_BYTES..=1 << 30;
+
+/// Where in a superblock the disks' sizes stand.
+const SIZES_AT: usize = 72;
 
 /// No journal is that long: places in it can be added to without care.
 const MAX_AT: u64 = 1 << 62;
 
 const MAGIC: [u8; 8] = *b"COLODISK";
 const RECORD_MAGIC: [u8; 4] = *b"COLJ";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A place between two records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mark {
-    /// In bytes from the journal's beginning.
+    /// In bytes from the journal's beginning, wherever that is in the file.
     pub at: u64,
     /// The number of the record that stands there, or will.
     pub sequence: u64,
@@ -82,7 +108,7 @@ pub struct Mark {
 
 impl Mark {
     /// Of a journal without records.
-    pub const BEGIN: Mark = Mark { at: RECORDS_AT, sequence: 0, link: 0 };
+    pub const BEGIN: Mark = Mark { at: 0, sequence: 0, link: 0 };
 }
 
 /// What a journal says of itself.
@@ -98,6 +124,8 @@ pub struct Superblock {
     pub start: Mark,
     /// Whether the secondary's guest serves.
     pub serves: bool,
+    /// A segment's length in bytes.
+    pub segment_bytes: u64,
     /// The disks' sizes in bytes.
     pub sizes: Vec<u64>,
 }
@@ -119,6 +147,7 @@ impl Superblock {
         }
         bytes.extend(link.to_le_bytes());
         bytes.extend(u32::from(self.serves).to_le_bytes());
+        bytes.extend(self.segment_bytes.to_le_bytes());
         for index in 0..MAX_DISKS {
             bytes.extend(self.sizes.get(index).copied().unwrap_or(0).to_le_bytes());
         }
@@ -133,7 +162,9 @@ impl Superblock {
         let is_one = body[..8] == MAGIC
             && u32_at(bytes, 8) == VERSION
             && disks <= MAX_DISKS
-            && (RECORDS_AT..=MAX_AT).contains(&u64_at(bytes, 40))
+            && (0..=MAX_AT).contains(&u64_at(bytes, 40))
+            && SEGMENT_BYTES.contains(&u64_at(bytes, 64))
+            && [40, 64].into_iter().all(|at| u64_at(bytes, at) % RECORD_BYTES == 0)
             && crc32fast::hash(body).to_le_bytes() == checksum;
         is_one.then(|| Superblock {
             generation: u64_at(bytes, 16),
@@ -141,7 +172,8 @@ impl Superblock {
             epoch: Epoch(u64_at(bytes, 32)),
             start: Mark { at: u64_at(bytes, 40), sequence: u64_at(bytes, 48), link: u32_at(bytes, 56) },
             serves: u32_at(bytes, 60) != 0,
-            sizes: (0..disks).map(|index| u64_at(bytes, 64 + 8 * index)).collect(),
+            segment_bytes: u64_at(bytes, 64),
+            sizes: (0..disks).map(|index| u64_at(bytes, SIZES_AT + 8 * index)).collect(),
         })
     }
 }
@@ -198,6 +230,13 @@ pub enum Entry {
         /// Where they stand in the journal.
         at: u64,
     },
+    /// Here this segment begins.
+    Segment {
+        /// Which: its place in the journal, in segments.
+        number: u64,
+        /// As for [`Entry::Abort`].
+        life: u64,
+    },
     /// The primary is gone, and the secondary's guest serves: what comes is its own.
     Serve,
 }
@@ -207,8 +246,7 @@ impl Entry {
     pub fn data_bytes(&self) -> u64 {
         match *self {
             Entry::Data { length, .. } | Entry::Scratch { length, .. } => length,
-            Entry::Zeroes { .. } | Entry::Refer { .. } => 0,
-            Entry::Barrier(_) | Entry::Commit(_) | Entry::Abort { .. } | Entry::Serve => 0,
+            _ => 0,
         }
     }
 
@@ -227,7 +265,8 @@ impl Entry {
             Entry::Abort { life } => (6, 0, life, 0, 0, 0),
             Entry::Scratch { length, checksum } => (7, 0, 0, 0, length, checksum),
             Entry::Refer { disk, offset, length, at } => (8, disk, at, offset, length, 0),
-            Entry::Serve => (9, 0, 0, 0, 0, 0),
+            Entry::Segment { number, life } => (9, 0, number, life, 0, 0),
+            Entry::Serve => (10, 0, 0, 0, 0, 0),
         };
         let mut bytes = [0; RECORD_BYTES as usize];
         bytes[..4].copy_from_slice(&RECORD_MAGIC);
@@ -266,65 +305,20 @@ impl Entry {
             6 => Entry::Abort { life: epoch.0 },
             7 if length <= MAX_DATA_BYTES => Entry::Scratch { length, checksum },
             8 => Entry::Refer { disk, offset, length, at: epoch.0 },
-            9 => Entry::Serve,
+            9 => Entry::Segment { number: epoch.0, life: offset },
+            10 => Entry::Serve,
             _ => return None,
         };
         Some((entry, entry.behind(mark, u32_at(bytes, 60))))
     }
-}
 
-/// A file, or what stands for one in a test.
-pub trait ReadAt {
-    /// Fills the buffer from this place on, with zeroes beyond the end of the file.
-    ///
-    /// # Errors
-    /// The file's.
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
-}
-
-/// The valid superblock with the higher number.
-///
-/// # Errors
-/// The file's.
-pub fn read_superblock(journal: &impl ReadAt) -> io::Result<Option<Superblock>> {
-    let mut found: Option<Superblock> = None;
-    for slot in 0..2 {
-        let mut bytes = [0; SUPERBLOCK_BYTES];
-        journal.read_at(slot * SLOT_BYTES, &mut bytes)?;
-        let superblock = Superblock::decode(&bytes).filter(|superblock| superblock.offset() == slot * SLOT_BYTES);
-        if superblock.as_ref().is_some_and(|one| found.as_ref().is_none_or(|other| one.number > other.number)) {
-            found = superblock;
+    /// Which segment it is that begins with these bytes, if one of this journal does, whatever came before it.
+    pub fn segment(bytes: &[u8; RECORD_BYTES as usize], generation: u64) -> Option<u64> {
+        let mark = Mark { at: 0, sequence: u64_at(bytes, 16), link: u32_at(bytes, 52) };
+        match Entry::decode(bytes, generation, mark)?.0 {
+            Entry::Segment { number, .. } => Some(number),
+            _ => None,
         }
-    }
-    Ok(found)
-}
-
-/// All records that count, each with the place behind its head. Returns the mark behind the last.
-///
-/// # Errors
-/// The file's.
-pub fn read_records(
-    journal: &impl ReadAt,
-    superblock: &Superblock,
-    mut with: impl FnMut(Entry, u64),
-) -> io::Result<Mark> {
-    let mut mark = superblock.start;
-    let mut data = Vec::new();
-    loop {
-        let mut head = [0; RECORD_BYTES as usize];
-        journal.read_at(mark.at, &mut head)?;
-        let Some((entry, behind)) = Entry::decode(&head, superblock.generation, mark) else {
-            return Ok(mark);
-        };
-        if let Entry::Data { length, checksum, .. } | Entry::Scratch { length, checksum } = entry {
-            data.resize(length as usize, 0);
-            journal.read_at(mark.at + RECORD_BYTES, &mut data)?;
-            if crc32fast::hash(&data) != checksum {
-                return Ok(mark);
-            }
-        }
-        with(entry, mark.at + RECORD_BYTES);
-        mark = behind;
     }
 }
 
@@ -367,12 +361,13 @@ mod tests {
                 length,
                 at
             }),
+            any::<[u64; 2]>().prop_map(|[number, life]| Entry::Segment { number, life }),
         ]
     }
 
     fn mark() -> impl Strategy<Value = Mark> {
         (0..1_u64 << 40, any::<u64>(), any::<u32>()).prop_map(|(at, sequence, link)| Mark {
-            at: RECORDS_AT + at,
+            at: RECORD_BYTES * at,
             sequence,
             link,
         })
@@ -396,11 +391,13 @@ mod tests {
 
         #[test]
         fn a_superblock_comes_back_and_a_flipped_bit_is_none(
-            numbers in any::<[u64; 3]>(), start in mark(), serves in any::<bool>(),
-            sizes in prop::collection::vec(any::<u64>(), 0..=MAX_DISKS), bit in 0..8 * SUPERBLOCK_BYTES,
+            numbers in any::<[u64; 3]>(), start in mark(), segment in 4..1_u64 << 24, serves in any::<bool>(),
+            sizes in prop::collection::vec(any::<u64>(), 0..=MAX_DISKS),
+            bit in 0..8 * SUPERBLOCK_BYTES,
         ) {
             let [generation, number, epoch] = numbers;
-            let superblock = Superblock { generation, number, epoch: Epoch(epoch), start, serves, sizes };
+            let segment_bytes = segment * RECORD_BYTES;
+            let superblock = Superblock { generation, number, epoch: Epoch(epoch), start, serves, segment_bytes, sizes };
             let mut bytes: [u8; SUPERBLOCK_BYTES] = superblock.encode().try_into().unwrap();
             prop_assert_eq!(Superblock::decode(&bytes), Some(superblock));
             bytes[bit / 8] ^= 1 << (bit % 8);
