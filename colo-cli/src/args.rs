@@ -82,6 +82,11 @@ pub(crate) enum DiskCommand {
     /// Serve a file or a block device over NBD, to QEMU, to the kernel (nbd-client), or to any tool that speaks it
     #[command(after_help = DISK_SERVE_HELP)]
     Serve(DiskServeArgs),
+    /// What a disk is doing that `colo disk serve --control` serves: whether it is protected, how far the first copy is, what waits
+    Status(DiskControlArgs),
+    /// Compare a protected guest's disk with what the other host has of it, by hashes, while the guest runs
+    #[command(after_help = DISK_VERIFY_HELP)]
+    Verify(DiskControlArgs),
 }
 
 #[derive(Subcommand, Debug)]
@@ -375,6 +380,20 @@ primary's host one over the guest's disk, on the secondary's one with a --journa
 `colo primary` and `colo secondary` give them a connection; when these end, or are killed, the primary's guest goes on, unprotected. The \
 secondary's disk may be read before it is protected, and written once it has taken over, or by its own guest: what that writes is \
 forgotten at each checkpoint.";
+
+#[derive(Args, Debug)]
+pub(crate) struct DiskControlArgs {
+    /// The Unix socket that `colo disk serve` was given by --control
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: PathBuf,
+}
+
+const DISK_VERIFY_HELP: &str = "For the primary's disk server. All of the disk is read on both hosts, as fast as that server's --copy-limit allows; the guest and its checkpoints go on. Nothing is changed: where the two differ end protection, and begin anew, which copies what differs. Ctrl-C ends it.
+
+Exit codes:
+  0  both hosts have the same
+  1  they do not, which is told; or something failed, which stderr tells
+  5  the guest is not protected (any more): there is nothing to compare with";
 
 #[derive(Args, Debug)]
 pub(crate) struct CleanupArgs {

@@ -1,4 +1,7 @@
-//! `colo disk`.
+//! `colo disk serve`, and beside it what asks such a server.
+
+pub(crate) mod status;
+pub(crate) mod verify;
 
 use crate::args::{DiskServeArgs, DurabilityArg};
 use crate::output::print_json;

@@ -45,6 +45,8 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(args, cli.json),
         Command::Cleanup(args) => xen::cleanup(args, cli.json),
         Command::Disk(DiskCommand::Serve(args)) => disk::serve(args, cli.json),
+        Command::Disk(DiskCommand::Status(args)) => disk::status::run(args, cli.json),
+        Command::Disk(DiskCommand::Verify(args)) => disk::verify::run(args, cli.json),
         Command::Net(NetCommand::Repair(args)) => net::repair_cards(args, cli.json),
         Command::Demo(args) => demo::run(args, cli.json),
         Command::Embedded(EmbeddedCommand::Switch(args)) => embedded::switch(args),

@@ -18,7 +18,7 @@ const STOOD_DOWN: u8 = 3;
 const GUEST_CRASHED: u8 = 4;
 
 /// Exit code: the guest runs on, and nobody protects it.
-const UNPROTECTED: u8 = 5;
+pub(crate) const UNPROTECTED: u8 = 5;
 
 /// Starts the log on stderr. `RUST_LOG` has the last word.
 pub(crate) fn start_log(verbose: u8) {

@@ -342,3 +342,87 @@ fn what_does_not_go_together_is_said() {
     let why = format!("colo: {empty}: it is empty; give it its size first (truncate -s SIZE)\n");
     assert_eq!(Serving::start(&arguments).end(), (Some(1), why));
 }
+
+/// Runs `colo disk` with these arguments: its exit code, and what it says.
+fn disk(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(COLO).arg("disk").args(arguments).env_remove("RUST_LOG").output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn what_differs_is_told_while_another_drives_the_disk() {
+    let hosts = Hosts::new("verify");
+    let (control, secondarys) = (hosts.folder.path("p.control"), hosts.folder.path("s.control"));
+    let verify = |more: &[&str]| disk(&[&["verify", "--control", &control], more].concat());
+    let why = format!("colo: {control}: not protected: there is nothing to compare with\n");
+    assert_eq!(verify(&[]), (Some(5), String::new(), why));
+
+    let (mut primary, mut secondary) = hosts.protect();
+    checkpoint(&mut primary, &mut secondary, Epoch(1));
+    let same = "both hosts have the same: 1048576 bytes were compared\n";
+    let progress = "colo: comparing disks: 0 of 1 MiB, 0 parts differ\n";
+    let (code, told, said) = verify(&[]);
+    assert!((code, &*told) == (Some(0), same) && said.starts_with(progress), "{told}{said}");
+
+    let path = hosts.folder.path("s.disk");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[70_000] ^= 1;
+    fs::write(path, bytes).unwrap();
+    let (code, told, _) = verify(&[]);
+    let found =
+        "disk 0 differs at byte 65536, for 65536 bytes\n1 of 16 parts differ, in 1048576 bytes. Nothing was changed";
+    assert!(code == Some(1) && told.starts_with(found), "{told}");
+    let (code, told, said) = verify(&["--json"]);
+    assert_eq!((code, said), (Some(1), String::new()));
+    let lines: Vec<&str> = told.lines().collect();
+    assert!(lines[0].contains(r#""event":"verifying""#) && lines[0].contains(r#""all_bytes":1048576"#), "{told}");
+    let last = lines.last().unwrap();
+    let differences = r#""differences":[{"disk":0,"is_unreadable":false,"length":65536,"offset":65536}]"#;
+    for part in [r#""event":"verified""#, r#""is_equal":false"#, r#""differing_parts":1"#, differences] {
+        assert!(last.contains(part), "{last}");
+    }
+    // Nobody has noticed.
+    checkpoint(&mut primary, &mut secondary, Epoch(2));
+
+    let why = "these are a secondary's disks: ask for it where the primary's are";
+    let refused = (Some(1), String::new(), format!("colo: {secondarys}: {why}\n"));
+    assert_eq!(disk(&["verify", "--control", &secondarys]), refused);
+    let nobody = hosts.folder.path("nobody");
+    let why = format!("colo: {nobody}: No such file or directory (os error 2)\n");
+    assert_eq!(disk(&["verify", "--control", &nobody]), (Some(1), String::new(), why.clone()));
+    assert_eq!(disk(&["status", "--control", &nobody]), (Some(1), String::new(), why));
+}
+
+#[test]
+fn what_a_disk_is_doing_is_told_on_both_hosts() {
+    let hosts = Hosts::new("status");
+    let (control, secondarys) = (hosts.folder.path("p.control"), hosts.folder.path("s.control"));
+    let status = |control: &str| {
+        let (code, told, said) = disk(&["status", "--control", control]);
+        assert_eq!((code, said), (Some(0), String::new()));
+        told
+    };
+    let idle = "role         primary\nstate        not protected\ndriven       by nobody\nbytes        1048576\n\
+                epoch        0 counts, 0 is whole\nwaiting      0 of at most 536870912 bytes\n";
+    assert_eq!(status(&control), idle);
+
+    let (mut primary, mut secondary) = hosts.protect();
+    checkpoint(&mut primary, &mut secondary, Epoch(1));
+    let in_step = "state        in step\ndriven       by another process\nbytes        1048576\n\
+                   epoch        1 counts, 1 is whole\n";
+    assert!(status(&control).contains(in_step), "{}", status(&control));
+    let told = status(&secondarys);
+    assert!(told.starts_with("role         secondary\n") && told.contains(in_step), "{told}");
+    assert!(told.contains("\njournal      "), "{told}");
+    let (code, told, _) = disk(&["status", "--json", "--control", &control]);
+    assert_eq!((code, told.lines().count()), (Some(0), 1));
+    for part in [r#""state":"in-step""#, r#""is_driven":true"#, r#""epoch":1"#, r#""sizes":[1048576]"#] {
+        assert!(told.contains(part), "{told}");
+    }
+    drop(primary);
+    assert!(status(&control).contains("state        not protected\ndriven       by nobody\n"), "{}", status(&control));
+    drop(secondary);
+    let told = status(&secondarys);
+    assert!(told.contains("state        follows nobody\n") && told.contains("epoch        1 counts"), "{told}");
+}

@@ -5,6 +5,7 @@ mod folder;
 
 mod control {
     pub(crate) mod hostile;
+    pub(crate) mod observing;
     pub(crate) mod rig;
 }
 
@@ -145,7 +146,7 @@ fn a_second_controller_and_one_of_the_other_part_are_told() {
     let (primary, secondary) = (rig.path("primary.control"), rig.path("secondary.control"));
     let why = ControlledPrimary::connect(&primary).err().expect("two of them").to_string();
     assert_eq!(why, format!("{}: another process drives this disk", primary.display()));
-    assert!(matches!(ControlledSecondary::connect(&primary), Err(ControlError::InUse(_))));
+    assert!(matches!(ControlledSecondary::connect(&secondary), Err(ControlError::InUse(_))));
     drop(rig);
     assert!(matches!(ControlledSecondary::connect(&secondary), Err(ControlError::Connect { .. })));
 

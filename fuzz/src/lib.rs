@@ -9,6 +9,7 @@
 //!
 //! A new target is a module with `fuzz` and `seeds`, a line in [`TARGETS`], and a file in `fuzz_targets/`.
 
+pub mod control;
 pub mod disk;
 pub mod image;
 mod mutate;
@@ -32,6 +33,7 @@ pub struct Target {
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
+    Target { name: "control", fuzz: control::fuzz, seeds: control::seeds },
     Target { name: "disk", fuzz: disk::fuzz, seeds: disk::seeds },
     Target { name: "stream", fuzz: stream::fuzz, seeds: stream::seeds },
     Target { name: "image", fuzz: image::fuzz, seeds: image::seeds },

@@ -56,8 +56,9 @@ pub use content::{Change, Content};
 pub use extents::{Cut, ExtentMap};
 pub use rate::{Pace, Rate};
 pub use replica::{
-    DiskEvent, Durability, OnDiskEvent, PrimaryDisks, Replica, ReplicaConfig, ReplicaDisk, ReplicaError,
-    SecondaryDisks, Tap, TapConfig, TapDisk,
+    Compared, CopyProgress, Difference, DiskEvent, DiskState, DiskStatus, Durability, OnDiskEvent, OnVerifyEvent,
+    PrimaryDisks, Replica, ReplicaConfig, ReplicaDisk, ReplicaError, SecondaryDisks, Tap, TapConfig, TapDisk,
+    Verification, VerifyError, VerifyEvent,
 };
 pub use store::{
     Action, ActionId, EpochStore, Garbage, Piece, ReadId, RecoverError, Source, StoreConfig, StoreError, Taken,

@@ -57,12 +57,18 @@ impl Rate {
     pub fn pace(&self, all_bytes: u64) -> Option<Pace> {
         let ((first, from), (last, done)) = (*self.seen.front()?, *self.seen.back()?);
         let took = last.saturating_duration_since(first);
+        Pace::of(done.saturating_sub(from), took, all_bytes.saturating_sub(done))
+    }
+}
+
+impl Pace {
+    /// Of something of which so many bytes have taken so long, and so many are left; unknown for the first second.
+    pub(super) fn of(bytes: u64, took: Duration, left_bytes: u64) -> Option<Pace> {
         if took < AT_LEAST {
             return None;
         }
-        let bytes_per_second = (done.saturating_sub(from) as f64 / took.as_secs_f64()) as u64;
-        let left = all_bytes.saturating_sub(done).checked_add(bytes_per_second.saturating_sub(1));
-        let left = left.and_then(|left| left.checked_div(bytes_per_second)).map(Duration::from_secs);
+        let bytes_per_second = (bytes as f64 / took.as_secs_f64()) as u64;
+        let left = (bytes_per_second > 0).then(|| Duration::from_secs(left_bytes.div_ceil(bytes_per_second)));
         Some(Pace { bytes_per_second, left })
     }
 }

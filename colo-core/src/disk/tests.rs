@@ -225,12 +225,20 @@ impl Bench {
     /// Begins a read, and ends those that were begun, or not yet.
     fn read(&mut self) {
         let (disk, range) = (self.random.below(DISKS as u64) as u8, self.random.range());
-        let (id, pieces) = self.store.read(disk, range.clone()).unwrap();
+        let is_primarys = self.random.below(3) == 0;
+        let ((id, pieces), expected) = match is_primarys && !self.serves {
+            true => (self.store.read_primary(disk, range.clone()).unwrap(), &self.primary),
+            false => (self.store.read(disk, range.clone()).unwrap(), &self.seen),
+        };
+        if self.serves {
+            let refused = self.store.read_primary(disk, range.clone());
+            assert_eq!(refused.err(), Some(StoreError::NotNow("while it serves")));
+        }
         let (mut at, mut found) = (range.start, Vec::new());
         for (piece, source) in pieces {
             assert_eq!(piece.start, at);
             let bytes = self.resolve(disk, &piece, &source);
-            assert_eq!(bytes, self.seen[usize::from(disk)][piece.start as usize..piece.end as usize], "{piece:?}");
+            assert_eq!(bytes, expected[usize::from(disk)][piece.start as usize..piece.end as usize], "{piece:?}");
             at = piece.end;
             found.push((piece, source, bytes));
         }

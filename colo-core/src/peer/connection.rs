@@ -232,6 +232,11 @@ impl StateReceiver {
         }
     }
 
+    /// The minor version that the peer speaks, by the last message that has come here.
+    pub fn peer_minor(&self) -> Option<u8> {
+        self.decoder.peer_minor()
+    }
+
     /// How many messages have come, if nothing of the next one has been read.
     pub(super) fn received_whole(&self) -> Result<u64, PeerError> {
         self.decoder.whole_messages()

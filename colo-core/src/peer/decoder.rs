@@ -34,6 +34,8 @@ pub struct FrameDecoder {
     /// The frame at the front, if its header has come.
     header: Option<FrameHeader>,
     next_number: u64,
+    /// The minor version that the last message had.
+    minor: Option<u8>,
     stream_sum: StreamSum,
     failed: bool,
 }
@@ -112,6 +114,11 @@ impl FrameDecoder {
         std::mem::take(&mut self.stream_sum)
     }
 
+    /// The minor version that the peer speaks, by the last message that was taken.
+    pub fn peer_minor(&self) -> Option<u8> {
+        self.minor
+    }
+
     /// Bytes of memory that it holds for itself.
     pub fn capacity_bytes(&self) -> usize {
         self.filling.capacity() + self.ready.len()
@@ -163,6 +170,7 @@ impl FrameDecoder {
         }
         self.ready = self.ready.slice(frame_bytes..);
         self.header = None;
+        self.minor = Some(header.minor);
         self.next_number += 1;
         Ok(Some(message))
     }

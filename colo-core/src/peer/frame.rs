@@ -17,10 +17,11 @@ use std::io::IoSlice;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// The protocol's version. Another major one is refused; another minor one only adds kinds of messages that need not be sent.
+/// The protocol's version. Another major one is refused; another minor one only adds kinds of messages that need not be sent, and moments
+/// at which one may be sent.
 pub const MAJOR_VERSION: u8 = 3;
 /// The protocol's minor version.
-pub const MINOR_VERSION: u8 = 0;
+pub const MINOR_VERSION: u8 = 1;
 
 /// Bytes of a frame's header.
 pub const FRAME_HEADER_BYTES: usize = size_of::<RawHeader>();
@@ -173,6 +174,7 @@ const CRC_OFFSET: usize = FRAME_HEADER_BYTES - 4;
 pub(super) struct FrameHeader {
     pub(super) kind: MessageKind,
     pub(super) payload_bytes: usize,
+    pub(super) minor: u8,
     crc: u32,
     /// CRC-32 of the header's first [`CRC_OFFSET`] bytes.
     own_crc: u32,
@@ -201,7 +203,7 @@ impl FrameHeader {
             return Err(PeerError::Missing { expected, got });
         }
         let own_crc = crc32fast::hash(&bytes[..CRC_OFFSET]);
-        Ok(FrameHeader { kind, payload_bytes: length, crc: raw.crc.get(), own_crc })
+        Ok(FrameHeader { kind, payload_bytes: length, minor: raw.minor, crc: raw.crc.get(), own_crc })
     }
 
     /// Checks the checksum; returns that of the payload alone.

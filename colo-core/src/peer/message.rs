@@ -170,7 +170,8 @@ pub enum Message {
         /// Of which `DiskFlush`.
         number: u64,
     },
-    /// P→S, disk, before the first barrier: the hashes of a part, each of 64 KiB of it; the last may be shorter.
+    /// P→S, disk: the hashes of a part, each of 64 KiB of it; the last may be shorter. After the first barrier, too, since version 3.1: of what
+    /// the primary's guest has there by what was said before.
     DiskHashesWanted {
         /// Which of the domain's disks.
         disk: u8,
@@ -181,7 +182,7 @@ pub enum Message {
         /// The hashes' seed.
         seed: u64,
     },
-    /// S→P, disk: the answer.
+    /// S→P, disk: the answer. After the first barrier it may have no hashes: that part cannot be read there.
     DiskHashes {
         /// Of which of the domain's disks.
         disk: u8,

@@ -150,7 +150,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 #[test]
 fn golden_frame() {
     let mut bytes = encode(&[Message::Welcome, Message::Heartbeat { number: 7 }]).split_off(FRAME_HEADER_BYTES);
-    let front = *b"COLO\x03\0\x24\0\x01\0\0\0\0\0\0\0\x08\0\0\0";
+    let front = *b"COLO\x03\x01\x24\0\x01\0\0\0\0\0\0\0\x08\0\0\0";
     assert_eq!(bytes[..20], front);
     assert_eq!(bytes[24..], [7, 0, 0, 0, 0, 0, 0, 0]);
     let crc: Vec<u8> = bytes.drain(20..24).collect();
@@ -273,6 +273,19 @@ fn another_major_version_is_refused_by_both_names() {
     assert!(matches!(error, PeerError::Version { major: 9, minor: 3 }), "{error}");
     let text = error.to_string();
     assert!(text.contains("9.3") && text.contains(&format!("{MAJOR_VERSION}.{MINOR_VERSION}")), "{text}");
+}
+
+#[test]
+fn another_minor_version_is_spoken_with_and_known() {
+    let mut bytes = encode(&[Message::Welcome]);
+    bytes[5] = MINOR_VERSION + 3;
+    let crc = crc32(&bytes[..20]);
+    bytes[20..24].copy_from_slice(&crc.to_le_bytes());
+    let mut decoder = FrameDecoder::new();
+    decoder.feed(&bytes);
+    assert_eq!(decoder.peer_minor(), None);
+    assert_eq!(decoder.next_message().unwrap(), Some(Message::Welcome));
+    assert_eq!(decoder.peer_minor(), Some(MINOR_VERSION + 3));
 }
 
 #[test]

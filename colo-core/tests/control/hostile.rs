@@ -2,7 +2,7 @@
 
 use super::rig::{PATIENCE, Rig, channels, read_all};
 use crate::folder::Folder;
-use colo_core::disk::control::{ControlError, ControlledPrimary, ControlledSecondary};
+use colo_core::disk::control::{ControlError, ControlledPrimary, ControlledSecondary, VERSION};
 use colo_core::disk::{DiskError, DiskEvent, PrimaryDisks, SecondaryDisks, TapConfig};
 use colo_core::ids::Epoch;
 use colo_core::net::socket_file::{self, SocketFile, SocketKind};
@@ -17,17 +17,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// So long an answer is waited for that never comes.
-const MOMENT: Duration = Duration::from_millis(50);
+const MOMENT: Duration = Duration::from_millis(300);
 
-fn packet(kind: u8, number: u64, rest: &[u8]) -> Vec<u8> {
-    [&[1, kind][..], &number.to_le_bytes(), rest].concat()
+pub(crate) fn packet(kind: u8, number: u64, rest: &[u8]) -> Vec<u8> {
+    [&[VERSION, kind][..], &number.to_le_bytes(), rest].concat()
 }
 
 fn attach(number: u64, patience_ms: u32, sent: u64) -> Vec<u8> {
     packet(1, number, &[&patience_ms.to_le_bytes()[..], &sent.to_le_bytes(), &0_u64.to_le_bytes()].concat())
 }
 
-fn send_with(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+pub(crate) fn send_with(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() {
@@ -37,7 +37,7 @@ fn send_with(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
 }
 
 /// The next packet; empty at the end.
-fn hear(socket: &OwnedFd) -> Vec<u8> {
+pub(crate) fn hear(socket: &OwnedFd) -> Vec<u8> {
     poll(&mut [PollFd::new(socket, PollFlags::IN)], None).unwrap();
     let mut bytes = [0; 4096];
     match recv(socket, &mut bytes[..], RecvFlags::empty()) {
@@ -47,10 +47,23 @@ fn hear(socket: &OwnedFd) -> Vec<u8> {
     }
 }
 
-fn join(path: &Path) -> OwnedFd {
+/// Somebody who has not said yet what it wants.
+pub(crate) fn join(path: &Path) -> OwnedFd {
     let socket = socket_file::connect(path, SocketKind::Packets).unwrap();
-    assert_eq!(hear(&socket)[..2], [1, 64]);
+    assert_eq!(hear(&socket)[..2], [VERSION, 64]);
     socket
+}
+
+/// Somebody who drives.
+fn drive(path: &Path) -> OwnedFd {
+    let socket = join(path);
+    send_with(&socket, &packet(48, 1, &[]), &[]);
+    assert_eq!(hear(&socket), done(1));
+    socket
+}
+
+fn done(number: u64) -> Vec<u8> {
+    packet(66, number, &[1, 0, 0, 0, 0, 0, 0, 0])
 }
 
 #[test]
@@ -60,28 +73,29 @@ fn a_controller_that_lies_is_left_and_changes_nothing() {
     (rig.primary, rig.secondary) = (None, None);
     let file = File::open("/dev/null").unwrap();
     let file = file.as_fd();
-    let lies: [(&str, Vec<u8>, &[BorrowedFd<'_>]); 17] = [
+    let lies: [(&str, Vec<u8>, &[BorrowedFd<'_>]); 18] = [
         ("no bytes of a packet", vec![1], &[]),
-        ("another version", [&[2][..], &packet(3, 1, &[])[1..]].concat(), &[]),
-        ("an unknown kind", packet(99, 1, &[]), &[]),
-        ("a message of the server's", packet(66, 1, &[0; 8]), &[]),
+        ("another version", [&[VERSION - 1][..], &packet(3, 2, &[])[1..]].concat(), &[]),
+        ("an unknown kind", packet(99, 2, &[]), &[]),
+        ("a message of the server's", packet(66, 2, &[0; 8]), &[]),
         ("number 0", packet(3, 0, &[]), &[]),
-        ("a number ahead", packet(3, 2, &[]), &[]),
-        ("a byte too many", packet(3, 1, &[0]), &[]),
-        ("a byte too few", packet(16, 1, &[0; 7]), &[]),
+        ("a number ahead", packet(3, 3, &[]), &[]),
+        ("a byte too many", packet(3, 2, &[0]), &[]),
+        ("a byte too few", packet(16, 2, &[0; 7]), &[]),
         ("a packet too long", vec![1; 5000], &[]),
-        ("a descriptor with another request", packet(3, 1, &[]), &[file]),
-        ("no descriptor", attach(1, 1000, 0), &[]),
-        ("two descriptors", attach(1, 1000, 0), &[file, file]),
-        ("four descriptors", attach(1, 1000, 0), &[file, file, file, file]),
-        ("no patience", attach(1, 0, 0), &[file]),
-        ("too much patience", attach(1, u32::MAX, 0), &[file]),
-        ("what only a guess could want: a wait of a day", packet(32, 1, &[0xff; 12]), &[]),
-        ("a request to neither", packet(5, 1, &[]), &[]),
+        ("a descriptor with another request", packet(3, 2, &[]), &[file]),
+        ("no descriptor", attach(2, 1000, 0), &[]),
+        ("two descriptors", attach(2, 1000, 0), &[file, file]),
+        ("four descriptors", attach(2, 1000, 0), &[file, file, file, file]),
+        ("no patience", attach(2, 0, 0), &[file]),
+        ("too much patience", attach(2, u32::MAX, 0), &[file]),
+        ("what only a guess could want: a wait of a day", packet(32, 2, &[0xff; 12]), &[]),
+        ("to drive twice", packet(48, 2, &[]), &[]),
+        ("a request to neither", packet(5, 2, &[]), &[]),
     ];
     for name in ["primary.control", "secondary.control"] {
         for (what, lie, descriptors) in &lies {
-            let socket = join(&rig.path(name));
+            let socket = drive(&rig.path(name));
             send_with(&socket, lie, descriptors);
             assert!(hear(&socket).is_empty(), "{what}");
         }
@@ -93,8 +107,8 @@ fn a_controller_that_lies_is_left_and_changes_nothing() {
                 16 | 17 | 35 => &[0; 8],
                 _ => &[],
             };
-            let socket = join(&rig.path(name));
-            send_with(&socket, &packet(kind, 1, rest), &[]);
+            let socket = drive(&rig.path(name));
+            send_with(&socket, &packet(kind, 2, rest), &[]);
             assert!(hear(&socket).is_empty(), "request {kind} to the other part");
         }
     }
@@ -113,9 +127,9 @@ fn a_descriptor_that_is_no_connection_is_an_answer() {
     let (unix, _end) = std::os::unix::net::UnixStream::pair().unwrap();
     let tcp = channel.into_handover().unwrap().socket;
     for name in ["primary.control", "secondary.control"] {
-        let socket = join(&rig.path(name));
+        let socket = drive(&rig.path(name));
         let refused = [(file.as_fd(), 0), (pipe.as_fd(), 0), (unix.as_fd(), 0), (tcp.as_fd(), u64::MAX)];
-        for ((descriptor, sent), number) in refused.into_iter().zip(1..) {
+        for ((descriptor, sent), number) in refused.into_iter().zip(2..) {
             send_with(&socket, &attach(number, 1000, sent), &[descriptor]);
             let invalid = [4_u32.to_le_bytes(), (DiskError::Invalid as u32).to_le_bytes()].concat();
             assert_eq!(hear(&socket), packet(66, number, &invalid));
@@ -126,7 +140,7 @@ fn a_descriptor_that_is_no_connection_is_an_answer() {
     rig.protect();
 }
 
-/// A server that says this when somebody comes, and then that to the first request.
+/// A server that lets whoever comes drive, and says that to the next request.
 fn fake(folder: &Folder, role: u8, answers: Vec<Vec<u8>>) -> (std::path::PathBuf, std::thread::JoinHandle<OwnedFd>) {
     let path = folder.0.join("fake");
     let listener = SocketFile::bind(&path, SocketKind::Packets).unwrap();
@@ -134,6 +148,8 @@ fn fake(folder: &Folder, role: u8, answers: Vec<Vec<u8>>) -> (std::path::PathBuf
         poll(&mut [PollFd::new(&listener, PollFlags::IN)], None).unwrap();
         let socket = listener.accept().unwrap().unwrap();
         send(&socket, &packet(64, 0, &[role, 0, 0, 0, 0, 0, 0, 0]), SendFlags::empty()).unwrap();
+        assert_eq!(hear(&socket), packet(48, 1, &[]));
+        send(&socket, &done(1), SendFlags::empty()).unwrap();
         hear(&socket);
         for answer in answers {
             send(&socket, &answer, SendFlags::NOSIGNAL).unwrap();
@@ -153,7 +169,7 @@ fn a_server_that_hangs_holds_up_nobody() {
     assert!(matches!(why, ControlError::Silent(MOMENT)), "{why}");
     drop(silent);
 
-    let (path, serving) = fake(&folder, 1, vec![packet(66, 1, &[1, 0, 0, 0, 0, 0, 0, 0])]);
+    let (path, serving) = fake(&folder, 1, vec![done(2)]);
     let mut primary = ControlledPrimary::connect_within(&path, MOMENT).unwrap();
     let (sender, events) = unbounded();
     let attached = primary.attach(channels().0, Box::new(move |event| drop(sender.send(event))));
@@ -181,10 +197,10 @@ fn a_server_that_hangs_holds_up_nobody() {
 #[test]
 fn a_server_that_lies_is_left() {
     let lies = [
-        packet(66, 2, &[1, 0, 0, 0, 0, 0, 0, 0]),
+        done(3),
         packet(66, 0, &[1, 0, 0, 0, 0, 0, 0, 0]),
-        packet(66, 1, &[4, 0, 0, 0, 77, 0, 0, 0]),
-        packet(66, 1, &[1, 0, 0, 0, 1, 0, 0, 0]),
+        packet(66, 2, &[4, 0, 0, 0, 77, 0, 0, 0]),
+        packet(66, 2, &[1, 0, 0, 0, 1, 0, 0, 0]),
         packet(64, 0, &[1, 0, 0, 0, 0, 0, 0, 0]),
         packet(83, 0, &[1, 0, 0xff]),
         packet(3, 1, &[]),

@@ -1,8 +1,8 @@
 use super::ControlError;
-use super::packet::{self, try_recv};
+use super::line::{Line, next};
+use super::packet;
 use super::wire::{Answer, MAX_PACKET_BYTES, Request, Role, Said};
 use crate::disk::{DiskEvent, OnDiskEvent};
-use crate::net::socket_file::{self, SocketKind};
 use rustix::event::PollFlags;
 use rustix::net::Shutdown;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -41,24 +41,19 @@ struct State {
 impl Client {
     /// Connects to a server of disks for that part, which has so much time for each of its answers.
     pub(super) fn connect(path: &Path, wanted: Role, within: Duration) -> Result<Client, ControlError> {
-        let failed = |source| ControlError::Connect { path: path.to_owned(), source };
-        let socket = socket_file::connect(path, SocketKind::Packets).map_err(failed)?;
-        let deadline = Instant::now() + within;
-        let mut buffer = [0; MAX_PACKET_BYTES];
-        let said = loop {
-            match next(&socket, &mut buffer)? {
-                Some(said) => break said,
-                None if packet::wait(&socket, PollFlags::IN, Some(deadline))? => {}
-                None => return Err(ControlError::Silent(within)),
-            }
-        };
-        let sizes = match said {
-            Said::Hello { role, sizes } if role == wanted => sizes,
-            Said::Hello { role: has, .. } => return Err(ControlError::Role { path: path.to_owned(), has, wanted }),
-            Said::InUse => return Err(ControlError::InUse(path.to_owned())),
+        let (line, role, sizes) = Line::connect(path, within)?;
+        if role != wanted {
+            return Err(ControlError::Role { path: path.to_owned(), has: role, wanted });
+        }
+        line.ask(1, &Request::Drive)?;
+        match line.hear(Some(within))? {
+            Said::Answer(1, Answer::Done) => {}
+            Said::Answer(1, Answer::No) => return Err(ControlError::InUse(path.to_owned())),
             _ => return Err(ControlError::Unexpected("a message before the first")),
-        };
-        let shared = Arc::new(Shared { socket, state: Mutex::default(), changed: Condvar::new() });
+        }
+        let state = State { sent: 1, answer: Some((1, Answer::Done)), ..State::default() };
+        let socket = line.into_socket();
+        let shared = Arc::new(Shared { socket, state: Mutex::new(state), changed: Condvar::new() });
         let reader = std::thread::Builder::new().name("disk control".into()).spawn({
             let shared = shared.clone();
             move || {
@@ -66,7 +61,7 @@ impl Client {
                 shared.end(&error);
             }
         })?;
-        Ok(Client { shared, sizes, within, asking: Mutex::new(0), reader: Some(reader) })
+        Ok(Client { shared, sizes, within, asking: Mutex::new(1), reader: Some(reader) })
     }
 
     pub(super) fn sizes(&self) -> &[u64] {
@@ -167,7 +162,7 @@ impl Shared {
                     on_event(event);
                 }
             }
-            Said::Hello { .. } | Said::InUse => return Err(ControlError::Unexpected("a second first message")),
+            _ => return Err(ControlError::Unexpected("a message to somebody else")),
         }
         Ok(())
     }
@@ -194,14 +189,5 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What the server says next, if it has. Descriptors are none of it.
-fn next(socket: &OwnedFd, buffer: &mut [u8; MAX_PACKET_BYTES]) -> Result<Option<Said>, ControlError> {
-    match try_recv(socket, buffer)? {
-        None => Ok(None),
-        Some((length, None)) => Said::decode(&buffer[..length]).map(Some),
-        Some((_, Some(_))) => Err(ControlError::Unexpected("a descriptor")),
     }
 }

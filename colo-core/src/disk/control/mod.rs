@@ -1,22 +1,33 @@
 //! The way by which `colo primary` and `colo secondary` drive disks that another process serves: one that lives as long as the guest does,
 //! while they come and go.
 //!
-//! A Unix socket of packets (`SOCK_SEQPACKET`), one message in each; on one connection at a time. A disk server has a [`ControlServer`] around
-//! its [`Tap`](super::Tap) or its [`Replica`](super::Replica); [`ControlledPrimary`] and [`ControlledSecondary`] are that to a session.
+//! A Unix socket of packets (`SOCK_SEQPACKET`), one message in each. A disk server has a [`ControlServer`] around its [`Tap`](super::Tap) or its
+//! [`Replica`](super::Replica); [`ControlledPrimary`] and [`ControlledSecondary`] are that to a session, which drives the disks: one at a time. An
+//! [`Observer`] only asks, and there may be several.
 //!
 //! ```text
 //!        colo primary                        the primary's disk server       ... and likewise on the other host
-//!           | <-------------- Hello: role, sizes |  or InUse, and the end
-//!           | 1 Attach, and the disk channel --> |  the descriptor of a connection that has been greeted, and its numbers
-//!           | <-------------------------- Done 1 |
+//!           | <-------------- Hello: role, sizes |
+//!           | 1 Drive -------------------------> |
+//!           | <-------------------------- Done 1 |  or No 1: another does
+//!           | 2 Attach, and the disk channel --> |  the descriptor of a connection that has been greeted, and its numbers
+//!           | <-------------------------- Done 2 |
 //!           | <------------------ Event: copying |  at any time
 //!           | <------------------ Event: in step |
-//!           | 2 Freeze ------------------------> |
-//!           | <-------------------------- Done 2 |
-//!           | 3 Barrier: epoch 1 --------------> |
+//!           | 3 Freeze ------------------------> |
 //!           | <-------------------------- Done 3 |
-//!           | 4 Thaw --------------------------> |  its answer is not waited for
+//!           | 4 Barrier: epoch 1 --------------> |
 //!           | <-------------------------- Done 4 |
+//!           | 5 Thaw --------------------------> |  its answer is not waited for
+//!           | <-------------------------- Done 5 |
+//!
+//!        an observer
+//!           | <-------------- Hello: role, sizes |
+//!           | 1 Status ------------------------> |
+//!           | <------------------------ Status 1 |
+//!           | 2 Verify ------------------------> |  its end ends it
+//!           | <--------------------- Comparing 2 |  now and then
+//!           | <---------------------- Compared 2 |  or NotCompared 2, with the reason
 //! ```
 //!
 //! When a controller goes without a word, because its process was killed, nothing waits for it: what was frozen goes on, and the replication
@@ -47,14 +58,20 @@
 //! ```
 
 mod client;
+mod connection;
 mod controlled;
+mod line;
+mod observer;
 mod packet;
+mod served;
 mod server;
 mod wire;
 
 pub use controlled::{ControlledPrimary, ControlledSecondary};
-pub use server::{ControlServer, ServedDisks};
-pub use wire::Role;
+pub use observer::{Comparing, Observer};
+pub use served::ServedDisks;
+pub use server::ControlServer;
+pub use wire::{Answer, MAX_PACKET_BYTES, Reported, Request, Role, Said};
 
 use crate::peer::PayloadError;
 use std::io;
@@ -98,6 +115,12 @@ pub enum ControlError {
     /// What comes is no message of this protocol.
     #[error("what comes makes no sense: {0}")]
     Malformed(#[from] PayloadError),
+    /// There is no secondary, or none any more.
+    #[error("{0}")]
+    NotProtected(String),
+    /// Disks are not compared, or not to their end.
+    #[error("{0}")]
+    NotCompared(String),
     /// A message that does not belong there.
     #[error("{0} does not belong there")]
     Unexpected(&'static str),
@@ -113,7 +136,7 @@ pub enum ControlError {
 }
 
 /// The version of the protocol.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 impl From<rustix::io::Errno> for ControlError {
     fn from(errno: rustix::io::Errno) -> Self {

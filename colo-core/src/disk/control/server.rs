@@ -1,35 +1,28 @@
-use super::packet::{try_recv, try_send};
-use super::wire::{Answer, MAX_PACKET_BYTES, Request, Role, Said};
-use super::{ControlError, packet};
-use crate::disk::{DiskError, DiskEvent, OnDiskEvent, PrimaryDisks, Replica, SecondaryDisks, Tap};
+use super::ControlError;
+use super::connection::{Connection, Heard};
+use super::served::ServedDisks;
+use super::wire::{Answer, Said};
+use crate::disk::Verification;
 use crate::net::socket_file::{SocketFile, SocketKind};
-use crate::peer::{Handover, PeerError, StateChannel};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
-use rustix::net::Shutdown;
 use std::io;
-use std::net::TcpStream;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
-/// So many further connections may be looked at, and told that they are not wanted, before the controller is heard again.
-const TURNED_AWAY_AT_ONCE: usize = 16;
+/// So many may be there beside whoever drives. When one more comes, the one goes that has come first and waits for nothing: whoever wants to
+/// drive can always come.
+const MAX_OBSERVERS: usize = 16;
 
-/// So many requests may be heard before others are looked at: a controller waits for the answers to most.
+/// So many further connections may be accepted before the others are heard again.
+const ACCEPTED_AT_ONCE: usize = 16;
+
+/// So many requests of whoever drives may be heard before others are looked at: it waits for the answers to most.
 const HEARD_AT_ONCE: usize = 64;
 
-/// The disks that a server has: all of one machine's.
-pub enum ServedDisks {
-    /// A machine's that serves.
-    Primary(Tap),
-    /// A machine's that follows, or that has taken over.
-    Secondary(Replica),
-}
-
-/// Lets one process at a time drive disks, by a socket for this user alone. It has a thread, until it is stopped or dropped.
+/// Lets one process at a time drive disks, and others ask, by a socket for this user alone. It has a thread, until it is stopped or dropped.
 pub struct ControlServer {
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<ServedDisks>>,
@@ -43,7 +36,8 @@ impl ControlServer {
     pub fn start(path: &Path, disks: ServedDisks) -> io::Result<ControlServer> {
         let socket = SocketFile::bind(path, SocketKind::Packets)?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let mut serving = Serving { socket, stop: stop.clone(), disks, controller: None };
+        let mut serving =
+            Serving { socket, stop: stop.clone(), disks, driver: None, observers: Vec::new(), ending: Vec::new() };
         let thread = std::thread::Builder::new().name("disk control".into()).spawn(move || {
             if let Err(error) = serving.run() {
                 tracing::error!("nobody can drive this disk any more: {error}");
@@ -76,14 +70,11 @@ struct Serving {
     socket: SocketFile,
     stop: Arc<OwnedFd>,
     disks: ServedDisks,
-    controller: Option<Controller>,
-}
-
-/// Who drives the disks.
-struct Controller {
-    socket: Arc<OwnedFd>,
-    /// The last request's number.
-    number: u64,
+    driver: Option<Connection>,
+    /// Those that only ask, or have not said yet what they want; oldest first.
+    observers: Vec<Connection>,
+    /// Comparisons for those who have gone: nobody waits for them.
+    ending: Vec<Verification>,
 }
 
 impl Serving {
@@ -91,7 +82,8 @@ impl Serving {
     fn run(&mut self) -> io::Result<()> {
         loop {
             let mut fds = vec![PollFd::new(&*self.stop, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
-            fds.extend(self.controller.iter().map(|controller| PollFd::new(&*controller.socket, PollFlags::IN)));
+            let connections = self.driver.iter().chain(&self.observers);
+            fds.extend(connections.map(|connection| PollFd::new(connection, PollFlags::IN)));
             match poll(&mut fds, None) {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
@@ -101,170 +93,99 @@ impl Serving {
             if stops {
                 return Ok(());
             }
-            self.hear();
+            self.hear_driver();
+            self.hear_observers();
             if somebody {
                 self.accept()?;
             }
         }
     }
 
-    /// What the controller has said by now.
-    fn hear(&mut self) {
+    /// What whoever drives has said by now.
+    fn hear_driver(&mut self) {
         for _ in 0..HEARD_AT_ONCE {
-            let Some(controller) = &mut self.controller else { return };
-            match controller.next(&mut self.disks) {
-                Ok(true) => continue,
-                Ok(false) => return,
+            let Some(driver) = &mut self.driver else { return };
+            match driver.hear_driver(&mut self.disks) {
+                Ok(Heard::Request) => continue,
+                Ok(_) => return,
                 Err(ControlError::Closed) => tracing::info!("whoever drove this disk has gone"),
                 Err(error) => tracing::warn!("whoever drove this disk is left: {error}"),
             }
-            self.let_go();
+            self.let_driver_go();
+        }
+    }
+
+    /// The next that each of the others has said.
+    fn hear_observers(&mut self) {
+        let mut index = 0;
+        while let Some(observer) = self.observers.get_mut(index) {
+            match observer.hear_observer(&self.disks, self.driver.is_some()) {
+                Ok(Heard::Drive) => index += usize::from(!self.drive(index)),
+                Ok(_) => index += 1,
+                Err(error) => {
+                    if !matches!(error, ControlError::Closed) {
+                        tracing::warn!("somebody who asked about this disk is left: {error}");
+                    }
+                    self.remove(index);
+                }
+            }
+        }
+    }
+
+    /// One of the others wants to drive. Returns whether it is none of the others any more.
+    fn drive(&mut self, index: usize) -> bool {
+        // One that has gone by now is in nobody's way.
+        self.hear_driver();
+        let observer = &self.observers[index];
+        let answer = if self.driver.is_none() { Answer::Done } else { Answer::No };
+        match observer.say(&Said::Answer(observer.number(), answer)) {
+            Ok(()) if self.driver.is_some() => false,
+            Ok(()) => {
+                self.driver = Some(self.observers.remove(index));
+                true
+            }
+            // It has gone, too.
+            Err(_) => {
+                self.remove(index);
+                true
+            }
         }
     }
 
     fn accept(&mut self) -> io::Result<()> {
-        for _ in 0..TURNED_AWAY_AT_ONCE {
+        for _ in 0..ACCEPTED_AT_ONCE {
             let Some(socket) = self.socket.accept()? else { return Ok(()) };
-            // One that has gone by now is in nobody's way.
-            self.hear();
-            if self.controller.is_some() {
-                // If it cannot be told it finds the end of the connection.
-                let _ = try_send(&socket, &Said::InUse.encode(), None);
-                continue;
+            if self.observers.len() >= MAX_OBSERVERS {
+                // There is one: comparisons go on one at a time.
+                let idle = self.observers.iter().position(|observer| !observer.compares());
+                self.remove(idle.unwrap_or(0));
             }
+            let connection = Connection::new(socket);
             let hello = Said::Hello { role: self.disks.role(), sizes: self.disks.sizes() };
-            if matches!(try_send(&socket, &hello.encode(), None), Ok(true)) {
-                self.controller = Some(Controller { socket: Arc::new(socket), number: 0 });
+            if connection.say(&hello).is_ok() {
+                self.observers.push(connection);
             }
         }
         Ok(())
     }
 
-    /// Nobody drives the disks: nothing waits for a word that will not come.
+    /// Nobody drives the disks.
+    fn let_driver_go(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            self.disks.let_go();
+            // Only now: whoever sees the end sees its effect.
+            self.ending.extend(driver.leave());
+        }
+    }
+
+    fn remove(&mut self, observer: usize) {
+        self.ending.retain(|comparison| !comparison.is_over());
+        self.ending.extend(self.observers.remove(observer).leave());
+    }
+
     fn let_go(&mut self) {
-        let Some(controller) = self.controller.take() else { return };
-        match &mut self.disks {
-            ServedDisks::Primary(tap) => {
-                tap.detach();
-                tap.thaw();
-            }
-            ServedDisks::Secondary(replica) => {
-                replica.detach();
-                replica.thaw();
-            }
-        }
-        // Only now: whoever sees the end sees its effect.
-        drop(controller);
+        self.let_driver_go();
+        self.observers.clear();
+        self.ending.clear();
     }
-}
-
-impl Controller {
-    /// Does what is asked for next; false when nothing is.
-    fn next(&mut self, disks: &mut ServedDisks) -> Result<bool, ControlError> {
-        let mut buffer = [0; MAX_PACKET_BYTES];
-        let Some((length, descriptor)) = try_recv(&*self.socket, &mut buffer)? else { return Ok(false) };
-        let (number, request) = Request::decode(&buffer[..length])?;
-        if number != self.number.wrapping_add(1) {
-            return Err(ControlError::Unexpected("a request's number"));
-        }
-        self.number = number;
-        let answer = match (request, descriptor) {
-            (Request::Attach { patience, sent, received }, Some(socket)) => {
-                let handover = Handover { socket: TcpStream::from(socket), patience, sent, received };
-                answer_of(self.attach(disks, handover))
-            }
-            (Request::Attach { .. }, None) => return Err(ControlError::Unexpected("no descriptor")),
-            (_, Some(_)) => return Err(ControlError::Unexpected("a descriptor")),
-            (request, None) => disks.carry_out(&request)?,
-        };
-        // One that does not take its answers is left. It has a bounded number of them to take: it waits for most.
-        packet::send(&*self.socket, &Said::Answer(number, answer).encode(), None, super::ANSWER_WITHIN)?;
-        Ok(true)
-    }
-
-    fn attach(&self, disks: &mut ServedDisks, handover: Handover) -> Result<(), DiskError> {
-        let told = |error: PeerError| {
-            tracing::warn!("the connection for disks: {error}");
-            DiskError::Invalid
-        };
-        let channel = StateChannel::from_handover(handover).map_err(told)?;
-        match disks {
-            ServedDisks::Primary(tap) => tap.attach(channel, events_to(self.socket.clone())),
-            ServedDisks::Secondary(replica) => replica.attach(channel),
-        }
-    }
-}
-
-impl ServedDisks {
-    fn role(&self) -> Role {
-        match self {
-            ServedDisks::Primary(_) => Role::Primary,
-            ServedDisks::Secondary(_) => Role::Secondary,
-        }
-    }
-
-    fn sizes(&self) -> Vec<u64> {
-        match self {
-            ServedDisks::Primary(tap) => tap.sizes(),
-            ServedDisks::Secondary(replica) => replica.sizes().to_vec(),
-        }
-    }
-
-    /// # Errors
-    /// When it is none of theirs.
-    fn carry_out(&mut self, request: &Request) -> Result<Answer, ControlError> {
-        match self {
-            ServedDisks::Primary(tap) => {
-                match *request {
-                    Request::Freeze => tap.freeze(),
-                    Request::Thaw => tap.thaw(),
-                    Request::Barrier(epoch) => tap.barrier(epoch),
-                    Request::Committed(epoch) => tap.committed(epoch),
-                    Request::Detach => tap.detach(),
-                    _ => return Err(ControlError::Unexpected("a request to a secondary")),
-                }
-                Ok(Answer::Done)
-            }
-            ServedDisks::Secondary(replica) => {
-                match *request {
-                    Request::Freeze => replica.freeze(),
-                    Request::Thaw => replica.thaw(),
-                    Request::Release => replica.release(),
-                    Request::Detach => replica.detach(),
-                    Request::Commit(epoch) => return Ok(answer_of(replica.commit(epoch))),
-                    Request::FailOver => return Ok(answer_of(replica.fail_over())),
-                    Request::WantsCheckpoint if replica.wants_checkpoint() => {}
-                    Request::WantsCheckpoint => return Ok(Answer::No),
-                    Request::WaitBarrier(epoch, wait) => {
-                        let deadline = Instant::now() + wait;
-                        return Ok(match replica.wait_barrier(epoch, deadline) {
-                            true => Answer::Done,
-                            // It gives up early only when nobody sends any more.
-                            false if Instant::now() < deadline => Answer::Never,
-                            false => Answer::No,
-                        });
-                    }
-                    _ => return Err(ControlError::Unexpected("a request to a primary")),
-                }
-                Ok(Answer::Done)
-            }
-        }
-    }
-}
-
-fn answer_of(result: Result<(), DiskError>) -> Answer {
-    result.map_or_else(Answer::Failed, |()| Answer::Done)
-}
-
-/// Tells the controller what the disks have to say, and does not wait. One that does not take it is left, but the progress of a copy may be
-/// missed.
-fn events_to(socket: Arc<OwnedFd>) -> OnDiskEvent {
-    Box::new(move |event| {
-        let may_be_missed = matches!(event, DiskEvent::Copying { .. });
-        let is_sent = matches!(try_send(socket.as_fd(), &Said::Event(event).encode(), None), Ok(true));
-        if !is_sent && !may_be_missed {
-            // Fails only when it has ended.
-            let _ = rustix::net::shutdown(&*socket, Shutdown::Both);
-        }
-    })
 }

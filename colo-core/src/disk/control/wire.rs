@@ -1,5 +1,9 @@
+//! What is said on a control socket, packet by packet.
+
+mod report;
+
 use super::{ControlError, VERSION};
-use crate::disk::{DiskError, DiskEvent, MAX_DISKS};
+use crate::disk::{Compared, DiskError, DiskEvent, DiskStatus, MAX_DISKS};
 use crate::ids::Epoch;
 use crate::peer::PayloadError;
 use crate::peer::wire::{Fields, check_limit};
@@ -7,7 +11,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// The longest packet: that of an event with the longest text.
-pub(super) const MAX_PACKET_BYTES: usize = 2048;
+pub const MAX_PACKET_BYTES: usize = 2048;
 /// The longest text, of why disks are lost. A longer one is cut off.
 const MAX_TEXT_BYTES: usize = 1024;
 /// The longest that a server is asked to wait for an epoch at a time: it hears nothing else meanwhile.
@@ -33,10 +37,16 @@ impl fmt::Display for Role {
     }
 }
 
-/// What is asked for. With `Attach`, and with nothing else, comes a descriptor.
+/// What is asked for: by whoever drives, but for the last three. With `Attach`, and with nothing else, comes a descriptor. The rest is what
+/// [`PrimaryDisks`](crate::disk::PrimaryDisks) and [`SecondaryDisks`](crate::disk::SecondaryDisks) have.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Request {
-    Attach { patience: Duration, sent: u64, received: u64 },
+#[allow(missing_docs, reason = "they are described at those traits")]
+pub enum Request {
+    Attach {
+        patience: Duration,
+        sent: u64,
+        received: u64,
+    },
     Detach,
     Freeze,
     Thaw,
@@ -47,27 +57,74 @@ pub(super) enum Request {
     WantsCheckpoint,
     Commit(Epoch),
     FailOver,
+    /// To drive the disks from here on: `No` while another does.
+    Drive,
+    /// What the disks are doing: `Status`.
+    Status,
+    /// To compare both hosts' disks: `Comparing` now and then, and at the end `Compared` or `NotCompared`.
+    Verify,
 }
 
 /// What is said to that, with its number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Answer {
+pub enum Answer {
     /// Also: yes, or it is here.
     Done,
     /// Or: not yet.
     No,
     /// It will not come.
     Never,
+    /// It cannot be done.
     Failed(DiskError),
 }
 
-/// What a server says.
+/// What a server says. Answers have the number of what they answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Said {
-    Hello { role: Role, sizes: Vec<u64> },
-    InUse,
+pub enum Said {
+    /// First: whose disks they are, and how large.
+    Hello {
+        /// Whose.
+        role: Role,
+        /// In bytes.
+        sizes: Vec<u64>,
+    },
+    /// To most requests.
     Answer(u64, Answer),
+    /// To `Status`.
+    Status(u64, Reported),
+    /// To `Verify`: it goes on.
+    Comparing {
+        /// Of which request.
+        number: u64,
+        /// So many bytes were compared.
+        done_bytes: u64,
+        /// Of so many.
+        all_bytes: u64,
+        /// So many parts differ.
+        differing_parts: u64,
+    },
+    /// To `Verify`: it is over.
+    Compared(u64, Compared),
+    /// To `Verify`: it cannot be done, or not to its end.
+    NotCompared {
+        /// Of which request.
+        number: u64,
+        /// Because there is no secondary, or none any more.
+        is_unprotected: bool,
+        /// Why.
+        why: String,
+    },
+    /// To whoever drives, at any time.
     Event(DiskEvent),
+}
+
+/// What the disks are doing, and whether somebody drives them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reported {
+    /// Somebody does.
+    pub is_driven: bool,
+    /// What they are doing.
+    pub disks: DiskStatus,
 }
 
 /// A packet that is being written.
@@ -114,6 +171,14 @@ fn bad(what: &'static str, got: impl Into<u64>) -> PayloadError {
     PayloadError::BadValue { what, got: got.into() }
 }
 
+fn flag(what: &'static str, fields: &mut Fields<'_>) -> Result<bool, PayloadError> {
+    match fields.u32(what)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        got => Err(bad(what, got)),
+    }
+}
+
 fn millis(what: &'static str, fields: &mut Fields<'_>, limit: u32) -> Result<Duration, PayloadError> {
     let got = fields.u32(what)?;
     check_limit(what, limit as usize, got as usize)?;
@@ -129,7 +194,8 @@ fn to_millis(duration: Duration, limit: u32) -> u32 {
 const MAX_WAIT_MS: u32 = MAX_WAIT.as_millis() as u32;
 
 impl Request {
-    pub(super) fn encode(&self, number: u64) -> Vec<u8> {
+    /// As a packet, with its number.
+    pub fn encode(&self, number: u64) -> Vec<u8> {
         let packet = |kind| Packet::new(kind, number);
         let packet = match *self {
             Request::Attach { patience, sent, received } => {
@@ -145,12 +211,18 @@ impl Request {
             Request::WantsCheckpoint => packet(34),
             Request::Commit(epoch) => packet(35).u64(epoch.0),
             Request::FailOver => packet(36),
+            Request::Drive => packet(48),
+            Request::Status => packet(49),
+            Request::Verify => packet(50),
         };
         packet.0
     }
 
     /// The request and its number.
-    pub(super) fn decode(packet: &[u8]) -> Result<(u64, Request), ControlError> {
+    ///
+    /// # Errors
+    /// [`ControlError::Version`], [`ControlError::Malformed`].
+    pub fn decode(packet: &[u8]) -> Result<(u64, Request), ControlError> {
         let (kind, number, mut fields) = open(packet)?;
         let epoch = |fields: &mut Fields<'_>| fields.u64("epoch").map(Epoch);
         let request = match kind {
@@ -171,6 +243,9 @@ impl Request {
             34 => Request::WantsCheckpoint,
             35 => Request::Commit(epoch(&mut fields)?),
             36 => Request::FailOver,
+            48 => Request::Drive,
+            49 => Request::Status,
+            50 => Request::Verify,
             other => return Err(bad("kind of request", other).into()),
         };
         fields.end()?;
@@ -179,7 +254,8 @@ impl Request {
 }
 
 impl Said {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    /// As a packet. Texts that are too long are cut off.
+    pub fn encode(&self) -> Vec<u8> {
         let packet = match self {
             Said::Hello { role, sizes } => {
                 let role = match role {
@@ -190,7 +266,6 @@ impl Said {
                     .iter()
                     .fold(Packet::new(64, 0).u32(role).u32(sizes.len() as u32), |packet, size| packet.u64(*size))
             }
-            Said::InUse => Packet::new(65, 0),
             Said::Answer(number, answer) => {
                 let (answer, error) = match answer {
                     Answer::Done => (1, 0),
@@ -199,6 +274,14 @@ impl Said {
                     Answer::Failed(error) => (4, *error as u32),
                 };
                 Packet::new(66, *number).u32(answer).u32(error)
+            }
+            Said::Status(number, reported) => Packet::new(67, *number).reported(reported),
+            Said::Comparing { number, done_bytes, all_bytes, differing_parts } => {
+                Packet::new(68, *number).u64(*done_bytes).u64(*all_bytes).u64(*differing_parts)
+            }
+            Said::Compared(number, compared) => Packet::new(69, *number).compared(compared),
+            Said::NotCompared { number, is_unprotected, why } => {
+                Packet::new(70, *number).u32((*is_unprotected).into()).text(why)
             }
             Said::Event(DiskEvent::Copying { done_bytes, all_bytes, sent_bytes }) => {
                 Packet::new(80, 0).u64(*done_bytes).u64(*all_bytes).u64(*sent_bytes)
@@ -210,9 +293,13 @@ impl Said {
         packet.0
     }
 
-    pub(super) fn decode(packet: &[u8]) -> Result<Said, ControlError> {
+    /// What is in a packet.
+    ///
+    /// # Errors
+    /// [`ControlError::Version`], [`ControlError::Malformed`].
+    pub fn decode(packet: &[u8]) -> Result<Said, ControlError> {
         let (kind, number, mut fields) = open(packet)?;
-        if (number == 0) == (kind == 66) {
+        if (number == 0) == (66..80).contains(&kind) {
             return Err(bad("number", number).into());
         }
         let said = match kind {
@@ -225,13 +312,25 @@ impl Said {
                 let count = fields.count("disks", MAX_DISKS, 8)?;
                 Said::Hello { role, sizes: (0..count).map(|_| fields.u64("size")).collect::<Result<_, _>>()? }
             }
-            65 => Said::InUse,
             66 => match (fields.u32("answer")?, fields.u32("error")?) {
                 (1, 0) => Said::Answer(number, Answer::Done),
                 (2, 0) => Said::Answer(number, Answer::No),
                 (3, 0) => Said::Answer(number, Answer::Never),
                 (4, error) => Said::Answer(number, Answer::Failed(error_of(error)?)),
                 (other, _) => return Err(bad("answer", other).into()),
+            },
+            67 => Said::Status(number, report::reported(&mut fields)?),
+            68 => Said::Comparing {
+                number,
+                done_bytes: fields.u64("bytes")?,
+                all_bytes: fields.u64("bytes")?,
+                differing_parts: fields.u64("parts")?,
+            },
+            69 => Said::Compared(number, report::compared(&mut fields)?),
+            70 => Said::NotCompared {
+                number,
+                is_unprotected: flag("reason", &mut fields)?,
+                why: fields.text("reason", MAX_TEXT_BYTES)?,
             },
             80 => Said::Event(DiskEvent::Copying {
                 done_bytes: fields.u64("bytes")?,
@@ -265,7 +364,10 @@ mod tests {
         let attach = Attach { patience, sent: 1, received: 2 };
         let waits = [WaitBarrier(epoch, Duration::ZERO), WaitBarrier(epoch, MAX_WAIT)];
         let rest = [attach, Detach, Freeze, Thaw, Barrier(epoch), Committed(epoch)];
-        rest.into_iter().chain(waits).chain([Release, WantsCheckpoint, Commit(epoch), FailOver]).collect()
+        rest.into_iter()
+            .chain(waits)
+            .chain([Release, WantsCheckpoint, Commit(epoch), FailOver, Drive, Status, Verify])
+            .collect()
     }
 
     fn said() -> Vec<Said> {
@@ -278,7 +380,7 @@ mod tests {
         let answers = [Answer::Done, Answer::No, Answer::Never, Answer::Failed(DiskError::NoSpace)];
         let answers = answers.into_iter().zip(1..).map(|(answer, number)| Said::Answer(number, answer));
         let hello = Said::Hello { role: Role::Secondary, sizes: vec![512; MAX_DISKS] };
-        [hello, Said::InUse].into_iter().chain(answers).chain(events.map(Said::Event)).collect()
+        [hello].into_iter().chain(answers).chain(report::tests::said()).chain(events.map(Said::Event)).collect()
     }
 
     #[test]

@@ -15,15 +15,21 @@
 //!           | DiskFlush 7 -------------------------------------> |  where a flush must be safe here before it is done there
 //!           | <-------------------------------------- DiskFlushed 7
 //!  suspend  | DiskBarrier 2 -----------------------------------> |  epoch 2 is whole, and counts when checkpoint 2 is applied
+//!           | DiskHashesWanted: disk 0, 0 to 64 KiB -----------> |  on request: a comparison, at any time,
+//!           | <------------------- DiskHashes: what the primary has there by what it has said
 //! ```
 //!
 //! [`PrimaryDisks`] and [`SecondaryDisks`] are what a session knows of it; [`Tap`] and [`Replica`] do it within one process.
 
 mod primary;
 mod secondary;
+mod status;
+mod verify;
 
-pub use primary::{Durability, Tap, TapConfig, TapDisk};
+pub use primary::{Durability, Tap, TapConfig, TapDisk, Verification};
 pub use secondary::{Replica, ReplicaConfig, ReplicaDisk, ReplicaError};
+pub use status::{CopyProgress, DiskState, DiskStatus};
+pub use verify::{Compared, Difference, OnVerifyEvent, VerifyError, VerifyEvent};
 
 use super::DiskError;
 use crate::ids::Epoch;

@@ -196,6 +196,11 @@ impl EpochStore {
         self.layers().map(Layer::memory_bytes).sum()
     }
 
+    /// Bytes of the journal that are in use.
+    pub fn journal_bytes(&self) -> u64 {
+        self.log.end.at - self.released
+    }
+
     /// Whether so much waits for a commit that there should be a checkpoint.
     pub fn wants_checkpoint(&self) -> bool {
         !self.serves && self.pending_bytes() >= self.config.pending_bytes / 2
@@ -342,11 +347,30 @@ impl EpochStore {
     /// [`StoreError::OutOfRange`].
     pub fn read(&mut self, disk: u8, range: Range<u64>) -> Result<(ReadId, Vec<Piece>), StoreError> {
         self.check_range(disk, &range)?;
-        let mut pieces = Vec::new();
-        let mut missing = vec![range];
         let own = if self.serves { &self.open } else { &self.overlay };
+        let pieces = self.find(disk, range, std::iter::once(own));
+        Ok(self.begin_read(pieces))
+    }
+
+    /// The same for what the primary's guest reads there, as far as its writes have come: those that do not count yet are seen, and what the
+    /// secondary's guest has written is not.
+    ///
+    /// # Errors
+    /// [`StoreError::OutOfRange`]; [`StoreError::NotNow`] once there is no primary.
+    pub fn read_primary(&mut self, disk: u8, range: Range<u64>) -> Result<(ReadId, Vec<Piece>), StoreError> {
+        self.check_range(disk, &range)?;
+        if self.serves {
+            return Err(StoreError::NotNow("while it serves"));
+        }
+        let pieces = self.find(disk, range, std::iter::once(&self.open).chain(self.closed.iter().rev()));
+        Ok(self.begin_read(pieces))
+    }
+
+    /// Looks for a part in these layers, then in those that count, the latest first.
+    fn find<'a>(&'a self, disk: u8, range: Range<u64>, first: impl Iterator<Item = &'a Layer>) -> Vec<Piece> {
+        let (mut pieces, mut missing) = (Vec::new(), vec![range]);
         let folding = self.folding.as_ref().map(|folding| &folding.layer);
-        for layer in std::iter::once(own).chain(self.committed.iter().rev()).chain(folding) {
+        for layer in first.chain(self.committed.iter().rev()).chain(folding) {
             let parts = std::mem::take(&mut missing);
             for (range, content) in parts.into_iter().flat_map(|part| layer.map(disk).read(part)) {
                 match content {
@@ -359,11 +383,15 @@ impl EpochStore {
         }
         pieces.extend(missing.into_iter().map(|range| (range, Source::Disk)));
         pieces.sort_by_key(|(range, _)| range.start);
+        pieces
+    }
+
+    fn begin_read(&mut self, pieces: Vec<Piece>) -> (ReadId, Vec<Piece>) {
         let id = ReadId(self.number());
         if pieces.iter().any(|(_, source)| matches!(source, Source::Journal { .. })) {
             self.readers.insert(id);
         }
-        Ok((id, pieces))
+        (id, pieces)
     }
 
     /// A read is done.

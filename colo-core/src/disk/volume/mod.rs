@@ -4,7 +4,7 @@ mod workers;
 
 pub use disk::VolumeDisk;
 
-use super::{Change, EpochStore, RecoverError, Source, StoreConfig, StoreError, Taken};
+use super::{Change, EpochStore, Piece, ReadId, RecoverError, Source, StoreConfig, StoreError, Taken};
 use crate::ids::Epoch;
 use crate::random;
 use files::{JournalFile, sizes};
@@ -16,6 +16,9 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use workers::{Shared, State};
+
+/// How a store finds where a part of a disk is.
+type Find = fn(&mut EpochStore, u8, Range<u64>) -> Result<(ReadId, Vec<Piece>), StoreError>;
 
 /// So many actions are carried out at once: a journal and a disk, and each has more than one way to be busy.
 const WORKERS: usize = 4;
@@ -236,7 +239,19 @@ impl Volume {
     /// # Errors
     /// [`VolumeError`].
     pub fn read(&self, disk: u8, offset: u64, bytes: &mut [u8]) -> Result<(), VolumeError> {
-        let (id, pieces) = self.with(|store| store.read(disk, offset..offset + bytes.len() as u64))?;
+        self.read_found(disk, offset, bytes, EpochStore::read)
+    }
+
+    /// Reads what the primary's guest sees, as far as its writes have come: see [`EpochStore::read_primary`].
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub fn read_primary(&self, disk: u8, offset: u64, bytes: &mut [u8]) -> Result<(), VolumeError> {
+        self.read_found(disk, offset, bytes, EpochStore::read_primary)
+    }
+
+    fn read_found(&self, disk: u8, offset: u64, bytes: &mut [u8], find: Find) -> Result<(), VolumeError> {
+        let (id, pieces) = self.with(|store| find(store, disk, offset..offset + bytes.len() as u64))?;
         let read = pieces.into_iter().try_for_each(|(range, source)| {
             let part = &mut bytes[(range.start - offset) as usize..(range.end - offset) as usize];
             match source {
@@ -251,6 +266,11 @@ impl Volume {
         state.store.read_done(id);
         self.shared.carry_out(state);
         read
+    }
+
+    /// Looks at the store.
+    pub(in crate::disk) fn look<T>(&self, look: impl FnOnce(&EpochStore) -> T) -> T {
+        look(&self.shared.lock().store)
     }
 
     /// Does something with the store, after which there may be something to do.

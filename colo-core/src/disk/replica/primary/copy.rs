@@ -1,6 +1,7 @@
 //! The first copy, and each later one: what differs is found by hashes, so that after an interruption only that is sent again.
 
 use super::Shared;
+use super::course::Course;
 use super::link::Flushes;
 use crate::disk::DiskError;
 use crate::disk::replica::{DiskEvent, OnDiskEvent, PART_BYTES, hash_of};
@@ -31,8 +32,9 @@ impl Copier {
         shutdown: ShutdownHandle,
         on_event: Arc<OnDiskEvent>,
     ) -> Result<Copier, DiskError> {
-        let flushes = shared.link().as_ref().map(super::Link::flushes).ok_or(DiskError::Io)?;
-        let mut copy = Copy::new(shared, receiver, on_event, flushes);
+        let ends = shared.link().as_ref().map(|link| (link.flushes(), link.course().clone()));
+        let (flushes, course) = ends.ok_or(DiskError::Io)?;
+        let mut copy = Copy::new(shared, receiver, on_event, flushes, course);
         let thread = std::thread::Builder::new().name("disk copy".into()).spawn(move || copy.run());
         Ok(Copier { shutdown, thread: Some(thread.map_err(|_| DiskError::Io)?) })
     }
@@ -53,6 +55,7 @@ struct Copy {
     receiver: StateReceiver,
     on_event: Arc<OnDiskEvent>,
     flushes: Arc<Flushes>,
+    course: Arc<Course>,
     /// So that nobody can write two things which have the same hash.
     seed: u64,
     /// What is to be asked for next.
@@ -73,12 +76,19 @@ enum Stop {
 }
 
 impl Copy {
-    fn new(shared: Arc<Shared>, receiver: StateReceiver, on_event: Arc<OnDiskEvent>, flushes: Arc<Flushes>) -> Copy {
+    fn new(
+        shared: Arc<Shared>,
+        receiver: StateReceiver,
+        on_event: Arc<OnDiskEvent>,
+        flushes: Arc<Flushes>,
+        course: Arc<Course>,
+    ) -> Copy {
         Copy {
             shared,
             receiver,
             on_event,
             flushes,
+            course,
             seed: random::number(),
             next: (0, 0),
             asked: VecDeque::new(),
@@ -101,6 +111,7 @@ impl Copy {
         loop {
             while self.asked.len() < ASKED_AT_ONCE && self.ask()? {}
             if self.asked.is_empty() {
+                self.course.in_step(self.receiver.peer_minor());
                 (self.on_event)(DiskEvent::InStep);
                 return Ok(());
             }
@@ -152,10 +163,12 @@ impl Copy {
         Ok(true)
     }
 
-    /// Sends what the secondary has otherwise.
+    /// Sends what the secondary has otherwise. Once both have the same, it is a comparison that has asked.
     fn compare(&mut self, disk: u8, offset: u64, hashes: &[u128]) -> Result<(), Stop> {
         let lied = || Stop::Failed("the secondary's disks answered what nobody asked".into());
-        let (asked_disk, asked_offset, length) = self.asked.pop_front().ok_or_else(lied)?;
+        let Some((asked_disk, asked_offset, length)) = self.asked.pop_front() else {
+            return self.course.answered(disk, offset, hashes).then_some(()).ok_or_else(lied);
+        };
         let parts = (length as usize).div_ceil(PART_BYTES);
         if (disk, offset, hashes.len()) != (asked_disk, asked_offset, parts) {
             return Err(lied());
@@ -167,6 +180,7 @@ impl Copy {
         }
         self.done_bytes += u64::from(length);
         let all_bytes = self.shared.disks.iter().map(|(_, size)| size).sum();
+        self.course.copying(self.done_bytes, all_bytes, self.sent_bytes);
         (self.on_event)(DiskEvent::Copying { done_bytes: self.done_bytes, all_bytes, sent_bytes: self.sent_bytes });
         self.keep_pace();
         Ok(())

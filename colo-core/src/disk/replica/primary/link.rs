@@ -1,3 +1,4 @@
+use super::course::Course;
 use crate::disk::replica::{DiskEvent, OnDiskEvent};
 use crate::ids::Epoch;
 use crate::peer::{MAX_DISK_BYTES, Message, PeerError, StateSender};
@@ -11,6 +12,7 @@ pub(super) struct Link {
     on_event: Arc<OnDiskEvent>,
     asked: u64,
     flushes: Arc<Flushes>,
+    course: Arc<Course>,
 }
 
 /// A flush that the secondary was asked for.
@@ -28,8 +30,8 @@ pub(super) struct Flushes {
 }
 
 impl Link {
-    pub(super) fn new(sender: StateSender, on_event: Arc<OnDiskEvent>) -> Link {
-        Link { sender, on_event, asked: 0, flushes: Arc::default() }
+    pub(super) fn new(sender: StateSender, on_event: Arc<OnDiskEvent>, course: Arc<Course>) -> Link {
+        Link { sender, on_event, asked: 0, flushes: Arc::default(), course }
     }
 
     pub(super) fn tell(&self, event: DiskEvent) {
@@ -38,6 +40,10 @@ impl Link {
 
     pub(super) fn flushes(&self) -> Arc<Flushes> {
         self.flushes.clone()
+    }
+
+    pub(super) fn course(&self) -> &Arc<Course> {
+        &self.course
     }
 
     pub(super) fn write(&mut self, disk: u8, offset: u64, bytes: &[u8]) -> Result<(), PeerError> {
@@ -71,6 +77,7 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.flushes.done(u64::MAX);
+        self.course.end(None);
         if let Ok(shutdown) = self.sender.shutdown_handle() {
             shutdown.shutdown();
         }
@@ -115,6 +122,9 @@ struct RoomState {
     /// Whom to ask for a checkpoint; nobody while none is attached.
     on_event: Option<Arc<OnDiskEvent>>,
     has_asked: bool,
+    /// The last epoch that is whole, and the last that counts.
+    barrier: Epoch,
+    committed: Epoch,
     /// Whether there are epochs: before, what is written goes straight to the other disks.
     has_begun: bool,
 }
@@ -176,11 +186,17 @@ impl Room {
         self.changed.notify_all();
     }
 
+    /// The last epoch that counts, the last that is whole, and how many bytes wait.
+    pub(super) fn status(&self) -> (Epoch, Epoch, u64) {
+        let state = self.lock();
+        (state.committed, state.barrier, state.pending())
+    }
+
     pub(super) fn barrier(&self, epoch: Epoch) {
         let mut state = self.lock();
         let bytes = std::mem::take(&mut state.open_bytes);
         state.closed.push_back((epoch, bytes));
-        (state.has_begun, state.has_asked) = (true, false);
+        (state.has_begun, state.has_asked, state.barrier) = (true, false, epoch);
     }
 
     pub(super) fn committed(&self, epoch: Epoch) {
@@ -188,6 +204,7 @@ impl Room {
         while state.closed.front().is_some_and(|(closed, _)| *closed <= epoch) {
             state.closed.pop_front();
         }
+        state.committed = epoch.min(state.barrier).max(state.committed);
         self.changed.notify_all();
     }
 

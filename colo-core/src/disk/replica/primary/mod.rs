@@ -1,13 +1,18 @@
 //! The primary's side: between the guest and its disks.
 
+mod compare;
 mod copy;
+mod course;
 mod link;
 mod ranges;
 
-use super::{DiskEvent, OnDiskEvent, PrimaryDisks};
+pub use compare::Verification;
+
+use super::{DiskEvent, DiskStatus, OnDiskEvent, OnVerifyEvent, PrimaryDisks, VerifyError};
 use crate::disk::{Allocation, Backend, DiskError, MAX_DISKS};
 use crate::ids::Epoch;
 use crate::peer::StateChannel;
+use course::Course;
 use link::{Link, Room};
 use ranges::Ranges;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +36,7 @@ pub struct TapConfig {
     pub durability: Durability,
     /// So many bytes of writes may wait for a checkpoint: at half of them one is asked for, and from there on writers wait for it.
     pub pending_bytes: u64,
-    /// So many bytes of the first copy at most in a second; 0 for as many as there can be.
+    /// So many bytes at most in a second are sent by the first copy, and are looked at by a comparison; 0 for as many as there can be.
     pub copy_bytes_per_second: u64,
 }
 
@@ -74,6 +79,8 @@ struct Shared {
     /// How much may be sent before a checkpoint.
     room: Room,
     link: Mutex<Option<Link>>,
+    /// How far the secondary is, or the last one was.
+    course: Mutex<Arc<Course>>,
 }
 
 impl Tap {
@@ -84,7 +91,8 @@ impl Tap {
     pub fn new(disks: Vec<(Arc<dyn Backend>, u64)>, config: TapConfig) -> Tap {
         assert!(disks.len() <= MAX_DISKS, "at most {MAX_DISKS} disks");
         let room = Room::new(config.pending_bytes);
-        let shared = Shared { config, disks, ranges: Ranges::default(), room, link: Mutex::new(None) };
+        let course = Mutex::new(Arc::new(Course::ended()));
+        let shared = Shared { config, disks, ranges: Ranges::default(), room, link: Mutex::new(None), course };
         Tap { shared: Arc::new(shared), copier: None }
     }
 
@@ -101,6 +109,21 @@ impl Tap {
         assert!(usize::from(disk) < self.shared.disks.len(), "there is no disk {disk}");
         TapDisk { shared: self.shared.clone(), disk }
     }
+
+    /// What the disks are doing.
+    pub fn status(&self) -> DiskStatus {
+        let (epoch, whole_epoch, waiting_bytes) = self.shared.room.status();
+        let (state, limit_bytes) = (self.shared.course().state(), self.shared.config.pending_bytes);
+        DiskStatus { state, epoch, whole_epoch, waiting_bytes, limit_bytes, journal_bytes: 0 }
+    }
+
+    /// Compares the disks with the secondary's, by hashes, while the guest goes on and checkpoints are taken. Nothing is put right.
+    ///
+    /// # Errors
+    /// [`VerifyError`], when it cannot begin. When it cannot go on, that is its last event.
+    pub fn verify(&self, on_event: OnVerifyEvent) -> Result<Verification, VerifyError> {
+        Verification::start(self.shared.clone(), on_event)
+    }
 }
 
 impl PrimaryDisks for Tap {
@@ -110,7 +133,9 @@ impl PrimaryDisks for Tap {
         let shutdown = sender.shutdown_handle().map_err(|_| DiskError::Io)?;
         let on_event: Arc<OnDiskEvent> = Arc::new(on_event);
         self.shared.room.open(on_event.clone());
-        *self.shared.link() = Some(Link::new(sender, on_event.clone()));
+        let course = Arc::new(Course::new());
+        *self.shared.course.lock().unwrap_or_else(PoisonError::into_inner) = course.clone();
+        *self.shared.link() = Some(Link::new(sender, on_event.clone(), course));
         self.copier = Some(copy::Copier::start(self.shared.clone(), receiver, shutdown, on_event)?);
         Ok(())
     }
@@ -216,6 +241,10 @@ impl Shared {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn course(&self) -> Arc<Course> {
+        self.course.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Says something to the secondary, if there is one. One that cannot be told is lost.
     fn send<T>(&self, say: impl FnOnce(&mut Link) -> Result<T, crate::peer::PeerError>) -> Option<T> {
         let mut link = self.link();
@@ -236,6 +265,7 @@ impl Shared {
     fn end(&self, link: &mut Option<Link>, why: String) {
         if let Some(link) = link.take() {
             self.room.close();
+            link.course().end(Some(why.clone()));
             link.tell(DiskEvent::Lost(why));
         }
     }

@@ -2,7 +2,7 @@
 
 mod receive;
 
-use super::SecondaryDisks;
+use super::{DiskState, DiskStatus, SecondaryDisks};
 use crate::disk::backend::{open_locked, size_of};
 use crate::disk::{Backend, DiskError, FileBackend, StoreConfig, Volume, VolumeDisk, VolumeError};
 use crate::ids::Epoch;
@@ -76,6 +76,8 @@ struct State {
     barrier: Epoch,
     /// Whether somebody sends.
     is_attached: bool,
+    /// Why nobody sends any more, if that was not on request.
+    ended: Option<String>,
     is_frozen: bool,
     /// Requests of the guest that are under way.
     active: usize,
@@ -119,7 +121,7 @@ impl Replica {
             Phase::Direct
         };
         let barrier = phase.volume().map_or(Epoch::NONE, |volume| volume.epoch());
-        let state = State { phase, barrier, is_attached: false, is_frozen: false, active: 0 };
+        let state = State { phase, barrier, is_attached: false, ended: None, is_frozen: false, active: 0 };
         let shared = Shared { store: config.store, files, sizes, state: Mutex::new(state), changed: Condvar::new() };
         Ok(Replica { shared: Arc::new(shared), receiving: None })
     }
@@ -141,6 +143,32 @@ impl Replica {
     /// The epoch that the disks are at: none while they are being copied.
     pub fn epoch(&self) -> Option<Epoch> {
         self.shared.lock().phase.volume().map(|volume| volume.epoch())
+    }
+
+    /// What the disks are doing.
+    pub fn status(&self) -> DiskStatus {
+        let (volume, is_attached, ended) = {
+            let state = self.shared.lock();
+            (state.phase.volume().cloned(), state.is_attached, state.ended.clone())
+        };
+        let limit_bytes = self.shared.store.pending_bytes;
+        let Some(volume) = volume else {
+            let state = if is_attached { DiskState::Receiving } else { DiskState::Alone(ended) };
+            let (epoch, whole_epoch) = (Epoch::NONE, Epoch::NONE);
+            return DiskStatus { state, epoch, whole_epoch, waiting_bytes: 0, limit_bytes, journal_bytes: 0 };
+        };
+        volume.look(|store| DiskStatus {
+            state: match store.serves() {
+                true => DiskState::Serving,
+                false if is_attached => DiskState::InStep,
+                false => DiskState::Alone(ended),
+            },
+            epoch: store.epoch(),
+            whole_epoch: store.last_barrier(),
+            waiting_bytes: store.pending_bytes(),
+            limit_bytes,
+            journal_bytes: store.journal_bytes(),
+        })
     }
 
     /// Waits until everything that counts is on the disks themselves.
@@ -175,7 +203,10 @@ impl SecondaryDisks for Replica {
             let _attached = Attached(&shared, at_end);
             match shared.receive(receiver, sender) {
                 Ok(()) => {}
-                Err(error) => tracing::warn!("the primary's disks: {error}"),
+                Err(error) => {
+                    tracing::warn!("the primary's disks: {error}");
+                    shared.lock().ended = Some(error.to_string());
+                }
             }
         });
         self.receiving = Some(Receiving { shutdown, thread: Some(thread.map_err(|_| DiskError::Io)?) });
@@ -348,6 +379,7 @@ impl Shared {
         }
         let mut state = self.lock();
         (state.phase, state.barrier, state.is_attached) = (Phase::Direct, Epoch::NONE, true);
+        state.ended = None;
         drop(state);
         drop(volume);
         let emptied = self.files.journal.set_len(0).and_then(|()| self.files.journal.sync_all());

@@ -49,9 +49,13 @@ impl Shared {
                     }
                     sender.send(&Message::DiskFlushed { number })?;
                 }
-                Message::DiskHashesWanted { disk, offset, length, seed } if volume.is_none() => {
+                Message::DiskHashesWanted { disk, offset, length, seed } => {
                     let range = offset..offset.saturating_add(length.into());
-                    let hashes = self.hashes(&disks, disk, range, seed)?;
+                    let backend = self.part_of(&disks, disk, &range)?;
+                    let hashes = match &volume {
+                        None => hashes(range, seed, |at, part| backend.read(at, part))?,
+                        Some(volume) => known_hashes(range, seed, |at, part| volume.read_primary(disk, at, part))?,
+                    };
                     sender.send(&Message::DiskHashes { disk, offset, hashes })?;
                 }
                 _ => return Err(ReceiveError::Unexpected("a message")),
@@ -115,19 +119,6 @@ impl Shared {
         Ok(())
     }
 
-    fn hashes(&self, disks: &[FileBackend], disk: u8, range: Range<u64>, seed: u64) -> Result<Vec<u128>, ReceiveError> {
-        let backend = self.part_of(disks, disk, &range)?;
-        let mut part = vec![0; PART_BYTES];
-        let parts = range.clone().step_by(PART_BYTES);
-        parts
-            .map(|offset| {
-                let part = &mut part[..PART_BYTES.min((range.end - offset) as usize)];
-                backend.read(offset, part)?;
-                Ok(hash_of(part, seed))
-            })
-            .collect()
-    }
-
     fn part_of<'a>(
         &self,
         disks: &'a [FileBackend],
@@ -139,6 +130,34 @@ impl Shared {
             (Some(backend), Some(size)) if range.end <= *size => Ok(backend),
             _ => Err(ReceiveError::Unexpected("a part of a disk that is not there")),
         }
+    }
+}
+
+/// The hashes of a part of a disk.
+fn hashes<E>(range: Range<u64>, seed: u64, read: impl Fn(u64, &mut [u8]) -> Result<(), E>) -> Result<Vec<u128>, E> {
+    let mut part = vec![0; PART_BYTES];
+    let parts = range.clone().step_by(PART_BYTES);
+    parts
+        .map(|offset| {
+            let part = &mut part[..PART_BYTES.min((range.end - offset) as usize)];
+            read(offset, part)?;
+            Ok(hash_of(part, seed))
+        })
+        .collect()
+}
+
+/// The same for a comparison, which is told where a disk cannot be read: none then. That ends nothing, for what is there is not wanted now.
+fn known_hashes(
+    range: Range<u64>,
+    seed: u64,
+    read: impl Fn(u64, &mut [u8]) -> Result<(), VolumeError>,
+) -> Result<Vec<u128>, VolumeError> {
+    match hashes(range, seed, read) {
+        Err(VolumeError::Io(error)) => {
+            tracing::warn!("a disk of this host cannot be read: {error}");
+            Ok(Vec::new())
+        }
+        hashes => hashes,
     }
 }
 
