@@ -362,16 +362,17 @@ pub(crate) struct DiskServeArgs {
     /// The disk is a protected guest's: the Unix socket at which `colo primary` or `colo secondary` drives it; for this user alone
     #[arg(long, value_name = "PATH", conflicts_with = "read_only")]
     pub(crate) control: Option<PathBuf>,
-    /// With --control: the disk is the secondary's. What the primary's guest writes waits in this file until it counts; it is made if it is
+    /// With --control: the disk is the secondary's, until it takes over. What the primary's guest writes waits in this file until it counts; it is made if it is
     /// not there, belongs to these disks alone, and is best on another device
     #[arg(long, value_name = "FILE", requires = "control")]
     pub(crate) journal: Option<PathBuf>,
-    /// With --control, on the primary: when the guest's flushes are done [default: async-epoch]
-    #[arg(long, value_enum, requires = "control", conflicts_with = "journal")]
+    /// With --control: when the flushes of a guest that is protected are done [default: async-epoch]. The secondary's disk minds this, and
+    /// the next, once it has taken over
+    #[arg(long, value_enum, requires = "control")]
     pub(crate) durability: Option<DurabilityArg>,
-    /// With --control, on the primary: bytes that the first copy sends in a second at most, and that a comparison looks at; K, M and G
+    /// With --control: bytes that the first copy sends in a second at most, and that a comparison looks at; K, M and G
     /// are 1024 of each other [default: no limit]
-    #[arg(long, value_name = "BYTES_PER_SECOND", requires = "control", conflicts_with = "journal", value_parser = rate)]
+    #[arg(long, value_name = "BYTES_PER_SECOND", requires = "control", value_parser = rate)]
     pub(crate) copy_limit: Option<u64>,
 }
 
@@ -379,7 +380,8 @@ const DISK_SERVE_HELP: &str = "Stops on Ctrl-C or SIGTERM. With --control it is 
 primary's host one over the guest's disk, on the secondary's one with a --journal over a disk of the same size. They are idle until \
 `colo primary` and `colo secondary` give them a connection; when these end, or are killed, the primary's guest goes on, unprotected. The \
 secondary's disk may be read before it is protected, and written once it has taken over, or by its own guest: what that writes is \
-forgotten at each checkpoint.";
+forgotten at each checkpoint. A disk that has taken over is a primary's from then on, and can be protected towards another host; that is in its \
+journal. To make it a secondary's again: stop its server, and remove the journal.";
 
 #[derive(Args, Debug)]
 pub(crate) struct DiskControlArgs {

@@ -63,10 +63,8 @@ fn open(args: &DiskServeArgs, config: &ServerConfig) -> Result<(Server, Option<C
         None => {
             let opened = Server::open_disks(config)?.into_iter();
             let disks = opened.map(|(disk, size)| (Arc::new(disk) as Arc<dyn Backend>, size)).collect();
-            let durability = args.durability.map_or(Durability::default(), Durability::from);
-            let copy_bytes_per_second = args.copy_limit.unwrap_or(0);
-            let tap = Tap::new(disks, TapConfig { durability, copy_bytes_per_second, ..TapConfig::default() });
-            (Server::over(numbered(&tap.sizes(), |disk| Arc::new(tap.disk(disk))), config)?, ServedDisks::Primary(tap))
+            let tap = tap(args, disks);
+            (over(&tap, config)?, ServedDisks::Primary(tap))
         }
         Some(journal) if args.backing.contains(journal) => {
             bail!("{}: the journal is a file of its own", journal.display())
@@ -74,22 +72,32 @@ fn open(args: &DiskServeArgs, config: &ServerConfig) -> Result<(Server, Option<C
         Some(journal) => {
             let (disks, journal) = (args.backing.clone(), journal.clone());
             let replica = Replica::open(ReplicaConfig { disks, journal, store: StoreConfig::default() })?;
-            let disks = numbered(replica.sizes(), |disk| Arc::new(replica.disk(disk)));
-            (Server::over(disks, config)?, ServedDisks::Secondary(replica))
+            let sizes = (0..).zip(replica.sizes());
+            let disks =
+                sizes.map(|(number, size)| (Arc::new(replica.disk(number)) as Arc<dyn Backend>, *size)).collect();
+            let tap = tap(args, disks);
+            (over(&tap, config)?, ServedDisks::Secondary(replica, tap))
         }
     };
     let control = ControlServer::start(path, disks).with_context(|| path.display().to_string())?;
     Ok((server, Some(control)))
 }
 
-/// Disks by their numbers, each with its size.
-fn numbered(sizes: &[u64], disk: impl Fn(u8) -> Arc<dyn Backend>) -> Vec<(Arc<dyn Backend>, u64)> {
-    (0..).zip(sizes).map(|(number, size)| (disk(number), *size)).collect()
+/// What stands between a guest and these disks.
+fn tap(args: &DiskServeArgs, disks: Vec<(Arc<dyn Backend>, u64)>) -> Tap {
+    let durability = args.durability.map_or(Durability::default(), Durability::from);
+    let copy_bytes_per_second = args.copy_limit.unwrap_or(0);
+    Tap::new(disks, TapConfig { durability, copy_bytes_per_second, ..TapConfig::default() })
+}
+
+fn over(tap: &Tap, config: &ServerConfig) -> Result<Server> {
+    let disk = |(number, size)| (Arc::new(tap.disk(number)) as Arc<dyn Backend>, size);
+    Ok(Server::over((0..).zip(tap.sizes()).map(disk).collect(), config)?)
 }
 
 /// What counts is put where it belongs, so that the journal need not be read by the next.
 fn settle(control: Option<ControlServer>) -> Result<()> {
-    if let Some(ServedDisks::Secondary(replica)) = control.and_then(ControlServer::stop) {
+    if let Some(ServedDisks::Secondary(replica, _)) = control.and_then(ControlServer::stop) {
         replica.settle().context("what counts is in the journal, and not all of it on the disk")?;
     }
     Ok(())

@@ -9,8 +9,10 @@ mod control {
     pub(crate) mod rig;
 }
 
-use colo_core::disk::control::{ControlError, ControlledPrimary, ControlledSecondary};
-use colo_core::disk::{Backend, DiskError, DiskEvent, PrimaryDisks, SecondaryDisks, TapConfig};
+use colo_core::disk::control::{ControlError, ControlledPrimary, ControlledSecondary, Role};
+use colo_core::disk::{
+    Backend, DiskError, DiskEvent, PrimaryDisks, Replica, ReplicaConfig, SecondaryDisks, StoreConfig, TapConfig,
+};
 use colo_core::ids::Epoch;
 use control::rig::{PATIENCE, Rig, SIZE, channels, read_all};
 use crossbeam_channel::unbounded;
@@ -120,11 +122,72 @@ fn a_secondarys_controller_that_is_killed_in_a_checkpoint_leaves_what_another_ta
     rig.own.write(8192, &[7; 512]).unwrap();
     expected[8192..8704].fill(7);
     // It serves on, whoever goes, and is nobody's secondary any more.
-    rig.secondary = None;
-    rig.connect_secondary();
     assert_eq!(rig.secondary().attach(channels().1), Err(DiskError::NotPermitted));
+    rig.secondary = None;
+    let error = ControlledSecondary::connect(&rig.path("secondary.control")).err().unwrap();
+    assert!(matches!(error, ControlError::Role { has: Role::Primary, wanted: Role::Secondary, .. }), "{error}");
     assert!(read_all(&rig.own) == expected);
     assert!(rig.settled() == expected);
+}
+
+#[test]
+fn disks_that_have_taken_over_are_protected_towards_a_third_host() {
+    let mut rig = Rig::new(TapConfig::default());
+    rig.protect();
+    rig.guest.write(0, &[4; 4096]).unwrap();
+    rig.checkpoint();
+    rig.primary().detach();
+    rig.secondary().fail_over().unwrap();
+    rig.own.write(4096, &[5; 4096]).unwrap();
+    // Whether its process lives on, or another has what it has left.
+    for fill in [6, 7] {
+        let path = rig.path("third");
+        std::fs::write(&path, vec![0; SIZE as usize]).unwrap();
+        let journal = rig.path("third.journal");
+        let config = ReplicaConfig { disks: vec![path], journal, store: StoreConfig::default() };
+        let mut third = Replica::open(config).unwrap();
+        rig.secondary = None;
+        let mut serving = ControlledPrimary::connect(&rig.path("secondary.control")).unwrap();
+        let (here, there) = channels();
+        third.attach(there).unwrap();
+        let (sender, events) = unbounded();
+        serving.attach(here, Box::new(move |event| drop(sender.send(event)))).unwrap();
+        while events.recv_timeout(PATIENCE).unwrap() != DiskEvent::InStep {}
+        for epoch in [Epoch(1), Epoch(2)] {
+            rig.own.write(epoch.0 * 8192, &[fill; 512]).unwrap();
+            serving.freeze();
+            serving.barrier(epoch);
+            serving.thaw();
+            assert!(third.wait_barrier(epoch, Instant::now() + PATIENCE));
+            third.commit(epoch).unwrap();
+            serving.committed(epoch);
+        }
+        assert!(read_all(&third.disk(0)) == read_all(&rig.own));
+        rig.own.flush().unwrap();
+        drop((serving, third));
+        std::fs::remove_file(rig.path("third.journal")).unwrap();
+        let before = read_all(&rig.own);
+        rig.restart_secondary();
+        assert!(read_all(&rig.own) == before);
+    }
+}
+
+#[test]
+fn a_read_that_is_expected_is_seen_where_it_arrives() {
+    let mut rig = Rig::new(TapConfig::default());
+    let mut bytes = [0; 512];
+    rig.primary().expect_read(0, 8192).unwrap();
+    rig.guest.read(4096, &mut bytes).unwrap();
+    rig.own.read(8192, &mut bytes).unwrap();
+    assert!(!rig.primary().was_read().unwrap());
+    rig.guest.read(8192, &mut bytes).unwrap();
+    assert!(rig.primary().was_read().unwrap());
+    // What was seen is of that question alone.
+    rig.primary().expect_read(0, 0).unwrap();
+    assert!(!rig.primary().was_read().unwrap());
+    rig.secondary().expect_read(0, 512).unwrap();
+    rig.own.read(512, &mut bytes).unwrap();
+    assert!(rig.secondary().was_read().unwrap());
 }
 
 #[test]

@@ -13,6 +13,7 @@ use colo_core::xen::check::{
     Asked, ClockDifference, DiskServerFit, DomainFacts, Finding, HostFacts, Question, Verdict, judge,
 };
 use colo_core::xen::control::DomainInfo;
+use colo_core::xen::disks::Witness;
 use colo_core::xen::toolstack::{DomainConfig, DomainUuid, LiveState, Xl};
 use colo_core::xen::{Control, Xen, XenStore};
 use serde_json::json;
@@ -59,7 +60,8 @@ pub(super) fn findings(
     let domain = DomainFacts::gather(control, store, info, &config)?;
     let mut here = HostFacts::gather(xen, control, store, &xl, &Asked::about(&config)?)?;
     here.disk_server = args.disk_control.as_ref().map(|path| {
-        DiskServerFit::of(&config, ControlledPrimary::connect(path).as_ref().map(ControlledPrimary::sizes))
+        let server = ControlledPrimary::connect(path);
+        DiskServerFit::of(&config, server.as_ref().map(|server| (server.sizes(), server as &dyn Witness)))
     });
     let spec = domain.spec(&config, control.nr_gpfns(info.domid)?);
     let answer = ask(&args.peer, &spec);

@@ -3,8 +3,8 @@
 use crate::folder::Folder;
 use colo_core::disk::control::{ControlServer, ControlledPrimary, ControlledSecondary, ServedDisks};
 use colo_core::disk::{
-    Backend, DiskEvent, FileBackend, PrimaryDisks, Replica, ReplicaConfig, ReplicaDisk, SecondaryDisks, StoreConfig,
-    Tap, TapConfig, TapDisk,
+    Backend, DiskEvent, FileBackend, PrimaryDisks, Replica, ReplicaConfig, SecondaryDisks, StoreConfig, Tap, TapConfig,
+    TapDisk,
 };
 use colo_core::ids::Epoch;
 use colo_core::peer::StateChannel;
@@ -24,7 +24,7 @@ pub(crate) struct Rig {
     pub(crate) secondary: Option<ControlledSecondary>,
     /// The disk as the primary's guest has it, and as the secondary's.
     pub(crate) guest: TapDisk,
-    pub(crate) own: ReplicaDisk,
+    pub(crate) own: TapDisk,
     pub(crate) primary_server: Option<ControlServer>,
     pub(crate) secondary_server: Option<ControlServer>,
     events: Receiver<DiskEvent>,
@@ -44,7 +44,8 @@ impl Rig {
         let store = StoreConfig { memory_bytes: 1 << 20, ..StoreConfig::default() };
         let config = ReplicaConfig { disks: vec![path("secondary")], journal: path("journal"), store };
         let replica = Replica::open(config).unwrap();
-        let (guest, own) = (tap.disk(0), replica.disk(0));
+        let over = Tap::new(vec![(Arc::new(replica.disk(0)), SIZE)], TapConfig::default());
+        let (guest, own) = (tap.disk(0), over.disk(0));
         let start = |name, disks| Some(ControlServer::start(&path(name), disks).unwrap());
         let mut rig = Rig {
             primary: None,
@@ -52,7 +53,7 @@ impl Rig {
             guest,
             own,
             primary_server: start("primary.control", ServedDisks::Primary(tap)),
-            secondary_server: start("secondary.control", ServedDisks::Secondary(replica)),
+            secondary_server: start("secondary.control", ServedDisks::Secondary(replica, over)),
             events: crossbeam_channel::never(),
             epoch: Epoch::NONE,
             folder,
@@ -60,6 +61,24 @@ impl Rig {
         rig.connect_primary();
         rig.connect_secondary();
         rig
+    }
+
+    /// The secondary's process dies, and another has its disks and its journal.
+    pub(crate) fn restart_secondary(&mut self) {
+        (self.secondary, self.secondary_server) = (None, None);
+        let path = |name: &str| self.folder.0.join(name);
+        // Whoever has a disk of the old one keeps its files.
+        self.own = self.guest.clone();
+        let config = ReplicaConfig {
+            disks: vec![path("secondary")],
+            journal: path("journal"),
+            store: StoreConfig { memory_bytes: 1 << 20, ..StoreConfig::default() },
+        };
+        let replica = Replica::open(config).unwrap();
+        let over = Tap::new(vec![(Arc::new(replica.disk(0)), SIZE)], TapConfig::default());
+        self.own = over.disk(0);
+        let served = ServedDisks::Secondary(replica, over);
+        self.secondary_server = Some(ControlServer::start(&path("secondary.control"), served).unwrap());
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -134,7 +153,7 @@ impl Rig {
     /// What is on the secondary's disk itself, once nobody serves it any more.
     pub(crate) fn settled(mut self) -> Vec<u8> {
         let disks = self.secondary_server.take().unwrap().stop();
-        let Some(ServedDisks::Secondary(replica)) = disks else { panic!("other disks") };
+        let Some(ServedDisks::Secondary(replica, _)) = disks else { panic!("other disks") };
         replica.settle().unwrap();
         std::fs::read(self.path("secondary")).unwrap()
     }

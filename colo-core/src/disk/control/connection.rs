@@ -1,6 +1,6 @@
 use super::packet::{self, try_recv, try_send};
 use super::served::{ServedDisks, answer_of};
-use super::wire::{MAX_PACKET_BYTES, Reported, Request, Said};
+use super::wire::{MAX_PACKET_BYTES, Reported, Request, Role, Said};
 use super::{ANSWER_WITHIN, ControlError};
 use crate::disk::{DiskError, DiskEvent, OnDiskEvent, OnVerifyEvent, Verification, VerifyEvent};
 use crate::peer::{Handover, PeerError, StateChannel};
@@ -12,6 +12,8 @@ use std::sync::Arc;
 /// Somebody at a control socket: who drives the disks, or only asks.
 pub(super) struct Connection {
     socket: Arc<OwnedFd>,
+    /// Whose disks it was told that they are.
+    role: Role,
     /// The last request's number.
     number: u64,
     /// The comparison that it has asked for, and those before it that are not quite over.
@@ -31,8 +33,8 @@ pub(super) enum Heard {
 }
 
 impl Connection {
-    pub(super) fn new(socket: OwnedFd) -> Connection {
-        Connection { socket: Arc::new(socket), number: 0, comparisons: Vec::new() }
+    pub(super) fn new(socket: OwnedFd, role: Role) -> Connection {
+        Connection { socket: Arc::new(socket), role, number: 0, comparisons: Vec::new() }
     }
 
     /// Whether a comparison for it goes on.
@@ -63,7 +65,7 @@ impl Connection {
                 self.tell_or_compare(&request, disks, true)?;
                 return Ok(Heard::Request);
             }
-            (request, None) => disks.carry_out(&request)?,
+            (request, None) => disks.carry_out(self.role, &request)?,
         };
         // One that does not take its answers is left. It has a bounded number of them to take: it waits for most.
         packet::send(&*self.socket, &Said::Answer(self.number, answer).encode(), None, ANSWER_WITHIN)?;
@@ -75,7 +77,9 @@ impl Connection {
         match self.next()? {
             None => Ok(Heard::Nothing),
             Some((_, Some(_))) => Err(ControlError::Unexpected("a descriptor")),
-            Some((Request::Drive, None)) => Ok(Heard::Drive),
+            Some((Request::Drive, None)) if self.role == disks.role() => Ok(Heard::Drive),
+            // They have taken over since: it may come again.
+            Some((Request::Drive, None)) => Err(ControlError::Closed),
             Some((request @ (Request::Status | Request::Verify), None)) => {
                 self.tell_or_compare(&request, disks, is_driven)?;
                 Ok(Heard::Request)
@@ -131,7 +135,7 @@ impl Connection {
             DiskError::Invalid
         };
         let channel = StateChannel::from_handover(handover).map_err(told)?;
-        disks.attach(channel, || events_to(self.socket.clone()))
+        disks.attach(self.role, channel, || events_to(self.socket.clone()))
     }
 }
 

@@ -45,6 +45,22 @@ impl ControlledPrimary {
         self.client.sizes()
     }
 
+    /// Has a read from that place of that disk looked out for, and no other one any more: by it one finds out whether a device is that disk.
+    ///
+    /// # Errors
+    /// When the disk server does not answer.
+    pub fn expect_read(&self, disk: u8, offset: u64) -> Result<(), ControlError> {
+        self.client.ask(&Request::ExpectRead { disk, offset }, None).map(drop)
+    }
+
+    /// Whether the expected read has come.
+    ///
+    /// # Errors
+    /// When the disk server does not answer.
+    pub fn was_read(&self) -> Result<bool, ControlError> {
+        Ok(self.client.ask(&Request::WasRead, None)? == Answer::Done)
+    }
+
     /// What fails here has been told as an event.
     fn ask(&self, request: &Request) {
         match self.client.ask(request, None) {
@@ -119,6 +135,22 @@ impl ControlledSecondary {
     /// The disks' sizes in bytes.
     pub fn sizes(&self) -> &[u64] {
         self.client.sizes()
+    }
+
+    /// Has a read from that place of that disk looked out for, and no other one any more: by it one finds out whether a device is that disk.
+    ///
+    /// # Errors
+    /// When the disk server does not answer.
+    pub fn expect_read(&self, disk: u8, offset: u64) -> Result<(), ControlError> {
+        self.client.ask(&Request::ExpectRead { disk, offset }, None).map(drop)
+    }
+
+    /// Whether the expected read has come.
+    ///
+    /// # Errors
+    /// When the disk server does not answer.
+    pub fn was_read(&self) -> Result<bool, ControlError> {
+        Ok(self.client.ask(&Request::WasRead, None)? == Answer::Done)
     }
 
     fn ask(&self, request: &Request) -> Result<(), DiskError> {

@@ -1,7 +1,8 @@
 use super::ControlError;
 use super::wire::{Answer, Request, Role};
 use crate::disk::{
-    DiskError, DiskStatus, OnDiskEvent, OnVerifyEvent, PrimaryDisks, Replica, SecondaryDisks, Tap, Verification,
+    DiskError, DiskState, DiskStatus, OnDiskEvent, OnVerifyEvent, PrimaryDisks, Replica, SecondaryDisks, Tap,
+    Verification,
 };
 use crate::peer::StateChannel;
 use std::time::Instant;
@@ -10,29 +11,31 @@ use std::time::Instant;
 pub enum ServedDisks {
     /// A machine's that serves.
     Primary(Tap),
-    /// A machine's that follows, or that has taken over.
-    Secondary(Replica),
+    /// A machine's that follows. Its guest has them through this tap, which is over the [`Replica`]'s disks: when they have taken over they are
+    /// those of a machine that serves, and can be replicated to another host.
+    Secondary(Replica, Tap),
 }
 
 impl ServedDisks {
+    /// Whose they are now.
     pub(super) fn role(&self) -> Role {
         match self {
-            ServedDisks::Primary(_) => Role::Primary,
-            ServedDisks::Secondary(_) => Role::Secondary,
+            ServedDisks::Secondary(replica, _) if !replica.serves() => Role::Secondary,
+            _ => Role::Primary,
         }
     }
 
     pub(super) fn sizes(&self) -> Vec<u64> {
-        match self {
-            ServedDisks::Primary(tap) => tap.sizes(),
-            ServedDisks::Secondary(replica) => replica.sizes().to_vec(),
-        }
+        self.tap().sizes()
     }
 
     pub(super) fn status(&self) -> DiskStatus {
         match self {
             ServedDisks::Primary(tap) => tap.status(),
-            ServedDisks::Secondary(replica) => replica.status(),
+            ServedDisks::Secondary(replica, tap) => match tap.status() {
+                status if status.state == DiskState::Alone(None) => replica.status(),
+                status => status,
+            },
         }
     }
 
@@ -41,46 +44,53 @@ impl ServedDisks {
     /// # Errors
     /// Whether there is nothing to compare with, and the reason.
     pub(super) fn verify(&self, on_event: OnVerifyEvent) -> Result<Verification, (bool, String)> {
-        match self {
-            ServedDisks::Primary(tap) => {
-                tap.verify(on_event).map_err(|error| (error.is_unprotected(), error.to_string()))
-            }
-            ServedDisks::Secondary(_) => {
-                Err((false, "these are a secondary's disks: ask for it where the primary's are".into()))
-            }
+        match self.role() {
+            Role::Primary => self.tap().verify(on_event).map_err(|error| (error.is_unprotected(), error.to_string())),
+            Role::Secondary => Err((false, "these are a secondary's disks: ask for it where the primary's are".into())),
         }
     }
 
+    /// Whoever drives them as this does it by that connection.
     pub(super) fn attach(
         &mut self,
+        driven_as: Role,
         channel: StateChannel,
         on_event: impl FnOnce() -> OnDiskEvent,
     ) -> Result<(), DiskError> {
-        match self {
-            ServedDisks::Primary(tap) => tap.attach(channel, on_event()),
-            ServedDisks::Secondary(replica) => replica.attach(channel),
+        match (self, driven_as) {
+            (ServedDisks::Primary(tap) | ServedDisks::Secondary(_, tap), Role::Primary) => {
+                tap.attach(channel, on_event())
+            }
+            (ServedDisks::Secondary(replica, _), Role::Secondary) => replica.attach(channel),
+            (ServedDisks::Primary(_), Role::Secondary) => Err(DiskError::NotPermitted),
         }
     }
 
     /// Nobody drives them any more: nothing waits for a word that will not come.
     pub(super) fn let_go(&mut self) {
-        match self {
-            ServedDisks::Primary(tap) => {
-                tap.detach();
-                tap.thaw();
-            }
-            ServedDisks::Secondary(replica) => {
-                replica.detach();
-                replica.thaw();
-            }
+        if let ServedDisks::Secondary(replica, _) = self {
+            replica.detach();
+            replica.thaw();
         }
+        let (ServedDisks::Primary(tap) | ServedDisks::Secondary(_, tap)) = self;
+        tap.detach();
+        tap.thaw();
     }
 
     /// # Errors
-    /// When it is none of theirs.
-    pub(super) fn carry_out(&mut self, request: &Request) -> Result<Answer, ControlError> {
-        match self {
-            ServedDisks::Primary(tap) => {
+    /// When it is none for who drives them as this.
+    pub(super) fn carry_out(&mut self, driven_as: Role, request: &Request) -> Result<Answer, ControlError> {
+        match *request {
+            Request::ExpectRead { disk, offset } => {
+                self.tap().expect_read(disk, offset);
+                return Ok(Answer::Done);
+            }
+            Request::WasRead if self.tap().was_read() => return Ok(Answer::Done),
+            Request::WasRead => return Ok(Answer::No),
+            _ => {}
+        }
+        match (self, driven_as) {
+            (ServedDisks::Primary(tap) | ServedDisks::Secondary(_, tap), Role::Primary) => {
                 match *request {
                     Request::Freeze => tap.freeze(),
                     Request::Thaw => tap.thaw(),
@@ -91,7 +101,7 @@ impl ServedDisks {
                 }
                 Ok(Answer::Done)
             }
-            ServedDisks::Secondary(replica) => {
+            (ServedDisks::Secondary(replica, _), Role::Secondary) => {
                 match *request {
                     Request::Freeze => replica.freeze(),
                     Request::Thaw => replica.thaw(),
@@ -114,7 +124,14 @@ impl ServedDisks {
                 }
                 Ok(Answer::Done)
             }
+            (ServedDisks::Primary(_), Role::Secondary) => Err(ControlError::Unexpected("a request to a secondary")),
         }
+    }
+
+    /// Between the guest and them.
+    fn tap(&self) -> &Tap {
+        let (ServedDisks::Primary(tap) | ServedDisks::Secondary(_, tap)) = self;
+        tap
     }
 }
 

@@ -160,8 +160,9 @@ impl Serving {
                 let idle = self.observers.iter().position(|observer| !observer.compares());
                 self.remove(idle.unwrap_or(0));
             }
-            let connection = Connection::new(socket);
-            let hello = Said::Hello { role: self.disks.role(), sizes: self.disks.sizes() };
+            let role = self.disks.role();
+            let connection = Connection::new(socket, role);
+            let hello = Said::Hello { role, sizes: self.disks.sizes() };
             if connection.say(&hello).is_ok() {
                 self.observers.push(connection);
             }

@@ -57,6 +57,13 @@ pub enum Request {
     WantsCheckpoint,
     Commit(Epoch),
     FailOver,
+    /// To look out for a read from that place, and for no other one any more.
+    ExpectRead {
+        disk: u8,
+        offset: u64,
+    },
+    /// Whether it has come.
+    WasRead,
     /// To drive the disks from here on: `No` while another does.
     Drive,
     /// What the disks are doing: `Status`.
@@ -211,6 +218,8 @@ impl Request {
             Request::WantsCheckpoint => packet(34),
             Request::Commit(epoch) => packet(35).u64(epoch.0),
             Request::FailOver => packet(36),
+            Request::ExpectRead { disk, offset } => packet(5).u32(disk.into()).u64(offset),
+            Request::WasRead => packet(6),
             Request::Drive => packet(48),
             Request::Status => packet(49),
             Request::Verify => packet(50),
@@ -236,6 +245,14 @@ impl Request {
             2 => Request::Detach,
             3 => Request::Freeze,
             4 => Request::Thaw,
+            5 => Request::ExpectRead {
+                disk: match fields.u32("disk")? {
+                    disk if (disk as usize) < MAX_DISKS => disk as u8,
+                    other => return Err(bad("disk", other).into()),
+                },
+                offset: fields.u64("offset")?,
+            },
+            6 => Request::WasRead,
             16 => Request::Barrier(epoch(&mut fields)?),
             17 => Request::Committed(epoch(&mut fields)?),
             32 => Request::WaitBarrier(epoch(&mut fields)?, millis("wait", &mut fields, MAX_WAIT_MS)?),
@@ -363,7 +380,8 @@ mod tests {
         let (patience, epoch) = (Duration::from_secs(5), Epoch(7));
         let attach = Attach { patience, sent: 1, received: 2 };
         let waits = [WaitBarrier(epoch, Duration::ZERO), WaitBarrier(epoch, MAX_WAIT)];
-        let rest = [attach, Detach, Freeze, Thaw, Barrier(epoch), Committed(epoch)];
+        let expect = ExpectRead { disk: MAX_DISKS as u8 - 1, offset: 9 };
+        let rest = [attach, Detach, Freeze, Thaw, expect, WasRead, Barrier(epoch), Committed(epoch)];
         rest.into_iter()
             .chain(waits)
             .chain([Release, WantsCheckpoint, Commit(epoch), FailOver, Drive, Status, Verify])

@@ -198,7 +198,7 @@ impl EpochStore {
 
     /// Bytes of the journal that are in use.
     pub fn journal_bytes(&self) -> u64 {
-        self.log.end.at - self.released
+        self.log.end.at - self.log.start.data_from.min(self.data_from())
     }
 
     /// Whether so much waits for a commit that there should be a checkpoint.

@@ -4,7 +4,7 @@ use super::{CheckError, CpuFacts, Features};
 use crate::domain::DomainSpec;
 use crate::ids::DomId;
 use crate::net::sys::{LinkName, Links};
-use crate::xen::disks::{replicated, size_bytes};
+use crate::xen::disks::{Witness, prove, replicated, size_bytes};
 use crate::xen::plan::DomainPlan;
 use crate::xen::role::Role;
 use crate::xen::toolstack::{DomainConfig, DomainUuid, Xl};
@@ -70,13 +70,13 @@ pub enum DiskServerFit {
 }
 
 impl DiskServerFit {
-    /// What follows from the sizes that a disk server says, or from why it says none.
-    pub fn of(config: &DomainConfig, sizes: Result<&[u64], impl Display>) -> DiskServerFit {
-        let fits = sizes.map_err(|error| error.to_string());
-        match fits.and_then(|sizes| replicated(config, sizes).map_err(|error| error.to_string())) {
-            Ok(_) => DiskServerFit::Fits,
-            Err(why) => DiskServerFit::Not(why),
-        }
+    /// What follows from the sizes that a disk server says, and from what it sees; or from why it cannot be asked.
+    pub fn of(config: &DomainConfig, server: Result<(&[u64], &dyn Witness), impl Display>) -> DiskServerFit {
+        let proven = server.map_err(|error| error.to_string()).and_then(|(sizes, server)| {
+            let disks = replicated(config, sizes).and_then(|disks| prove(&disks, server));
+            disks.map_err(|error| error.to_string())
+        });
+        proven.map_or_else(DiskServerFit::Not, |()| DiskServerFit::Fits)
     }
 }
 

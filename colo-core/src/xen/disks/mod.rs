@@ -23,8 +23,10 @@
 //! ```
 
 mod page_cache;
+mod proof;
 
 pub use page_cache::Uncached;
+pub use proof::{Witness, prove};
 
 use super::toolstack::{Disk, DomainConfig};
 use crate::disk::PrimaryDisks;
@@ -101,6 +103,29 @@ pub enum DisksError {
         /// The server's.
         served_bytes: u64,
     },
+    /// It is connected to something else.
+    #[error(
+        "{} does not go through this disk server: what is read from it is not seen there; connect it (nbd-client), or name the server of \
+         disk {vdev}",
+        device.display()
+    )]
+    Elsewhere {
+        /// Its name within the domain.
+        vdev: String,
+        /// The device.
+        device: PathBuf,
+    },
+    /// It cannot be read.
+    #[error("{}: {why}", device.display())]
+    Device {
+        /// The device.
+        device: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// The disk server does not answer.
+    #[error("the disk server: {0}")]
+    Server(String),
 }
 
 /// The disks of a domain that are replicated: all that its guest may write to, in the order of its configuration, which is the order of

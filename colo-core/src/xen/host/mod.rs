@@ -25,7 +25,7 @@ mod tail;
 pub(super) use cards::{card_name, tap_name};
 
 use super::check::{DiskServerFit, HostFacts};
-use super::disks::{GuestDisk, Uncached, replicated};
+use super::disks::{GuestDisk, Uncached, Witness, prove, replicated};
 use super::plan::DomainPlan;
 use super::role::Role;
 use super::toolstack::{RestoreGuard, Xl};
@@ -83,7 +83,8 @@ impl XenHost {
         })?;
         let failed = |error: String| DomainError::Other(format!("on the secondary's host: {error}"));
         let disks = ControlledSecondary::connect(path).map_err(|error| failed(error.to_string()))?;
-        let own = replicated(&plan.config, disks.sizes()).map_err(|error| failed(error.to_string()))?;
+        let own = replicated(&plan.config, disks.sizes()).and_then(|own| prove(&own, &disks).map(|()| own));
+        let own = own.map_err(|error| failed(error.to_string()))?;
         if own.len() != spec.disks.len() {
             return Err(DomainError::BadSpec("its disks are not those of its configuration".into()));
         }
@@ -138,10 +139,9 @@ impl Host for XenHost {
         let mut facts = HostFacts::answer(self.xen, spec)?;
         if let Some(path) = &self.disk_control {
             let plan = DomainPlan::parse(&spec.config).map_err(|error| DomainError::BadSpec(error.to_string()))?;
-            facts.disk_server = Some(DiskServerFit::of(
-                &plan.config,
-                ControlledSecondary::connect(path).as_ref().map(|disks| disks.sizes()),
-            ));
+            let server = ControlledSecondary::connect(path);
+            let server = server.as_ref().map(|server| (server.sizes(), server as &dyn Witness));
+            facts.disk_server = Some(DiskServerFit::of(&plan.config, server));
         }
         Ok(facts.to_facts())
     }

@@ -15,6 +15,7 @@ use crate::peer::StateChannel;
 use course::Course;
 use link::{Link, Room};
 use ranges::Ranges;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a completed flush of the guest's promises, beside that it is safe on the primary's disk.
@@ -81,6 +82,28 @@ struct Shared {
     link: Mutex<Option<Link>>,
     /// How far the secondary is, or the last one was.
     course: Mutex<Arc<Course>>,
+    expected: ExpectedRead,
+}
+
+/// A read that is looked out for.
+#[derive(Default)]
+struct ExpectedRead {
+    /// Its disk and its place, plus one: 0 for none.
+    place: AtomicU64,
+    was_seen: AtomicBool,
+}
+
+impl ExpectedRead {
+    /// A disk's number is in the uppermost byte: no disk has so many bytes.
+    fn key(disk: u8, offset: u64) -> u64 {
+        (u64::from(disk) << 56 | offset & (u64::MAX >> 8)) + 1
+    }
+
+    fn note(&self, disk: u8, offset: u64) {
+        if self.place.load(Ordering::Relaxed) == ExpectedRead::key(disk, offset) {
+            self.was_seen.store(true, Ordering::Release);
+        }
+    }
 }
 
 impl Tap {
@@ -92,8 +115,21 @@ impl Tap {
         assert!(disks.len() <= MAX_DISKS, "at most {MAX_DISKS} disks");
         let room = Room::new(config.pending_bytes);
         let course = Mutex::new(Arc::new(Course::ended()));
-        let shared = Shared { config, disks, ranges: Ranges::default(), room, link: Mutex::new(None), course };
+        let (ranges, link, expected) = (Ranges::default(), Mutex::new(None), ExpectedRead::default());
+        let shared = Shared { config, disks, ranges, room, link, course, expected };
         Tap { shared: Arc::new(shared), copier: None }
+    }
+
+    /// Looks out for a read from that place of that disk, and for no other one any more: by it one finds out which disk a device is.
+    pub fn expect_read(&self, disk: u8, offset: u64) {
+        self.shared.expected.place.store(0, Ordering::Relaxed);
+        self.shared.expected.was_seen.store(false, Ordering::Release);
+        self.shared.expected.place.store(ExpectedRead::key(disk, offset), Ordering::Release);
+    }
+
+    /// Whether the expected read has come.
+    pub fn was_read(&self) -> bool {
+        self.shared.expected.was_seen.load(Ordering::Acquire)
     }
 
     /// The disks' sizes in bytes.
@@ -202,6 +238,7 @@ impl TapDisk {
 
 impl Backend for TapDisk {
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
+        self.shared.expected.note(self.disk, offset);
         self.backend().read(offset, bytes)
     }
 

@@ -171,6 +171,11 @@ impl Replica {
         })
     }
 
+    /// Whether they have taken over, in this process's life or before.
+    pub fn serves(&self) -> bool {
+        self.shared.volume().is_some_and(|volume| volume.serves())
+    }
+
     /// Waits until everything that counts is on the disks themselves.
     ///
     /// # Errors
