@@ -7,7 +7,7 @@
 
 use anyhow::Result;
 use colo_benches::disks::{
-    Alone, Contender, Folder, Load, Measured, NbdKit, Pattern, Protected, QemuNbd, QemuReplication,
+    Alone, Contender, Folder, Load, Measured, NbdKit, Pattern, Processors, Protected, QemuNbd, QemuReplication,
 };
 use std::time::Duration;
 
@@ -18,13 +18,18 @@ struct Effort {
     bytes: u64,
 }
 
-const CASES: [(&str, Pattern, u32); 6] = [
-    ("4 KiB random writes, 1 at once", Pattern::RandomWrites, 1),
-    ("4 KiB random writes, 16 at once", Pattern::RandomWrites, 16),
-    ("4 KiB random reads, 1 at once", Pattern::RandomReads, 1),
-    ("4 KiB random reads, 16 at once", Pattern::RandomReads, 16),
-    ("1 MiB writes, 4 at once", Pattern::Writes, 4),
-    ("1 MiB reads, 4 at once", Pattern::Reads, 4),
+/// What is done, how much of it at once, and where.
+type Case = (&'static str, Pattern, u32, Processors);
+
+const CASES: [Case; 8] = [
+    ("4 KiB random writes, 1 at once", Pattern::RandomWrites, 1, Processors::All),
+    ("the same, all on one processor", Pattern::RandomWrites, 1, Processors::One),
+    ("4 KiB random writes, 16 at once", Pattern::RandomWrites, 16, Processors::All),
+    ("4 KiB random reads, 1 at once", Pattern::RandomReads, 1, Processors::All),
+    ("the same, all on one processor", Pattern::RandomReads, 1, Processors::One),
+    ("4 KiB random reads, 16 at once", Pattern::RandomReads, 16, Processors::All),
+    ("1 MiB writes, 4 at once", Pattern::Writes, 4, Processors::All),
+    ("1 MiB reads, 4 at once", Pattern::Reads, 4, Processors::All),
 ];
 
 fn main() -> Result<()> {
@@ -68,7 +73,9 @@ fn replicated(effort: &Effort) -> Result<()> {
     ];
     println!("\n| protected | server | requests/s | MB/s | CPU for each, us |");
     println!("|---|---|--:|--:|--:|");
-    let writes = CASES.into_iter().filter(|(_, pattern, _)| matches!(pattern, Pattern::RandomWrites | Pattern::Writes));
+    let writes = CASES.into_iter().filter(|(_, pattern, _, processors)| {
+        matches!(pattern, Pattern::RandomWrites | Pattern::Writes) && *processors == Processors::All
+    });
     writes.into_iter().try_for_each(|case| compare(effort, case, &mut servers))?;
     drop((servers, folder));
 
@@ -83,13 +90,13 @@ fn replicated(effort: &Effort) -> Result<()> {
 
 fn compare(
     effort: &Effort,
-    (name, pattern, depth): (&str, Pattern, u32),
+    (name, pattern, depth, processors): Case,
     servers: &mut [(&str, Box<dyn Contender>)],
 ) -> Result<()> {
     let mut runs: Vec<Vec<Measured>> = servers.iter().map(|_| Vec::new()).collect();
     for _ in 0..effort.runs {
         for ((_, server), runs) in servers.iter_mut().zip(&mut runs) {
-            let load = Load { pattern, depth, time: effort.time, bytes: effort.bytes };
+            let load = Load { pattern, depth, time: effort.time, bytes: effort.bytes, processors };
             runs.push(load.run(&**server)?);
             server.checkpoint()?;
         }
@@ -110,7 +117,8 @@ fn checkpoints(effort: &Effort, servers: &mut [(&str, Box<dyn Contender>)]) -> R
     for (name, server) in servers {
         let mut took = Vec::new();
         for _ in 0..effort.runs {
-            let load = Load { pattern: Pattern::Writes, depth: 4, time: effort.time, bytes: effort.bytes };
+            let processors = Processors::All;
+            let load = Load { pattern: Pattern::Writes, depth: 4, time: effort.time, bytes: effort.bytes, processors };
             load.run(&**server)?;
             took.extend(server.checkpoint()?.map(|took| took.as_secs_f64() * 1e3));
         }

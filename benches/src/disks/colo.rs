@@ -40,6 +40,10 @@ impl Contender for Alone {
         &self.socket
     }
 
+    fn processes(&self) -> Vec<u32> {
+        vec![std::process::id()]
+    }
+
     fn cpu_time(&self) -> Result<Duration> {
         Ok(own_cpu_time())
     }
@@ -141,6 +145,10 @@ impl Sides {
 impl Contender for Protected {
     fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        vec![std::process::id()]
     }
 
     fn cpu_time(&self) -> Result<Duration> {

@@ -1,7 +1,7 @@
 use super::Contender;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// What fio does.
@@ -28,6 +28,17 @@ pub struct Load {
     pub time: Duration,
     /// On so much of the disk.
     pub bytes: u64,
+    /// On which processors fio and the server may run.
+    pub processors: Processors,
+}
+
+/// Some of this machine's processors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Processors {
+    /// All.
+    All,
+    /// One, for both: nobody has to be woken on another, which takes a virtual machine longer than a short request does.
+    One,
 }
 
 /// What came of it.
@@ -39,6 +50,16 @@ pub struct Measured {
     pub bytes_rate: f64,
     /// The server's processor time for each request, with what it does behind them.
     pub cpu: Duration,
+}
+
+impl Processors {
+    /// As the kernel writes it.
+    fn list(self) -> Result<String> {
+        match self {
+            Processors::All => Ok(std::fs::read_to_string("/sys/devices/system/cpu/online")?.trim().to_owned()),
+            Processors::One => Ok("0".to_owned()),
+        }
+    }
 }
 
 impl Load {
@@ -56,8 +77,16 @@ impl Load {
         let uri = format!("--uri=nbd+unix:///{}?socket={}", server.export(), server.socket().display());
         let millis = format!("--runtime={}ms", self.time.as_millis());
         let (depth, bytes) = (format!("--iodepth={}", self.depth), format!("--size={}", self.bytes));
+        let processors = self.processors.list()?;
+        for process in server.processes() {
+            let mut taskset = Command::new("taskset");
+            taskset.args(["--all-tasks", "--cpu-list", "--pid", &processors, &process.to_string()]);
+            let set = taskset.stdout(Stdio::null()).status().context("taskset is needed (Debian: util-linux)")?;
+            ensure!(set.success(), "taskset: {set}");
+        }
         let before = server.cpu_time()?;
-        let fio = Command::new("fio")
+        let fio = Command::new("taskset")
+            .args(["--cpu-list", &processors, "fio"])
             .args(["--name=load", "--ioengine=nbd", "--output-format=json", "--time_based", "--norandommap"])
             .args([uri, millis, depth, bytes, format!("--rw={rw}"), format!("--bs={size}")])
             .output()

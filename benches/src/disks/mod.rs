@@ -6,7 +6,7 @@ mod process;
 mod qemu;
 
 pub use colo::{Alone, Protected};
-pub use load::{Load, Measured, Pattern};
+pub use load::{Load, Measured, Pattern, Processors};
 pub use process::{NbdKit, QemuNbd};
 pub use qemu::QemuReplication;
 
@@ -23,6 +23,9 @@ pub trait Contender {
     fn export(&self) -> &str {
         "disk"
     }
+
+    /// Its processes.
+    fn processes(&self) -> Vec<u32>;
 
     /// Processor time that it has taken so far, on both hosts.
     ///

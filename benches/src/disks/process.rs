@@ -33,6 +33,10 @@ impl Running {
         Ok((running, input, output))
     }
 
+    pub(super) fn process(&self) -> u32 {
+        self.0.id()
+    }
+
     /// The processor time of its threads, those that have ended, too.
     pub(super) fn cpu_time(&self) -> Result<Duration> {
         let told = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
@@ -75,6 +79,10 @@ impl Contender for QemuNbd {
         &self.socket
     }
 
+    fn processes(&self) -> Vec<u32> {
+        vec![self.running.process()]
+    }
+
     fn cpu_time(&self) -> Result<Duration> {
         self.running.cpu_time()
     }
@@ -103,6 +111,10 @@ impl NbdKit {
 impl Contender for NbdKit {
     fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        vec![self.running.process()]
     }
 
     fn cpu_time(&self) -> Result<Duration> {

@@ -27,6 +27,9 @@ use workers::{Job, Pace, Workers};
 /// Replies of so many bytes are sent, even if more requests are here already: the client has something to do meanwhile.
 const BATCH_BYTES: usize = 64 << 10;
 
+/// So much data are moved by another thread if the next request is here: to copy them takes longer than to wake it.
+const LONG_BYTES: u32 = 256 << 10;
+
 /// What one client may take.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -204,7 +207,9 @@ impl Counter<'_> {
     /// else is there to be done nobody waits for it but who asked. (A flush may take so long that something comes meanwhile.)
     fn is_done_here(&self, request: &Request) -> bool {
         let is_alone = || Pace::is_data(request) && !self.intake.has_request() && self.outbox.is_idle();
-        self.pace.is_quick(request) || is_alone()
+        let is_long = Pace::is_data(request) && request.length >= LONG_BYTES;
+        let holds_up = is_long && self.intake.has_request();
+        (self.pace.is_quick(request) && !holds_up) || is_alone()
     }
 
     fn answer(&self, request: &Request, payload: &[u8], replies: &mut Buffer) {

@@ -11,7 +11,10 @@ use std::thread::{self, JoinHandle};
 
 const SIZE: usize = 1 << 20;
 
-/// A disk whose flushes wait for a word, which says whether they succeed. Other requests are counted.
+/// A read from here on waits as a flush does.
+const SLOW_AT: u64 = 600 << 10;
+
+/// A disk whose flushes wait for a word, which says whether they succeed.
 struct Disk {
     bytes: Mutex<Vec<u8>>,
     flushing: SyncSender<()>,
@@ -21,6 +24,9 @@ struct Disk {
 impl Backend for Disk {
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
         assert!(offset != 512 * 1024, "a disk that panics");
+        if offset == SLOW_AT {
+            self.flush()?;
+        }
         bytes.copy_from_slice(&self.bytes.lock().unwrap()[offset as usize..][..bytes.len()]);
         Ok(())
     }
@@ -122,6 +128,18 @@ fn a_flush_does_not_hold_up_what_comes_behind_it() {
     assert_eq!(client.answer(), Answer { cookie: 1, result: Err(DiskError::Io) });
     client.ask(&[read(4, 0, 4)], &[]);
     assert_eq!(client.answer().result, Ok(Answered::Data(b"data".to_vec())));
+    client.end().unwrap();
+}
+
+#[test]
+fn nor_does_a_long_read() {
+    let mut client = Client::new(Limits::default());
+    client.ask(&[read(1, SLOW_AT, LONG_BYTES), read(2, 512, 2)], &[]);
+    client.is_flushing.recv().unwrap();
+    assert_eq!(client.answer(), Answer { cookie: 2, result: Ok(Answered::Data(vec![1; 2])) });
+    client.words.send(true).unwrap();
+    let data: Vec<u8> = (SLOW_AT..SLOW_AT + u64::from(LONG_BYTES)).map(|at| (at / 512) as u8).collect();
+    assert_eq!(client.answer(), Answer { cookie: 1, result: Ok(Answered::Data(data)) });
     client.end().unwrap();
 }
 
