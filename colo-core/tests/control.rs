@@ -9,7 +9,7 @@ mod control {
     pub(crate) mod rig;
 }
 
-use colo_core::disk::control::{ControlError, ControlledPrimary, ControlledSecondary, Role};
+use colo_core::disk::control::{ControlError, ControlledPrimary, ControlledSecondary, Role, Witness};
 use colo_core::disk::{
     Backend, DiskError, DiskEvent, PrimaryDisks, Replica, ReplicaConfig, SecondaryDisks, StoreConfig, TapConfig,
 };

@@ -4,7 +4,7 @@ use super::{Found, find};
 use crate::args::{CheckArgs, ModeArg};
 use crate::output::{FAILED, one_line, print_json};
 use anyhow::{Context, Result};
-use colo_core::disk::control::ControlledPrimary;
+use colo_core::disk::control::{ControlledPrimary, Witness};
 use colo_core::domain::DomainSpec;
 use colo_core::ids::DomId;
 use colo_core::peer::Mode;
@@ -13,7 +13,6 @@ use colo_core::xen::check::{
     Asked, ClockDifference, DiskServerFit, DomainFacts, Finding, HostFacts, Question, Verdict, judge,
 };
 use colo_core::xen::control::DomainInfo;
-use colo_core::xen::disks::Witness;
 use colo_core::xen::toolstack::{DomainConfig, DomainUuid, LiveState, Xl};
 use colo_core::xen::{Control, Xen, XenStore};
 use serde_json::json;

@@ -96,6 +96,14 @@ impl Client {
         }
     }
 
+    pub(super) fn expect_read(&self, disk: u8, offset: u64) -> Result<(), ControlError> {
+        self.ask(&Request::ExpectRead { disk, offset }, None).map(drop)
+    }
+
+    pub(super) fn was_read(&self) -> Result<bool, ControlError> {
+        Ok(self.ask(&Request::WasRead, None)? == Answer::Done)
+    }
+
     /// Says what has no answer that matters.
     pub(super) fn tell(&self, request: &Request) -> Result<(), ControlError> {
         let mut number = self.asking.lock().unwrap_or_else(PoisonError::into_inner);

@@ -45,22 +45,6 @@ impl ControlledPrimary {
         self.client.sizes()
     }
 
-    /// Has a read from that place of that disk looked out for, and no other one any more: by it one finds out whether a device is that disk.
-    ///
-    /// # Errors
-    /// When the disk server does not answer.
-    pub fn expect_read(&self, disk: u8, offset: u64) -> Result<(), ControlError> {
-        self.client.ask(&Request::ExpectRead { disk, offset }, None).map(drop)
-    }
-
-    /// Whether the expected read has come.
-    ///
-    /// # Errors
-    /// When the disk server does not answer.
-    pub fn was_read(&self) -> Result<bool, ControlError> {
-        Ok(self.client.ask(&Request::WasRead, None)? == Answer::Done)
-    }
-
     /// What fails here has been told as an event.
     fn ask(&self, request: &Request) {
         match self.client.ask(request, None) {
@@ -75,6 +59,41 @@ impl ControlledPrimary {
             Ok(()) | Err(ControlError::Closed) => {}
             Err(error) => tracing::error!("the disk server: {error}"),
         }
+    }
+}
+
+/// A disk server that tells what is read from its disks: by that one finds out whether a device is one of them.
+pub trait Witness {
+    /// Has a read from that place of that disk looked out for, and no other one any more.
+    ///
+    /// # Errors
+    /// When the disk server does not answer.
+    fn expect_read(&self, disk: u8, offset: u64) -> Result<(), ControlError>;
+
+    /// Whether the expected read has come.
+    ///
+    /// # Errors
+    /// When the disk server does not answer.
+    fn was_read(&self) -> Result<bool, ControlError>;
+}
+
+impl Witness for ControlledPrimary {
+    fn expect_read(&self, disk: u8, offset: u64) -> Result<(), ControlError> {
+        self.client.expect_read(disk, offset)
+    }
+
+    fn was_read(&self) -> Result<bool, ControlError> {
+        self.client.was_read()
+    }
+}
+
+impl Witness for ControlledSecondary {
+    fn expect_read(&self, disk: u8, offset: u64) -> Result<(), ControlError> {
+        self.client.expect_read(disk, offset)
+    }
+
+    fn was_read(&self) -> Result<bool, ControlError> {
+        self.client.was_read()
     }
 }
 
@@ -135,22 +154,6 @@ impl ControlledSecondary {
     /// The disks' sizes in bytes.
     pub fn sizes(&self) -> &[u64] {
         self.client.sizes()
-    }
-
-    /// Has a read from that place of that disk looked out for, and no other one any more: by it one finds out whether a device is that disk.
-    ///
-    /// # Errors
-    /// When the disk server does not answer.
-    pub fn expect_read(&self, disk: u8, offset: u64) -> Result<(), ControlError> {
-        self.client.ask(&Request::ExpectRead { disk, offset }, None).map(drop)
-    }
-
-    /// Whether the expected read has come.
-    ///
-    /// # Errors
-    /// When the disk server does not answer.
-    pub fn was_read(&self) -> Result<bool, ControlError> {
-        Ok(self.client.ask(&Request::WasRead, None)? == Answer::Done)
     }
 
     fn ask(&self, request: &Request) -> Result<(), DiskError> {

@@ -67,7 +67,7 @@ mod served;
 mod server;
 mod wire;
 
-pub use controlled::{ControlledPrimary, ControlledSecondary};
+pub use controlled::{ControlledPrimary, ControlledSecondary, Witness};
 pub use observer::{Comparing, Observer};
 pub use served::ServedDisks;
 pub use server::ControlServer;

@@ -1,10 +1,11 @@
 //! What a host has, as far as a domain needs it.
 
 use super::{CheckError, CpuFacts, Features};
+use crate::disk::control::Witness;
 use crate::domain::DomainSpec;
 use crate::ids::DomId;
 use crate::net::sys::{LinkName, Links};
-use crate::xen::disks::{Witness, prove, replicated, size_bytes};
+use crate::xen::disks::{prove, replicated, size_bytes};
 use crate::xen::plan::DomainPlan;
 use crate::xen::role::Role;
 use crate::xen::toolstack::{DomainConfig, DomainUuid, Xl};

@@ -26,7 +26,7 @@ mod page_cache;
 mod proof;
 
 pub use page_cache::Uncached;
-pub use proof::{Witness, prove};
+pub use proof::prove;
 
 use super::toolstack::{Disk, DomainConfig};
 use crate::disk::PrimaryDisks;

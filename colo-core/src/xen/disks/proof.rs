@@ -1,5 +1,5 @@
 use super::{DisksError, GuestDisk};
-use crate::disk::control::{ControlError, ControlledPrimary, ControlledSecondary};
+use crate::disk::control::{ControlError, Witness};
 use crate::random;
 use rustix::fs::{Mode, OFlags};
 use std::io;
@@ -14,41 +14,6 @@ const READ_LIMIT: Duration = Duration::from_secs(10);
 const MAX_READS: u64 = 8;
 /// A read's length, and what its place is a multiple of: the largest block that there is.
 const BLOCK_BYTES: usize = 4096;
-
-/// A disk server that can tell what is read from it.
-pub trait Witness {
-    /// Looks out for a read from that place of that disk.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    fn expect_read(&self, disk: u8, offset: u64) -> Result<(), ControlError>;
-
-    /// Whether that has come.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    fn was_read(&self) -> Result<bool, ControlError>;
-}
-
-impl Witness for ControlledPrimary {
-    fn expect_read(&self, disk: u8, offset: u64) -> Result<(), ControlError> {
-        self.expect_read(disk, offset)
-    }
-
-    fn was_read(&self) -> Result<bool, ControlError> {
-        self.was_read()
-    }
-}
-
-impl Witness for ControlledSecondary {
-    fn expect_read(&self, disk: u8, offset: u64) -> Result<(), ControlError> {
-        self.expect_read(disk, offset)
-    }
-
-    fn was_read(&self) -> Result<bool, ControlError> {
-        self.was_read()
-    }
-}
 
 /// Makes sure that these devices are the disks of that server, in this order: what is read from each must be seen there. A disk of the same
 /// size that another server has would be taken for the guest's, else, and what the guest writes would be lost at a failover.

@@ -25,13 +25,13 @@ mod tail;
 pub(super) use cards::{card_name, tap_name};
 
 use super::check::{DiskServerFit, HostFacts};
-use super::disks::{GuestDisk, Uncached, Witness, prove, replicated};
+use super::disks::{GuestDisk, Uncached, prove, replicated};
 use super::plan::DomainPlan;
 use super::role::Role;
 use super::toolstack::{RestoreGuard, Xl};
 use super::{Xen, XenStore};
 use crate::disk::SecondaryDisks;
-use crate::disk::control::ControlledSecondary;
+use crate::disk::control::{ControlledSecondary, Witness};
 use crate::domain::{Disks, DomainError, DomainSpec, Host, Machine};
 use crate::net::Port;
 use arriving::Arriving;
