@@ -36,7 +36,7 @@ fn lines(role: Role, sizes: &[u64], reported: &Reported) -> Vec<(&'static str, S
         ("epoch", format!("{} counts, {} is whole", disks.epoch.0, disks.whole_epoch.0)),
         ("waiting", format!("{} of at most {} bytes", disks.waiting_bytes, disks.limit_bytes)),
     ];
-    if role == Role::Secondary {
+    if role == Role::Secondary || disks.journal_bytes > 0 {
         lines.push(("journal", format!("{} bytes", disks.journal_bytes)));
     }
     lines
@@ -59,7 +59,7 @@ fn state(role: Role, state: &DiskState) -> String {
         }
         DiskState::Receiving => "first copy".to_owned(),
         DiskState::InStep => "in step".to_owned(),
-        DiskState::Serving => "has taken over, and serves".to_owned(),
+        DiskState::Serving => "has taken over, not protected".to_owned(),
     }
 }
 

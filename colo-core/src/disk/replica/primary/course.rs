@@ -8,9 +8,9 @@ use std::time::Instant;
 /// The minor version of the protocol from which on hashes may be asked for at any time.
 const COMPARES_SINCE: u8 = 1;
 
-/// So many parts are being asked for at once: enough to be busy while an answer is on its way, and so few that what the guest writes does not
-/// wait for long while the secondary reads them.
-const ASKED_AT_ONCE: usize = 8;
+/// So many parts are being asked for at once, 2 MiB: enough to go on while answers wait behind what the guest writes, and so few that this
+/// does not wait for long while the secondary reads them.
+const ASKED_AT_ONCE: usize = 32;
 
 /// How far a secondary is, and the comparison with it, if there is one. The thread that hears the secondary says what it hears.
 pub(super) struct Course {
