@@ -50,9 +50,9 @@
 //! | checksum | 4 | CRC-32 over all before it |
 //! | data | length | of 1 and 7, filled up to a multiple of 64 |
 //!
-//! Instead of the epoch a record of kind 8 has the place of scratch data in the journal which are a disk's now, one of kind 9 the segment's
-//! number, and one of kind 6 a random number, which one of kind 9 has instead of the offset. The first record after a recovery is of one of these
-//! kinds, with a new number.
+//! Instead of the epoch a record of kind 8 has the place of scratch data in the journal which are a disk's now, and those of kinds 6 and 9 a random
+//! number; one of kind 9 has the segment's number instead of the offset. The first record after a recovery is of one of these kinds, with a new
+//! random number, which the other has in the same place: a CRC is linear, and what two records make of one number might cancel out otherwise.
 //!
 //! So the link keeps what a crash has left behind a torn record from being taken for what follows another record in its place, even one that
 //! says the same.
@@ -265,7 +265,7 @@ impl Entry {
             Entry::Abort { life } => (6, 0, life, 0, 0, 0),
             Entry::Scratch { length, checksum } => (7, 0, 0, 0, length, checksum),
             Entry::Refer { disk, offset, length, at } => (8, disk, at, offset, length, 0),
-            Entry::Segment { number, life } => (9, 0, number, life, 0, 0),
+            Entry::Segment { number, life } => (9, 0, life, number, 0, 0),
             Entry::Serve => (10, 0, 0, 0, 0, 0),
         };
         let mut bytes = [0; RECORD_BYTES as usize];
@@ -305,7 +305,7 @@ impl Entry {
             6 => Entry::Abort { life: epoch.0 },
             7 if length <= MAX_DATA_BYTES => Entry::Scratch { length, checksum },
             8 => Entry::Refer { disk, offset, length, at: epoch.0 },
-            9 => Entry::Segment { number: epoch.0, life: offset },
+            9 => Entry::Segment { number: offset, life: epoch.0 },
             10 => Entry::Serve,
             _ => return None,
         };
@@ -371,6 +371,20 @@ mod tests {
             sequence,
             link,
         })
+    }
+
+    #[test]
+    fn what_follows_says_which_life_it_is_of() {
+        let lives = || (0..64).map(|bit| 1 << bit).chain([0]);
+        let mut marks: Vec<Mark> = lives().map(|_| Mark::BEGIN).collect();
+        for turn in 0..6 {
+            for (mark, life) in marks.iter_mut().zip(lives()) {
+                let entry = if turn % 3 == 0 { Entry::Segment { number: turn, life } } else { Entry::Abort { life } };
+                *mark = entry.encode(1, *mark).1;
+            }
+            let links: std::collections::BTreeSet<u32> = marks.iter().map(|mark| mark.link).collect();
+            assert_eq!(links.len(), marks.len(), "after record {turn}");
+        }
     }
 
     proptest! {
