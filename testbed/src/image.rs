@@ -22,8 +22,10 @@ pub(crate) const VMLINUX: &str = "vmlinux";
 pub(crate) const DOM0: &str = "dom0.cpio";
 /// The guests'.
 pub(crate) const GUEST: &str = "guest.cpio.gz";
+/// That of guests with a disk: with a file system's driver and a database. Others go without them, for HVM guests read it byte by byte.
+pub(crate) const GUEST_WITH_DISK: &str = "guest-with-disk.cpio.gz";
 /// All of them.
-pub(crate) const FILES: [&str; 5] = [XEN, VMLINUZ, VMLINUX, DOM0, GUEST];
+pub(crate) const FILES: [&str; 6] = [XEN, VMLINUZ, VMLINUX, DOM0, GUEST, GUEST_WITH_DISK];
 
 const DOM0_INIT: &str = include_str!("../dom0/init");
 const XEN_FOLDER: &str = "/usr/lib/xen-4.17/bin";
@@ -72,8 +74,11 @@ const LOADED_LIBRARIES: [&str; 13] = [
     "libxentoolcore.so.1",
     "libxentoollog.so.1",
 ];
+/// What disks need: an NBD client, a file system made and checked, what Xen's script for them calls, and a look into a guest's database.
+const DISK_PROGRAMS: [&str; 5] =
+    ["/sbin/nbd-client", "/sbin/mke2fs", "/sbin/e2fsck", "/usr/bin/flock", "/usr/bin/sqlite3"];
 /// Xen's drivers, the network's, what the checkpoints of a network and of disks need, and the way to this machine.
-const DOM0_MODULES: [&str; 30] = [
+const DOM0_MODULES: [&str; 31] = [
     "xen-evtchn",
     "xen-gntdev",
     "xen-gntalloc",
@@ -97,6 +102,7 @@ const DOM0_MODULES: [&str; 30] = [
     "nft_queue",
     "crc32c_generic",
     "nbd",
+    "ext4",
     "loop",
     "virtio_pci",
     "virtio_net",
@@ -106,6 +112,8 @@ const DOM0_MODULES: [&str; 30] = [
     "veth",
 ];
 const GUEST_MODULES: [&str; 3] = ["xen-netfront", "xen-blkfront", "e1000"];
+/// A file system, with the checksums that it does not say it needs, and the emulated disks of guests that do not know Xen.
+const GUEST_DISK_MODULES: [&str; 4] = ["crc32c_generic", "ext4", "ata_piix", "sd_mod"];
 
 /// Makes the images of a folder, unless they are there and made of the same.
 pub(crate) fn make(folder: &Path, packages: &Packages, guest_init: &Path, stopper: &Stopper) -> Result<()> {
@@ -123,11 +131,13 @@ pub(crate) fn make(folder: &Path, packages: &Packages, guest_init: &Path, stoppe
     fs::create_dir_all(folder)?;
     let dom0 = dom0_tree(packages)?;
     write_archive(&dom0, &folder.join(DOM0))?;
-    let guest = folder.join("guest.cpio");
-    write_archive(&guest_tree(packages, guest_init)?, &guest)?;
-    let mut gzip = tied("gzip");
-    gzip.arg("-9n").arg(&guest);
-    stopper.run(gzip, "gzip", TOOL_LIMIT)?;
+    for (file, has_disk) in [(GUEST, false), (GUEST_WITH_DISK, true)] {
+        let archive = folder.join(file).with_extension("");
+        write_archive(&guest_tree(packages, guest_init.clone(), has_disk)?, &archive)?;
+        let mut gzip = tied("gzip");
+        gzip.arg("-9n").arg(&archive);
+        stopper.run(gzip, "gzip", TOOL_LIMIT)?;
+    }
     unpack(host_tool("gzip"), packages.path("/boot/xen-4.17-amd64.gz")?.as_path(), &folder.join(XEN), stopper)?;
     let kernel = boot_file(packages, "vmlinuz-")?;
     fs::write(folder.join(VMLINUZ), &kernel)?;
@@ -148,7 +158,7 @@ fn key(packages: &Packages, guest_init: &[u8]) -> Result<String> {
 }
 
 fn dom0_tree(packages: &Packages) -> Result<Tree> {
-    let mut image = Dom0 { packages, tree: Tree::default(), libraries: Vec::new() };
+    let mut image = Image { packages, tree: Tree::default(), libraries: Vec::new() };
     let folders =
         ["/dev", "/host", "/images", "/proc", "/root", "/run", "/sys", "/tmp", "/var/lib/xen", "/var/log/xen"];
     for folder in folders {
@@ -157,9 +167,7 @@ fn dom0_tree(packages: &Packages) -> Result<Tree> {
     image.tree.folder("/var/lib/xenstored");
     image.tree.link("/var/run", "/run");
     image.tree.link("/var/lock", "/run/lock");
-    image.tree.link("/lib/x86_64-linux-gnu", LIBRARY_FOLDER);
     image.tree.device("/dev/console", 5, 1);
-    image.tree.device("/dev/null", 1, 3);
     image.tree.program("/init", DOM0_INIT);
     image.tree.file("/etc/passwd", *b"root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/tmp:/bin/bash\n");
     image.tree.file("/etc/group", *b"root:x:0:\nnogroup:x:65534:\n");
@@ -167,34 +175,32 @@ fn dom0_tree(packages: &Packages) -> Result<Tree> {
     image.tree.file("/etc/hosts", *b"127.0.0.1 localhost\n");
     image.busybox()?;
     image.xen()?;
+    image.disks()?;
     for library in LOADED_LIBRARIES {
         image.library(library)?;
     }
-    image.tree.program("/lib64/ld-linux-x86-64.so.2", fs::read(packages.library("ld-linux-x86-64.so.2")?)?);
-    let libraries = std::mem::take(&mut image.libraries);
-    for name in &libraries {
-        image.tree.file(&format!("{LIBRARY_FOLDER}/{name}"), fs::read(packages.library(name)?)?);
-    }
+    let mut tree = image.with_libraries()?;
     let modules = Modules::read(packages.root(), &DOM0_MODULES)?;
     let folder = format!("/lib/modules/{}", modules.version);
-    image.tree.file(&format!("{folder}/modules.dep"), modules.dependencies());
-    image.tree.file(&format!("{folder}/modules.alias"), modules.aliases());
+    tree.file(&format!("{folder}/modules.dep"), modules.dependencies());
+    tree.file(&format!("{folder}/modules.alias"), modules.aliases());
     for file in ["modules.builtin", "modules.order"] {
-        image.tree.file(&format!("{folder}/{file}"), packages.read(&format!("{folder}/{file}"))?);
+        tree.file(&format!("{folder}/{file}"), packages.read(&format!("{folder}/{file}"))?);
     }
     for module in modules.list {
-        image.tree.file(&format!("{folder}/{}", module.path), module.bytes);
+        tree.file(&format!("{folder}/{}", module.path), module.bytes);
     }
-    Ok(image.tree)
+    Ok(tree)
 }
 
-struct Dom0<'a> {
+/// A file system with programs out of packages.
+struct Image<'a> {
     packages: &'a Packages,
     tree: Tree,
     libraries: Vec<String>,
 }
 
-impl Dom0<'_> {
+impl Image<'_> {
     /// A program, under its own path, with the libraries that it needs.
     fn program(&mut self, path: &str) -> Result<()> {
         let bytes = self.packages.read(path)?;
@@ -212,6 +218,16 @@ impl Dom0<'_> {
         Ok(())
     }
 
+    /// All of it, with the libraries that were found to be needed.
+    fn with_libraries(mut self) -> Result<Tree> {
+        self.tree.link("/lib/x86_64-linux-gnu", LIBRARY_FOLDER);
+        self.tree.program("/lib64/ld-linux-x86-64.so.2", fs::read(self.packages.library("ld-linux-x86-64.so.2")?)?);
+        for name in &self.libraries {
+            self.tree.file(&format!("{LIBRARY_FOLDER}/{name}"), fs::read(self.packages.library(name)?)?);
+        }
+        Ok(self.tree)
+    }
+
     /// The small tools, and the real ones where busybox's are too small. Busybox's shell would take its own for those, whatever `PATH`
     /// says; so they are run by bash.
     fn busybox(&mut self) -> Result<()> {
@@ -224,6 +240,16 @@ impl Dom0<'_> {
             self.program(program)?;
         }
         self.tree.link("/sbin/ip", "/bin/ip");
+        Ok(())
+    }
+
+    fn disks(&mut self) -> Result<()> {
+        for program in DISK_PROGRAMS {
+            self.program(program)?;
+        }
+        self.tree.link("/sbin/mkfs.ext4", "mke2fs");
+        self.tree.link("/sbin/fsck.ext4", "e2fsck");
+        self.tree.file("/etc/mke2fs.conf", self.packages.read("/etc/mke2fs.conf")?);
         Ok(())
     }
 
@@ -250,14 +276,20 @@ impl Dom0<'_> {
     }
 }
 
-fn guest_tree(packages: &Packages, init: Vec<u8>) -> Result<Tree> {
-    let mut tree = Tree::default();
-    tree.device("/dev/console", 5, 1);
-    tree.folder("/proc");
-    tree.folder("/sys");
-    tree.program("/init", init);
+fn guest_tree(packages: &Packages, init: Vec<u8>, has_disk: bool) -> Result<Tree> {
+    let mut image = Image { packages, tree: Tree::default(), libraries: Vec::new() };
+    image.tree.device("/dev/console", 5, 1);
+    image.tree.folder("/proc");
+    image.tree.folder("/sys");
+    image.tree.program("/init", init);
+    let mut modules = GUEST_MODULES.to_vec();
+    if has_disk {
+        modules.extend(GUEST_DISK_MODULES);
+        image.program("/usr/bin/sqlite3")?;
+    }
+    let mut tree = if has_disk { image.with_libraries()? } else { image.tree };
     let mut order = String::new();
-    for module in Modules::read(packages.root(), &GUEST_MODULES)?.list {
+    for module in Modules::read(packages.root(), &modules)?.list {
         order.push_str(&format!("{}.ko\n", module.name));
         tree.file(&format!("/modules/{}.ko", module.name), module.bytes);
     }

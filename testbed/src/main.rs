@@ -5,6 +5,7 @@ mod console;
 mod context;
 mod control;
 mod cpio;
+mod disk;
 mod elf;
 mod guest;
 mod host;

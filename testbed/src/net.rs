@@ -1,4 +1,4 @@
-//! The network of two hosts, or three: a bridge with all of them and the clients, in a network namespace of its own, and between each
+//! The network of two hosts, or three, or of one: a bridge with all of them and the clients, in a network namespace of its own, and between each
 //! two hosts a link for nothing but replication.
 //!
 //! ```text
@@ -50,7 +50,7 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Makes a network for so many hosts, which are two or three.
+    /// Makes a network for so many hosts, which are at most three.
     pub(crate) fn new(context: &Context, hosts: usize) -> Result<Network> {
         let network = Network {
             // The process's number keeps two testbeds apart.

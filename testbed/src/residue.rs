@@ -9,12 +9,12 @@ use std::collections::BTreeSet;
 #[derive(Debug)]
 pub(crate) struct Residue(BTreeSet<String>);
 
-// A line each. The folders in xenstore that a host's first domain makes stay for those that come after it, and libxl's history of numbers is there for all domains that were. A name in /proc has 15 letters; a process that a file is
+// A line each. The folders in xenstore that a host's first domain makes stay for those that come after it, and libxl's history of numbers is there for all domains that were, and so is the folder for the locks of Xen's scripts. A name in /proc has 15 letters; a process that a file is
 // run in by its number is called after that file: exe.
 const LOOK: &str = "xl vm-list | sed 's/^/domain /'; \
     xenstore-ls -f / | sed 's/ = .*//; s/^/node /' | \
         grep -vxE 'node /(vm|libxl|local/domain/0/(backend(/[a-z]+)?|device-model))'; \
-    find /run /var/lib/xen ! -name domid-history ! -path /run/colo ! -path /run/colo/net | sed 's/^/file /'; \
+    find /run /var/lib/xen ! -name domid-history ! -path /run/colo ! -path /run/colo/net ! -path /run/xen-hotplug | sed 's/^/file /'; \
     ls /sys/class/net | sed 's/^/network /'; \
     ls -d /sys/class/net/*/brif/* | sed 's/^/port /'; \
     tc qdisc show | sed 's/ refcnt.*//; s/^/queue /'; \

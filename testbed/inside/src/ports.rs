@@ -17,3 +17,7 @@ pub const MEMORY: u16 = 9;
 pub const HTTP: u16 = 80;
 /// Orders, a line each, which are answered by a line each before they are obeyed: `poweroff`, `reboot`, `crash`, `dirty PAGES`.
 pub const ORDERS: u16 = 81;
+/// The ledger of a guest that has a disk. A line for each request: `put NUMBER TEXT` (an entry, in a transaction of its own), `check` (the
+/// database's own check), `rows` and `log` (all entries, of the database and of the log). An answer's last line is `done`: what it is about is
+/// on the disk then. Or else it is `failed: WHY`.
+pub const LEDGER: u16 = 82;

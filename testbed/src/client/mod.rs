@@ -7,6 +7,7 @@ mod download;
 mod echo;
 mod http;
 mod icmp;
+mod ledger;
 mod pinger;
 mod record;
 mod requests;
@@ -34,26 +35,28 @@ pub(crate) struct Load {
     pub(crate) is_light: bool,
     /// Whether one asks for the guest's clock, which two machines answer differently.
     pub(crate) has_clock: bool,
+    /// Whether one keeps a ledger on the guest's disk.
+    pub(crate) has_ledger: bool,
 }
 
 impl Load {
     /// One of each client, for about so long.
     pub(crate) fn new(time: Duration) -> Load {
-        Load { time, download_bytes_per_s: 200_000, is_light: false, has_clock: false }
+        Load { time, download_bytes_per_s: 200_000, is_light: false, has_clock: false, has_ledger: false }
     }
 
     fn clients(&self) -> Vec<Box<dyn Client>> {
-        if self.is_light {
-            return vec![Box::new(pinger::Pinger), Box::new(requests::Requests::keep_alive())];
+        let mut clients: Vec<Box<dyn Client>> =
+            vec![Box::new(pinger::Pinger), Box::new(requests::Requests::keep_alive())];
+        if !self.is_light {
+            clients.push(Box::new(requests::Requests::new_connections()));
+            clients.push(Box::new(download::Download::paced(self.time, self.download_bytes_per_s)));
+            clients.push(Box::new(echo::Session));
+            clients.push(Box::new(counter::Counter));
         }
-        let mut clients: Vec<Box<dyn Client>> = vec![
-            Box::new(pinger::Pinger),
-            Box::new(requests::Requests::keep_alive()),
-            Box::new(requests::Requests::new_connections()),
-            Box::new(download::Download::paced(self.time, self.download_bytes_per_s)),
-            Box::new(echo::Session),
-            Box::new(counter::Counter),
-        ];
+        if self.has_ledger {
+            clients.push(Box::new(ledger::Keeper));
+        }
         if self.has_clock {
             clients.push(Box::new(requests::Requests::clock()));
         }
@@ -200,6 +203,11 @@ impl Seen {
     /// What the one has seen who asks again and again over one connection.
     pub(crate) fn requests(&self) -> Result<&Record> {
         self.of(requests::KEEP_ALIVE)
+    }
+
+    /// What the one has seen who keeps a ledger.
+    pub(crate) fn ledger(&self) -> Result<&Record> {
+        self.of(ledger::NAME)
     }
 
     fn of(&self, name: &str) -> Result<&Record> {

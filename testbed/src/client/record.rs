@@ -123,6 +123,11 @@ impl Window<'_> {
         sorted.get(rank).copied()
     }
 
+    /// How many whole answers.
+    pub(crate) fn answers(&self) -> usize {
+        self.record.latencies.iter().filter(|(at, _)| self.has(*at)).count()
+    }
+
     /// The longest time without an answer. At either end it may be a part of a longer one.
     pub(crate) fn worst_gap(&self) -> Gap {
         let mut worst = Gap { begin: self.from, length: Duration::ZERO };
@@ -145,9 +150,9 @@ impl Window<'_> {
 
 impl fmt::Display for Window<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Record { name, begun, asked, latencies, .. } = self.record;
+        let Record { name, begun, asked, .. } = self.record;
         let asked = asked.iter().filter(|at| self.has(**at)).count();
-        let answered = latencies.iter().filter(|(at, _)| self.has(*at)).count();
+        let answered = self.answers();
         write!(f, "{name:<16} {asked:6} asked {answered:6} answered")?;
         if let [Some(half), Some(most), Some(all)] = [50, 99, 100].map(|percent| self.percentile(percent)) {
             write!(f, "  p50 {:7.1}  p99 {:7.1}  worst {:7.1} ms", ms(half), ms(most), ms(all))?;

@@ -1,7 +1,8 @@
 //! `colo primary` on one host and `colo secondary` on the other, which tell what happens in lines of JSON.
 
-use super::{Checkpoints, Mode, Plan, Promotion, Protection, fence};
+use super::{Checkpoints, DiskCopy, Mode, Plan, Promotion, Protection, fence};
 use crate::control::{Done, Running};
+use crate::disk::CONTROL;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ pub(super) struct Colo<'a> {
     primary: Events<'a>,
     secondary: Events<'a>,
     checkpoints: Checkpoints,
+    disk_copy: DiskCopy,
 }
 
 impl<'a> Colo<'a> {
@@ -25,7 +27,7 @@ impl<'a> Colo<'a> {
         let mut secondary = Events::new("colo secondary", plan.to.spawn(&secondary, plan.limit)?);
         secondary.wait("listening", LIMIT, |_| Ok(()))?;
         let primary = Events::new("colo primary", plan.from.spawn(&primary, plan.limit)?);
-        Ok(Colo { plan, primary, secondary, checkpoints: Checkpoints::default() })
+        Ok(Colo { plan, primary, secondary, checkpoints: Checkpoints::default(), disk_copy: DiskCopy::default() })
     }
 }
 
@@ -50,6 +52,10 @@ fn commands(plan: &Plan<'_>) -> [String; 2] {
         primary += " --verify";
         secondary += " --verify";
     }
+    if plan.has_disk {
+        primary += &format!(" --disk-control {CONTROL}");
+        secondary += &format!(" --disk-control {CONTROL}");
+    }
     match plan.promotion {
         Promotion::Unfenced => secondary += " --promote-unfenced",
         Promotion::Fenced => {
@@ -66,8 +72,15 @@ fn commands(plan: &Plan<'_>) -> [String; 2] {
 
 impl Protection for Colo<'_> {
     fn wait_protected(&mut self) -> Result<()> {
-        let checkpoints = &mut self.checkpoints;
-        self.primary.wait("protected", COPY_LIMIT, |event| count(checkpoints, event))
+        let Colo { checkpoints, disk_copy, .. } = self;
+        self.primary.wait("protected", COPY_LIMIT, |event| {
+            disk_copy.see(event, Instant::now())?;
+            count(checkpoints, event)
+        })
+    }
+
+    fn disk_copy(&self) -> Option<&DiskCopy> {
+        self.plan.has_disk.then_some(&self.disk_copy)
     }
 
     fn checkpoints(&mut self) -> Result<&Checkpoints> {

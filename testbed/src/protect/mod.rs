@@ -2,10 +2,12 @@
 
 mod checkpoints;
 mod colo;
+mod disk_copy;
 mod fence;
 mod xl;
 
 pub(crate) use checkpoints::Checkpoints;
+pub(crate) use disk_copy::DiskCopy;
 pub(crate) use fence::Fence;
 
 use crate::host::Host;
@@ -57,6 +59,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) heartbeat: Option<Duration>,
     /// Whether the memory on both hosts is compared after each checkpoint.
     pub(crate) verify: bool,
+    /// Whether the guest has a disk, which both hosts serve ([`ServedDisk`](crate::disk::ServedDisk)).
+    pub(crate) has_disk: bool,
     /// How long it may last.
     pub(crate) limit: Duration,
     /// What the second host does when it hears nothing of the first any more.
@@ -81,6 +85,9 @@ pub(crate) trait Protection {
 
     /// The checkpoints so far. An error if the protection has ended.
     fn checkpoints(&mut self) -> Result<&Checkpoints>;
+
+    /// How the second host's disks were made like the first one's, if there are some. Known when the guest is protected.
+    fn disk_copy(&self) -> Option<&DiskCopy>;
 
     /// Kills the host on which the guest is, and says when that was.
     fn kill_primary(&mut self) -> Result<Instant>;
@@ -113,6 +120,7 @@ impl<'a> Plan<'a> {
         self.to.take_kernels()?;
         match tool {
             Tool::Xl if self.verify => bail!("xl remus cannot verify anything"),
+            Tool::Xl if self.has_disk => bail!("Debian's xl remus has no disks"),
             Tool::Xl if self.promotion != Promotion::Unfenced => {
                 bail!("xl remus knows no fencing, and always takes over")
             }

@@ -3,7 +3,7 @@
 //! It has no heartbeat, and hears of a host's death only if a connection is closed: so that is done for it, at the last moment, and its
 //! outage is without the time that it would take to find out.
 
-use super::{Checkpoints, Plan, Protection};
+use super::{Checkpoints, DiskCopy, Plan, Protection};
 use crate::control::Running;
 use anyhow::{Context, Result, bail, ensure};
 use colo_testbed_inside::protocol::Outcome;
@@ -75,6 +75,10 @@ impl Protection for Xl<'_> {
     fn checkpoints(&mut self) -> Result<&Checkpoints> {
         self.listen(Instant::now(), usize::MAX)?;
         Ok(&self.checkpoints)
+    }
+
+    fn disk_copy(&self) -> Option<&DiskCopy> {
+        None
     }
 
     fn kill_primary(&mut self) -> Result<Instant> {

@@ -2,7 +2,7 @@
 
 use super::Scenario;
 use crate::context::Context;
-use crate::guest::{GuestConfig, GuestType, ensure_gone};
+use crate::guest::{GuestConfig, GuestType, POWEROFF, ensure_gone};
 use crate::host::{Host, HostConfig};
 use anyhow::Result;
 use std::time::Duration;
@@ -15,8 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     run,
 };
 
-/// Xen's numbers for why a guest shuts down.
-const POWEROFF: u32 = 0;
+/// Xen's numbers for why a guest shuts down otherwise.
 const REBOOT: u32 = 1;
 const CRASH: u32 = 3;
 

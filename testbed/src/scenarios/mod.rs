@@ -3,6 +3,8 @@
 mod boot;
 mod check;
 mod ci;
+mod disk;
+mod disk_alone;
 mod endings;
 mod failover;
 mod guests;
@@ -53,6 +55,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     restore_fails::SCENARIO,
     speed::SCENARIO,
     overlay::SCENARIO,
+    disk_alone::SCENARIO,
     two_hosts::SCENARIO,
     three_hosts::SCENARIO,
     remus_baseline::SCENARIO,
@@ -60,6 +63,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     side_by_side::SCENARIO,
     port_history::SCENARIO,
     failover::SCENARIO,
+    disk::SCENARIO,
     endings::SCENARIO,
     losses::SECONDARY,
     losses::LINK,

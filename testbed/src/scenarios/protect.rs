@@ -108,6 +108,7 @@ pub(super) fn plan<'a>(context: &Context, [from, to]: [&'a Host; 2], guest: &'a 
         interval: options.interval_ms.map(Duration::from_millis),
         heartbeat: options.heartbeat_ms.map(Duration::from_millis),
         verify: options.verify,
+        has_disk: false,
         limit: SCENARIO.limit,
         promotion: Promotion::Unfenced,
     }

@@ -3,12 +3,15 @@
 //! * every 200 ms it prints `TICK NAME n`, with n from 1 on;
 //! * it keeps memory that it checks again and again, and prints `SUM NAME ok n` after the n-th round, or `SUM NAME BAD`;
 //! * with an address (`u.ip=10.9.0.11/24` on the kernel's command line) it answers on TCP: an echo on port 7; on port 9 one line
-//!   about its memory, checked there and then, for each connection; HTTP on port 80; and on port 81 it takes orders.
+//!   about its memory, checked there and then, for each connection; HTTP on port 80; and on port 81 it takes orders;
+//! * with a disk (`u.disk=xvda`) it keeps a ledger there, in a database and in a file, which it serves on port 82.
 //!
 //! `u.name=NAME` says how it calls itself, `u.dirty=N` how many pages it rewrites with each tick, until it is ordered otherwise. When
 //! all that is there it prints `GUEST-READY NAME`.
 
+mod disk;
 mod http;
+mod ledger;
 mod network;
 mod orders;
 mod services;
@@ -45,11 +48,13 @@ fn run() -> io::Result<()> {
     let memory = Arc::new(Mutex::new(Memory::new(FIXED_PAGES, CHANGING_PAGES)));
     let dirty_pages = Arc::new(AtomicUsize::new(options.dirty_pages));
     let watch = network::Watch::new()?;
+    let devices = disk::Watch::new()?;
     load_modules()?;
+    let disk = options.disk.map(|name| disk::Disk::mount(&devices, &name)).transpose()?.map(Arc::new);
     if let Some((address, prefix)) = options.address {
         network::up(&watch, "lo", Ipv4Addr::LOCALHOST, 8)?;
         network::up(&watch, "eth0", address, prefix)?;
-        services::start(&memory, &dirty_pages)?;
+        services::start(&memory, &dirty_pages, disk.as_ref())?;
     }
     // For whoever makes it smaller: with none left, Linux panics.
     let memory_left = fs::read_to_string("/proc/meminfo")?.lines().take(3).collect::<Vec<_>>().join(", ");
@@ -83,6 +88,7 @@ fn run() -> io::Result<()> {
 struct Options {
     name: String,
     address: Option<(Ipv4Addr, u8)>,
+    disk: Option<String>,
     dirty_pages: usize,
 }
 
@@ -97,6 +103,7 @@ impl Options {
         Options {
             name: value("u.name").unwrap_or("guest").to_owned(),
             address,
+            disk: value("u.disk").map(str::to_owned),
             dirty_pages: value("u.dirty").and_then(|pages| pages.parse().ok()).unwrap_or(0),
         }
     }
@@ -120,11 +127,13 @@ mod tests {
 
     #[test]
     fn options_come_from_the_command_line() {
-        let options = Options::parse("console=hvc0 quiet u.name=web u.ip=10.9.0.11/24 u.dirty=20\n");
+        let options = Options::parse("console=hvc0 quiet u.name=web u.ip=10.9.0.11/24 u.dirty=20 u.disk=xvda\n");
         assert_eq!(options.name, "web");
         assert_eq!(options.address, Some((Ipv4Addr::new(10, 9, 0, 11), 24)));
+        assert_eq!(options.disk.as_deref(), Some("xvda"));
         assert_eq!(options.dirty_pages, 20);
         let options = Options::parse("u.ip=nonsense u.dirty=-1 xu.name=no");
         assert_eq!((options.name.as_str(), options.address, options.dirty_pages), ("guest", None, 0));
+        assert_eq!(options.disk, None);
     }
 }

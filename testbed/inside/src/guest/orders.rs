@@ -1,16 +1,17 @@
 //! What a guest can be told to do: a line for each order, answered by a line before it is obeyed.
 
+use crate::disk::Disk;
 use rustix::system::{RebootCommand, reboot};
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// An order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Order {
-    /// Switch off.
+    /// Switch off, once the disk is put away.
     PowerOff,
-    /// Start anew.
+    /// Start anew, likewise.
     Reboot,
     /// Panic.
     Crash,
@@ -29,7 +30,15 @@ impl Order {
         }
     }
 
-    fn obey(self, dirty_pages: &AtomicUsize) -> io::Result<()> {
+    /// Whether there is no other after it.
+    fn is_last(self) -> bool {
+        !matches!(self, Order::Dirty(_))
+    }
+
+    fn obey(self, dirty_pages: &AtomicUsize, disk: Option<&Disk>) -> io::Result<()> {
+        if matches!(self, Order::PowerOff | Order::Reboot) {
+            disk.map_or(Ok(()), Disk::put_away)?;
+        }
         match self {
             Order::PowerOff => Ok(reboot(RebootCommand::PowerOff)?),
             Order::Reboot => Ok(reboot(RebootCommand::Restart)?),
@@ -43,22 +52,26 @@ impl Order {
 }
 
 /// Takes orders, from one after the other. How many pages are rewritten is told by way of `dirty_pages`.
-pub(crate) fn serve(listener: &TcpListener, dirty_pages: &AtomicUsize) {
+pub(crate) fn serve(listener: &TcpListener, dirty_pages: &AtomicUsize, disk: Option<&Disk>) {
     for connection in listener.incoming().flatten() {
-        if let Err(error) = take(connection, dirty_pages) {
+        if let Err(error) = take(connection, dirty_pages, disk) {
             println!("orders: {error}");
         }
     }
 }
 
-fn take(connection: TcpStream, dirty_pages: &AtomicUsize) -> io::Result<()> {
+fn take(connection: TcpStream, dirty_pages: &AtomicUsize, disk: Option<&Disk>) -> io::Result<()> {
     let mut to = connection.try_clone()?;
     for line in BufReader::new(connection).lines() {
         match Order::parse(&line?) {
             Some(order) => {
                 // It may be the last that is heard of it.
                 to.write_all(b"ok\n")?;
-                order.obey(dirty_pages)?;
+                if order.is_last() {
+                    // Nobody will close it any more.
+                    to.shutdown(Shutdown::Both)?;
+                }
+                order.obey(dirty_pages, disk)?;
             }
             None => to.write_all(b"what?\n")?,
         }
@@ -70,7 +83,6 @@ fn take(connection: TcpStream, dirty_pages: &AtomicUsize) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::io::Read;
-    use std::net::Shutdown;
 
     #[test]
     fn orders_are_understood() {
@@ -90,7 +102,7 @@ mod tests {
         client.write_all(b"dance\ndirty 7\n").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         let dirty_pages = AtomicUsize::new(0);
-        take(listener.accept().unwrap().0, &dirty_pages).unwrap();
+        take(listener.accept().unwrap().0, &dirty_pages, None).unwrap();
         let mut said = String::new();
         client.read_to_string(&mut said).unwrap();
         assert_eq!(said, "what?\nok\n");

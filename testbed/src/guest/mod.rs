@@ -1,11 +1,15 @@
 //! A guest as a test sees it: something that counts, answers, and knows whether its memory is right.
 
+mod config;
+
+pub(crate) use config::{GuestConfig, GuestType, MEMORY_MIB};
+
 use crate::host::Host;
-use crate::image::{GUEST, VMLINUX, VMLINUZ};
+use crate::image::{GUEST, GUEST_WITH_DISK, VMLINUX, VMLINUZ};
 use anyhow::{Context, Result, bail, ensure};
 use colo_testbed_inside::memory::{FIXED_PAGES, Memory};
 use colo_testbed_inside::ports;
-use std::fmt::Write;
+use config::{KERNELS, LOGS};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -14,132 +18,8 @@ use std::time::Duration;
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// How long a guest may take to count on.
 const COUNT_LIMIT: Duration = Duration::from_secs(60);
-/// The least that is enough: Debian's kernel needs 64 MiB before it begins; the guest's own memory for tests is 36 MiB.
-pub(crate) const MEMORY_MIB: u32 = 128;
-/// Where dom0 keeps what guests say.
-const LOGS: &str = "/var/log/xen";
-/// Where dom0 keeps kernels for Xen to read: the folder that it shares with this machine is slow.
-const KERNELS: &str = "/tmp/kernels";
-
-/// How a guest is virtualised.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub(crate) enum GuestType {
-    /// Paravirtualised, page tables included.
-    Pv,
-    /// A machine with nested paging and no emulated devices.
-    Pvh,
-    /// A machine with firmware and emulated devices.
-    Hvm,
-}
-
-impl GuestType {
-    /// Every type.
-    pub(crate) const ALL: [GuestType; 3] = [GuestType::Pv, GuestType::Pvh, GuestType::Hvm];
-
-    /// As `xl` writes it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            GuestType::Pv => "pv",
-            GuestType::Pvh => "pvh",
-            GuestType::Hvm => "hvm",
-        }
-    }
-}
-
-/// What kind of guest is wanted.
-#[derive(Clone, Debug)]
-pub(crate) struct GuestConfig {
-    /// Its type.
-    pub(crate) kind: GuestType,
-    /// Its name, in Xen too.
-    pub(crate) name: String,
-    /// The last byte of its addresses: 10.9.0.N. Not below 10, for hosts have those, and not 254, which clients have.
-    pub(crate) number: u8,
-    /// The bridge that its card is on.
-    pub(crate) bridge: String,
-    /// Its memory.
-    pub(crate) memory_mib: u32,
-    /// Its vCPUs.
-    pub(crate) vcpus: u32,
-    /// Whether it does without PV drivers, as a system that does not know Xen. Its console is the log of an emulated serial port then, which
-    /// begins anew with each domain of its name.
-    pub(crate) is_unaware: bool,
-    /// How many pages it rewrites every 200 ms.
-    pub(crate) dirty_pages: u32,
-    /// More words for its kernel.
-    pub(crate) words: String,
-    /// More lines of its `xl` configuration.
-    pub(crate) lines: String,
-}
-
-impl GuestConfig {
-    /// A guest that rewrites some of its memory, named after its type.
-    pub(crate) fn new(kind: GuestType) -> GuestConfig {
-        let number = 11 + kind as u8;
-        let (bridge, words, lines) = ("xenbr0".into(), String::new(), String::new());
-        let name = kind.name().into();
-        GuestConfig {
-            kind,
-            name,
-            number,
-            bridge,
-            memory_mib: MEMORY_MIB,
-            vcpus: 1,
-            is_unaware: false,
-            dirty_pages: 20,
-            words,
-            lines,
-        }
-    }
-
-    /// An HVM guest that does not know that it runs on Xen: everything that it has is emulated.
-    pub(crate) fn unaware() -> GuestConfig {
-        GuestConfig { is_unaware: true, ..GuestConfig::new(GuestType::Hvm) }
-    }
-
-    /// The same guest, deaf to its host's requests: asked to suspend, it just runs on. Its kernel does not set up what hears them.
-    pub(crate) fn deaf(mut self) -> GuestConfig {
-        self.words.push_str("initcall_blacklist=xen_setup_shutdown_event ");
-        self
-    }
-
-    /// The configuration, as `xl create` reads it.
-    pub(crate) fn text(&self) -> String {
-        let GuestConfig { kind, name, number, bridge, memory_mib, vcpus, is_unaware, dirty_pages, words, .. } = self;
-        let mut text = String::new();
-        let mut line = |line: std::fmt::Arguments<'_>| {
-            let _ = writeln!(text, "{line}");
-        };
-        line(format_args!("name = '{name}'"));
-        line(format_args!("type = '{}'", kind.name()));
-        line(format_args!("memory = {memory_mib}"));
-        line(format_args!("maxmem = {memory_mib}"));
-        line(format_args!("vcpus = {vcpus}"));
-        let kernel = if *kind == GuestType::Hvm { VMLINUZ } else { VMLINUX };
-        line(format_args!("kernel = '{KERNELS}/{kernel}'"));
-        line(format_args!("ramdisk = '{KERNELS}/{GUEST}'"));
-        let words = format!("u.name={name} u.ip=10.9.0.{number}/24 u.dirty={dirty_pages} {words}");
-        let console = if *is_unaware { "console=ttyS0 xen_nopv" } else { "console=hvc0" };
-        // Without the first word a guest that panics restarts, and nobody hears of a crash.
-        line(format_args!("cmdline = 'xen_legacy_crash {console} quiet {}'", words.trim_end()));
-        let card = if *is_unaware { "type=ioemu,model=e1000" } else { "type=vif" };
-        line(format_args!("vif = ['mac=00:16:3e:00:00:{number:02x},bridge={bridge},{card}']"));
-        if *is_unaware {
-            line(format_args!("xen_platform_pci = 0\nserial = 'file:{LOGS}/guest-{name}.log'"));
-        }
-        line(format_args!("on_poweroff = 'destroy'"));
-        line(format_args!("on_reboot = 'destroy'"));
-        line(format_args!("on_crash = 'preserve'"));
-        if *kind != GuestType::Pv {
-            // The emulated CPU reports RDTSCP as RDTSC, and Xen, which would emulate both, gives up. Native needs no exit.
-            line(format_args!("tsc_mode = 'native'"));
-        }
-        if *kind == GuestType::Hvm {
-            line(format_args!("vga = 'none'\nnographic = 1\nvnc = 0\nsdl = 0"));
-        }
-        text + &self.lines
-    }
-}
+/// Xen's number for a guest that has switched itself off.
+pub(crate) const POWEROFF: u32 = 0;
 
 /// A guest. Dropped, it goes on: it goes with its host.
 pub(crate) struct Guest<'a> {
@@ -153,7 +33,7 @@ impl Host {
     /// Has the kernels where guests' configurations say that they are. A device model wants to see its guest's also when the guest comes
     /// from another host.
     pub(crate) fn take_kernels(&self) -> Result<()> {
-        let kernels = [VMLINUX, VMLINUZ, GUEST].map(|file| format!("/images/{file}")).join(" ");
+        let kernels = [VMLINUX, VMLINUZ, GUEST, GUEST_WITH_DISK].map(|file| format!("/images/{file}")).join(" ");
         self.sh(&format!("[ -d {KERNELS} ] || (mkdir {KERNELS} && cp {kernels} {KERNELS})"))?;
         Ok(())
     }
@@ -194,10 +74,8 @@ impl<'a> Guest<'a> {
 
     /// A guest that has come to a host by itself, whatever its domain was called while it came. It is the one that speaks there.
     pub(crate) fn came_to(host: &'a Host, name: &str, number: u8) -> Result<Guest<'a>> {
-        let newest = host.sh(&format!("ls -t /var/log/xen | grep '^guest-{name}.*[.]log$' | head -n 1"))?.stdout;
-        let console = newest.trim().to_owned();
-        ensure!(!console.is_empty(), "guest {name} has no console on host {}", host.name());
-        let guest = Guest { console, ..Guest::found(host, name, number) };
+        let found = Guest::found(host, name, number);
+        let guest = Guest { console: found.newest_log("guest")?, ..found };
         // In lock-step it was put back to what its primary had counted to, again and again.
         guest.forget_console();
         Ok(guest)
@@ -278,15 +156,40 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
+    /// Has it put its disk away and switch itself off, and waits until it says that it does.
+    pub(crate) fn power_off(&self) -> Result<()> {
+        self.order("poweroff")?;
+        self.wait(COUNT_LIMIT, "it does not switch itself off", |console| {
+            // The last words of its kernel: what they are differs between types.
+            console.last_lines(20).iter().any(|line| line.contains("reboot: ")).then_some(())
+        })
+    }
+
     /// Waits until its toolstack has seen it shut down for this reason, by Xen's number for it, and done what is to be done then.
     pub(crate) fn wait_shut_down(&self, reason: u32) -> Result<()> {
-        let (log, wanted) = (format!("xl-{}.log", self.name), format!("has shut down, reason code {reason} "));
+        self.wait_released(&format!("has shut down, reason code {reason} "))
+    }
+
+    /// Waits until nobody looks after it any more on its host, since this was said.
+    fn wait_released(&self, wanted: &str) -> Result<()> {
+        // It is called after what the domain was called when it was made.
+        let log = self.newest_log("xl")?;
         let found = self.host.logs().wait(&log, COUNT_LIMIT, |said| {
             let lines = said.last_lines(usize::MAX);
-            let at = lines.iter().rposition(|line| line.contains(&wanted))?;
+            let at = lines.iter().rposition(|line| line.contains(wanted))?;
             lines[at..].iter().any(|line| line.starts_with("Done. Exiting now")).then_some(())
         });
         found.with_context(|| format!("guest {}: it did not shut down", self.name))
+    }
+
+    /// Ends it in an orderly way, and looks whether it is gone.
+    pub(crate) fn shut_down(self) -> Result<()> {
+        let id = self.domain_id()?;
+        self.power_off()?;
+        // What looks after it destroys it now; or has ended before, when it was suspended for a checkpoint.
+        self.wait_released("has shut down, reason code ")?;
+        self.host.sh(&format!("if xl domid {0} 2>/dev/null; then xl destroy {0}; fi", self.name))?;
+        ensure_gone(self.host, &self.name, id)
     }
 
     /// Lets it look at all of its memory, and returns the sum; an error if a page is wrong.
@@ -343,6 +246,14 @@ impl<'a> Guest<'a> {
         ensure_gone(self.host, &self.name, id)
     }
 
+    /// What was written to last of all logs of this kind that are called after it, whatever is added to its name.
+    fn newest_log(&self, kind: &str) -> Result<String> {
+        let Guest { host, name, .. } = self;
+        let newest = host.sh(&format!("ls -t {LOGS} | grep '^{kind}-{name}.*[.]log$' | head -n 1"))?.stdout;
+        ensure!(!newest.trim().is_empty(), "guest {name} has no log of the kind {kind} on host {}", host.name());
+        Ok(newest.trim().to_owned())
+    }
+
     fn wait<T>(
         &self,
         limit: Duration,
@@ -374,51 +285,4 @@ pub(crate) fn ensure_gone(host: &Host, name: &str, id: u32) -> Result<()> {
     ))?;
     ensure!(left.stdout.is_empty(), "of domain {id} ({name}) is left: {}", left.stdout.trim().replace('\n', ", "));
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_xl_reads() {
-        let mut config = GuestConfig::new(GuestType::Pvh);
-        config.lines = "nestedhvm = 0\n".into();
-        let text = config.text();
-        assert!(text.starts_with("name = 'pvh'\ntype = 'pvh'\nmemory = 128\n"));
-        assert!(text.contains("\nkernel = '/tmp/kernels/vmlinux'\n"));
-        assert!(
-            text.contains(
-                "\ncmdline = 'xen_legacy_crash console=hvc0 quiet u.name=pvh u.ip=10.9.0.12/24 u.dirty=20'\n"
-            )
-        );
-        assert!(text.contains("\nvif = ['mac=00:16:3e:00:00:0c,bridge=xenbr0,type=vif']\n"));
-        assert!(text.contains("\ntsc_mode = 'native'\n"));
-        assert!(text.ends_with("\nnestedhvm = 0\n"));
-    }
-
-    #[test]
-    fn a_deaf_guest() {
-        let text = GuestConfig::new(GuestType::Pv).deaf().text();
-        assert!(text.contains(" u.dirty=20 initcall_blacklist=xen_setup_shutdown_event'\n"));
-    }
-
-    #[test]
-    fn a_guest_that_does_not_know_xen() {
-        let text = GuestConfig { name: "other".into(), ..GuestConfig::unaware() }.text();
-        assert!(text.contains("\ncmdline = 'xen_legacy_crash console=ttyS0 xen_nopv quiet u.name=other "));
-        assert!(text.contains(",bridge=xenbr0,type=ioemu,model=e1000']\n"));
-        assert!(text.contains("\nxen_platform_pci = 0\nserial = 'file:/var/log/xen/guest-other.log'\n"));
-    }
-
-    #[test]
-    fn types_differ() {
-        let text = |kind| GuestConfig::new(kind).text();
-        assert!(!text(GuestType::Pv).contains("tsc_mode"));
-        assert!(text(GuestType::Hvm).contains("\nkernel = '/tmp/kernels/vmlinuz'\n"));
-        assert!(text(GuestType::Hvm).contains("nographic") && !text(GuestType::Pvh).contains("nographic"));
-        let mut numbers = GuestType::ALL.map(|kind| GuestConfig::new(kind).number).to_vec();
-        numbers.dedup();
-        assert_eq!(numbers.len(), 3);
-    }
 }

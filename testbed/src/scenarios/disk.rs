@@ -1,0 +1,130 @@
+//! A protected guest with a disk loses its host: a database on an ext4 file system, with a client whose every transaction is acknowledged when
+//! it is durable. The second host's disk is empty at first. In the end all that was acknowledged must be there, for the guest, and for whoever
+//! looks at the disk from without.
+
+use super::Scenario;
+use super::protect::{OUTAGE, config, load, plan, types};
+use crate::client::{Clients, Load};
+use crate::context::Context;
+use crate::disk::{BACKING, CONTROL, DEVICE, ServedDisk, Side, ensure_file_system_clean};
+use crate::guest::{Guest, GuestType};
+use crate::host::Host;
+use crate::net::Network;
+use crate::protect::{Plan, Tool};
+use crate::residue::Residue;
+use anyhow::{Context as _, Result, ensure};
+use std::time::{Duration, Instant};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "disk",
+    about: "two hosts: a protected guest with a database loses its host; nothing acknowledged is lost; --mode, --type, --times",
+    limit: Duration::from_secs(7200),
+    needs_root: true,
+    run,
+};
+
+/// How long clients are at work before the guest is protected.
+const ALONE: Duration = Duration::from_secs(5);
+/// The host dies at most so long after the guest is protected.
+const WHOLE: Duration = Duration::from_secs(15);
+
+fn run(context: &Context) -> Result<()> {
+    ensure!(context.options().protector == Tool::Colo, "this is about colo");
+    let mut random = context.random();
+    let network = Network::new(context, 2)?;
+    let [a, b] = network.boot(context)?;
+    let mut first = Some(a);
+    let times = context.options().times;
+    for kind in types(context) {
+        for (number, moment) in random.moments(times, WHOLE).into_iter().enumerate() {
+            let a = match first.take() {
+                Some(host) => host,
+                None => network.start(context, 0)?.wait()?,
+            };
+            let (kind_name, number, seconds) = (kind.name(), number + 1, moment.as_secs_f64());
+            let name = format!("{kind_name}, {number} of {times}, {seconds:.2} s after it is protected");
+            context.say(&name);
+            once(context, &network, [&a, &b], kind, moment).with_context(|| name.clone())?;
+        }
+    }
+    Ok(())
+}
+
+fn once(context: &Context, network: &Network, [a, b]: [&Host; 2], kind: GuestType, moment: Duration) -> Result<()> {
+    let disks = [ServedDisk::new(a, Side::Primary)?, ServedDisk::new(b, Side::Secondary)?];
+    disks[0].make_file_system()?;
+    let config = config(context, kind).with_disk();
+    let (guest, _) = a.guest(&config)?;
+    let before = Residue::of(b)?;
+    // The one that was there is another one.
+    b.logs().forget_all();
+    let entries = fail_over(context, network, [a, b], &guest, moment)?;
+
+    let [_, disk] = disks;
+    before.ensure_same(b).context("host B, after the guest's end")?;
+    context.figure(&format!("{}: fsck.ext4, which finds nothing", kind.name()), ensure_file_system_clean(b, DEVICE)?);
+    disk.ensure_ledger(entries)?;
+    disk.stop()?;
+    // Nothing is left in the journal.
+    ensure_file_system_clean(b, BACKING)?;
+    Ok(())
+}
+
+/// Protects the guest, kills its host, and ends the guest. Returns how many transactions were acknowledged.
+fn fail_over(
+    context: &Context,
+    network: &Network,
+    [a, b]: [&Host; 2],
+    guest: &Guest<'_>,
+    moment: Duration,
+) -> Result<usize> {
+    let load = Load { is_light: true, has_ledger: true, ..load(context, OUTAGE) };
+    let mut clients = Clients::start(network, guest.address(), &load)?;
+    let alone = Instant::now();
+    clients.run_for(ALONE)?;
+    let begun = Instant::now();
+    let plan = Plan { has_disk: true, ..plan(context, [a, b], guest.name()) };
+    let mut protection = plan.start(Tool::Colo)?;
+    protection.wait_protected()?;
+    let protected = Instant::now();
+    let counted = guest.counter()?;
+    let verified = a.sh(&format!("colo disk verify --control {CONTROL}"))?;
+    context.figure(&format!("{}: colo disk verify, which finds no difference", guest.name()), verified.elapsed);
+    clients.run_for(moment)?;
+    println!("{}", protection.checkpoints()?);
+
+    let killed = protection.kill_primary()?;
+    protection.wait_taken_over()?;
+    clients.run_for(OUTAGE)?;
+    let ended = Instant::now();
+    // It is now that the client looks at what is there.
+    let seen = clients.stop()?;
+    let windows = [
+        ("unprotected", alone, begun),
+        ("first copy", begun, protected),
+        ("protected", protected, killed),
+        ("after the host's death", killed, ended),
+    ];
+    for (what, from, to) in windows {
+        seen.print_between(&format!("{}: {what}", guest.name()), from, to);
+    }
+    seen.print();
+    seen.ensure_good()?;
+    let copy = protection.disk_copy().context("no disk was copied")?;
+    println!("{}: first copy of the disk: {copy}", guest.name());
+    ensure!(copy.sent_bytes() > 0, "the second host's disk is empty, and nothing is sent to it");
+    let ledger = seen.ledger()?;
+    for (what, from, to) in windows {
+        let transactions = ledger.between(from, to).answers() as u64;
+        context.figure_of(&format!("{}: transactions, {what}", guest.name()), transactions, "");
+    }
+    ensure!(ledger.between(killed + OUTAGE / 2, ended).answers() > 0, "there is no transaction on the second host");
+    context.figure(&format!("{}: outage, pings", guest.name()), seen.pings()?.outage_since(killed).length);
+    context.figure(&format!("{}: outage, transactions", guest.name()), ledger.outage_since(killed).length);
+
+    let moved = Guest::came_to(b, guest.name(), guest.number())?;
+    moved.check(counted)?;
+    moved.shut_down()?;
+    protection.close()?;
+    Ok(ledger.whole().answers())
+}
