@@ -115,6 +115,8 @@ fn a_secondarys_controller_that_is_killed_in_a_checkpoint_leaves_what_another_ta
     expected[..4096].fill(3);
     expected[4096..8192].fill(5);
     assert!(read_all(&rig.own) == expected);
+    // But nobody's guest may write: the next session would forget that.
+    assert_eq!(rig.own.write(0, &[9; 512]), Err(DiskError::NotPermitted));
     rig.guest.write(0, &[6; 512]).unwrap();
 
     rig.connect_secondary();

@@ -74,6 +74,15 @@ pub trait Control {
     /// [`DomainError::NotRunning`] when the domain has ended.
     fn suspend(&mut self) -> Result<(), DomainError>;
 
+    /// Keeps the domain as it is, until it is known whether it may serve: then it is resumed, or destroyed. A domain that is not only stopped
+    /// when it is suspended, but made ready to be given another's state, holds in another way.
+    ///
+    /// # Errors
+    /// As for [`Control::suspend`].
+    fn hold(&mut self) -> Result<(), DomainError> {
+        self.suspend()
+    }
+
     /// Lets the vCPUs go on where they are. Resuming a running domain does nothing.
     ///
     /// # Errors

@@ -199,7 +199,7 @@ impl Engine<'_> {
         if let Err(error) = self.net.freeze() {
             return self.end(error.to_string());
         }
-        if let Err(error) = self.domain.suspend() {
+        if let Err(error) = self.domain.hold() {
             return self.end(format!("{why}; and the guest cannot be held: {error}"));
         }
         let (domain, epoch) = (self.hello.spec.name.clone(), self.secondary.epoch());
@@ -237,14 +237,16 @@ impl Engine<'_> {
     }
 
     fn go_live(&mut self) -> Result<usize, String> {
+        // First, while there is nothing that could not be ended: with other disks than its memory's it must not serve.
+        if let Some(Err(error)) = self.disks.with(|disks| disks.fail_over()) {
+            self.domain.destroy();
+            return Err(format!("the disks: {error}"));
+        }
         let spec = self.domain.spec().clone();
         self.server.host.promote(&spec).map_err(|error| error.to_string())?;
         let lans: Result<Vec<Box<dyn Port>>, _> =
             (0..spec.nics.len()).map(|nic| self.server.host.open_lan(&spec, nic)).collect();
         let lans = lans.map_err(|error| format!("the clients' network: {error}"))?;
-        if let Some(Err(error)) = self.disks.with(|disks| disks.fail_over()) {
-            return Err(format!("the disks: {error}"));
-        }
         self.domain.resume().map_err(|error| error.to_string())?;
         self.net.go_live(lans).map_err(|error| error.to_string())
     }

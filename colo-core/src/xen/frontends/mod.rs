@@ -152,6 +152,21 @@ impl Frontends {
         self.close(is_disk, deadline)
     }
 
+    /// Whether there is a disk.
+    pub fn has_disk(&self) -> bool {
+        self.devices.iter().any(|device| device.class == "vbd")
+    }
+
+    /// Of disconnected devices: tells the disks' backends once more to let go. One says that it has as soon as it was told, and keeps what it
+    /// has as long as a request is under way.
+    ///
+    /// # Errors
+    /// When xenstore refuses.
+    pub fn close_disks_again(&self) -> Result<(), DomainError> {
+        let mut disks = self.devices.iter().filter(|device| device.class == "vbd");
+        disks.try_for_each(|device| self.set_state(device, state::CLOSED))
+    }
+
     /// Makes the backends take hold again, of rings and event channels as `published` names them; devices that are not named stay
     /// as they are.
     ///

@@ -223,6 +223,13 @@ impl crate::domain::Control for Arriving {
         }
     }
 
+    fn hold(&mut self) -> Result<(), DomainError> {
+        match &mut self.phase {
+            Phase::Twin(twin) => twin.hold(),
+            _ => self.suspend(),
+        }
+    }
+
     fn resume(&mut self) -> Result<(), DomainError> {
         match &mut self.phase {
             Phase::Twin(twin) => twin.resume(),

@@ -27,8 +27,14 @@ pub use twin::Twin;
 
 use super::GuestType;
 use super::domain::XenDomain;
+use super::frontends::Frontends;
+use super::tables::{GrantFrames, is_any_in_use};
 use crate::domain::{Control as _, DirtyBitmap, DomainError, StateRecord};
 use crate::layers::Timings;
+use std::time::{Duration, Instant};
+
+/// How often it is looked whether a disk's backend has let go: only the guest would be told.
+const LET_GO_LOOK: Duration = Duration::from_micros(500);
 
 /// How a running domain is given another's state. Called in the order in which they stand here, for each checkpoint; after an error the
 /// domain is of no use any more.
@@ -120,4 +126,26 @@ pub fn twin_state(domain: &mut XenDomain) -> Result<Vec<StateRecord>, DomainErro
         },
         GuestType::Pv => Ok(Vec::new()),
     }
+}
+
+/// Of a guest whose devices are disconnected: waits until none of its pages is mapped. A disk's backend says that it has let go when it was
+/// told to, and what is under way still writes to the guest's pages, and to its disk.
+fn wait_let_go(
+    frontends: &Frontends,
+    grants: &mut GrantFrames,
+    domain: &XenDomain,
+    deadline: Instant,
+) -> Result<(), DomainError> {
+    if !frontends.has_disk() {
+        return Ok(());
+    }
+    let (control, foreign, _) = domain.handles();
+    while is_any_in_use(&grants.read(control, foreign)?) {
+        if Instant::now() >= deadline {
+            return Err(DomainError::Other(format!("a disk of {} does not let go of it", domain.domid())));
+        }
+        frontends.close_disks_again()?;
+        std::thread::sleep(LET_GO_LOOK);
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@
 //! which nothing holds on to a page of it, and [`Overlay::load`].
 
 use super::steps::Steps;
-use super::{Overlay, OverlayStats};
+use super::{Overlay, OverlayStats, wait_let_go};
 use crate::domain::{DirtyBitmap, DomainError, StateRecord};
 use crate::ids::DomId;
 use crate::layers::Timings;
@@ -80,6 +80,7 @@ impl Overlay for PvOverlay {
         control.pause(domid)?;
         steps.step("stop");
         self.frontends.disconnect(Instant::now() + STEP_LIMIT)?;
+        wait_let_go(&self.frontends, &mut self.grants, domain, Instant::now() + STEP_LIMIT)?;
         steps.step("disconnect");
         reset(control, domid)?;
         steps.step("reset");

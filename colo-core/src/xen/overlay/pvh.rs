@@ -1,7 +1,7 @@
 use super::records::TwinState;
 use super::reset::{Reset, reset};
 use super::steps::Steps;
-use super::{Overlay, OverlayStats};
+use super::{Overlay, OverlayStats, wait_let_go};
 use crate::domain::{Control as _, DirtyBitmap, DomainError, Pages as _, StateRecord};
 use crate::ids::{DomId, PAGE_SIZE, Page, Pfn};
 use crate::layers::Timings;
@@ -217,6 +217,7 @@ impl Overlay for PvhOverlay {
         self.look_at_pages(domain)?;
         steps.step("look at pages");
         self.frontends.finish_disconnect(Instant::now() + STEP_LIMIT)?;
+        wait_let_go(&self.frontends, &mut self.grants, domain, Instant::now() + STEP_LIMIT)?;
         steps.step("disconnect");
         self.ring.drain(&self.store)?;
         steps.step("drain");

@@ -12,6 +12,8 @@ pub struct Twin {
     overlay: Box<dyn Overlay>,
     /// Stopped by [`Overlay::stop`], and not gone on since.
     is_stopped: bool,
+    /// Paused, and nothing else.
+    is_held: bool,
     /// By which way the last state was loaded.
     way: Option<String>,
 }
@@ -19,7 +21,7 @@ pub struct Twin {
 impl Twin {
     /// For a domain that runs, or is paused and has never run.
     pub fn new(domain: XenDomain, overlay: Box<dyn Overlay>) -> Twin {
-        Twin { domain, overlay, is_stopped: false, way: None }
+        Twin { domain, overlay, is_stopped: false, is_held: false, way: None }
     }
 
     /// The domain.
@@ -46,7 +48,7 @@ impl Control for Twin {
     fn run_state(&self) -> RunState {
         match self.domain.run_state() {
             // A way that resets the domain clears that it is suspended, and holds it by a pause.
-            RunState::Running if self.is_stopped => RunState::Suspended,
+            RunState::Running if self.is_stopped || self.is_held => RunState::Suspended,
             state => state,
         }
     }
@@ -60,7 +62,19 @@ impl Control for Twin {
         Ok(())
     }
 
+    fn hold(&mut self) -> Result<(), DomainError> {
+        // Not by [`Overlay::stop`]: what that takes away only another's state gives back.
+        if !self.is_stopped && !self.is_held {
+            self.domain.handles().0.pause(self.domain.domid())?;
+            self.is_held = true;
+        }
+        Ok(())
+    }
+
     fn resume(&mut self) -> Result<(), DomainError> {
+        if std::mem::take(&mut self.is_held) {
+            self.domain.handles().0.unpause(self.domain.domid())?;
+        }
         if self.is_stopped {
             self.overlay.go(&mut self.domain)?;
             self.is_stopped = false;

@@ -15,6 +15,9 @@ const IN_USE: u16 = READING | WRITING;
 const READING: u16 = 1 << 3;
 const WRITING: u16 = 1 << 4;
 
+/// The first entry that is a guest's own: those before are for the store, the console and other servers that never let go.
+const OWN: usize = 8;
+
 /// Bytes of an entry of version 1.
 const ENTRY_BYTES: usize = 8;
 const FRAME_ENTRIES: usize = PAGE_SIZE / ENTRY_BYTES;
@@ -32,6 +35,11 @@ pub fn is_written(entry: GrantEntry) -> bool {
 /// Whether the page may be written by another domain at any time.
 pub fn is_writable(entry: GrantEntry) -> bool {
     entry.flags & KIND == PERMIT_ACCESS && entry.flags & READ_ONLY == 0
+}
+
+/// Whether a page of the guest's own choice is mapped by somebody.
+pub fn is_any_in_use(grants: &TwinGrants) -> bool {
+    grants.entries.iter().skip(OWN).any(|entry| is_in_use(*entry))
 }
 
 /// The primary's entry in the secondary's table: whether its page is in use is the secondary's host's to say. `None` where that cannot
@@ -184,6 +192,15 @@ mod tests {
         assert!(!is_writable(grant(0x05, 1)) && !is_writable(grant(0, 1)) && !is_writable(grant(0x02, 1)));
         assert!(is_written(grant(0x19, 1)) && !is_written(grant(0x0d, 1)));
         assert!(is_in_use(grant(0x0d, 1)) && !is_in_use(grant(0x05, 1)));
+    }
+
+    #[test]
+    fn what_never_lets_go_does_not_count() {
+        let mut entries = vec![grant(0x19, 1); 2];
+        entries.resize(9, grant(0x01, 2));
+        assert!(!is_any_in_use(&TwinGrants { entries: entries.clone() }));
+        entries[8] = grant(0x0d, 2);
+        assert!(is_any_in_use(&TwinGrants { entries }));
     }
 
     #[test]

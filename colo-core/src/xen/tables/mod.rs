@@ -22,6 +22,6 @@ mod ports;
 mod shared_info;
 
 pub use events::{is_event_array, linked_port, mask_all};
-pub use grants::{GrantFrames, is_in_use, is_writable, is_written, put_over};
+pub use grants::{GrantFrames, is_any_in_use, is_in_use, is_writable, is_written, put_over};
 pub use ports::{first_difference, read_ports};
 pub use shared_info::{mask_shared_info, read_shared_info, write_shared_info};

@@ -76,6 +76,8 @@ struct State {
     barrier: Epoch,
     /// Whether somebody sends.
     is_attached: bool,
+    /// Whether there is a session, or was one until its connection broke: then there is a machine, which may have to be held.
+    has_session: bool,
     /// Why nobody sends any more, if that was not on request.
     ended: Option<String>,
     is_frozen: bool,
@@ -121,7 +123,8 @@ impl Replica {
             Phase::Direct
         };
         let barrier = phase.volume().map_or(Epoch::NONE, |volume| volume.epoch());
-        let state = State { phase, barrier, is_attached: false, ended: None, is_frozen: false, active: 0 };
+        let state =
+            State { phase, barrier, is_attached: false, has_session: false, ended: None, is_frozen: false, active: 0 };
         let shared = Shared { store: config.store, files, sizes, state: Mutex::new(state), changed: Condvar::new() };
         Ok(Replica { shared: Arc::new(shared), receiving: None })
     }
@@ -187,6 +190,7 @@ impl Replica {
     /// Hears the primary no more, and ends the connection. The disks stay at the epoch that they are at.
     pub fn detach(&mut self) {
         self.receiving = None;
+        self.shared.lock().has_session = false;
     }
 
     fn let_through(&self, lets_through: bool) {
@@ -214,6 +218,7 @@ impl SecondaryDisks for Replica {
                 }
             }
         });
+        self.shared.lock().has_session = true;
         self.receiving = Some(Receiving { shutdown, thread: Some(thread.map_err(|_| DiskError::Io)?) });
         Ok(())
     }
@@ -262,7 +267,7 @@ impl SecondaryDisks for Replica {
     }
 
     fn fail_over(&mut self) -> Result<(), DiskError> {
-        self.detach();
+        self.receiving = None;
         self.shared.volume().ok_or(DiskError::Invalid)?.fail_over().map_err(|error| told(&error))
     }
 }
@@ -275,11 +280,13 @@ impl ReplicaDisk {
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let volume = state.phase.volume().cloned();
+        let has_guest = state.has_session || volume.as_ref().is_some_and(|volume| volume.serves());
         state.active += 1;
         drop(state);
         let _active = Active(&self.shared);
         work(match volume {
-            Some(volume) => Seen::Epochs(VolumeDisk::new(volume, self.disk)),
+            Some(volume) if has_guest => Seen::Epochs(VolumeDisk::new(volume, self.disk)),
+            Some(volume) => Seen::Left(VolumeDisk::new(volume, self.disk)),
             None => Seen::Direct(&self.shared.files.disks[usize::from(self.disk)]),
         })
     }
@@ -288,6 +295,8 @@ impl ReplicaDisk {
 /// A disk as it is seen now.
 enum Seen<'a> {
     Epochs(VolumeDisk),
+    /// At the epoch at which the last session has left it: what a guest wrote would be forgotten by the next, so it is told.
+    Left(VolumeDisk),
     /// Itself, which is the primary's alone: it is read, but not written.
     Direct(&'a File),
 }
@@ -296,7 +305,7 @@ impl Seen<'_> {
     fn for_writes(self) -> Result<VolumeDisk, DiskError> {
         match self {
             Seen::Epochs(disk) => Ok(disk),
-            Seen::Direct(_) => Err(DiskError::NotPermitted),
+            Seen::Left(_) | Seen::Direct(_) => Err(DiskError::NotPermitted),
         }
     }
 }
@@ -304,7 +313,7 @@ impl Seen<'_> {
 impl Backend for ReplicaDisk {
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
         self.with(|seen| match seen {
-            Seen::Epochs(disk) => disk.read(offset, bytes),
+            Seen::Epochs(disk) | Seen::Left(disk) => disk.read(offset, bytes),
             Seen::Direct(file) => file.read_exact_at(bytes, offset).map_err(|error| told(&error)),
         })
     }
@@ -319,7 +328,7 @@ impl Backend for ReplicaDisk {
 
     fn flush(&self) -> Result<(), DiskError> {
         self.with(|seen| match seen {
-            Seen::Epochs(disk) => disk.flush(),
+            Seen::Epochs(disk) | Seen::Left(disk) => disk.flush(),
             // Nobody has written anything.
             Seen::Direct(_) => Ok(()),
         })
