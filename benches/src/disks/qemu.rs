@@ -3,7 +3,6 @@ use super::{Contender, Folder};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command};
 use std::time::{Duration, Instant};
@@ -23,11 +22,10 @@ impl QemuReplication {
     /// # Errors
     /// When QEMU is not there, or refuses.
     pub fn start(folder: &Folder, disk: &Path, secondary: &Path) -> Result<QemuReplication> {
-        // As between two hosts. It does not tell which port it would choose.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+        // Not over TCP, as between two hosts, which is slower.
+        let link = folder.path("qemu-link");
         let (running_secondary, mut second) = start_secondary(folder, secondary)?;
-        second
-            .ask("nbd-server-start", json!({"addr": {"type": "inet", "data": {"host": "127.0.0.1", "port": port}}}))?;
+        second.ask("nbd-server-start", json!({"addr": {"type": "unix", "data": {"path": link}}}))?;
         second.ask("nbd-server-add", json!({"device": "parent0", "writable": true}))?;
 
         let quorum = format!(
@@ -38,7 +36,7 @@ impl QemuReplication {
         monitor.ask(
             "blockdev-add",
             json!({"driver": "replication", "mode": "primary", "node-name": "replication0",
-                "file": {"driver": "nbd", "server": {"type": "inet", "host": "127.0.0.1", "port": port}, "export": "parent0"}}),
+                "file": {"driver": "nbd", "server": {"type": "unix", "path": link}, "export": "parent0"}}),
         )?;
         monitor.ask("x-blockdev-change", json!({"parent": "colo-disk0", "node": "replication0"}))?;
         // Secondary first.
