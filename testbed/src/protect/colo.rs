@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 const COPY_LIMIT: Duration = Duration::from_secs(240);
 /// How long anything else may take.
 const LIMIT: Duration = Duration::from_secs(60);
+/// What `colo secondary` takes as the word that the primary is dead.
+const USER_1: u8 = 10;
 const TERMINATE: u8 = 15;
 
 pub(super) struct Colo<'a> {
@@ -116,6 +118,14 @@ impl Protection for Colo<'_> {
             Ok(())
         })?;
         Ok(outcome)
+    }
+
+    fn wait_held(&mut self) -> Result<()> {
+        self.secondary.wait("held", LIMIT, |_| Ok(()))
+    }
+
+    fn promote(&mut self) -> Result<()> {
+        self.secondary.running.signal(USER_1)
     }
 
     fn wait_taken_over(&mut self) -> Result<()> {

@@ -101,6 +101,12 @@ pub(crate) trait Protection {
     /// Waits until the first host says that it is over, whoever has ended it, and returns how.
     fn wait_ended(&mut self) -> Result<String>;
 
+    /// Waits until the second host holds the guest: it hears nothing of the first, and must not take over by itself.
+    fn wait_held(&mut self) -> Result<()>;
+
+    /// Tells the second host, as an operator, that the first one is dead.
+    fn promote(&mut self) -> Result<()>;
+
     /// Waits until the second host has taken over.
     fn wait_taken_over(&mut self) -> Result<()>;
 

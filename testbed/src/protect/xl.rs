@@ -106,6 +106,14 @@ impl Protection for Xl<'_> {
         bail!("xl remus does not say how it ends")
     }
 
+    fn wait_held(&mut self) -> Result<()> {
+        bail!("xl remus holds nothing")
+    }
+
+    fn promote(&mut self) -> Result<()> {
+        bail!("xl remus always takes over")
+    }
+
     fn wait_taken_over(&mut self) -> Result<()> {
         self.receiver.wait_said("Remus Failover for domain")
     }

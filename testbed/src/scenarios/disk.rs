@@ -23,6 +23,14 @@ pub(super) const SCENARIO: Scenario = Scenario {
     run,
 };
 
+pub(super) const TWICE: Scenario = Scenario {
+    name: "disk-twice",
+    about: "three hosts: a guest with a database loses its host, is protected by the third one without a stop, and loses the second, too",
+    limit: Duration::from_secs(3600),
+    needs_root: true,
+    run: twice,
+};
+
 /// How long clients are at work before the guest is protected.
 const ALONE: Duration = Duration::from_secs(5);
 /// The host dies at most so long after the guest is protected.
@@ -48,6 +56,51 @@ fn run(context: &Context) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn twice(context: &Context) -> Result<()> {
+    ensure!(context.options().protector == Tool::Colo, "this is about colo");
+    let moments = context.random().moments(2, WHOLE);
+    let network = Network::new(context, 3)?;
+    let [a, b, c] = network.boot(context)?;
+    let kind = *types(context).first().context("no type of guest is left")?;
+    let disks = [(&a, Side::Primary), (&b, Side::Secondary), (&c, Side::Secondary)];
+    let [first, second, third] = disks.map(|(host, side)| ServedDisk::new(host, side));
+    // That of a host that is killed goes with it.
+    let (first, _second, third) = (first?, second?, third?);
+    first.make_file_system()?;
+    let config = config(context, kind).with_disk();
+    a.guest(&config)?;
+    let mut entries = 0;
+    for ([from, to], moment) in [[&a, &b], [&b, &c]].into_iter().zip(moments) {
+        to.logs().forget_all();
+        let guest = if entries == 0 {
+            Guest::found(from, &config.name, config.number)
+        } else {
+            Guest::came_to(from, &config.name, config.number)?
+        };
+        let load = Load { is_light: true, has_ledger: true, ..load(context, OUTAGE) };
+        let mut clients = Clients::start(&network, guest.address(), &load)?;
+        let plan = Plan { has_disk: true, ..plan(context, [from, to], guest.name()) };
+        let mut protection = plan.start(Tool::Colo)?;
+        protection.wait_protected()?;
+        clients.run_for(moment)?;
+        let killed = protection.kill_primary()?;
+        protection.wait_taken_over()?;
+        clients.run_for(OUTAGE)?;
+        let seen = clients.stop()?;
+        seen.print();
+        seen.ensure_good()?;
+        entries += seen.ledger()?.whole().answers();
+        context.figure(&format!("{}: outage, transactions", guest.name()), seen.ledger()?.outage_since(killed).length);
+        protection.close()?;
+    }
+    let moved = Guest::came_to(&c, &config.name, config.number)?;
+    moved.power_off()?;
+    moved.destroy()?;
+    ensure_file_system_clean(&c, DEVICE)?;
+    third.ensure_ledger(entries)?;
+    third.stop()
 }
 
 fn once(context: &Context, network: &Network, [a, b]: [&Host; 2], kind: GuestType, moment: Duration) -> Result<()> {

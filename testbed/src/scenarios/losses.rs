@@ -29,6 +29,14 @@ pub(super) const LINK: Scenario = Scenario {
     run: link_cut,
 };
 
+pub(super) const HELD: Scenario = Scenario {
+    name: "held",
+    about: "two hosts: the first dies, and the second must not take over by itself; it holds the guest until it is told to",
+    limit: Duration::from_secs(3600),
+    needs_root: true,
+    run: held,
+};
+
 pub(super) const AGAIN: Scenario = Scenario {
     name: "failover-twice",
     about: "three hosts: a guest that has lost its host is protected by the third one, and loses the second, too",
@@ -118,6 +126,43 @@ fn link_cut(context: &Context) -> Result<()> {
         seen.ensure_good()?;
         ensure_serves(&b, guest.name(), true)?;
         Guest::came_to(&b, &config.name, config.number)?.destroy()?;
+        protection.close()?;
+    }
+    Ok(())
+}
+
+fn held(context: &Context) -> Result<()> {
+    let network = Network::new(context, 2)?;
+    let [a, b] = network.boot(context)?;
+    let mut first = Some(a);
+    for kind in types(context) {
+        let a = match first.take() {
+            Some(host) => host,
+            None => network.start(context, 0)?.wait()?,
+        };
+        let config = config(context, kind);
+        let (guest, _) = a.guest(&config)?;
+        b.logs().forget_all();
+        let mut clients = Clients::start(&network, guest.address(), &load(context, 2 * OUTAGE))?;
+        let plan = Plan { promotion: Promotion::Never, ..plan(context, [&a, &b], guest.name()) };
+        let mut protection = plan.start(context.options().protector)?;
+        protection.wait_protected()?;
+        clients.run_for(WHILE)?;
+        let counted = guest.counter()?;
+        let killed = protection.kill_primary()?;
+        protection.wait_held()?;
+        ensure_serves(&b, guest.name(), false)?;
+        context.figure(&format!("{}: held, after", kind.name()), killed.elapsed());
+        protection.promote()?;
+        protection.wait_taken_over()?;
+        clients.run_for(OUTAGE)?;
+        let seen = clients.stop()?;
+        seen.print();
+        seen.ensure_good()?;
+        context.figure(&format!("{}: outage", kind.name()), seen.pings()?.outage_since(killed).length);
+        let moved = Guest::came_to(&b, &config.name, config.number)?;
+        moved.check(counted)?;
+        moved.destroy()?;
         protection.close()?;
     }
     Ok(())

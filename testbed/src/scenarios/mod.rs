@@ -64,9 +64,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     port_history::SCENARIO,
     failover::SCENARIO,
     disk::SCENARIO,
+    disk::TWICE,
     endings::SCENARIO,
     losses::SECONDARY,
     losses::LINK,
+    losses::HELD,
     losses::AGAIN,
     check::SCENARIO,
 ];
