@@ -13,8 +13,9 @@ pub(super) const NAME: &str = "ledger";
 
 /// The longest answer: all entries of a long run.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
-/// Bytes of a text, of which each is two digits.
-const TEXT_BYTES: usize = 48;
+/// Bytes of a text, of which each is two digits. An entry fills blocks of its own then, in the database and in the log, and no later one
+/// writes them again: what is lost of it stays lost, and is found.
+const TEXT_BYTES: usize = 1500;
 
 pub(super) struct Keeper;
 
@@ -49,7 +50,7 @@ impl Client for Keeper {
     }
 }
 
-/// The entry with this number, and its text, which follows from that and is long enough for a few to fill a page.
+/// The entry with this number, and its text, which follows from that.
 fn entry(number: u64) -> String {
     let mut text = [0; TEXT_BYTES];
     bytes::fill(number * TEXT_BYTES as u64, &mut text);
@@ -61,14 +62,16 @@ fn entry(number: u64) -> String {
 fn ensure_same(acknowledged: &[String], there: &[String]) -> Result<()> {
     let first = acknowledged.iter().zip(there).position(|(ours, theirs)| ours != theirs);
     let at = first.unwrap_or(acknowledged.len().min(there.len()));
+    // They are long.
+    let short = |entry: Option<&String>| entry.map(|entry| entry.chars().take(20).collect::<String>());
     ensure!(
         acknowledged == there,
         "{} entries were acknowledged and {} are there; from entry {} on they differ: {:?} was acknowledged, and {:?} is there",
         acknowledged.len(),
         there.len(),
         at + 1,
-        acknowledged.get(at),
-        there.get(at)
+        short(acknowledged.get(at)),
+        short(there.get(at))
     );
     Ok(())
 }

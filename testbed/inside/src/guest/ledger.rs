@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 const DATABASE: &str = "ledger.db";
 const LOG: &str = "log";
 /// A text is not longer than that.
-const MAX_TEXT_BYTES: usize = 256;
+const MAX_TEXT_BYTES: usize = 4096;
 /// What `sqlite3` says after each answer. No row is like it.
 const END: &str = "end";
 /// Full synchronisation is usual, too, and said all the same: it is what a client relies on. The column that is unique has an index, which
