@@ -101,8 +101,15 @@ fn writes_that_wait_for_a_checkpoint_get_one() {
     rig.stop();
 }
 
-/// Disks that do what they are told but for the commit of epoch 2.
-struct Failing(Replica);
+/// Disks that do what they are told but for one thing.
+struct Failing(Replica, Fails);
+
+#[derive(PartialEq)]
+enum Fails {
+    /// The commit of epoch 2.
+    Commit,
+    FailOver,
+}
 
 impl SecondaryDisks for Failing {
     fn attach(&mut self, channel: StateChannel) -> Result<(), DiskError> {
@@ -130,12 +137,27 @@ impl SecondaryDisks for Failing {
     }
 
     fn commit(&mut self, epoch: Epoch) -> Result<(), DiskError> {
-        if epoch == Epoch(2) { Err(DiskError::NoSpace) } else { self.0.commit(epoch) }
+        if epoch == Epoch(2) && self.1 == Fails::Commit { Err(DiskError::NoSpace) } else { self.0.commit(epoch) }
     }
 
     fn fail_over(&mut self) -> Result<(), DiskError> {
-        self.0.fail_over()
+        if self.1 == Fails::FailOver { Err(DiskError::Io) } else { self.0.fail_over() }
     }
+}
+
+#[test]
+fn a_machine_whose_disks_do_not_take_over_does_not_serve() {
+    let folder = Folder::new();
+    let (tap, replica) = folder.disks(TapConfig::default());
+    let setup = Setup::colo().primary_fault("suspend", 3, die).with_primary_disk(tap, SIZE);
+    let mut rig = setup.with_secondary_disk(Failing(replica, Fails::FailOver)).protect();
+    rig.checkpoint();
+    rig.primary.controller().checkpoint();
+    let ended = rig.secondary_events.find(|event| matches!(event, Event::TookOver { .. } | Event::Ended(_)));
+    let Event::Ended(Outcome::Failed(why)) = ended else { panic!("{ended:?}") };
+    assert!(why.contains("the disks: "), "{why}");
+    assert!(rig.svm.is_destroyed());
+    assert!(!rig.host.has_lan());
 }
 
 #[test]
@@ -143,7 +165,7 @@ fn a_secondary_whose_disks_fail_never_serves_and_its_primary_does() {
     let folder = Folder::new();
     let (tap, replica) = folder.disks(TapConfig::default());
     let ours = tap.disk(0);
-    let setup = Setup::colo().with_primary_disk(tap, SIZE).with_secondary_disk(Failing(replica));
+    let setup = Setup::colo().with_primary_disk(tap, SIZE).with_secondary_disk(Failing(replica, Fails::Commit));
     let mut rig = setup.protect();
     rig.primary.controller().checkpoint();
     let why = rig.unprotected();
