@@ -11,7 +11,7 @@ use colo_core::ids::{DomId, Epoch};
 use colo_core::session::{Event, Outcome, PrimaryController, PrimarySession, WhenUnprotected};
 use colo_core::xen::check::Verdict;
 use colo_core::xen::control::DomainInfo;
-use colo_core::xen::disks::{Replicated, prove, replicated};
+use colo_core::xen::disks::{Replicated, replicated};
 use colo_core::xen::domain::XenDomain;
 use colo_core::xen::primary::{Parts, PrimaryGuard, Protected};
 use colo_core::xen::save_lock::SaveLock;
@@ -144,7 +144,6 @@ fn disks(args: &PrimaryArgs, config: &DomainConfig) -> Result<Option<Replicated>
         };
     };
     let server = ControlledPrimary::connect(path)?;
-    let disks = replicated(config, server.sizes())?;
-    prove(&disks, &server)?;
+    let disks = replicated(config, server.sizes(), &server)?;
     Ok(Some(Replicated { disks, server: Box::new(server) }))
 }

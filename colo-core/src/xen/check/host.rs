@@ -5,7 +5,7 @@ use crate::disk::control::Witness;
 use crate::domain::DomainSpec;
 use crate::ids::DomId;
 use crate::net::sys::{LinkName, Links};
-use crate::xen::disks::{prove, replicated, size_bytes};
+use crate::xen::disks::{replicated, size_bytes};
 use crate::xen::plan::DomainPlan;
 use crate::xen::role::Role;
 use crate::xen::toolstack::{DomainConfig, DomainUuid, Xl};
@@ -73,11 +73,10 @@ pub enum DiskServerFit {
 impl DiskServerFit {
     /// What follows from the sizes that a disk server says, and from what it sees; or from why it cannot be asked.
     pub fn of(config: &DomainConfig, server: Result<(&[u64], &dyn Witness), impl Display>) -> DiskServerFit {
-        let proven = server.map_err(|error| error.to_string()).and_then(|(sizes, server)| {
-            let disks = replicated(config, sizes).and_then(|disks| prove(&disks, server));
-            disks.map_err(|error| error.to_string())
-        });
-        proven.map_or_else(DiskServerFit::Not, |()| DiskServerFit::Fits)
+        let proven = server
+            .map_err(|error| error.to_string())
+            .and_then(|(sizes, server)| replicated(config, sizes, server).map_err(|error| error.to_string()));
+        proven.map_or_else(DiskServerFit::Not, |_| DiskServerFit::Fits)
     }
 }
 

@@ -10,26 +10,29 @@
 //!
 //! blkback goes past the page cache, a device model through it; [`Uncached`] is what that takes on the secondary's host.
 //!
-//! ```
-//! use colo_core::xen::disks::{DisksError, replicated};
+//! ```no_run
+//! use colo_core::disk::PrimaryDisks as _;
+//! use colo_core::disk::control::ControlledPrimary;
+//! use colo_core::xen::disks::replicated;
 //! use colo_core::xen::toolstack::DomainConfig;
 //!
-//! let json = br#"{ "c_info": { "type": "pvh", "name": "db", "uuid": "c68e58a4-e8f9-11f1-9b12-2bf4439fb59e" },
-//!     "b_info": { "max_memkb": 131072, "target_memkb": 131072 },
-//!     "disks": [ { "vdev": "xvda", "pdev_path": "/images/db", "backend": "phy", "readwrite": 1 } ] }"#;
-//! let error = replicated(&DomainConfig::parse(json)?, &[1 << 30]).unwrap_err();
-//! assert!(matches!(error, DisksError::NotServed { .. }));
-//! # Ok::<(), colo_core::xen::toolstack::ConfigError>(())
+//! # fn run(config: &DomainConfig) -> Result<(), Box<dyn std::error::Error>> {
+//! let server = ControlledPrimary::connect("/run/colo-web.control".as_ref())?;
+//! for disk in replicated(config, server.sizes(), &server)? {
+//!     println!("{} goes through {}", disk.vdev, disk.device.display());
+//! }
+//! # Ok(())
+//! # }
 //! ```
 
 mod page_cache;
 mod proof;
 
 pub use page_cache::Uncached;
-pub use proof::prove;
 
 use super::toolstack::{Disk, DomainConfig};
 use crate::disk::PrimaryDisks;
+use crate::disk::control::Witness;
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -129,11 +132,23 @@ pub enum DisksError {
 }
 
 /// The disks of a domain that are replicated: all that its guest may write to, in the order of its configuration, which is the order of
-/// those of the disk server. Each must be an NBD device of this host.
+/// those of the disk server, whose sizes these are. Each must be an NBD device of this host, and is proven to go through that server by a
+/// read that it must have seen.
 ///
 /// # Errors
 /// [`DisksError`]: one line that says what must change.
-pub fn replicated(config: &DomainConfig, served_sizes: &[u64]) -> Result<Vec<GuestDisk>, DisksError> {
+pub fn replicated(
+    config: &DomainConfig,
+    served_sizes: &[u64],
+    server: &dyn Witness,
+) -> Result<Vec<GuestDisk>, DisksError> {
+    let disks = named(config, served_sizes)?;
+    proof::prove(&disks, server)?;
+    Ok(disks)
+}
+
+/// What a configuration says of them, and the devices' sizes.
+fn named(config: &DomainConfig, served_sizes: &[u64]) -> Result<Vec<GuestDisk>, DisksError> {
     let writable: Vec<Disk> = config.disks().into_iter().filter(|disk| disk.read_write).collect();
     let mut disks = Vec::with_capacity(writable.len());
     for (number, Disk { vdev, path, backend, .. }) in writable.iter().enumerate() {
@@ -197,14 +212,14 @@ mod tests {
     #[test]
     fn only_what_is_served_is_replicated() {
         let read_only = r#"{ "vdev": "xvdb", "pdev_path": "/images/tools", "readwrite": 0 }"#;
-        assert_eq!(replicated(&config(&format!(r#""disks": [ {read_only} ]"#)), &[]), Ok(Vec::new()));
+        assert_eq!(named(&config(&format!(r#""disks": [ {read_only} ]"#)), &[]), Ok(Vec::new()));
         // A device that is none of NBD's, one that is not there, and none at all.
         for path in ["/dev/null", "/dev/no-such", ""] {
             let disk = format!(r#"{{ "vdev": "xvda", "pdev_path": "{path}", "readwrite": 1 }}"#);
-            let error = replicated(&config(&format!(r#""disks": [ {read_only}, {disk} ]"#)), &[5]).unwrap_err();
+            let error = named(&config(&format!(r#""disks": [ {read_only}, {disk} ]"#)), &[5]).unwrap_err();
             assert_eq!(error, DisksError::NotServed { vdev: "xvda".into(), path: path.into() });
         }
-        let error = replicated(&config(r#""disks": []"#), &[5]).unwrap_err();
+        let error = named(&config(r#""disks": []"#), &[5]).unwrap_err();
         assert_eq!(error, DisksError::Count { writable: 0, served: 1 });
     }
 }

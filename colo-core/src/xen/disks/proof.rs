@@ -20,7 +20,7 @@ const BLOCK_BYTES: usize = 4096;
 ///
 /// # Errors
 /// [`DisksError::Elsewhere`], [`DisksError::Device`], [`DisksError::Server`].
-pub fn prove(disks: &[GuestDisk], server: &dyn Witness) -> Result<(), DisksError> {
+pub(super) fn prove(disks: &[GuestDisk], server: &dyn Witness) -> Result<(), DisksError> {
     let silent = |error: ControlError| DisksError::Server(error.to_string());
     for (number, GuestDisk { vdev, device, size_bytes }) in (0..).zip(disks) {
         let blocks = (size_bytes / BLOCK_BYTES as u64).max(1);

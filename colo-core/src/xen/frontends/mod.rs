@@ -148,13 +148,12 @@ impl Frontends {
     pub fn finish_disconnect(&mut self, deadline: Instant) -> Result<(), DomainError> {
         self.wait_backends(|_| true, &[state::CLOSING, state::CLOSED], deadline)?;
         // A disk's backend lets go only then.
-        let is_disk = |device: &Device| device.class == "vbd";
         self.close(is_disk, deadline)
     }
 
     /// Whether there is a disk.
     pub fn has_disk(&self) -> bool {
-        self.devices.iter().any(|device| device.class == "vbd")
+        self.devices.iter().any(is_disk)
     }
 
     /// Of disconnected devices: tells the disks' backends once more to let go. One says that it has as soon as it was told, and keeps what it
@@ -163,8 +162,7 @@ impl Frontends {
     /// # Errors
     /// When xenstore refuses.
     pub fn close_disks_again(&self) -> Result<(), DomainError> {
-        let mut disks = self.devices.iter().filter(|device| device.class == "vbd");
-        disks.try_for_each(|device| self.set_state(device, state::CLOSED))
+        self.say_closed(is_disk)
     }
 
     /// Makes the backends take hold again, of rings and event channels as `published` names them; devices that are not named stay
@@ -193,11 +191,13 @@ impl Frontends {
     }
 
     fn close(&self, which: impl Fn(&Device) -> bool, deadline: Instant) -> Result<(), DomainError> {
-        self.devices
-            .iter()
-            .filter(|device| which(device))
-            .try_for_each(|device| self.set_state(device, state::CLOSED))?;
+        self.say_closed(&which)?;
         self.wait_backends(which, &[state::CLOSED], deadline)
+    }
+
+    fn say_closed(&self, which: impl Fn(&Device) -> bool) -> Result<(), DomainError> {
+        let mut devices = self.devices.iter().filter(|device| which(device));
+        devices.try_for_each(|device| self.set_state(device, state::CLOSED))
     }
 
     /// Writes what differs; which devices were named.
@@ -290,4 +290,8 @@ impl Frontends {
         }
         Ok(())
     }
+}
+
+fn is_disk(device: &Device) -> bool {
+    device.class == "vbd"
 }

@@ -25,7 +25,7 @@ mod tail;
 pub(super) use cards::{card_name, tap_name};
 
 use super::check::{DiskServerFit, HostFacts};
-use super::disks::{GuestDisk, Uncached, prove, replicated};
+use super::disks::{GuestDisk, Uncached, replicated};
 use super::plan::DomainPlan;
 use super::role::Role;
 use super::toolstack::{RestoreGuard, Xl};
@@ -83,8 +83,7 @@ impl XenHost {
         })?;
         let failed = |error: String| DomainError::Other(format!("on the secondary's host: {error}"));
         let disks = ControlledSecondary::connect(path).map_err(|error| failed(error.to_string()))?;
-        let own = replicated(&plan.config, disks.sizes()).and_then(|own| prove(&own, &disks).map(|()| own));
-        let own = own.map_err(|error| failed(error.to_string()))?;
+        let own = replicated(&plan.config, disks.sizes(), &disks).map_err(|error| failed(error.to_string()))?;
         if own.len() != spec.disks.len() {
             return Err(DomainError::BadSpec("its disks are not those of its configuration".into()));
         }
