@@ -89,6 +89,15 @@ pub trait Control {
     /// [`DomainError::NotRunning`] when the domain has ended.
     fn resume(&mut self) -> Result<(), DomainError>;
 
+    /// Of a domain that stands, with a state that was loaded: its primary has said nothing for a while, so that it may have to go on soon.
+    /// What [`Control::resume`] would do first and can be done ahead is done now.
+    ///
+    /// # Errors
+    /// When it could not be resumed, either.
+    fn make_ready(&mut self) -> Result<(), DomainError> {
+        Ok(())
+    }
+
     /// By which way the last state was loaded into the domain, and why, where there are several.
     fn load_way(&self) -> Option<String> {
         None

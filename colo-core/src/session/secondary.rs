@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Puts layers of the embedder's own around the callbacks of a restore.
 pub type RestoreLayer = Arc<dyn Fn(Box<dyn RestoreCallbacks>) -> Box<dyn RestoreCallbacks> + Send + Sync>;
@@ -230,6 +230,7 @@ impl Server {
             domain,
             disks: Secondaries::new(disks),
             has_asked_in: Epoch::NONE,
+            heard_at: Instant::now(),
             secondary: Secondary::new(&pair.hello.spec, net.clone()).with_rehearsal(pair.hello.rehearse),
             net,
             state: pair.state,

@@ -41,6 +41,8 @@ pub(super) struct Engine<'a> {
     pub(super) disks: Secondaries,
     /// The epoch in which a checkpoint was asked for, for the disks' sake.
     pub(super) has_asked_in: Epoch,
+    /// When the primary has last said something on this channel.
+    pub(super) heard_at: Instant,
     pub(super) secondary: Secondary<SecondaryNetHandle>,
     pub(super) state: StateChannel,
     pub(super) alerts: Receiver<Alert>,
@@ -103,9 +105,10 @@ impl Engine<'_> {
         let message = match self.state.recv(Instant::now() + WATCH) {
             Ok(Some(Message::Goodbye(reason))) => return Err(End::Lost(Loss::Goodbye(reason))),
             Ok(Some(message)) => message,
-            Ok(None) => return self.look_at_net(),
+            Ok(None) => return self.wait_on(),
             Err(error) => return Err(self.verdict_of_channel(&error)),
         };
+        self.heard_at = Instant::now();
         let cannot = |error: EngineError| End::Cannot(error.to_string());
         self.secondary.handle_message(message, &mut *self.domain, callbacks).map_err(cannot)?;
         if self.secondary.is_staged() {
@@ -139,7 +142,12 @@ impl Engine<'_> {
         }
     }
 
-    fn look_at_net(&mut self) -> Result<(), End> {
+    /// Nothing has come.
+    fn wait_on(&mut self) -> Result<(), End> {
+        // Before it is clear that the primary is lost, and not so soon that the next checkpoint would wait for it.
+        if self.heard_at.elapsed() >= self.heartbeat * Detector::MISSED / 2 {
+            self.domain.make_ready().map_err(|error| End::Cannot(error.to_string()))?;
+        }
         if self.has_asked_in != self.secondary.epoch()
             && self.disks.with(|disks| disks.wants_checkpoint()) == Some(true)
         {

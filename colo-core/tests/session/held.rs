@@ -63,6 +63,15 @@ fn a_cut_link_leaves_one_server_and_the_operator_decides() {
 }
 
 #[test]
+fn a_machine_is_ready_to_go_on_before_its_primary_is_known_to_be_lost() {
+    let mut rig = with_a_cut_link(Setup::remus());
+    held(&mut rig);
+    assert!(rig.svm.is_ready());
+    rig.secondary.controller().stop();
+    assert_eq!(rig.secondary.wait(), Outcome::Stopped);
+}
+
+#[test]
 fn a_machine_that_is_held_ends_when_the_session_is_stopped() {
     let mut rig = with_a_cut_link(Setup::colo());
     held(&mut rig);

@@ -33,6 +33,7 @@ pub(crate) fn machine(spec: DomainSpec) -> (Machine, Guest) {
         gone: false,
         outlives: false,
         became: None,
+        is_ready: false,
     }));
     let (guest_end, host_end) = pair(CAPACITY).unwrap();
     let (quiet, settled) = unbounded();
@@ -66,6 +67,8 @@ struct Inside {
     outlives: bool,
     /// What it was made like.
     became: Option<Vec<u8>>,
+    /// Whether it was made ready since its state was loaded.
+    is_ready: bool,
 }
 
 impl Guest {
@@ -114,6 +117,11 @@ impl Guest {
     /// What it was made like.
     pub(crate) fn became(&self) -> Option<Vec<u8>> {
         self.lock().became.clone()
+    }
+
+    /// Whether it was made ready to go on from the state that was loaded last.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.lock().is_ready
     }
 
     /// Whether its host has destroyed it.
@@ -359,6 +367,11 @@ impl Control for Shared {
         self.alive()?.domain.resume()
     }
 
+    fn make_ready(&mut self) -> Result<(), DomainError> {
+        self.alive()?.is_ready = true;
+        Ok(())
+    }
+
     fn destroy(&mut self) {
         let mut inside = self.lock();
         inside.gone = true;
@@ -412,7 +425,9 @@ impl State for Shared {
     }
 
     fn load_state(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
-        self.lock().domain.load_state(state)
+        let mut inside = self.lock();
+        inside.is_ready = false;
+        inside.domain.load_state(state)
     }
 
     fn likeness(&mut self) -> Result<Vec<u8>, DomainError> {

@@ -42,11 +42,19 @@ pub(super) struct Arriving {
 enum Phase {
     Planned,
     Building(Box<XenDomain>, Box<XlRestore>),
-    /// With what it will begin with.
-    Standing(Box<XenDomain>, Vec<StateRecord>),
+    Standing(Standing),
     Running(Box<XenDomain>),
     Twin(Box<Twin>),
     Gone,
+}
+
+struct Standing {
+    domain: Box<XenDomain>,
+    /// With what it will begin.
+    state: Vec<StateRecord>,
+    /// Whether its device model has that state, too. It is given it only when the next checkpoint is not near: that takes a sixth of a
+    /// second under emulation, ten times as long as all the rest.
+    is_model_behind: bool,
 }
 
 /// How long a guest's devices may take to connect. One that takes longer goes on without: it may have lost its driver.
@@ -132,15 +140,16 @@ impl Arriving {
         if domain.guest_type() == GuestType::Pv {
             domain.commit_types()?;
         }
-        self.phase = Phase::Standing(domain, state.to_vec());
+        self.phase = Phase::Standing(Standing { domain, state: state.to_vec(), is_model_behind: false });
         let store = XenStore::open(self.xen)?;
         lock(&self.cards).take_aside(&store, domid, &self.plan)
     }
 
     /// It runs for the first time, and its devices connect.
     fn arrive(&mut self) -> Result<(), DomainError> {
+        crate::domain::Control::make_ready(self)?;
         let (mut domain, state) = match std::mem::replace(&mut self.phase, Phase::Gone) {
-            Phase::Standing(domain, state) => (domain, state),
+            Phase::Standing(Standing { domain, state, .. }) => (domain, state),
             other => {
                 self.phase = other;
                 return Ok(());
@@ -179,7 +188,9 @@ impl Arriving {
 
     fn domain(&self) -> Result<&dyn Domain, DomainError> {
         match &self.phase {
-            Phase::Building(domain, _) | Phase::Standing(domain, _) | Phase::Running(domain) => Ok(&**domain),
+            Phase::Building(domain, _) | Phase::Standing(Standing { domain, .. }) | Phase::Running(domain) => {
+                Ok(&**domain)
+            }
             Phase::Twin(twin) => Ok(&**twin),
             Phase::Planned | Phase::Gone => Err(not_running(&self.spec)),
         }
@@ -187,7 +198,9 @@ impl Arriving {
 
     fn domain_mut(&mut self) -> Result<&mut dyn Domain, DomainError> {
         match &mut self.phase {
-            Phase::Building(domain, _) | Phase::Standing(domain, _) | Phase::Running(domain) => Ok(&mut **domain),
+            Phase::Building(domain, _) | Phase::Standing(Standing { domain, .. }) | Phase::Running(domain) => {
+                Ok(&mut **domain)
+            }
             Phase::Twin(twin) => Ok(&mut **twin),
             Phase::Planned | Phase::Gone => Err(not_running(&self.spec)),
         }
@@ -239,6 +252,17 @@ impl crate::domain::Control for Arriving {
         }
     }
 
+    fn make_ready(&mut self) -> Result<(), DomainError> {
+        match &mut self.phase {
+            Phase::Standing(Standing { domain, state, is_model_behind }) if *is_model_behind => {
+                super::tail::load_device_model(domain, state)?;
+                *is_model_behind = false;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn load_way(&self) -> Option<String> {
         self.domain().ok()?.load_way()
     }
@@ -251,7 +275,7 @@ impl crate::domain::Control for Arriving {
                     tracing::error!("{error}");
                 }
             }
-            Phase::Standing(mut domain, _) | Phase::Running(mut domain) => domain.destroy(),
+            Phase::Standing(Standing { mut domain, .. }) | Phase::Running(mut domain) => domain.destroy(),
             Phase::Twin(mut twin) => twin.destroy(),
             Phase::Planned | Phase::Gone => return,
         }
@@ -372,15 +396,14 @@ impl State for Arriving {
     fn load_state(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
         match &mut self.phase {
             Phase::Building(..) => self.finish(state),
-            Phase::Standing(domain, kept) => {
+            Phase::Standing(Standing { domain, state: kept, is_model_behind }) => {
                 match domain.guest_type() {
                     // Its page tables must stay plain memory until it runs.
                     GuestType::Pv => domain.commit_types()?,
                     GuestType::Pvh => domain.load_state(state)?,
                     GuestType::Hvm => {
                         domain.load_state(state)?;
-                        // Not when it takes over, and clients wait. It is let go on then.
-                        super::tail::load_device_model(domain, state)?;
+                        *is_model_behind = true;
                     }
                 }
                 *kept = state.to_vec();
