@@ -2,15 +2,15 @@ mod append;
 mod error;
 mod log;
 mod progress;
+mod read;
+mod recover;
 mod types;
 
 pub use error::{RecoverError, StoreError};
 pub use types::{Action, ActionId, Piece, ReadId, Source, StoreConfig, Taken};
 
 use super::extents::Cut as _;
-use super::journal::{
-    Entry, Mark, RECORD_BYTES, ReadAt, SEGMENT_BYTES, Superblock, read_records, read_segments, read_superblock,
-};
+use super::journal::{Entry, Mark, RECORD_BYTES, SEGMENT_BYTES, Superblock};
 use super::layer::Layer;
 use super::segments::Segments;
 use super::{Change, Content, MAX_DISKS};
@@ -91,41 +91,6 @@ impl EpochStore {
         let mut store = EpochStore::with(config, &superblock, segments);
         store.write_superblock(store.log.start, epoch);
         store
-    }
-
-    /// Takes a journal up that was left behind: the disks are at the last epoch that counts, once it has been written to them, and everything
-    /// after that is forgotten. `life` is a random number.
-    ///
-    /// # Errors
-    /// [`RecoverError`].
-    pub fn recover(
-        config: StoreConfig,
-        sizes: &[u64],
-        journal: &impl ReadAt,
-        life: u64,
-    ) -> Result<EpochStore, RecoverError> {
-        let superblock = read_superblock(journal)?.ok_or(RecoverError::NoJournal)?;
-        if superblock.sizes != sizes {
-            return Err(RecoverError::OtherDisks { theirs: superblock.sizes, ours: sizes.to_vec() });
-        }
-        let segments = read_segments(journal, &superblock, config.journal_bytes)?;
-        let mut store = EpochStore::with(config, &superblock, segments.clone());
-        let mut wrong = None;
-        let end = read_records(journal, &superblock, &segments, |entry, at| {
-            if let Err(error) = store.take_up(entry, at) {
-                wrong.get_or_insert(error);
-            }
-        })?;
-        if let Some(error) = wrong {
-            return Err(RecoverError::BadRecord(error.to_string()));
-        }
-        // What was read may not have been durable: it is made so before anything is written to the disks.
-        (store.log.end, store.log.life) = (end, life);
-        store.log.start.data_from = store.data_from().min(superblock.start.at);
-        store.drop_uncommitted();
-        store.append(Entry::Abort { life }, None);
-        store.log.wanted = store.log.end.at;
-        Ok(store)
     }
 
     fn with(config: StoreConfig, superblock: &Superblock, segments: Segments) -> EpochStore {
@@ -340,66 +305,6 @@ impl EpochStore {
         self.committed.is_empty() && self.folding.is_none()
     }
 
-    /// Where what the secondary's guest reads is, piece by piece and without gaps. Until [`EpochStore::read_done`] those places stay as they
-    /// are.
-    ///
-    /// # Errors
-    /// [`StoreError::OutOfRange`].
-    pub fn read(&mut self, disk: u8, range: Range<u64>) -> Result<(ReadId, Vec<Piece>), StoreError> {
-        self.check_range(disk, &range)?;
-        let own = if self.serves { &self.open } else { &self.overlay };
-        let pieces = self.find(disk, range, std::iter::once(own));
-        Ok(self.begin_read(pieces))
-    }
-
-    /// The same for what the primary's guest reads there, as far as its writes have come: those that do not count yet are seen, and what the
-    /// secondary's guest has written is not.
-    ///
-    /// # Errors
-    /// [`StoreError::OutOfRange`]; [`StoreError::NotNow`] once there is no primary.
-    pub fn read_primary(&mut self, disk: u8, range: Range<u64>) -> Result<(ReadId, Vec<Piece>), StoreError> {
-        self.check_range(disk, &range)?;
-        if self.serves {
-            return Err(StoreError::NotNow("while it serves"));
-        }
-        let pieces = self.find(disk, range, std::iter::once(&self.open).chain(self.closed.iter().rev()));
-        Ok(self.begin_read(pieces))
-    }
-
-    /// Looks for a part in these layers, then in those that count, the latest first.
-    fn find<'a>(&'a self, disk: u8, range: Range<u64>, first: impl Iterator<Item = &'a Layer>) -> Vec<Piece> {
-        let (mut pieces, mut missing) = (Vec::new(), vec![range]);
-        let folding = self.folding.as_ref().map(|folding| &folding.layer);
-        for layer in first.chain(self.committed.iter().rev()).chain(folding) {
-            let parts = std::mem::take(&mut missing);
-            for (range, content) in parts.into_iter().flat_map(|part| layer.map(disk).read(part)) {
-                match content {
-                    None => missing.push(range),
-                    Some(Content::Memory { bytes, .. }) => pieces.push((range, Source::Memory(bytes))),
-                    Some(Content::Stored { at }) => pieces.push((range, Source::Journal { at: self.place(at) })),
-                    Some(Content::Zeroes { .. }) => pieces.push((range, Source::Zeroes)),
-                }
-            }
-        }
-        pieces.extend(missing.into_iter().map(|range| (range, Source::Disk)));
-        pieces.sort_by_key(|(range, _)| range.start);
-        pieces
-    }
-
-    fn begin_read(&mut self, pieces: Vec<Piece>) -> (ReadId, Vec<Piece>) {
-        let id = ReadId(self.number());
-        if pieces.iter().any(|(_, source)| matches!(source, Source::Journal { .. })) {
-            self.readers.insert(id);
-        }
-        (id, pieces)
-    }
-
-    /// A read is done.
-    pub fn read_done(&mut self, id: ReadId) {
-        self.readers.remove(&id);
-        self.pump();
-    }
-
     /// The next thing to be done. To be asked for after each other call, until there is none.
     pub fn poll_action(&mut self) -> Option<(ActionId, Action)> {
         self.pump();
@@ -556,44 +461,6 @@ impl EpochStore {
         let open = std::mem::replace(&mut self.open, Layer::new(self.sizes.len(), self.log.end));
         self.garbage.push(open);
         self.garbage.extend(self.closed.drain(..));
-    }
-
-    /// A record that was found in the journal, and the place behind its head.
-    fn take_up(&mut self, entry: Entry, at: u64) -> Result<(), StoreError> {
-        let (disk, offset, length, content) = match entry {
-            Entry::Data { disk, offset, length, .. } => (disk, offset, length, Content::Stored { at }),
-            Entry::Refer { disk, offset, length, at } => {
-                if self.segments.place(at).is_none() || length > self.segments.left(at) {
-                    return Err(StoreError::NotThere(at));
-                }
-                self.open.data_from = self.open.data_from.min(at);
-                (disk, offset, length, Content::Stored { at })
-            }
-            Entry::Zeroes { disk, offset, length, may_unmap } => (disk, offset, length, Content::Zeroes { may_unmap }),
-            Entry::Barrier(epoch) => {
-                let mut layer = std::mem::replace(&mut self.open, Layer::new(self.sizes.len(), self.log.start.mark));
-                (layer.epoch, layer.before) = (epoch, self.last_barrier());
-                self.closed.push_back(layer);
-                return Ok(());
-            }
-            Entry::Commit(epoch) => {
-                self.move_closed(epoch, at);
-                return Ok(());
-            }
-            Entry::Abort { .. } => {
-                self.drop_uncommitted();
-                return Ok(());
-            }
-            Entry::Serve => {
-                self.serves = true;
-                return Ok(());
-            }
-            Entry::Scratch { .. } | Entry::Segment { .. } => return Ok(()),
-        };
-        let range = offset..offset.saturating_add(length);
-        self.check_range(disk, &range)?;
-        self.open.insert(disk, range, content);
-        Ok(())
     }
 
     fn write_superblock(&mut self, start: Start, epoch: Epoch) {
