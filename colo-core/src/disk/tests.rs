@@ -112,8 +112,9 @@ struct Bench {
     /// What the secondary's guest sees.
     seen: Disks,
     serves: bool,
-    /// The epoch at which it has begun to.
-    served_at: Epoch,
+    /// Of a guest that serves: what it has seen after its failover, and after each of its writes since, and how far the journal must be for that
+    /// to be kept.
+    own: Vec<(u64, Disks)>,
     /// Reads under way, and what they are to find in what is not the disk's.
     reads: Vec<(ReadId, Vec<Found>)>,
 }
@@ -144,7 +145,7 @@ impl Bench {
             primary: disks.clone(),
             seen: disks,
             serves: false,
-            served_at: Epoch::NONE,
+            own: Vec::new(),
             reads: Vec::new(),
             random,
         }
@@ -175,9 +176,7 @@ impl Bench {
                 self.primary = self.epochs[&self.store.epoch()].clone();
             }
             12 if !self.serves && self.random.below(8) == 0 => {
-                self.served_at = self.store.epoch();
-                self.store.fail_over().unwrap();
-                self.serves = true;
+                self.fail_over();
             }
             13 if self.serves => drop(self.store.flush()),
             14..=15 => self.read(),
@@ -185,6 +184,11 @@ impl Bench {
             _ => drop(self.act()),
         }
         self.note_epoch();
+    }
+
+    fn fail_over(&mut self) {
+        let until = self.store.fail_over().unwrap();
+        (self.serves, self.own) = (true, vec![(until, self.seen.clone())]);
     }
 
     /// Of a guest that serves: a new epoch is all that it has written.
@@ -210,13 +214,15 @@ impl Bench {
         apply(&mut model[usize::from(disk)], &range, &change);
         let bytes = model[usize::from(disk)][range.start as usize..range.end as usize].to_vec();
         match self.store.write(disk, range.clone(), change).unwrap() {
-            Taken::Kept => {}
+            Taken::Kept { until } if self.serves => self.own.push((until, self.seen.clone())),
+            Taken::Kept { .. } => {}
             Taken::Direct => {
                 assert!(self.serves);
                 // By whoever asked, and made durable by a flush of its own.
                 let device = &mut self.disks[usize::from(disk)];
                 device.write(range.start, bytes);
                 device.sync();
+                self.own = vec![(0, self.seen.clone())];
                 self.epochs.insert(self.store.epoch(), self.seen.clone());
             }
         }
@@ -299,17 +305,24 @@ impl Bench {
 
     /// The process dies, and with it the power goes or not; then there is another.
     fn crash(&mut self) {
-        let promised = self.store.durable_epoch();
-        let must_serve = self.store.is_direct() || self.serves && promised > self.served_at;
-        let last = self.store.epoch();
+        let (promised, last) = (self.store.durable_epoch(), self.store.epoch());
+        let loses_power = self.random.below(2) == 0;
+        // What a guest was told that serves is kept when the power stays, and what it has flushed always.
+        let is_kept = |(until, _): &(u64, Disks)| match loses_power {
+            true => self.store.is_durable(*until),
+            false => self.store.is_written(*until),
+        };
+        let kept = self.own.iter().rposition(is_kept);
         for (_, action) in std::mem::take(&mut self.waiting) {
             // Some had begun.
             if let (Action::Journal { at, parts }, true) = (action, self.random.below(2) == 0) {
-                self.journal.write(at, parts.concat());
+                let mut bytes = parts.concat();
+                bytes.truncate(self.random.below(bytes.len() as u64 + 1) as usize);
+                self.journal.write(at, bytes);
             }
         }
         self.reads.clear();
-        if self.random.below(2) == 0 {
+        if loses_power {
             self.journal.crash(&mut self.random);
             for disk in &mut self.disks {
                 disk.crash(&mut self.random);
@@ -325,15 +338,38 @@ impl Bench {
             }
             Err(error) => panic!("{error}"),
         };
-        assert!(self.serves || !self.store.serves());
-        assert!(!must_serve || self.store.serves(), "it has served, and does not know of it");
-        self.serves = self.store.serves();
         let epoch = self.store.epoch();
-        assert!((promised..=last).contains(&epoch), "{epoch}, but {promised} was promised, and {last} the last");
+        assert!(epoch >= promised, "{epoch}, but {promised} was promised");
+        if self.store.serves() {
+            let disks = self.contents();
+            let first = kept.unwrap_or(0);
+            let found = (first..self.own.len()).rev().find(|found| is_between(&disks, &self.own[*found..]));
+            let found = found.expect("what the guest has written up to some moment, and all that is safe");
+            self.own.truncate(found + 1);
+            self.own.push((self.store.make_durable(), disks.clone()));
+            self.epochs.insert(epoch, disks);
+        } else {
+            assert!(kept.is_none(), "it has served, and does not know of it");
+            assert!(epoch <= last, "{epoch}, but {last} was the last");
+            self.own.clear();
+        }
+        self.serves = self.store.serves();
         self.seen = self.epochs[&epoch].clone();
         self.primary = self.seen.clone();
         self.epochs.retain(|other, _| *other <= epoch);
         self.barriers.clear();
+    }
+
+    /// What the secondary's guest would read now.
+    fn contents(&mut self) -> Disks {
+        (0..DISKS as u8)
+            .map(|disk| {
+                let (id, pieces) = self.store.read(disk, 0..SIZE).unwrap();
+                let bytes = pieces.iter().flat_map(|(range, source)| self.resolve(disk, range, source)).collect();
+                self.store.read_done(id);
+                bytes
+            })
+            .collect()
     }
 
     /// Everything that is to be done is done.
@@ -347,6 +383,14 @@ impl Bench {
             assert!(disk.durable == *expected, "the disks are not at {}", self.store.epoch());
         }
     }
+}
+
+/// Whether these are the first, or the first with some of what was written next: a long write may be in several records.
+fn is_between(disks: &Disks, own: &[(u64, Disks)]) -> bool {
+    let (first, next) = (&own[0].1, &own.get(1).unwrap_or(&own[0]).1);
+    let bytes = |disks: &Disks| disks.concat();
+    let (first, next) = (bytes(first), bytes(next));
+    bytes(disks).iter().enumerate().all(|(index, byte)| [first[index], next[index]].contains(byte))
 }
 
 fn apply(disk: &mut [u8], range: &Range<u64>, change: &Change) {
@@ -389,8 +433,7 @@ proptest! {
             bench.step();
         }
         if !bench.serves {
-            bench.store.fail_over().unwrap();
-            bench.serves = true;
+            bench.fail_over();
             bench.note_epoch();
         }
         bench.store.make_durable();
@@ -428,7 +471,9 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
 fn a_checkpoint_is_asked_for_before_writers_wait() {
     let config = StoreConfig { pending_bytes: 100, ..StoreConfig::default() };
     let mut store = EpochStore::new(config, &[SIZE], Epoch(1), 9);
-    let write = |store: &mut EpochStore, range| assert_eq!(store.write(0, range, vec![1; 40].into()), Ok(Taken::Kept));
+    let write = |store: &mut EpochStore, range| {
+        let _ = store.write(0, range, vec![1; 40].into()).unwrap();
+    };
     write(&mut store, 0..40);
     assert!(!store.wants_checkpoint());
     store.write_overlay(0, 20..60, vec![2; 40].into()).unwrap();

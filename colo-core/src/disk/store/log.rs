@@ -18,6 +18,8 @@ pub(super) struct Log {
     pub(super) superblock: SuperblockState,
     /// Where a recovery would begin.
     pub(super) start: Start,
+    /// Behind which place of the journal the secondary's guest serves, if it does.
+    pub(super) serves_from: u64,
 }
 
 /// Where a recovery begins, and below which place of the journal it looks at nothing: epochs may have data that came long before them.
@@ -38,6 +40,11 @@ pub(super) enum SuperblockState {
 }
 
 impl Log {
+    /// Whether it has its first superblock: without that a journal is none, whatever is in it.
+    pub(super) fn has_begun(&self) -> bool {
+        self.number > 1 || !matches!(self.superblock, SuperblockState::Writing(_))
+    }
+
     /// Up to where all of the journal has been written.
     pub(super) fn written(&self) -> u64 {
         self.writes.values().min().copied().unwrap_or(self.end.at)

@@ -116,6 +116,7 @@ impl EpochStore {
                 sync: None,
                 superblock: SuperblockState::Durable,
                 start: Start { mark: superblock.start, data_from: superblock.start.at },
+                serves_from: if superblock.serves { end.at } else { u64::MAX },
             },
             actions: VecDeque::new(),
             work: BTreeMap::new(),
@@ -176,7 +177,8 @@ impl EpochStore {
         !self.serves && self.pending_bytes() >= self.config.pending_bytes
     }
 
-    /// The primary's disk has this content there now: a write, zeroes or a discard of the open epoch. Of a guest that serves: its own.
+    /// The primary's disk has this content there now: a write, zeroes or a discard of the open epoch. Of a guest that serves: its own, of which it
+    /// must not be told before the journal has been [written](EpochStore::is_written) so far.
     ///
     /// # Errors
     /// [`StoreError::OutOfRange`], [`StoreError::BadLength`].
@@ -186,7 +188,7 @@ impl EpochStore {
             return Ok(Taken::Direct);
         }
         self.log_write(disk, range, change.into());
-        Ok(Taken::Kept)
+        Ok(Taken::Kept { until: self.log.end.at })
     }
 
     /// The secondary's own guest has written that, which is thrown away with the next commit. Only until it serves.
@@ -245,17 +247,16 @@ impl EpochStore {
     }
 
     /// The primary is gone, and the secondary's guest serves: what of the primary's does not count is forgotten, what the guest itself has
-    /// written stays. From here on [`EpochStore::write`] is the guest's.
+    /// written stays. From here on [`EpochStore::write`] is the guest's. Nobody must be told of it before the journal has been
+    /// [written](EpochStore::is_written) up to the place that is returned.
     ///
     /// # Errors
     /// [`StoreError::NotNow`] the second time.
-    pub fn fail_over(&mut self) -> Result<(), StoreError> {
+    pub fn fail_over(&mut self) -> Result<u64, StoreError> {
         if self.serves {
             return Err(StoreError::NotNow("twice"));
         }
         self.abort();
-        self.append(Entry::Serve, None);
-        self.serves = true;
         let overlay = std::mem::replace(&mut self.overlay, Layer::new(self.sizes.len(), self.log.end));
         // Its scratch stays in the journal for as long as this layer needs it.
         self.open.data_from = overlay.data_from;
@@ -263,9 +264,12 @@ impl EpochStore {
             self.log_write(disk, range, content.clone());
         }
         self.garbage.push(overlay);
+        // Behind them: it serves with all of them, or not at all.
+        self.append(Entry::Serve, None);
+        (self.serves, self.log.serves_from) = (true, self.log.end.at);
         self.flush();
         self.log.wanted = self.log.end.at;
-        Ok(())
+        Ok(self.log.end.at)
     }
 
     /// Of a guest that serves: says up to where the journal must be [durable](EpochStore::is_durable) for all that it has written to be safe.
@@ -283,6 +287,11 @@ impl EpochStore {
     pub fn make_durable(&mut self) -> u64 {
         self.log.wanted = self.log.end.at;
         self.log.end.at
+    }
+
+    /// Whether the journal has been written up to there, all of it: a process that dies loses nothing of that, as long as its host lives.
+    pub fn is_written(&self, at: u64) -> bool {
+        self.log.has_begun() && self.log.written() >= at
     }
 
     /// Whether the journal is durable up to there.
@@ -434,7 +443,7 @@ impl EpochStore {
         if self.open.is_empty() {
             self.open.begin = self.log.end;
         }
-        self.append(Entry::Barrier(epoch), None);
+        self.append(Entry::Barrier { epoch, life: (self.log.life >> 32) as u32 }, None);
         let mut layer = std::mem::replace(&mut self.open, Layer::new(self.sizes.len(), self.log.end));
         (layer.epoch, layer.before) = (epoch, self.last_barrier());
         self.closed.push_back(layer);
@@ -466,7 +475,8 @@ impl EpochStore {
     fn write_superblock(&mut self, start: Start, epoch: Epoch) {
         self.log.number += 1;
         let (generation, number) = (self.log.generation, self.log.number);
-        let serves = self.serves;
+        // The record that says so may be lost, with what the guest has written before: then it does not serve.
+        let serves = self.log.serves_from <= start.mark.at;
         let (segment_bytes, sizes) = (self.segments.bytes(), self.sizes.clone());
         let superblock = Superblock { generation, number, epoch, start: start.mark, serves, segment_bytes, sizes };
         self.log.superblock = SuperblockState::Writing(start);

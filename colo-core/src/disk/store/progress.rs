@@ -131,9 +131,7 @@ impl EpochStore {
             let start = Start { mark: first, data_from: self.data_from() };
             self.write_superblock(start, self.epoch_before_layers());
         }
-        // Without its first superblock a journal is none, whatever is in it.
-        let is_begun = self.log.number > 1 || !matches!(self.log.superblock, SuperblockState::Writing(_));
-        if self.log.sync.is_some() || !is_begun {
+        if self.log.sync.is_some() || !self.log.has_begun() {
             return;
         }
         let written = self.log.written();

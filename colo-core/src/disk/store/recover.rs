@@ -7,7 +7,8 @@ use crate::disk::layer::Layer;
 
 impl EpochStore {
     /// Takes a journal up that was left behind: the disks are at the last epoch that counts, once it has been written to them, and everything
-    /// after that is forgotten. `life` is a random number.
+    /// after that is forgotten. But what a guest has written since it serves counts as far as it is there: where only the process was gone, the
+    /// guest has gone on, and has been told of it. `life` is a random number.
     ///
     /// # Errors
     /// [`RecoverError`].
@@ -35,8 +36,14 @@ impl EpochStore {
         // What was read may not have been durable: it is made so before anything is written to the disks.
         (store.log.end, store.log.life) = (end, life);
         store.log.start.data_from = store.data_from().min(superblock.start.at);
-        store.drop_uncommitted();
-        store.append(Entry::Abort { life }, None);
+        if store.serves && !(store.open.is_empty() && store.closed.is_empty()) {
+            let epoch = store.last_barrier().next();
+            store.close(epoch);
+            store.count(epoch);
+        } else {
+            store.drop_uncommitted();
+            store.append(Entry::Abort { life }, None);
+        }
         store.log.wanted = store.log.end.at;
         Ok(store)
     }
@@ -53,7 +60,7 @@ impl EpochStore {
                 (disk, offset, length, Content::Stored { at })
             }
             Entry::Zeroes { disk, offset, length, may_unmap } => (disk, offset, length, Content::Zeroes { may_unmap }),
-            Entry::Barrier(epoch) => {
+            Entry::Barrier { epoch, .. } => {
                 let mut layer = std::mem::replace(&mut self.open, Layer::new(self.sizes.len(), self.log.start.mark));
                 (layer.epoch, layer.before) = (epoch, self.last_barrier());
                 self.closed.push_back(layer);
@@ -68,7 +75,7 @@ impl EpochStore {
                 return Ok(());
             }
             Entry::Serve => {
-                self.serves = true;
+                (self.serves, self.log.serves_from) = (true, at);
                 return Ok(());
             }
             Entry::Scratch { .. } | Entry::Segment { .. } => return Ok(()),

@@ -97,8 +97,11 @@ pub type Piece = (Range<u64>, Source);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Taken {
-    /// The store has it.
-    Kept,
+    /// The store has it. It outlives this process when the journal has been [written](super::EpochStore::is_written) so far.
+    Kept {
+        /// A place of the journal, in bytes from its beginning.
+        until: u64,
+    },
     /// There is nothing left for the store to do: it is to be written to the disk, by whoever asked.
     Direct,
 }

@@ -147,13 +147,16 @@ impl Volume {
         self.wait(|state| !state.store.is_full() || state.lets_through)?;
         let kept = change.clone();
         let taken = self.with(|store| match store.serves() {
-            true => store.write(disk, range.clone(), kept),
-            false => store.write_overlay(disk, range.clone(), kept).map(|()| Taken::Kept),
+            true => store.write(disk, range.clone(), kept).map(Some),
+            false => store.write_overlay(disk, range.clone(), kept).map(|()| None),
         })?;
-        if taken == Taken::Direct {
-            self.shared.put(disk, &range, change.into())?;
+        match taken {
+            // What is thrown away with the next commit need not outlive anything.
+            None => Ok(()),
+            // What stands before it in the journal may come to the file after it, from another thread, and without that it is nothing.
+            Some(Taken::Kept { until }) => self.wait(|state| state.store.is_written(until)),
+            Some(Taken::Direct) => Ok(self.shared.put(disk, &range, change.into())?),
         }
-        Ok(())
     }
 
     /// See [`EpochStore::barrier`].
@@ -172,12 +175,13 @@ impl Volume {
         self.with(|store| store.commit(epoch))
     }
 
-    /// See [`EpochStore::fail_over`].
+    /// See [`EpochStore::fail_over`]. When it is done, the end of this process changes nothing about it.
     ///
     /// # Errors
     /// [`VolumeError`].
     pub fn fail_over(&self) -> Result<(), VolumeError> {
-        self.with(EpochStore::fail_over)
+        let until = self.with(EpochStore::fail_over)?;
+        self.wait(|state| state.store.is_written(until))
     }
 
     /// Whether the secondary's guest serves.
@@ -302,5 +306,64 @@ impl Drop for Volume {
             // One that panicked has said so.
             let _ = worker.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::files::write_parts;
+    use super::*;
+    use crate::disk::Action;
+    use std::fs::OpenOptions;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// A file that nobody else sees.
+    fn file() -> File {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("colo-volume-{}-{number}", std::process::id()));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_guest_is_told_of_a_write_only_when_all_before_it_are_in_the_journal() {
+        let (journal, disk) = (file(), file());
+        disk.set_len(1 << 20).unwrap();
+        let volume = Volume::create(
+            StoreConfig::default(),
+            journal.try_clone().unwrap(),
+            vec![disk.try_clone().unwrap()],
+            Epoch::NONE,
+        )
+        .unwrap();
+        volume.wait_durable().unwrap();
+        // A thread that has the takeover and a write to put into the journal, and gets no further.
+        let mut state = volume.shared.lock();
+        state.store.fail_over().unwrap();
+        let _ = state.store.write(0, 0..5, b"first".to_vec().into()).unwrap();
+        let held: Vec<_> = std::iter::from_fn(|| state.store.poll_action()).collect();
+        drop(state);
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| volume.write_guest(0, 5..11, b"second".to_vec().into()));
+            while volume.shared.lock().waiting == 0 {
+                assert!(!second.is_finished(), "the guest was told of what a dead process would not leave behind");
+                std::thread::yield_now();
+            }
+            let mut state = volume.shared.lock();
+            for (id, action) in held {
+                let Action::Journal { at, parts } = action else { panic!("{action:?}") };
+                write_parts(&volume.shared.journal, at, &parts).unwrap();
+                state.store.done(id);
+            }
+            volume.shared.carry_out(state);
+            second.join().unwrap().unwrap();
+        });
+        drop(volume);
+        let volume = Volume::recover(StoreConfig::default(), journal, vec![disk]).unwrap();
+        let mut bytes = [0; 11];
+        volume.read(0, 0, &mut bytes).unwrap();
+        assert_eq!((volume.serves(), &bytes), (true, b"firstsecond"));
     }
 }
