@@ -37,6 +37,7 @@ fn config() -> StoreConfig {
         memory_bytes: 256 << 10,
         long_bytes: 16 << 10,
         pending_bytes: 64 << 20,
+        behind_bytes: 1 << 20,
         fold_bytes: 128 << 10,
         segment_bytes: 64 << 10,
         journal_bytes: 1 << 20,

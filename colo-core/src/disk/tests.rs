@@ -13,6 +13,9 @@ const SIZE: u64 = 4096;
 /// What a device writes whole or not at all.
 const SECTOR: usize = 64;
 
+/// A longest write, with all that stands beside it in the journal.
+const MAX_WRITE_BYTES: u64 = 4096;
+
 /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 struct Random(u64);
 
@@ -100,6 +103,7 @@ type Found = (Range<u64>, Source, Vec<u8>);
 struct Bench {
     random: Random,
     store: EpochStore,
+    config: StoreConfig,
     journal: Device,
     disks: Vec<Device>,
     waiting: Vec<(ActionId, Action)>,
@@ -124,6 +128,7 @@ fn config(random: &mut Random) -> StoreConfig {
         memory_bytes: random.below(3) * 1500,
         long_bytes: random.below(3) * 700,
         pending_bytes: 1 << 20,
+        behind_bytes: 1 + random.below(3) * 2000,
         fold_bytes: 1 + random.below(2000),
         segment_bytes: (4 + random.below(30)) * 64,
         journal_bytes: random.below(3) * 4000,
@@ -134,9 +139,11 @@ impl Bench {
     fn new(seed: u64) -> Bench {
         let mut random = Random(seed);
         let disks: Disks = (0..DISKS).map(|_| (0..SIZE).map(|_| random.next() as u8).collect()).collect();
-        let store = EpochStore::new(config(&mut random), &[SIZE; DISKS], Epoch(5), random.next());
+        let config = config(&mut random);
+        let store = EpochStore::new(config, &[SIZE; DISKS], Epoch(5), random.next());
         Bench {
             store,
+            config,
             journal: Device::default(),
             disks: disks.iter().map(|disk| Device { durable: disk.clone(), written: Vec::new() }).collect(),
             waiting: Vec::new(),
@@ -165,6 +172,7 @@ impl Bench {
                 self.barriers.insert(epoch, self.primary.clone());
             }
             10 if !self.serves && self.store.last_barrier() > self.store.epoch() => {
+                self.catch_up();
                 let whole = self.store.last_barrier().0 - self.store.epoch().0;
                 let epoch = Epoch(self.store.epoch().0 + 1 + self.random.below(whole));
                 self.store.commit(epoch).unwrap();
@@ -208,13 +216,28 @@ impl Bench {
         (disk, range, change)
     }
 
+    /// Waits, as whoever would add to what is not on the disks does, until there is not too much of it. That needs nobody's help: not a reader's
+    /// end, nor another epoch.
+    fn catch_up(&mut self) {
+        while self.store.is_behind() {
+            assert!(self.act(), "{} bytes behind, and nothing to be done", self.store.behind_bytes());
+        }
+    }
+
     fn write(&mut self) {
+        if self.serves {
+            self.catch_up();
+        }
         let (disk, range, change) = self.change();
         let model = if self.serves { &mut self.seen } else { &mut self.primary };
         apply(&mut model[usize::from(disk)], &range, &change);
         let bytes = model[usize::from(disk)][range.start as usize..range.end as usize].to_vec();
         match self.store.write(disk, range.clone(), change).unwrap() {
-            Taken::Kept { until } if self.serves => self.own.push((until, self.seen.clone())),
+            Taken::Kept { until } if self.serves => {
+                let limit = self.config.behind_bytes + MAX_WRITE_BYTES;
+                assert!(self.store.behind_bytes() <= limit, "{} bytes behind", self.store.behind_bytes());
+                self.own.push((until, self.seen.clone()));
+            }
             Taken::Kept { .. } => {}
             Taken::Direct => {
                 assert!(self.serves);
@@ -329,6 +352,7 @@ impl Bench {
             }
         }
         let config = config(&mut self.random);
+        self.config = config;
         self.store = match EpochStore::recover(config, &[SIZE; DISKS], &self.journal, self.random.next()) {
             Ok(store) => store,
             // It had not even begun.

@@ -172,9 +172,26 @@ impl EpochStore {
         !self.serves && self.pending_bytes() >= self.config.pending_bytes / 2
     }
 
-    /// Whether writers must wait until there has been a checkpoint.
+    /// Whether the secondary's guest must wait with what it writes: until there has been a checkpoint, or, when it serves, until more is on the
+    /// disks.
     pub fn is_full(&self) -> bool {
-        !self.serves && self.pending_bytes() >= self.config.pending_bytes
+        if self.serves { self.is_behind() } else { self.pending_bytes() >= self.config.pending_bytes }
+    }
+
+    /// Bytes of the journal that are of what counts and is not on the disks yet: of a guest that serves, all that it has written.
+    pub fn behind_bytes(&self) -> u64 {
+        let folding = self.folding.as_ref().map(|folding| &folding.layer);
+        let open = Some(&self.open).filter(|open| self.serves && !open.is_empty());
+        let counted = || folding.into_iter().chain(&self.committed);
+        let Some(first) = counted().chain(open).next() else { return 0 };
+        let end = if self.serves { self.log.end.at } else { counted().last().map_or(0, |layer| layer.end) };
+        end - first.begin.at
+    }
+
+    /// Whether so much of what counts is not on the disks yet that there should be no more of it before some is. That comes without anybody's
+    /// doing.
+    pub fn is_behind(&self) -> bool {
+        self.behind_bytes() >= self.config.behind_bytes.max(1)
     }
 
     /// The primary's disk has this content there now: a write, zeroes or a discard of the open epoch. Of a guest that serves: its own, of which it

@@ -7,6 +7,10 @@ use crate::disk::journal::{Entry, Mark, RECORD_BYTES};
 use crate::disk::layer::Layer;
 use std::collections::BTreeSet;
 
+/// As much as may wait for the disks goes to them in so many parts, or more: several epochs at once, so that what was written in each of them is
+/// written to a disk once.
+const FOLDS: u64 = 4;
+
 /// What is being written to the disks: one or several epochs.
 pub(super) struct Folding {
     pub(super) layer: Layer,
@@ -21,12 +25,12 @@ pub(super) struct Folding {
 
 impl EpochStore {
     pub(super) fn pump(&mut self) {
+        self.spill();
+        self.fold();
         if self.serves && self.committed.is_empty() && self.folding.is_none() {
             // The sooner it is on the disks, the sooner nobody needs this any more.
             self.flush();
         }
-        self.spill();
-        self.fold();
         self.sync();
         self.release();
     }
@@ -66,12 +70,22 @@ impl EpochStore {
         self.overlay = overlay;
     }
 
-    /// Writes what counts, and is durable in the journal, to the disks.
+    /// Writes what counts, and is durable in the journal, to the disks: one part after the other.
     fn fold(&mut self) {
-        if self.folding.is_none() {
-            self.begin_folding();
+        loop {
+            if self.folding.is_none() {
+                self.begin_folding();
+            }
+            let Some(folding) = self.folding.take() else { return };
+            self.folding = self.go_on(folding);
+            if self.folding.is_some() {
+                return;
+            }
         }
-        let Some(mut folding) = self.folding.take() else { return };
+    }
+
+    /// Returns what is being written still.
+    fn go_on(&mut self, mut folding: Folding) -> Option<Folding> {
         while folding.bytes_in_flight < self.config.fold_bytes {
             let Some((disk, range, content)) = folding.next.and_then(|next| folding.layer.first_from(next)) else {
                 folding.next = None;
@@ -98,22 +112,18 @@ impl EpochStore {
         if is_written && folding.syncs == 0 {
             // The disks have it.
             self.garbage.push(folding.layer);
-        } else {
-            self.folding = Some(folding);
+            return None;
         }
+        Some(folding)
     }
 
     fn begin_folding(&mut self) {
-        let durable = self.log.durable;
-        let mut layer: Option<Layer> = None;
-        while self.committed.front().is_some_and(|layer| layer.end <= durable) {
-            let Some(next) = self.committed.pop_front() else { break };
-            match &mut layer {
-                None => layer = Some(next),
-                Some(layer) => layer.overlay(next),
-            }
+        let Some(mut layer) = self.next_durable() else { return };
+        // Whoever waits for some of it to be on the disks does not wait for all of it.
+        while layer.end - layer.begin.at < self.config.behind_bytes / FOLDS {
+            let Some(next) = self.next_durable() else { break };
+            layer.overlay(next);
         }
-        let Some(layer) = layer else { return };
         self.folding = Some(Folding {
             layer,
             next: Some((0, 0)),
@@ -122,6 +132,12 @@ impl EpochStore {
             touched: BTreeSet::new(),
             syncs: 0,
         });
+    }
+
+    /// The first of the epochs that count, if the journal is durable up to its commit.
+    fn next_durable(&mut self) -> Option<Layer> {
+        self.committed.front().filter(|layer| layer.end <= self.log.durable)?;
+        self.committed.pop_front()
     }
 
     fn sync(&mut self) {

@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use workers::{Shared, State};
 
 /// How a store finds where a part of a disk is.
@@ -91,6 +92,15 @@ impl Volume {
     }
 
     fn start(store: EpochStore, journal: File, disks: Vec<File>) -> Result<Volume, VolumeError> {
+        let mut volume = Volume::idle(store, journal, disks);
+        for _ in 0..WORKERS {
+            volume.workers.push(volume.hire()?);
+        }
+        Ok(volume)
+    }
+
+    /// Without workers: nothing becomes durable, and nothing comes to the disks.
+    fn idle(store: EpochStore, journal: File, disks: Vec<File>) -> Volume {
         let state = Mutex::new(State {
             store,
             queue: VecDeque::new(),
@@ -100,12 +110,13 @@ impl Volume {
             failed: None,
         });
         let shared = Arc::new(Shared { state, changed: Condvar::new(), work: Condvar::new(), journal, disks });
-        let mut volume = Volume { shared, workers: Vec::new() };
-        for _ in 0..WORKERS {
-            let shared = volume.shared.clone();
-            volume.workers.push(std::thread::Builder::new().name("disk".into()).spawn(move || shared.work())?);
-        }
-        Ok(volume)
+        Volume { shared, workers: Vec::new() }
+    }
+
+    /// A worker more, for as long as there is this volume.
+    fn hire(&self) -> io::Result<JoinHandle<()>> {
+        let shared = self.shared.clone();
+        std::thread::Builder::new().name("disk".into()).spawn(move || shared.work())
     }
 
     /// The last epoch that counts.
@@ -139,12 +150,13 @@ impl Volume {
         })
     }
 
-    /// The secondary's guest has written that: into its overlay, or, where it serves, for good. Waits while too much waits for a commit.
+    /// The secondary's guest has written that: into its overlay, or, where it serves, for good. Waits while too much waits for a commit, or for the
+    /// disks.
     ///
     /// # Errors
     /// [`VolumeError`].
     pub fn write_guest(&self, disk: u8, range: Range<u64>, change: Change) -> Result<(), VolumeError> {
-        self.wait(|state| !state.store.is_full() || state.lets_through)?;
+        self.wait(|state| !state.store.is_full() || state.lets_through && !state.store.serves())?;
         let kept = change.clone();
         let taken = self.with(|store| match store.serves() {
             true => store.write(disk, range.clone(), kept).map(Some),
@@ -192,6 +204,14 @@ impl Volume {
     /// See [`EpochStore::wants_checkpoint`].
     pub fn wants_checkpoint(&self) -> bool {
         self.shared.lock().store.wants_checkpoint()
+    }
+
+    /// Waits until there is room for one more epoch that counts: see [`EpochStore::is_behind`]. Returns whether there is, by then.
+    ///
+    /// # Errors
+    /// [`VolumeError::Failed`].
+    pub fn wait_for_room(&self, deadline: Instant) -> Result<bool, VolumeError> {
+        self.wait_until(Some(deadline), |state| !state.store.is_behind())
     }
 
     /// Whether the secondary's guest need not wait where too much waits for a commit.
@@ -287,14 +307,27 @@ impl Volume {
     }
 
     fn wait(&self, until: impl Fn(&State) -> bool) -> Result<(), VolumeError> {
+        self.wait_until(None, until).map(drop)
+    }
+
+    /// Returns whether it is so, by then.
+    fn wait_until(&self, deadline: Option<Instant>, until: impl Fn(&State) -> bool) -> Result<bool, VolumeError> {
         let mut state = self.shared.lock();
         while !until(&state) {
             state.check()?;
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             state.waiting += 1;
-            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let changed = &self.shared.changed;
+            state = match left {
+                None => changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
             state.waiting -= 1;
+            if left == Some(Duration::ZERO) {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -310,60 +343,4 @@ impl Drop for Volume {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::files::write_parts;
-    use super::*;
-    use crate::disk::Action;
-    use std::fs::OpenOptions;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    /// A file that nobody else sees.
-    fn file() -> File {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("colo-volume-{}-{number}", std::process::id()));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
-        std::fs::remove_file(path).unwrap();
-        file
-    }
-
-    #[test]
-    fn a_guest_is_told_of_a_write_only_when_all_before_it_are_in_the_journal() {
-        let (journal, disk) = (file(), file());
-        disk.set_len(1 << 20).unwrap();
-        let volume = Volume::create(
-            StoreConfig::default(),
-            journal.try_clone().unwrap(),
-            vec![disk.try_clone().unwrap()],
-            Epoch::NONE,
-        )
-        .unwrap();
-        volume.wait_durable().unwrap();
-        // A thread that has the takeover and a write to put into the journal, and gets no further.
-        let mut state = volume.shared.lock();
-        state.store.fail_over().unwrap();
-        let _ = state.store.write(0, 0..5, b"first".to_vec().into()).unwrap();
-        let held: Vec<_> = std::iter::from_fn(|| state.store.poll_action()).collect();
-        drop(state);
-        std::thread::scope(|scope| {
-            let second = scope.spawn(|| volume.write_guest(0, 5..11, b"second".to_vec().into()));
-            while volume.shared.lock().waiting == 0 {
-                assert!(!second.is_finished(), "the guest was told of what a dead process would not leave behind");
-                std::thread::yield_now();
-            }
-            let mut state = volume.shared.lock();
-            for (id, action) in held {
-                let Action::Journal { at, parts } = action else { panic!("{action:?}") };
-                write_parts(&volume.shared.journal, at, &parts).unwrap();
-                state.store.done(id);
-            }
-            volume.shared.carry_out(state);
-            second.join().unwrap().unwrap();
-        });
-        drop(volume);
-        let volume = Volume::recover(StoreConfig::default(), journal, vec![disk]).unwrap();
-        let mut bytes = [0; 11];
-        volume.read(0, 0, &mut bytes).unwrap();
-        assert_eq!((volume.serves(), &bytes), (true, b"firstsecond"));
-    }
-}
+pub(super) mod tests;

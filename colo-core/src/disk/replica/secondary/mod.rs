@@ -232,7 +232,14 @@ impl SecondaryDisks for Replica {
             }
             state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        true
+        // Here the primary is held up where its guest writes faster than this host's disks: what is not acknowledged is not so much more, and
+        // the guest goes on until that has no room. Nobody else waits: what comes is taken, and a takeover needs no room.
+        let Some(volume) = state.phase.volume().cloned() else { return true };
+        drop(state);
+        volume.wait_for_room(deadline).unwrap_or_else(|error| {
+            told(&error);
+            false
+        })
     }
 
     fn release(&mut self) {
@@ -429,4 +436,43 @@ fn open(path: &Path, is_made: bool) -> Result<File, ReplicaError> {
 fn told(error: &impl std::fmt::Display) -> DiskError {
     tracing::error!("the secondary's disks: {error}");
     DiskError::Io
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::volume::tests::Slow;
+
+    #[test]
+    fn an_epoch_is_acknowledged_when_the_disks_have_room_for_it() {
+        let folder = std::env::temp_dir().join(format!("colo-replica-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let store = StoreConfig { behind_bytes: 10_000, ..StoreConfig::default() };
+        std::fs::write(folder.join("disk"), [0; 512]).unwrap();
+        let config = ReplicaConfig { disks: vec![folder.join("disk")], journal: folder.join("journal"), store };
+        let mut replica = Replica::open(config).unwrap();
+        std::fs::remove_dir_all(folder).unwrap();
+        let slow = Slow::new(store, Epoch(1));
+        replica.shared.lock().phase = Phase::Epochs(slow.0.clone());
+        replica.shared.lock().is_attached = true;
+        // As its thread does that receives.
+        let shared = replica.shared.clone();
+        let come = |epoch| {
+            slow.0.write(0, 0..8192, vec![1; 8192].into()).unwrap();
+            slow.0.barrier(epoch).unwrap();
+            shared.lock().barrier = epoch;
+        };
+        let now = Instant::now();
+        come(Epoch(2));
+        come(Epoch(3));
+        assert!(replica.wait_barrier(Epoch(2), now), "there is room");
+        replica.commit(Epoch(2)).unwrap();
+        assert!(replica.wait_barrier(Epoch(3), now), "there is still");
+        replica.commit(Epoch(3)).unwrap();
+        come(Epoch(4));
+        assert!(!replica.wait_barrier(Epoch(4), now), "16 KiB are behind");
+        slow.go_on();
+        assert!(replica.wait_barrier(Epoch(4), now + std::time::Duration::from_secs(60)));
+        replica.commit(Epoch(4)).unwrap();
+    }
 }
