@@ -211,7 +211,7 @@ fn a_guest_that_serves_loses_nothing_with_the_process_that_has_its_disk() {
             assert!(found.iter().all(|number| (told..=told + 1).contains(number)), "{told}, but there is {found:?}");
         }
     }
-    assert!(told.iter().all(|told| *told > KILLS), "they have got on: {told:?}");
+    assert!(told.iter().sum::<u64>() > 1000, "they have got on: {told:?}");
 }
 
 #[test]

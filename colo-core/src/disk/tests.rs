@@ -159,6 +159,10 @@ impl Bench {
     }
 
     fn step(&mut self) {
+        if !self.store.has_begun() {
+            assert!(self.act(), "the journal does not begin");
+            return;
+        }
         match self.random.below(20) {
             0..=4 => self.write(),
             5..=7 if !self.serves => {
@@ -329,6 +333,7 @@ impl Bench {
     /// The process dies, and with it the power goes or not; then there is another.
     fn crash(&mut self) {
         let (promised, last) = (self.store.durable_epoch(), self.store.epoch());
+        let had_begun = self.store.has_begun();
         let loses_power = self.random.below(2) == 0;
         // What a guest was told that serves is kept when the power stays, and what it has flushed always.
         let is_kept = |(until, _): &(u64, Disks)| match loses_power {
@@ -351,12 +356,15 @@ impl Bench {
                 disk.crash(&mut self.random);
             }
         }
+        if !had_begun {
+            // As whoever takes it up does. For what comes later it makes no difference.
+            self.journal.sync();
+        }
         let config = config(&mut self.random);
         self.config = config;
         self.store = match EpochStore::recover(config, &[SIZE; DISKS], &self.journal, self.random.next()) {
             Ok(store) => store,
-            // It had not even begun.
-            Err(RecoverError::NoJournal) if promised == Epoch(5) => {
+            Err(RecoverError::NotBegun) if !had_begun => {
                 self.journal = Device::default();
                 EpochStore::new(config, &[SIZE; DISKS], Epoch(5), self.random.next())
             }
@@ -457,6 +465,9 @@ proptest! {
             bench.step();
         }
         if !bench.serves {
+            while !bench.store.has_begun() {
+                prop_assert!(bench.act());
+            }
             bench.fail_over();
             bench.note_epoch();
         }
@@ -512,7 +523,14 @@ fn a_checkpoint_is_asked_for_before_writers_wait() {
 #[test]
 fn a_journal_of_other_disks_is_refused() {
     let mut journal = Device::default();
-    assert!(matches!(EpochStore::recover(StoreConfig::default(), &[SIZE], &journal, 1), Err(RecoverError::NoJournal)));
+    let recover = |journal: &Device| EpochStore::recover(StoreConfig::default(), &[SIZE], journal, 1);
+    assert!(matches!(recover(&journal), Err(RecoverError::NotBegun)));
+    // A superblock that is torn, and one that is lost.
+    journal.write(4096, b"COLODISK\x02\0\0\0".to_vec());
+    assert!(matches!(recover(&journal), Err(RecoverError::NotBegun)));
+    journal.write(8192, b"COLJ".to_vec());
+    assert!(matches!(recover(&journal), Err(RecoverError::NoJournal)));
+    let mut journal = Device::default();
     let mut store = EpochStore::new(StoreConfig::default(), &[SIZE], Epoch(1), 9);
     let Some((_, Action::Journal { at, parts })) = store.poll_action() else { panic!("no superblock") };
     journal.write(at, parts.concat());

@@ -58,6 +58,9 @@
 //! So the link keeps what a crash has left behind a torn record from being taken for what follows another record in its place, even one that
 //! says the same.
 //!
+//! The first superblock is durable before there is a record: a file that has room for records and no superblock is damaged, and a shorter one was never
+//! begun.
+//!
 //! Records up to the first that is not valid count. A commit is only relied on when everything up to it has been made durable, so what is
 //! torn or missing behind that was never relied on. Once the secondary's guest serves, its writes count whether there is a commit behind them or
 //! not: whoever recovers adds one. Scratch is the secondary's own, and means nothing after a crash. (Or it is no data at all, and

@@ -40,11 +40,6 @@ pub(super) enum SuperblockState {
 }
 
 impl Log {
-    /// Whether it has its first superblock: without that a journal is none, whatever is in it.
-    pub(super) fn has_begun(&self) -> bool {
-        self.number > 1 || !matches!(self.superblock, SuperblockState::Writing(_))
-    }
-
     /// Up to where all of the journal has been written.
     pub(super) fn written(&self) -> u64 {
         self.writes.values().min().copied().unwrap_or(self.end.at)

@@ -78,7 +78,7 @@ struct Long {
 
 impl EpochStore {
     /// For disks of these sizes, which are the primary's at the moment at which `epoch` begins, with a new journal. `generation` is a random
-    /// number.
+    /// number. Nothing may come to it before it has [begun](EpochStore::has_begun).
     ///
     /// # Panics
     /// With more than [`MAX_DISKS`] disks, or segments of another length than one may have.
@@ -126,6 +126,11 @@ impl EpochStore {
             garbage: Vec::new(),
             sizes,
         }
+    }
+
+    /// Whether a loss of power leaves a journal behind. One that has records and no superblock is damaged, and not taken for a new one.
+    pub fn has_begun(&self) -> bool {
+        self.log.number > 1 || self.log.superblock == SuperblockState::Durable
     }
 
     /// The last epoch that counts.
@@ -308,7 +313,7 @@ impl EpochStore {
 
     /// Whether the journal has been written up to there, all of it: a process that dies loses nothing of that, as long as its host lives.
     pub fn is_written(&self, at: u64) -> bool {
-        self.log.has_begun() && self.log.written() >= at
+        self.log.written() >= at
     }
 
     /// Whether the journal is durable up to there.

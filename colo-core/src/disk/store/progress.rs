@@ -147,7 +147,9 @@ impl EpochStore {
             let start = Start { mark: first, data_from: self.data_from() };
             self.write_superblock(start, self.epoch_before_layers());
         }
-        if self.log.sync.is_some() || !self.log.has_begun() {
+        // A journal without its first superblock is none, whatever is in it.
+        let is_none = self.log.number == 1 && matches!(self.log.superblock, SuperblockState::Writing(_));
+        if self.log.sync.is_some() || is_none {
             return;
         }
         let written = self.log.written();

@@ -2,13 +2,14 @@
 
 use super::{EpochStore, RecoverError, StoreConfig, StoreError};
 use crate::disk::Content;
-use crate::disk::journal::{Entry, ReadAt, read_records, read_segments, read_superblock};
+use crate::disk::journal::{Entry, RECORDS_AT, ReadAt, read_records, read_segments, read_superblock};
 use crate::disk::layer::Layer;
 
 impl EpochStore {
     /// Takes a journal up that was left behind: the disks are at the last epoch that counts, once it has been written to them, and everything
     /// after that is forgotten. But what a guest has written since it serves counts as far as it is there: where only the process was gone, the
-    /// guest has gone on, and has been told of it. `life` is a random number.
+    /// guest has gone on, and has been told of it. `life` is a random number. What is in the file must have been made durable: a record in it
+    /// must not outlive the superblock.
     ///
     /// # Errors
     /// [`RecoverError`].
@@ -18,7 +19,11 @@ impl EpochStore {
         journal: &impl ReadAt,
         life: u64,
     ) -> Result<EpochStore, RecoverError> {
-        let superblock = read_superblock(journal)?.ok_or(RecoverError::NoJournal)?;
+        let Some(superblock) = read_superblock(journal)? else {
+            // The first superblock is durable before there are records.
+            let has_records = journal.bytes()? > RECORDS_AT;
+            return Err(if has_records { RecoverError::NoJournal } else { RecoverError::NotBegun });
+        };
         if superblock.sizes != sizes {
             return Err(RecoverError::OtherDisks { theirs: superblock.sizes, ours: sizes.to_vec() });
         }

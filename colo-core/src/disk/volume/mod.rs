@@ -71,14 +71,18 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Over disks that are the primary's at the moment at which `epoch` begins, with a new journal: whatever is in that file is lost.
+    /// Over disks that are the primary's at the moment at which `epoch` begins, with a new journal: whatever is in that file is lost. On return it is
+    /// durable, and what counts can be found in it; the file's name is its maker's business.
     ///
     /// # Errors
-    /// [`VolumeError::Io`].
+    /// [`VolumeError::Io`], [`VolumeError::Failed`].
     pub fn create(config: StoreConfig, journal: File, disks: Vec<File>, epoch: Epoch) -> Result<Volume, VolumeError> {
         let sizes = sizes(&disks)?;
         journal.set_len(0)?;
-        Volume::start(EpochStore::new(config, &sizes, epoch, random::number()), journal, disks)
+        let volume = Volume::start(EpochStore::new(config, &sizes, epoch, random::number()), journal, disks)?;
+        volume.with(|_| Ok(()))?;
+        volume.wait(|state| state.store.has_begun())?;
+        Ok(volume)
     }
 
     /// Takes up what was left behind: see [`EpochStore::recover`].
@@ -87,6 +91,8 @@ impl Volume {
     /// [`VolumeError::Recover`], [`VolumeError::Io`].
     pub fn recover(config: StoreConfig, journal: File, disks: Vec<File>) -> Result<Volume, VolumeError> {
         let sizes = sizes(&disks)?;
+        // The process that has begun it may have died before it was durable.
+        journal.sync_data()?;
         let store = EpochStore::recover(config, &sizes, &JournalFile(&journal), random::number())?;
         Volume::start(store, journal, disks)
     }

@@ -4,7 +4,7 @@ mod receive;
 
 use super::{DiskState, DiskStatus, SecondaryDisks};
 use crate::disk::backend::{open_locked, size_of};
-use crate::disk::{Backend, DiskError, FileBackend, StoreConfig, Volume, VolumeDisk, VolumeError};
+use crate::disk::{Backend, DiskError, FileBackend, RecoverError, StoreConfig, Volume, VolumeDisk, VolumeError};
 use crate::ids::Epoch;
 use crate::peer::{ShutdownHandle, StateChannel};
 use std::fs::File;
@@ -105,7 +105,7 @@ impl Replica {
     /// [`ReplicaError`].
     pub fn open(config: ReplicaConfig) -> Result<Replica, ReplicaError> {
         let files: Result<Vec<File>, _> = config.disks.iter().map(|path| open(path, false)).collect();
-        let (files, journal) = (files?, open(&config.journal, true)?);
+        let (files, journal) = (files?, open_journal(&config.journal)?);
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| ReplicaError::Open { path, source }
@@ -114,13 +114,15 @@ impl Replica {
         let sizes = files.iter().zip(&config.disks).map(size).collect::<Result<_, _>>()?;
         let files = Files { disks: files, journal };
         let is_begun = files.journal.metadata().map_err(failed(&config.journal))?.len() > 0;
-        let phase = if is_begun {
-            let recovered = files.clones().map_err(VolumeError::Io);
-            let recovered = recovered.and_then(|(journal, disks)| Volume::recover(config.store, journal, disks));
-            let told = |source| ReplicaError::Journal { path: config.journal.clone(), source };
-            Phase::Epochs(Arc::new(recovered.map_err(told)?))
-        } else {
-            Phase::Direct
+        let recover = || {
+            let (journal, disks) = files.clones()?;
+            Volume::recover(config.store, journal, disks)
+        };
+        let phase = match is_begun.then(recover) {
+            // No epoch has ever counted that was safe here.
+            None | Some(Err(VolumeError::Recover(RecoverError::NotBegun))) => Phase::Direct,
+            Some(Ok(volume)) => Phase::Epochs(Arc::new(volume)),
+            Some(Err(source)) => return Err(ReplicaError::Journal { path: config.journal, source }),
         };
         let barrier = phase.volume().map_or(Epoch::NONE, |volume| volume.epoch());
         let state =
@@ -430,6 +432,18 @@ impl Files {
 
 fn open(path: &Path, is_made: bool) -> Result<File, ReplicaError> {
     open_locked(path, is_made).map_err(|source| ReplicaError::Open { path: path.to_owned(), source })
+}
+
+/// The same for the journal, which is made when it is not there. Its name is durable then: a takeover may depend on what is in it.
+fn open_journal(path: &Path) -> Result<File, ReplicaError> {
+    let file = open(path, true)?;
+    let folder = path.canonicalize().and_then(|path| File::open(path.parent().unwrap_or(&path)));
+    match folder.and_then(|folder| folder.sync_all()) {
+        Ok(()) => Ok(file),
+        // On this file system a folder is as durable as it can be.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(file),
+        Err(source) => Err(ReplicaError::Open { path: path.to_owned(), source }),
+    }
 }
 
 /// What is said to a guest, and what to the log.
