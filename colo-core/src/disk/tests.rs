@@ -538,3 +538,38 @@ fn a_journal_of_other_disks_is_refused() {
     let other = EpochStore::recover(StoreConfig::default(), &[SIZE, SIZE], &journal, 1);
     assert!(matches!(other, Err(RecoverError::OtherDisks { .. })));
 }
+
+#[test]
+fn readers_that_are_always_there_do_not_keep_the_journal_for_ever() {
+    let mut bench = Bench::new(1);
+    // All data are read from the journal.
+    let config = StoreConfig { memory_bytes: 0, segment_bytes: 1024, journal_bytes: 1 << 20, ..bench.config };
+    (bench.config, bench.store) = (config, EpochStore::new(config, &[SIZE; DISKS], Epoch(5), 7));
+    while !bench.store.has_begun() {
+        assert!(bench.act());
+    }
+    let mut reading = None;
+    for epoch in 6..500 {
+        let _ = bench.store.write(0, 0..600, vec![epoch as u8; 600].into()).unwrap();
+        bench.store.barrier(Epoch(epoch)).unwrap();
+        bench.store.commit(Epoch(epoch)).unwrap();
+        while let Some((id, action)) = bench.store.poll_action() {
+            match action {
+                Action::Journal { at, parts } => {
+                    bench.journal.write(at, parts.concat());
+                    bench.store.done(id);
+                }
+                action => bench.waiting.push((id, action)),
+            }
+        }
+        // The next begins before the last has ended.
+        let (id, pieces) = bench.store.read(0, 0..600).unwrap();
+        assert!(matches!(pieces[0].1, Source::Journal { .. }), "{pieces:?}");
+        if let Some(last) = reading.replace(id) {
+            bench.store.read_done(last);
+        }
+        while bench.act() {}
+    }
+    let bytes = bench.journal.bytes().unwrap();
+    assert!(bytes < 30_000, "{bytes} bytes for what is never more than 2000");
+}

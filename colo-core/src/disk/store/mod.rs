@@ -42,6 +42,8 @@ pub struct EpochStore {
     next_id: u64,
     /// Reads that look into the journal.
     readers: BTreeSet<ReadId>,
+    /// Below that place of the journal nothing is needed but by reads up to this one.
+    retiring: Option<(u64, ReadId)>,
     /// Where in its file the journal is.
     segments: Segments,
     garbage: Vec<Layer>,
@@ -122,6 +124,7 @@ impl EpochStore {
             work: BTreeMap::new(),
             next_id: 0,
             readers: BTreeSet::new(),
+            retiring: None,
             segments,
             garbage: Vec::new(),
             sizes,

@@ -1,7 +1,7 @@
 //! What happens by itself: data go from memory to the journal, from there to the disks, and from there nowhere.
 
 use super::log::{Start, SuperblockState};
-use super::{Action, EpochStore, Work};
+use super::{Action, EpochStore, ReadId, Work};
 use crate::disk::Content;
 use crate::disk::journal::{Entry, Mark, RECORD_BYTES};
 use crate::disk::layer::Layer;
@@ -184,14 +184,24 @@ impl EpochStore {
     }
 
     fn release(&mut self) {
-        // Whoever reads now found what it reads before this.
-        if !self.readers.is_empty() {
-            return;
+        while let Some((below, last)) = self.retiring.or_else(|| self.retire()) {
+            // Whoever reads since before may have found something there. Whoever has come since has not, and need not be waited for: there may
+            // always be somebody.
+            if self.readers.first().is_some_and(|oldest| *oldest <= last) {
+                self.retiring = Some((below, last));
+                return;
+            }
+            self.retiring = None;
+            for slot in self.segments.give_back(below) {
+                let range = self.segments.range(slot);
+                self.ask(Work::Release(slot), Action::Release(range));
+            }
         }
+    }
+
+    /// Below which place nobody finds anything from now on, if there is something there.
+    fn retire(&self) -> Option<(u64, ReadId)> {
         let below = self.log.start.data_from.min(self.data_from());
-        for slot in self.segments.give_back(below) {
-            let range = self.segments.range(slot);
-            self.ask(Work::Release(slot), Action::Release(range));
-        }
+        self.segments.has_below(below).then_some((below, ReadId(self.next_id)))
     }
 }
