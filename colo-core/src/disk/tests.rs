@@ -411,6 +411,8 @@ impl Bench {
             self.store.read_done(id);
         }
         while self.act() {}
+        let (memory, limit) = (self.store.memory_bytes(), self.config.memory_bytes);
+        assert!(memory <= limit, "{memory} bytes in memory, and {limit} at most");
         for (disk, expected) in self.disks.iter().zip(&self.epochs[&self.store.epoch()]) {
             assert!(disk.durable == *expected, "the disks are not at {}", self.store.epoch());
         }

@@ -33,6 +33,8 @@ pub struct EpochStore {
     /// Epochs that count, and are not on the disks yet.
     committed: VecDeque<Layer>,
     folding: Option<Folding>,
+    /// There are not more bytes of data in memory: it is counted when these are too many.
+    memory_at_most: u64,
     /// The last that counts.
     epoch: Epoch,
     serves: bool,
@@ -105,6 +107,7 @@ impl EpochStore {
             closed: VecDeque::new(),
             committed: VecDeque::new(),
             folding: None,
+            memory_at_most: 0,
             epoch: superblock.epoch,
             serves: superblock.serves,
             log: Log {
@@ -212,6 +215,7 @@ impl EpochStore {
         if self.is_direct() {
             return Ok(Taken::Direct);
         }
+        self.note_memory(&range, &change);
         self.log_write(disk, range, change.into());
         Ok(Taken::Kept { until: self.log.end.at })
     }
@@ -225,6 +229,7 @@ impl EpochStore {
         if self.serves {
             return Err(StoreError::NotNow("while it serves"));
         }
+        self.note_memory(&range, &change);
         self.overlay.insert(disk, range, change.into());
         Ok(())
     }
@@ -432,6 +437,12 @@ impl EpochStore {
             return Ok(());
         }
         Err(StoreError::OutOfRange { disk, range: range.clone(), size })
+    }
+
+    fn note_memory(&mut self, range: &Range<u64>, change: &Change) {
+        if let Change::Data(_) = change {
+            self.memory_at_most += range.end - range.start;
+        }
     }
 
     /// Notes a write of the open epoch, in the journal and here; in pieces, where no record is so long.

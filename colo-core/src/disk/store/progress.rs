@@ -37,7 +37,11 @@ impl EpochStore {
 
     /// Lets go of data in memory that are in the journal, too.
     fn spill(&mut self) {
-        if self.memory_bytes() <= self.config.memory_bytes {
+        if self.memory_at_most <= self.config.memory_bytes {
+            return;
+        }
+        self.memory_at_most = self.memory_bytes();
+        if self.memory_at_most <= self.config.memory_bytes {
             return;
         }
         self.write_scratch();
@@ -45,6 +49,7 @@ impl EpochStore {
         for layer in self.layers_mut() {
             layer.forget_memory(written);
         }
+        self.memory_at_most = self.memory_bytes();
     }
 
     /// Puts what the secondary's own guest has written into the journal, where it means nothing.
