@@ -101,7 +101,8 @@ pub trait SecondaryDisks: Send {
     /// The machine is about to be stopped for a checkpoint: none of its requests waits for one any more, until [`SecondaryDisks::thaw`].
     fn release(&mut self);
 
-    /// The machine stands still. On return no request of its is under way, until [`SecondaryDisks::thaw`].
+    /// The machine stands still. On return no request of its is under way, until [`SecondaryDisks::thaw`]. Where that takes too long, the commit
+    /// that follows fails.
     fn freeze(&mut self);
 
     /// The machine goes on.

@@ -13,7 +13,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// So long may what the guest has asked for take when it stands still for a checkpoint: less than whoever drives the disks waits for an answer. A
+/// disk that has hung for so long ends the session.
+const FREEZE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where a secondary's disks are.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -195,6 +199,19 @@ impl Replica {
         self.shared.lock().has_session = false;
     }
 
+    fn freeze_until(&self, deadline: Instant) {
+        let mut state = self.shared.lock();
+        state.is_frozen = true;
+        while state.active > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                tracing::error!("the secondary's disks have not done in time what the guest has asked for");
+                return;
+            }
+            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     fn let_through(&self, lets_through: bool) {
         if let Some(volume) = self.shared.volume() {
             volume.let_through(lets_through);
@@ -248,12 +265,9 @@ impl SecondaryDisks for Replica {
         self.let_through(true);
     }
 
+    /// One that fails is followed by a [`SecondaryDisks::commit`] that fails, too.
     fn freeze(&mut self) {
-        let mut state = self.shared.lock();
-        state.is_frozen = true;
-        while state.active > 0 {
-            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.freeze_until(Instant::now() + FREEZE_WITHIN);
     }
 
     fn thaw(&mut self) {
@@ -268,6 +282,9 @@ impl SecondaryDisks for Replica {
 
     fn commit(&mut self, epoch: Epoch) -> Result<(), DiskError> {
         let volume = self.shared.volume().ok_or(DiskError::Invalid)?;
+        if self.shared.lock().active > 0 {
+            return Err(told(&"requests of the guest are under way at a checkpoint"));
+        }
         // That of the first barrier counts from the beginning.
         if volume.epoch() == epoch {
             return Ok(());
@@ -456,20 +473,31 @@ fn told(error: &impl std::fmt::Display) -> DiskError {
 mod tests {
     use super::*;
     use crate::disk::volume::tests::Slow;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::mpsc::channel;
+
+    /// A secondary whose disk does not get on before it is told to, and which may be behind by 10 kB.
+    fn slow_replica() -> (Replica, Slow) {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("colo-replica-{}-{number}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("disk"), [0; 512]).unwrap();
+        let store = StoreConfig { behind_bytes: 10_000, ..StoreConfig::default() };
+        let config = ReplicaConfig { disks: vec![folder.join("disk")], journal: folder.join("journal"), store };
+        let replica = Replica::open(config).unwrap();
+        std::fs::remove_dir_all(folder).unwrap();
+        let slow = Slow::new(store, Epoch(1));
+        let mut state = replica.shared.lock();
+        (state.phase, state.is_attached, state.has_session) = (Phase::Epochs(slow.0.clone()), true, true);
+        drop(state);
+        (replica, slow)
+    }
 
     #[test]
     fn an_epoch_is_acknowledged_when_the_disks_have_room_for_it() {
-        let folder = std::env::temp_dir().join(format!("colo-replica-{}", std::process::id()));
-        std::fs::create_dir(&folder).unwrap();
-        let store = StoreConfig { behind_bytes: 10_000, ..StoreConfig::default() };
-        std::fs::write(folder.join("disk"), [0; 512]).unwrap();
-        let config = ReplicaConfig { disks: vec![folder.join("disk")], journal: folder.join("journal"), store };
-        let mut replica = Replica::open(config).unwrap();
-        std::fs::remove_dir_all(folder).unwrap();
-        let slow = Slow::new(store, Epoch(1));
-        replica.shared.lock().phase = Phase::Epochs(slow.0.clone());
-        replica.shared.lock().is_attached = true;
-        // As its thread does that receives.
+        let (mut replica, slow) = slow_replica();
+        // As the thread does that receives.
         let shared = replica.shared.clone();
         let come = |epoch| {
             slow.0.write(0, 0..8192, vec![1; 8192].into()).unwrap();
@@ -486,7 +514,28 @@ mod tests {
         come(Epoch(4));
         assert!(!replica.wait_barrier(Epoch(4), now), "16 KiB are behind");
         slow.go_on();
-        assert!(replica.wait_barrier(Epoch(4), now + std::time::Duration::from_secs(60)));
+        assert!(replica.wait_barrier(Epoch(4), now + Duration::from_secs(60)));
         replica.commit(Epoch(4)).unwrap();
+    }
+
+    #[test]
+    fn a_disk_that_hangs_ends_the_session_and_not_its_threads() {
+        let (mut replica, slow) = slow_replica();
+        slow.0.barrier(Epoch(2)).unwrap();
+        let (disk, (begun, has_begun), (end, ends)) = (replica.disk(0), channel(), channel());
+        let hanging = std::thread::spawn(move || {
+            disk.with(|_| {
+                begun.send(()).unwrap();
+                ends.recv().map_err(|_| DiskError::Io)
+            })
+        });
+        has_begun.recv().unwrap();
+        replica.freeze_until(Instant::now());
+        assert_eq!(replica.commit(Epoch(2)), Err(DiskError::Io));
+        assert_eq!(slow.0.epoch(), Epoch(1), "nothing has changed");
+        end.send(()).unwrap();
+        hanging.join().unwrap().unwrap();
+        replica.freeze();
+        replica.commit(Epoch(2)).unwrap();
     }
 }
