@@ -1,5 +1,7 @@
 mod append;
+mod epochs;
 mod error;
+mod limits;
 mod log;
 mod progress;
 mod read;
@@ -9,11 +11,10 @@ mod types;
 pub use error::{RecoverError, StoreError};
 pub use types::{Action, ActionId, Piece, ReadId, Source, StoreConfig, Taken};
 
-use super::extents::Cut as _;
 use super::journal::{Entry, Mark, RECORD_BYTES, SEGMENT_BYTES, Superblock};
 use super::layer::Layer;
 use super::segments::Segments;
-use super::{Change, Content, MAX_DISKS};
+use super::{Change, MAX_DISKS};
 use crate::ids::Epoch;
 use log::{Log, Start, SuperblockState};
 use progress::Folding;
@@ -82,7 +83,7 @@ struct Long {
 
 impl EpochStore {
     /// For disks of these sizes, which are the primary's at the moment at which `epoch` begins, with a new journal. `generation` is a random
-    /// number. Nothing may come to it before it has [begun](EpochStore::has_begun).
+    /// number. Until it has [begun](EpochStore::has_begun) nothing should come to it.
     ///
     /// # Panics
     /// With more than [`MAX_DISKS`] disks, or segments of another length than one may have.
@@ -161,48 +162,6 @@ impl EpochStore {
     /// The last epoch that is whole, whether it counts or not.
     pub fn last_barrier(&self) -> Epoch {
         self.closed.back().map_or(self.epoch, |layer| layer.epoch)
-    }
-
-    /// Bytes of writes that wait for a commit.
-    pub fn pending_bytes(&self) -> u64 {
-        self.overlay.bytes() + self.open.bytes() + self.closed.iter().map(Layer::bytes).sum::<u64>()
-    }
-
-    /// Bytes of data that are kept in memory.
-    pub fn memory_bytes(&self) -> u64 {
-        self.layers().map(Layer::memory_bytes).sum()
-    }
-
-    /// Bytes of the journal that are in use.
-    pub fn journal_bytes(&self) -> u64 {
-        self.log.end.at - self.log.start.data_from.min(self.data_from())
-    }
-
-    /// Whether so much waits for a commit that there should be a checkpoint.
-    pub fn wants_checkpoint(&self) -> bool {
-        !self.serves && self.pending_bytes() >= self.config.pending_bytes / 2
-    }
-
-    /// Whether the secondary's guest must wait with what it writes: until there has been a checkpoint, or, when it serves, until more is on the
-    /// disks.
-    pub fn is_full(&self) -> bool {
-        if self.serves { self.is_behind() } else { self.pending_bytes() >= self.config.pending_bytes }
-    }
-
-    /// Bytes of the journal that are of what counts and is not on the disks yet: of a guest that serves, all that it has written.
-    pub fn behind_bytes(&self) -> u64 {
-        let folding = self.folding.as_ref().map(|folding| &folding.layer);
-        let open = Some(&self.open).filter(|open| self.serves && !open.is_empty());
-        let counted = || folding.into_iter().chain(&self.committed);
-        let Some(first) = counted().chain(open).next() else { return 0 };
-        let end = if self.serves { self.log.end.at } else { counted().last().map_or(0, |layer| layer.end) };
-        end - first.begin.at
-    }
-
-    /// Whether so much of what counts is not on the disks yet that there should be no more of it before some is. That comes without anybody's
-    /// doing.
-    pub fn is_behind(&self) -> bool {
-        self.behind_bytes() >= self.config.behind_bytes.max(1)
     }
 
     /// The primary's disk has this content there now: a write, zeroes or a discard of the open epoch. Of a guest that serves: its own, of which it
@@ -443,69 +402,6 @@ impl EpochStore {
         if let Change::Data(_) = change {
             self.memory_at_most += range.end - range.start;
         }
-    }
-
-    /// Notes a write of the open epoch, in the journal and here; in pieces, where no record is so long.
-    fn log_write(&mut self, disk: u8, range: Range<u64>, content: Content) {
-        if self.open.is_empty() {
-            self.open.begin = self.log.end;
-        }
-        let mut offset = range.start;
-        while offset < range.end {
-            let all = range.end - offset;
-            let is_new = matches!(content, Content::Memory { at: None, .. });
-            let length = if is_new { self.make_room(all) } else { all };
-            let content = match content.cut(offset - range.start, length) {
-                Content::Memory { bytes, at: None } => {
-                    let checksum = crc32fast::hash(&bytes);
-                    let at = self.append(Entry::Data { disk, offset, length, checksum }, Some(bytes.clone()));
-                    Content::Memory { bytes, at: Some(at) }
-                }
-                scratch @ (Content::Memory { at: Some(at), .. } | Content::Stored { at }) => {
-                    self.append(Entry::Refer { disk, offset, length, at }, None);
-                    scratch
-                }
-                zeroes @ Content::Zeroes { may_unmap } => {
-                    self.append(Entry::Zeroes { disk, offset, length, may_unmap }, None);
-                    zeroes
-                }
-            };
-            self.open.insert(disk, offset..offset + length, content);
-            offset += length;
-        }
-    }
-
-    fn close(&mut self, epoch: Epoch) {
-        if self.open.is_empty() {
-            self.open.begin = self.log.end;
-        }
-        self.append(Entry::Barrier { epoch, life: (self.log.life >> 32) as u32 }, None);
-        let mut layer = std::mem::replace(&mut self.open, Layer::new(self.sizes.len(), self.log.end));
-        (layer.epoch, layer.before) = (epoch, self.last_barrier());
-        self.closed.push_back(layer);
-    }
-
-    fn count(&mut self, epoch: Epoch) {
-        self.append(Entry::Commit(epoch), None);
-        let end = self.log.end.at;
-        self.move_closed(epoch, end);
-        self.log.wanted = end;
-    }
-
-    /// Closed epochs up to this one count, once the journal is durable up to there.
-    fn move_closed(&mut self, epoch: Epoch, end: u64) {
-        while self.closed.front().is_some_and(|layer| layer.epoch <= epoch) {
-            let Some(mut layer) = self.closed.pop_front() else { break };
-            layer.end = end;
-            self.committed.push_back(layer);
-        }
-        self.epoch = epoch;
-    }
-
-    fn drop_uncommitted(&mut self) {
-        let open = std::mem::replace(&mut self.open, Layer::new(self.sizes.len(), self.log.end));
-        self.garbage.push(open);
-        self.garbage.extend(self.closed.drain(..));
     }
 
     fn write_superblock(&mut self, start: Start, epoch: Epoch) {

@@ -1,15 +1,19 @@
 //! The secondary's side: what comes over the connection goes to the disks, or to the epochs over them.
 
+mod disk;
 mod receive;
+#[cfg(test)]
+mod tests;
+
+pub use disk::ReplicaDisk;
 
 use super::{DiskState, DiskStatus, SecondaryDisks};
 use crate::disk::backend::{open_locked, size_of};
-use crate::disk::{Backend, DiskError, FileBackend, RecoverError, StoreConfig, Volume, VolumeDisk, VolumeError};
+use crate::disk::{DiskError, FileBackend, RecoverError, StoreConfig, Volume, VolumeError};
 use crate::ids::Epoch;
 use crate::peer::{ShutdownHandle, StateChannel};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -57,13 +61,6 @@ pub enum ReplicaError {
 pub struct Replica {
     shared: Arc<Shared>,
     receiving: Option<Receiving>,
-}
-
-/// One of a [`Replica`]'s disks, as the guest has it.
-#[derive(Clone)]
-pub struct ReplicaDisk {
-    shared: Arc<Shared>,
-    disk: u8,
 }
 
 struct Shared {
@@ -298,79 +295,6 @@ impl SecondaryDisks for Replica {
     }
 }
 
-impl ReplicaDisk {
-    /// Does something with the disk, while nobody has frozen it.
-    fn with<T>(&self, work: impl FnOnce(Seen<'_>) -> Result<T, DiskError>) -> Result<T, DiskError> {
-        let mut state = self.shared.lock();
-        while state.is_frozen {
-            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        let volume = state.phase.volume().cloned();
-        let has_guest = state.has_session || volume.as_ref().is_some_and(|volume| volume.serves());
-        state.active += 1;
-        drop(state);
-        let _active = Active(&self.shared);
-        work(match volume {
-            Some(volume) if has_guest => Seen::Epochs(VolumeDisk::new(volume, self.disk)),
-            Some(volume) => Seen::Left(VolumeDisk::new(volume, self.disk)),
-            None => Seen::Direct(&self.shared.files.disks[usize::from(self.disk)]),
-        })
-    }
-}
-
-/// A disk as it is seen now.
-enum Seen<'a> {
-    Epochs(VolumeDisk),
-    /// At the epoch at which the last session has left it: what a guest wrote would be forgotten by the next, so it is told.
-    Left(VolumeDisk),
-    /// Itself, which is the primary's alone: it is read, but not written.
-    Direct(&'a File),
-}
-
-impl Seen<'_> {
-    fn for_writes(self) -> Result<VolumeDisk, DiskError> {
-        match self {
-            Seen::Epochs(disk) => Ok(disk),
-            Seen::Left(_) | Seen::Direct(_) => Err(DiskError::NotPermitted),
-        }
-    }
-}
-
-impl Backend for ReplicaDisk {
-    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
-        self.with(|seen| match seen {
-            Seen::Epochs(disk) | Seen::Left(disk) => disk.read(offset, bytes),
-            Seen::Direct(file) => file.read_exact_at(bytes, offset).map_err(|error| told(&error)),
-        })
-    }
-
-    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        self.with(|seen| seen.for_writes()?.write(offset, bytes))
-    }
-
-    fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
-        self.with(|seen| seen.for_writes()?.write_zeroes(offset, length, may_unmap))
-    }
-
-    fn flush(&self) -> Result<(), DiskError> {
-        self.with(|seen| match seen {
-            Seen::Epochs(disk) | Seen::Left(disk) => disk.flush(),
-            // Nobody has written anything.
-            Seen::Direct(_) => Ok(()),
-        })
-    }
-}
-
-/// A request that is under way.
-struct Active<'a>(&'a Shared);
-
-impl Drop for Active<'_> {
-    fn drop(&mut self) {
-        self.0.lock().active -= 1;
-        self.0.changed.notify_all();
-    }
-}
-
 /// The thread that receives, until this is dropped.
 struct Receiving {
     shutdown: ShutdownHandle,
@@ -467,75 +391,4 @@ fn open_journal(path: &Path) -> Result<File, ReplicaError> {
 fn told(error: &impl std::fmt::Display) -> DiskError {
     tracing::error!("the secondary's disks: {error}");
     DiskError::Io
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::disk::volume::tests::Slow;
-    use std::sync::atomic::{AtomicU64, Ordering};
-    use std::sync::mpsc::channel;
-
-    /// A secondary whose disk does not get on before it is told to, and which may be behind by 10 kB.
-    fn slow_replica() -> (Replica, Slow) {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("colo-replica-{}-{number}", std::process::id()));
-        std::fs::create_dir(&folder).unwrap();
-        std::fs::write(folder.join("disk"), [0; 512]).unwrap();
-        let store = StoreConfig { behind_bytes: 10_000, ..StoreConfig::default() };
-        let config = ReplicaConfig { disks: vec![folder.join("disk")], journal: folder.join("journal"), store };
-        let replica = Replica::open(config).unwrap();
-        std::fs::remove_dir_all(folder).unwrap();
-        let slow = Slow::new(store, Epoch(1));
-        let mut state = replica.shared.lock();
-        (state.phase, state.is_attached, state.has_session) = (Phase::Epochs(slow.0.clone()), true, true);
-        drop(state);
-        (replica, slow)
-    }
-
-    #[test]
-    fn an_epoch_is_acknowledged_when_the_disks_have_room_for_it() {
-        let (mut replica, slow) = slow_replica();
-        // As the thread does that receives.
-        let shared = replica.shared.clone();
-        let come = |epoch| {
-            slow.0.write(0, 0..8192, vec![1; 8192].into()).unwrap();
-            slow.0.barrier(epoch).unwrap();
-            shared.lock().barrier = epoch;
-        };
-        let now = Instant::now();
-        come(Epoch(2));
-        come(Epoch(3));
-        assert!(replica.wait_barrier(Epoch(2), now), "there is room");
-        replica.commit(Epoch(2)).unwrap();
-        assert!(replica.wait_barrier(Epoch(3), now), "there is still");
-        replica.commit(Epoch(3)).unwrap();
-        come(Epoch(4));
-        assert!(!replica.wait_barrier(Epoch(4), now), "16 KiB are behind");
-        slow.go_on();
-        assert!(replica.wait_barrier(Epoch(4), now + Duration::from_secs(60)));
-        replica.commit(Epoch(4)).unwrap();
-    }
-
-    #[test]
-    fn a_disk_that_hangs_ends_the_session_and_not_its_threads() {
-        let (mut replica, slow) = slow_replica();
-        slow.0.barrier(Epoch(2)).unwrap();
-        let (disk, (begun, has_begun), (end, ends)) = (replica.disk(0), channel(), channel());
-        let hanging = std::thread::spawn(move || {
-            disk.with(|_| {
-                begun.send(()).unwrap();
-                ends.recv().map_err(|_| DiskError::Io)
-            })
-        });
-        has_begun.recv().unwrap();
-        replica.freeze_until(Instant::now());
-        assert_eq!(replica.commit(Epoch(2)), Err(DiskError::Io));
-        assert_eq!(slow.0.epoch(), Epoch(1), "nothing has changed");
-        end.send(()).unwrap();
-        hanging.join().unwrap().unwrap();
-        replica.freeze();
-        replica.commit(Epoch(2)).unwrap();
-    }
 }
