@@ -440,3 +440,29 @@ proptest! {
         prop_assert!(rig.settled_bytes() == seen);
     }
 }
+
+#[test]
+fn a_journal_that_was_being_begun_when_the_power_went_is_a_new_one() {
+    let mut rig = Rig::new(TapConfig::default());
+    let journal = rig.folder.0.join("journal");
+    // Only its length was durable, or some of its superblock.
+    let torn = [vec![0; 4096], b"COLODISK\x02\0\0\0".to_vec(), vec![0; 192]].concat();
+    for left in [vec![0; 4300], torn] {
+        rig.replica = None;
+        std::fs::write(&journal, left).unwrap();
+        rig.replica = Some(Replica::open(replica_config(&rig.folder.0)).unwrap());
+        assert_eq!(rig.replica().epoch(), None);
+    }
+    rig.protect();
+    rig.write(0..5000, 3);
+    rig.checkpoint();
+    rig.tap.detach();
+    rig.replica = None;
+    // But one that is damaged may have had something in it.
+    let mut damaged = std::fs::read(&journal).unwrap();
+    damaged[..8192].fill(0);
+    std::fs::write(&journal, &damaged).unwrap();
+    let error = Replica::open(replica_config(&rig.folder.0)).err().unwrap().to_string();
+    assert!(error.contains("its beginning is damaged") && error.contains("remove it"), "{error}");
+    assert!(std::fs::read(&journal).unwrap() == damaged);
+}

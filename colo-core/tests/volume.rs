@@ -11,14 +11,18 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 const DISKS: u8 = 2;
 const SIZE: u64 = 1 << 20;
 const KILLS: u64 = 12;
+/// A part of each disk for each of a guest's threads.
+const PART: usize = 8192;
+const THREADS: u8 = 4;
 /// What makes this test's program the one that is killed.
 const WRITER: &str = "COLO_VOLUME_WRITER";
+const SERVER: &str = "COLO_VOLUME_SERVER";
 
 fn open(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
@@ -33,6 +37,7 @@ fn config() -> StoreConfig {
         memory_bytes: 256 << 10,
         long_bytes: 16 << 10,
         pending_bytes: 64 << 20,
+        behind_bytes: 1 << 20,
         fold_bytes: 128 << 10,
         segment_bytes: 64 << 10,
         journal_bytes: 1 << 20,
@@ -90,12 +95,63 @@ fn write_for_ever(folder: &Path) -> ! {
     unreachable!("there are epochs enough");
 }
 
-/// Not a test: what the next one runs, and kills.
+/// The same after a takeover: each thread of the guest counts in its part, and says what it was told. Nothing is flushed.
+fn serve_for_ever(folder: &Path) -> ! {
+    let journal = open(&folder.join("journal"));
+    let volume = match journal.metadata().unwrap().len() {
+        0 => Volume::create(config(), journal, disks(folder), Epoch::NONE).unwrap(),
+        _ => Volume::recover(config(), journal, disks(folder)).unwrap(),
+    };
+    let volume = Arc::new(volume);
+    if !volume.serves() {
+        for thread in 0..THREADS {
+            write_part(&volume, thread, 1);
+        }
+        volume.fail_over().unwrap();
+        (0..THREADS).for_each(|thread| println!("told {thread} 1"));
+    }
+    let threads: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            let volume = volume.clone();
+            std::thread::spawn(move || {
+                // What may be there in part comes first.
+                for number in read_part(&volume, thread).into_iter().max().unwrap().. {
+                    write_part(&volume, thread, number);
+                    println!("told {thread} {number}");
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    unreachable!("there are numbers enough");
+}
+
+fn write_part(volume: &Volume, thread: u8, number: u64) {
+    let (offset, bytes) = (u64::from(thread) * PART as u64, number.to_le_bytes().repeat(PART / 8));
+    volume.write_guest(thread % DISKS, offset..offset + PART as u64, bytes.into()).unwrap();
+}
+
+fn read_part(volume: &Volume, thread: u8) -> Vec<u64> {
+    let mut bytes = vec![0; PART];
+    volume.read(thread % DISKS, u64::from(thread) * PART as u64, &mut bytes).unwrap();
+    bytes.chunks(8).map(|number| u64::from_le_bytes(number.try_into().unwrap())).collect()
+}
+
+/// Not a test: what others run, and kill.
 #[test]
 fn writer() {
     if let Some(folder) = std::env::var_os(WRITER) {
         write_for_ever(Path::new(&folder));
     }
+    if let Some(folder) = std::env::var_os(SERVER) {
+        serve_for_ever(Path::new(&folder));
+    }
+}
+
+/// This program once more, as one of these.
+fn run(what: &str, folder: &Path) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "writer", "--nocapture"]).env(what, folder).stdout(Stdio::piped()).spawn().unwrap()
 }
 
 #[test]
@@ -105,12 +161,7 @@ fn after_a_kill_all_disks_are_at_one_epoch() {
     let mut model: Vec<Vec<u8>> = vec![vec![0; SIZE as usize]; usize::from(DISKS)];
     let mut at = Epoch::NONE;
     for kill in 0..KILLS {
-        let mut writer = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "writer", "--nocapture"])
-            .env(WRITER, &folder.0)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut writer = run(WRITER, &folder.0);
         let mut lines = BufReader::new(writer.stdout.take().unwrap()).lines().map_while(Result::ok);
         let durable = |line: String| line.strip_prefix("durable ")?.parse::<u64>().ok();
         // At another place each time, and in the midst of whatever it does then.
@@ -131,6 +182,36 @@ fn after_a_kill_all_disks_are_at_one_epoch() {
         }
     }
     assert!(at.0 > KILLS, "it has got on");
+}
+
+#[test]
+fn a_guest_that_serves_loses_nothing_with_the_process_that_has_its_disk() {
+    let folder = Folder::new();
+    disks(&folder.0).iter().for_each(|disk| disk.set_len(SIZE).unwrap());
+    let mut told = [0; THREADS as usize];
+    for kill in 0..KILLS {
+        let mut server = run(SERVER, &folder.0);
+        let mut hear = |line: String| {
+            let (thread, number) = line.strip_prefix("told ")?.split_once(' ')?;
+            told[thread.parse::<usize>().ok()?] = number.parse::<u64>().ok()?;
+            Some(())
+        };
+        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let some = 4 + (kill * 37 % 200) as usize;
+        assert_eq!(lines.by_ref().filter_map(&mut hear).take(some).count(), some);
+        server.kill().unwrap();
+        server.wait().unwrap();
+        lines.filter_map(hear).for_each(drop);
+
+        let volume = Volume::recover(config(), open(&folder.0.join("journal")), disks(&folder.0)).unwrap();
+        assert!(volume.serves());
+        for thread in 0..THREADS {
+            let (found, told) = (read_part(&volume, thread), told[usize::from(thread)]);
+            // One more may be there, or a part of it, of which nobody has been told.
+            assert!(found.iter().all(|number| (told..=told + 1).contains(number)), "{told}, but there is {found:?}");
+        }
+    }
+    assert!(told.iter().sum::<u64>() > 1000, "they have got on: {told:?}");
 }
 
 #[test]

@@ -71,17 +71,19 @@ impl Segments {
         self.slots.insert(number, slot);
     }
 
+    /// Whether there is something to be given back below that place.
+    pub(super) fn has_below(&self, below: u64) -> bool {
+        !self.is_held && self.slots.first_key_value().is_some_and(|(first, _)| *first < below / self.bytes)
+    }
+
     /// Nothing of the journal is needed below that place. Returns the slots whose space is to be given back to the file system before they are
     /// [used again](Segments::given_back).
     pub(super) fn give_back(&mut self, below: u64) -> Vec<u64> {
         let mut beyond = Vec::new();
-        while let Some(first) = self.slots.first_entry().filter(|_| !self.is_held) {
-            if *first.key() >= below / self.bytes {
-                break;
-            }
-            match first.remove() {
-                slot if slot < self.kept => drop(self.free.insert(slot)),
-                slot => beyond.push(slot),
+        while self.has_below(below) {
+            match self.slots.pop_first() {
+                Some((_, slot)) if slot < self.kept => drop(self.free.insert(slot)),
+                freed => beyond.extend(freed.map(|(_, slot)| slot)),
             }
         }
         beyond

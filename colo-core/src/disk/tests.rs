@@ -13,6 +13,9 @@ const SIZE: u64 = 4096;
 /// What a device writes whole or not at all.
 const SECTOR: usize = 64;
 
+/// A longest write, with all that stands beside it in the journal.
+const MAX_WRITE_BYTES: u64 = 4096;
+
 /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 struct Random(u64);
 
@@ -100,6 +103,7 @@ type Found = (Range<u64>, Source, Vec<u8>);
 struct Bench {
     random: Random,
     store: EpochStore,
+    config: StoreConfig,
     journal: Device,
     disks: Vec<Device>,
     waiting: Vec<(ActionId, Action)>,
@@ -112,8 +116,9 @@ struct Bench {
     /// What the secondary's guest sees.
     seen: Disks,
     serves: bool,
-    /// The epoch at which it has begun to.
-    served_at: Epoch,
+    /// Of a guest that serves: what it has seen after its failover, and after each of its writes since, and how far the journal must be for that
+    /// to be kept.
+    own: Vec<(u64, Disks)>,
     /// Reads under way, and what they are to find in what is not the disk's.
     reads: Vec<(ReadId, Vec<Found>)>,
 }
@@ -123,6 +128,7 @@ fn config(random: &mut Random) -> StoreConfig {
         memory_bytes: random.below(3) * 1500,
         long_bytes: random.below(3) * 700,
         pending_bytes: 1 << 20,
+        behind_bytes: 1 + random.below(3) * 2000,
         fold_bytes: 1 + random.below(2000),
         segment_bytes: (4 + random.below(30)) * 64,
         journal_bytes: random.below(3) * 4000,
@@ -133,9 +139,11 @@ impl Bench {
     fn new(seed: u64) -> Bench {
         let mut random = Random(seed);
         let disks: Disks = (0..DISKS).map(|_| (0..SIZE).map(|_| random.next() as u8).collect()).collect();
-        let store = EpochStore::new(config(&mut random), &[SIZE; DISKS], Epoch(5), random.next());
+        let config = config(&mut random);
+        let store = EpochStore::new(config, &[SIZE; DISKS], Epoch(5), random.next());
         Bench {
             store,
+            config,
             journal: Device::default(),
             disks: disks.iter().map(|disk| Device { durable: disk.clone(), written: Vec::new() }).collect(),
             waiting: Vec::new(),
@@ -144,13 +152,17 @@ impl Bench {
             primary: disks.clone(),
             seen: disks,
             serves: false,
-            served_at: Epoch::NONE,
+            own: Vec::new(),
             reads: Vec::new(),
             random,
         }
     }
 
     fn step(&mut self) {
+        if !self.store.has_begun() {
+            assert!(self.act(), "the journal does not begin");
+            return;
+        }
         match self.random.below(20) {
             0..=4 => self.write(),
             5..=7 if !self.serves => {
@@ -164,6 +176,7 @@ impl Bench {
                 self.barriers.insert(epoch, self.primary.clone());
             }
             10 if !self.serves && self.store.last_barrier() > self.store.epoch() => {
+                self.catch_up();
                 let whole = self.store.last_barrier().0 - self.store.epoch().0;
                 let epoch = Epoch(self.store.epoch().0 + 1 + self.random.below(whole));
                 self.store.commit(epoch).unwrap();
@@ -175,9 +188,7 @@ impl Bench {
                 self.primary = self.epochs[&self.store.epoch()].clone();
             }
             12 if !self.serves && self.random.below(8) == 0 => {
-                self.served_at = self.store.epoch();
-                self.store.fail_over().unwrap();
-                self.serves = true;
+                self.fail_over();
             }
             13 if self.serves => drop(self.store.flush()),
             14..=15 => self.read(),
@@ -185,6 +196,11 @@ impl Bench {
             _ => drop(self.act()),
         }
         self.note_epoch();
+    }
+
+    fn fail_over(&mut self) {
+        let until = self.store.fail_over().unwrap();
+        (self.serves, self.own) = (true, vec![(until, self.seen.clone())]);
     }
 
     /// Of a guest that serves: a new epoch is all that it has written.
@@ -204,19 +220,36 @@ impl Bench {
         (disk, range, change)
     }
 
+    /// Waits, as whoever would add to what is not on the disks does, until there is not too much of it. That needs nobody's help: not a reader's
+    /// end, nor another epoch.
+    fn catch_up(&mut self) {
+        while self.store.is_behind() {
+            assert!(self.act(), "{} bytes behind, and nothing to be done", self.store.behind_bytes());
+        }
+    }
+
     fn write(&mut self) {
+        if self.serves {
+            self.catch_up();
+        }
         let (disk, range, change) = self.change();
         let model = if self.serves { &mut self.seen } else { &mut self.primary };
         apply(&mut model[usize::from(disk)], &range, &change);
         let bytes = model[usize::from(disk)][range.start as usize..range.end as usize].to_vec();
         match self.store.write(disk, range.clone(), change).unwrap() {
-            Taken::Kept => {}
+            Taken::Kept { until } if self.serves => {
+                let limit = self.config.behind_bytes + MAX_WRITE_BYTES;
+                assert!(self.store.behind_bytes() <= limit, "{} bytes behind", self.store.behind_bytes());
+                self.own.push((until, self.seen.clone()));
+            }
+            Taken::Kept { .. } => {}
             Taken::Direct => {
                 assert!(self.serves);
                 // By whoever asked, and made durable by a flush of its own.
                 let device = &mut self.disks[usize::from(disk)];
                 device.write(range.start, bytes);
                 device.sync();
+                self.own = vec![(0, self.seen.clone())];
                 self.epochs.insert(self.store.epoch(), self.seen.clone());
             }
         }
@@ -271,6 +304,10 @@ impl Bench {
             self.waiting.push(action);
         }
         self.note_epoch();
+        let (memory, limit) = (self.store.memory_bytes(), self.config.memory_bytes);
+        // What the journal has need not be in memory.
+        let is_written = self.waiting.iter().all(|(_, action)| !matches!(action, Action::Journal { .. }));
+        assert!(!is_written || memory <= limit, "{memory} bytes in memory, and {limit} at most");
         if self.waiting.is_empty() {
             return false;
         }
@@ -299,41 +336,76 @@ impl Bench {
 
     /// The process dies, and with it the power goes or not; then there is another.
     fn crash(&mut self) {
-        let promised = self.store.durable_epoch();
-        let must_serve = self.store.is_direct() || self.serves && promised > self.served_at;
-        let last = self.store.epoch();
+        let (promised, last) = (self.store.durable_epoch(), self.store.epoch());
+        let had_begun = self.store.has_begun();
+        let loses_power = self.random.below(2) == 0;
+        // What a guest was told that serves is kept when the power stays, and what it has flushed always.
+        let is_kept = |(until, _): &(u64, Disks)| match loses_power {
+            true => self.store.is_durable(*until),
+            false => self.store.is_written(*until),
+        };
+        let kept = self.own.iter().rposition(is_kept);
         for (_, action) in std::mem::take(&mut self.waiting) {
             // Some had begun.
             if let (Action::Journal { at, parts }, true) = (action, self.random.below(2) == 0) {
-                self.journal.write(at, parts.concat());
+                let mut bytes = parts.concat();
+                bytes.truncate(self.random.below(bytes.len() as u64 + 1) as usize);
+                self.journal.write(at, bytes);
             }
         }
         self.reads.clear();
-        if self.random.below(2) == 0 {
+        if loses_power {
             self.journal.crash(&mut self.random);
             for disk in &mut self.disks {
                 disk.crash(&mut self.random);
             }
         }
+        if !had_begun {
+            // As whoever takes it up does. For what comes later it makes no difference.
+            self.journal.sync();
+        }
         let config = config(&mut self.random);
+        self.config = config;
         self.store = match EpochStore::recover(config, &[SIZE; DISKS], &self.journal, self.random.next()) {
             Ok(store) => store,
-            // It had not even begun.
-            Err(RecoverError::NoJournal) if promised == Epoch(5) => {
+            Err(RecoverError::NotBegun) if !had_begun => {
                 self.journal = Device::default();
                 EpochStore::new(config, &[SIZE; DISKS], Epoch(5), self.random.next())
             }
             Err(error) => panic!("{error}"),
         };
-        assert!(self.serves || !self.store.serves());
-        assert!(!must_serve || self.store.serves(), "it has served, and does not know of it");
-        self.serves = self.store.serves();
         let epoch = self.store.epoch();
-        assert!((promised..=last).contains(&epoch), "{epoch}, but {promised} was promised, and {last} the last");
+        assert!(epoch >= promised, "{epoch}, but {promised} was promised");
+        if self.store.serves() {
+            let disks = self.contents();
+            let first = kept.unwrap_or(0);
+            let found = (first..self.own.len()).rev().find(|found| is_between(&disks, &self.own[*found..]));
+            let found = found.expect("what the guest has written up to some moment, and all that is safe");
+            self.own.truncate(found + 1);
+            self.own.push((self.store.make_durable(), disks.clone()));
+            self.epochs.insert(epoch, disks);
+        } else {
+            assert!(kept.is_none(), "it has served, and does not know of it");
+            assert!(epoch <= last, "{epoch}, but {last} was the last");
+            self.own.clear();
+        }
+        self.serves = self.store.serves();
         self.seen = self.epochs[&epoch].clone();
         self.primary = self.seen.clone();
         self.epochs.retain(|other, _| *other <= epoch);
         self.barriers.clear();
+    }
+
+    /// What the secondary's guest would read now.
+    fn contents(&mut self) -> Disks {
+        (0..DISKS as u8)
+            .map(|disk| {
+                let (id, pieces) = self.store.read(disk, 0..SIZE).unwrap();
+                let bytes = pieces.iter().flat_map(|(range, source)| self.resolve(disk, range, source)).collect();
+                self.store.read_done(id);
+                bytes
+            })
+            .collect()
     }
 
     /// Everything that is to be done is done.
@@ -347,6 +419,14 @@ impl Bench {
             assert!(disk.durable == *expected, "the disks are not at {}", self.store.epoch());
         }
     }
+}
+
+/// Whether these are the first, or the first with some of what was written next: a long write may be in several records.
+fn is_between(disks: &Disks, own: &[(u64, Disks)]) -> bool {
+    let (first, next) = (&own[0].1, &own.get(1).unwrap_or(&own[0]).1);
+    let bytes = |disks: &Disks| disks.concat();
+    let (first, next) = (bytes(first), bytes(next));
+    bytes(disks).iter().enumerate().all(|(index, byte)| [first[index], next[index]].contains(byte))
 }
 
 fn apply(disk: &mut [u8], range: &Range<u64>, change: &Change) {
@@ -389,8 +469,10 @@ proptest! {
             bench.step();
         }
         if !bench.serves {
-            bench.store.fail_over().unwrap();
-            bench.serves = true;
+            while !bench.store.has_begun() {
+                prop_assert!(bench.act());
+            }
+            bench.fail_over();
             bench.note_epoch();
         }
         bench.store.make_durable();
@@ -428,7 +510,9 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
 fn a_checkpoint_is_asked_for_before_writers_wait() {
     let config = StoreConfig { pending_bytes: 100, ..StoreConfig::default() };
     let mut store = EpochStore::new(config, &[SIZE], Epoch(1), 9);
-    let write = |store: &mut EpochStore, range| assert_eq!(store.write(0, range, vec![1; 40].into()), Ok(Taken::Kept));
+    let write = |store: &mut EpochStore, range| {
+        let _ = store.write(0, range, vec![1; 40].into()).unwrap();
+    };
     write(&mut store, 0..40);
     assert!(!store.wants_checkpoint());
     store.write_overlay(0, 20..60, vec![2; 40].into()).unwrap();
@@ -443,11 +527,53 @@ fn a_checkpoint_is_asked_for_before_writers_wait() {
 #[test]
 fn a_journal_of_other_disks_is_refused() {
     let mut journal = Device::default();
-    assert!(matches!(EpochStore::recover(StoreConfig::default(), &[SIZE], &journal, 1), Err(RecoverError::NoJournal)));
+    let recover = |journal: &Device| EpochStore::recover(StoreConfig::default(), &[SIZE], journal, 1);
+    assert!(matches!(recover(&journal), Err(RecoverError::NotBegun)));
+    // A superblock that is torn, and one that is lost.
+    journal.write(4096, b"COLODISK\x02\0\0\0".to_vec());
+    assert!(matches!(recover(&journal), Err(RecoverError::NotBegun)));
+    journal.write(8192, b"COLJ".to_vec());
+    assert!(matches!(recover(&journal), Err(RecoverError::NoJournal)));
+    let mut journal = Device::default();
     let mut store = EpochStore::new(StoreConfig::default(), &[SIZE], Epoch(1), 9);
     let Some((_, Action::Journal { at, parts })) = store.poll_action() else { panic!("no superblock") };
     journal.write(at, parts.concat());
     assert_eq!(EpochStore::recover(StoreConfig::default(), &[SIZE], &journal, 1).unwrap().epoch(), Epoch(1));
     let other = EpochStore::recover(StoreConfig::default(), &[SIZE, SIZE], &journal, 1);
     assert!(matches!(other, Err(RecoverError::OtherDisks { .. })));
+}
+
+#[test]
+fn readers_that_are_always_there_do_not_keep_the_journal_for_ever() {
+    let mut bench = Bench::new(1);
+    // All data are read from the journal.
+    let config = StoreConfig { memory_bytes: 0, segment_bytes: 1024, journal_bytes: 1 << 20, ..bench.config };
+    (bench.config, bench.store) = (config, EpochStore::new(config, &[SIZE; DISKS], Epoch(5), 7));
+    while !bench.store.has_begun() {
+        assert!(bench.act());
+    }
+    let mut reading = None;
+    for epoch in 6..500 {
+        let _ = bench.store.write(0, 0..600, vec![epoch as u8; 600].into()).unwrap();
+        bench.store.barrier(Epoch(epoch)).unwrap();
+        bench.store.commit(Epoch(epoch)).unwrap();
+        while let Some((id, action)) = bench.store.poll_action() {
+            match action {
+                Action::Journal { at, parts } => {
+                    bench.journal.write(at, parts.concat());
+                    bench.store.done(id);
+                }
+                action => bench.waiting.push((id, action)),
+            }
+        }
+        // The next begins before the last has ended.
+        let (id, pieces) = bench.store.read(0, 0..600).unwrap();
+        assert!(matches!(pieces[0].1, Source::Journal { .. }), "{pieces:?}");
+        if let Some(last) = reading.replace(id) {
+            bench.store.read_done(last);
+        }
+        while bench.act() {}
+    }
+    let bytes = bench.journal.bytes().unwrap();
+    assert!(bytes < 30_000, "{bytes} bytes for what is never more than 2000");
 }

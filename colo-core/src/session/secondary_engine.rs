@@ -32,7 +32,7 @@ const FENCE_PAUSE: Duration = Duration::from_secs(1);
 /// gone.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long what was written to disks may come after the rest of a checkpoint.
+/// How long what was written to disks may come after the rest of a checkpoint, and the disks may take to have room for it.
 const DISKS_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) struct Engine<'a> {
@@ -129,10 +129,18 @@ impl Engine<'_> {
     /// An epoch is here only with what was written to disks in it.
     fn await_disks(&self, epoch: Epoch) -> Result<(), End> {
         self.disks.set_applying(epoch);
-        match self.disks.with(|disks| disks.wait_barrier(epoch, Instant::now() + DISKS_TIMEOUT)) {
-            None | Some(true) => Ok(()),
-            Some(false) => Err(self.verdict_of_net(format!("what was written to the disks in {epoch} does not come"))),
+        let end = Instant::now() + DISKS_TIMEOUT;
+        loop {
+            let until = end.min(Instant::now() + WATCH);
+            match self.disks.with(|disks| disks.wait_barrier(epoch, until)) {
+                None | Some(true) => return Ok(()),
+                Some(false) if Instant::now() < until || until == end => break,
+                // A primary that is lost meanwhile is not waited for.
+                Some(false) => self.hear_of_net()?,
+            }
         }
+        let what = "does not come, or this host's disks are too slow for it";
+        Err(self.verdict_of_net(format!("what was written to the disks in {epoch} {what}")))
     }
 
     /// Sends what the engine has to say. That a primary is gone is found by the net thread.
@@ -154,6 +162,10 @@ impl Engine<'_> {
             self.has_asked_in = self.secondary.epoch();
             let _ = self.state.send(&Message::CheckpointWanted);
         }
+        self.hear_of_net()
+    }
+
+    fn hear_of_net(&self) -> Result<(), End> {
         match self.alerts.try_recv() {
             Ok(Alert::Lost(loss)) => Err(End::Lost(loss)),
             Ok(Alert::NetEnded(why)) => Err(End::Cannot(why)),

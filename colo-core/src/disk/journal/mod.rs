@@ -46,19 +46,24 @@
 //! | length | 8 | in bytes, of 1 to 3 and 7 |
 //! | checksum of the data | 4 | CRC-32, of 1 and 7 |
 //! | link | 4 | the checksum of the record before this one |
-//! | zeroes | 4 | |
+//! | life | 4 | of 4 |
 //! | checksum | 4 | CRC-32 over all before it |
 //! | data | length | of 1 and 7, filled up to a multiple of 64 |
 //!
 //! Instead of the epoch a record of kind 8 has the place of scratch data in the journal which are a disk's now, and those of kinds 6 and 9 a random
 //! number; one of kind 9 has the segment's number instead of the offset. The first record after a recovery is of one of these kinds, with a new
 //! random number, which the other has in the same place: a CRC is linear, and what two records make of one number might cancel out otherwise.
+//! Or it is of kind 4, which has the upper half of the number, at a place from which that cancels out with none of the others'.
 //!
 //! So the link keeps what a crash has left behind a torn record from being taken for what follows another record in its place, even one that
 //! says the same.
 //!
+//! The first superblock is durable before there is a record: a file that has room for records and no superblock is damaged, and a shorter one was never
+//! begun.
+//!
 //! Records up to the first that is not valid count. A commit is only relied on when everything up to it has been made durable, so what is
-//! torn or missing behind that was never relied on. Scratch is the secondary's own, and means nothing after a crash. (Or it is no data at all, and
+//! torn or missing behind that was never relied on. Once the secondary's guest serves, its writes count whether there is a commit behind them or
+//! not: whoever recovers adds one. Scratch is the secondary's own, and means nothing after a crash. (Or it is no data at all, and
 //! is there for the data behind it to begin at a multiple of 4096.)
 //!
 //! A segment whose first record was lost is as good as one that was never begun: all of it came after what was relied on. A slot is used again only
@@ -204,7 +209,12 @@ pub enum Entry {
         may_unmap: bool,
     },
     /// What has come since the last barrier is this epoch.
-    Barrier(Epoch),
+    Barrier {
+        /// Which.
+        epoch: Epoch,
+        /// The upper half of what [`Entry::Abort`] has.
+        life: u32,
+    },
     /// Everything up to the end of this epoch counts.
     Commit(Epoch),
     /// What has come since the last commit was never there.
@@ -237,7 +247,7 @@ pub enum Entry {
         /// As for [`Entry::Abort`].
         life: u64,
     },
-    /// The primary is gone, and the secondary's guest serves: what comes is its own.
+    /// The primary is gone, and the secondary's guest serves: what came since the last barrier is its own, and so is what comes.
     Serve,
 }
 
@@ -260,7 +270,7 @@ impl Entry {
         let (kind, disk, epoch, offset, length, checksum) = match *self {
             Entry::Data { disk, offset, length, checksum } => (1, disk, 0, offset, length, checksum),
             Entry::Zeroes { disk, offset, length, may_unmap } => (2 + u8::from(may_unmap), disk, 0, offset, length, 0),
-            Entry::Barrier(epoch) => (4, 0, epoch.0, 0, 0, 0),
+            Entry::Barrier { epoch, .. } => (4, 0, epoch.0, 0, 0, 0),
             Entry::Commit(epoch) => (5, 0, epoch.0, 0, 0, 0),
             Entry::Abort { life } => (6, 0, life, 0, 0, 0),
             Entry::Scratch { length, checksum } => (7, 0, 0, 0, length, checksum),
@@ -276,6 +286,9 @@ impl Entry {
         }
         bytes[48..52].copy_from_slice(&checksum.to_le_bytes());
         bytes[52..56].copy_from_slice(&mark.link.to_le_bytes());
+        if let Entry::Barrier { life, .. } = self {
+            bytes[56..60].copy_from_slice(&life.to_le_bytes());
+        }
         let link = crc32fast::hash(&bytes[..60]);
         bytes[60..].copy_from_slice(&link.to_le_bytes());
         (bytes, self.behind(mark, link))
@@ -300,7 +313,7 @@ impl Entry {
         let entry = match bytes[4] {
             1 if length <= MAX_DATA_BYTES => Entry::Data { disk, offset, length, checksum },
             kind @ (2 | 3) => Entry::Zeroes { disk, offset, length, may_unmap: kind == 3 },
-            4 => Entry::Barrier(epoch),
+            4 => Entry::Barrier { epoch, life: u32_at(bytes, 56) },
             5 => Entry::Commit(epoch),
             6 => Entry::Abort { life: epoch.0 },
             7 if length <= MAX_DATA_BYTES => Entry::Scratch { length, checksum },
@@ -350,7 +363,7 @@ mod tests {
                 length,
                 may_unmap
             }),
-            any::<u64>().prop_map(|epoch| Entry::Barrier(Epoch(epoch))),
+            (any::<u64>(), any::<u32>()).prop_map(|(epoch, life)| Entry::Barrier { epoch: Epoch(epoch), life }),
             any::<u64>().prop_map(|epoch| Entry::Commit(Epoch(epoch))),
             any::<u64>().prop_map(|life| Entry::Abort { life }),
             Just(Entry::Serve),
@@ -375,15 +388,26 @@ mod tests {
 
     #[test]
     fn what_follows_says_which_life_it_is_of() {
-        let lives = || (0..64).map(|bit| 1 << bit).chain([0]);
-        let mut marks: Vec<Mark> = lives().map(|_| Mark::BEGIN).collect();
-        for turn in 0..6 {
-            for (mark, life) in marks.iter_mut().zip(lives()) {
-                let entry = if turn % 3 == 0 { Entry::Segment { number: turn, life } } else { Entry::Abort { life } };
-                *mark = entry.encode(1, *mark).1;
+        let kinds: [fn(u64) -> Entry; 4] = [
+            |life| Entry::Abort { life },
+            |life| Entry::Segment { number: 3, life },
+            |life| Entry::Barrier { epoch: Epoch(3), life: (life >> 32) as u32 },
+            |_| Entry::Commit(Epoch(3)),
+        ];
+        // Whatever follows what a life begins with: six records, a digit for each.
+        for sequence in 0..3 * 4_usize.pow(5) {
+            let digit = |turn: u32| if turn == 0 { sequence % 3 } else { sequence / 3 / 4_usize.pow(turn - 1) % 4 };
+            let entries: Vec<_> = (0..6).map(|turn| kinds[digit(turn)]).collect();
+            let first = if (0..6).any(|turn| digit(turn) == 2) { 32 } else { 0 };
+            let lives = || (first..64).map(|bit| 1 << bit).chain([0]);
+            let mut marks: Vec<Mark> = lives().map(|_| Mark::BEGIN).collect();
+            for (turn, entry) in entries.into_iter().enumerate() {
+                for (mark, life) in marks.iter_mut().zip(lives()) {
+                    *mark = entry(life).encode(1, *mark).1;
+                }
+                let links: std::collections::BTreeSet<u32> = marks.iter().map(|mark| mark.link).collect();
+                assert_eq!(links.len(), marks.len(), "after record {turn} of {sequence}");
             }
-            let links: std::collections::BTreeSet<u32> = marks.iter().map(|mark| mark.link).collect();
-            assert_eq!(links.len(), marks.len(), "after record {turn}");
         }
     }
 

@@ -94,13 +94,15 @@ pub trait SecondaryDisks: Send {
     /// [`DiskError`].
     fn attach(&mut self, channel: StateChannel) -> Result<(), DiskError>;
 
-    /// Waits until this epoch is here, as a whole. Returns false when it will not come: the connection is gone, or the time is over.
+    /// Waits until this epoch is here, as a whole, and there is room for it beside those that count and are not on the disks yet. Returns false
+    /// when it will not come: the connection is gone, or the time is over.
     fn wait_barrier(&mut self, epoch: Epoch, deadline: Instant) -> bool;
 
     /// The machine is about to be stopped for a checkpoint: none of its requests waits for one any more, until [`SecondaryDisks::thaw`].
     fn release(&mut self);
 
-    /// The machine stands still. On return no request of its is under way, until [`SecondaryDisks::thaw`].
+    /// The machine stands still. On return no request of its is under way, until [`SecondaryDisks::thaw`]. Where that takes too long, the commit
+    /// that follows fails.
     fn freeze(&mut self);
 
     /// The machine goes on.

@@ -50,8 +50,11 @@ pub enum RecoverError {
     #[error("the journal: {0}")]
     Journal(#[from] io::Error),
     /// It is none, or its beginning is lost.
-    #[error("this is no journal of disks: it was never begun, or its beginning is damaged")]
+    #[error("this is no journal of disks, or its beginning is damaged")]
     NoJournal,
+    /// It was being begun when the power went: there is nothing in it, and there has been nothing.
+    #[error("this journal was never begun")]
+    NotBegun,
     /// It is of other disks.
     #[error("the journal is of disks of {theirs:?} bytes, and these have {ours:?}")]
     OtherDisks {

@@ -18,6 +18,8 @@ pub(super) struct Log {
     pub(super) superblock: SuperblockState,
     /// Where a recovery would begin.
     pub(super) start: Start,
+    /// Behind which place of the journal the secondary's guest serves, if it does.
+    pub(super) serves_from: u64,
 }
 
 /// Where a recovery begins, and below which place of the journal it looks at nothing: epochs may have data that came long before them.

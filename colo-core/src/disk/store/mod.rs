@@ -1,19 +1,20 @@
 mod append;
+mod epochs;
 mod error;
+mod limits;
 mod log;
 mod progress;
+mod read;
+mod recover;
 mod types;
 
 pub use error::{RecoverError, StoreError};
 pub use types::{Action, ActionId, Piece, ReadId, Source, StoreConfig, Taken};
 
-use super::extents::Cut as _;
-use super::journal::{
-    Entry, Mark, RECORD_BYTES, ReadAt, SEGMENT_BYTES, Superblock, read_records, read_segments, read_superblock,
-};
+use super::journal::{Entry, Mark, RECORD_BYTES, SEGMENT_BYTES, Superblock};
 use super::layer::Layer;
 use super::segments::Segments;
-use super::{Change, Content, MAX_DISKS};
+use super::{Change, MAX_DISKS};
 use crate::ids::Epoch;
 use log::{Log, Start, SuperblockState};
 use progress::Folding;
@@ -33,6 +34,8 @@ pub struct EpochStore {
     /// Epochs that count, and are not on the disks yet.
     committed: VecDeque<Layer>,
     folding: Option<Folding>,
+    /// There are not more bytes of data in memory: it is counted when these are too many.
+    memory_at_most: u64,
     /// The last that counts.
     epoch: Epoch,
     serves: bool,
@@ -42,6 +45,8 @@ pub struct EpochStore {
     next_id: u64,
     /// Reads that look into the journal.
     readers: BTreeSet<ReadId>,
+    /// Below that place of the journal nothing is needed but by reads up to this one.
+    retiring: Option<(u64, ReadId)>,
     /// Where in its file the journal is.
     segments: Segments,
     garbage: Vec<Layer>,
@@ -78,7 +83,7 @@ struct Long {
 
 impl EpochStore {
     /// For disks of these sizes, which are the primary's at the moment at which `epoch` begins, with a new journal. `generation` is a random
-    /// number.
+    /// number. Until it has [begun](EpochStore::has_begun) nothing should come to it.
     ///
     /// # Panics
     /// With more than [`MAX_DISKS`] disks, or segments of another length than one may have.
@@ -93,41 +98,6 @@ impl EpochStore {
         store
     }
 
-    /// Takes a journal up that was left behind: the disks are at the last epoch that counts, once it has been written to them, and everything
-    /// after that is forgotten. `life` is a random number.
-    ///
-    /// # Errors
-    /// [`RecoverError`].
-    pub fn recover(
-        config: StoreConfig,
-        sizes: &[u64],
-        journal: &impl ReadAt,
-        life: u64,
-    ) -> Result<EpochStore, RecoverError> {
-        let superblock = read_superblock(journal)?.ok_or(RecoverError::NoJournal)?;
-        if superblock.sizes != sizes {
-            return Err(RecoverError::OtherDisks { theirs: superblock.sizes, ours: sizes.to_vec() });
-        }
-        let segments = read_segments(journal, &superblock, config.journal_bytes)?;
-        let mut store = EpochStore::with(config, &superblock, segments.clone());
-        let mut wrong = None;
-        let end = read_records(journal, &superblock, &segments, |entry, at| {
-            if let Err(error) = store.take_up(entry, at) {
-                wrong.get_or_insert(error);
-            }
-        })?;
-        if let Some(error) = wrong {
-            return Err(RecoverError::BadRecord(error.to_string()));
-        }
-        // What was read may not have been durable: it is made so before anything is written to the disks.
-        (store.log.end, store.log.life) = (end, life);
-        store.log.start.data_from = store.data_from().min(superblock.start.at);
-        store.drop_uncommitted();
-        store.append(Entry::Abort { life }, None);
-        store.log.wanted = store.log.end.at;
-        Ok(store)
-    }
-
     fn with(config: StoreConfig, superblock: &Superblock, segments: Segments) -> EpochStore {
         let (sizes, end) = (superblock.sizes.clone(), superblock.start);
         assert!(sizes.len() <= MAX_DISKS, "at most {MAX_DISKS} disks");
@@ -138,6 +108,7 @@ impl EpochStore {
             closed: VecDeque::new(),
             committed: VecDeque::new(),
             folding: None,
+            memory_at_most: 0,
             epoch: superblock.epoch,
             serves: superblock.serves,
             log: Log {
@@ -151,15 +122,22 @@ impl EpochStore {
                 sync: None,
                 superblock: SuperblockState::Durable,
                 start: Start { mark: superblock.start, data_from: superblock.start.at },
+                serves_from: if superblock.serves { end.at } else { u64::MAX },
             },
             actions: VecDeque::new(),
             work: BTreeMap::new(),
             next_id: 0,
             readers: BTreeSet::new(),
+            retiring: None,
             segments,
             garbage: Vec::new(),
             sizes,
         }
+    }
+
+    /// Whether a loss of power leaves a journal behind. One that has records and no superblock is damaged, and not taken for a new one.
+    pub fn has_begun(&self) -> bool {
+        self.log.number > 1 || self.log.superblock == SuperblockState::Durable
     }
 
     /// The last epoch that counts.
@@ -186,32 +164,8 @@ impl EpochStore {
         self.closed.back().map_or(self.epoch, |layer| layer.epoch)
     }
 
-    /// Bytes of writes that wait for a commit.
-    pub fn pending_bytes(&self) -> u64 {
-        self.overlay.bytes() + self.open.bytes() + self.closed.iter().map(Layer::bytes).sum::<u64>()
-    }
-
-    /// Bytes of data that are kept in memory.
-    pub fn memory_bytes(&self) -> u64 {
-        self.layers().map(Layer::memory_bytes).sum()
-    }
-
-    /// Bytes of the journal that are in use.
-    pub fn journal_bytes(&self) -> u64 {
-        self.log.end.at - self.log.start.data_from.min(self.data_from())
-    }
-
-    /// Whether so much waits for a commit that there should be a checkpoint.
-    pub fn wants_checkpoint(&self) -> bool {
-        !self.serves && self.pending_bytes() >= self.config.pending_bytes / 2
-    }
-
-    /// Whether writers must wait until there has been a checkpoint.
-    pub fn is_full(&self) -> bool {
-        !self.serves && self.pending_bytes() >= self.config.pending_bytes
-    }
-
-    /// The primary's disk has this content there now: a write, zeroes or a discard of the open epoch. Of a guest that serves: its own.
+    /// The primary's disk has this content there now: a write, zeroes or a discard of the open epoch. Of a guest that serves: its own, of which it
+    /// must not be told before the journal has been [written](EpochStore::is_written) so far.
     ///
     /// # Errors
     /// [`StoreError::OutOfRange`], [`StoreError::BadLength`].
@@ -220,8 +174,9 @@ impl EpochStore {
         if self.is_direct() {
             return Ok(Taken::Direct);
         }
+        self.note_memory(&range, &change);
         self.log_write(disk, range, change.into());
-        Ok(Taken::Kept)
+        Ok(Taken::Kept { until: self.log.end.at })
     }
 
     /// The secondary's own guest has written that, which is thrown away with the next commit. Only until it serves.
@@ -233,6 +188,7 @@ impl EpochStore {
         if self.serves {
             return Err(StoreError::NotNow("while it serves"));
         }
+        self.note_memory(&range, &change);
         self.overlay.insert(disk, range, change.into());
         Ok(())
     }
@@ -280,17 +236,16 @@ impl EpochStore {
     }
 
     /// The primary is gone, and the secondary's guest serves: what of the primary's does not count is forgotten, what the guest itself has
-    /// written stays. From here on [`EpochStore::write`] is the guest's.
+    /// written stays. From here on [`EpochStore::write`] is the guest's. Nobody must be told of it before the journal has been
+    /// [written](EpochStore::is_written) up to the place that is returned.
     ///
     /// # Errors
     /// [`StoreError::NotNow`] the second time.
-    pub fn fail_over(&mut self) -> Result<(), StoreError> {
+    pub fn fail_over(&mut self) -> Result<u64, StoreError> {
         if self.serves {
             return Err(StoreError::NotNow("twice"));
         }
         self.abort();
-        self.append(Entry::Serve, None);
-        self.serves = true;
         let overlay = std::mem::replace(&mut self.overlay, Layer::new(self.sizes.len(), self.log.end));
         // Its scratch stays in the journal for as long as this layer needs it.
         self.open.data_from = overlay.data_from;
@@ -298,9 +253,12 @@ impl EpochStore {
             self.log_write(disk, range, content.clone());
         }
         self.garbage.push(overlay);
+        // Behind them: it serves with all of them, or not at all.
+        self.append(Entry::Serve, None);
+        (self.serves, self.log.serves_from) = (true, self.log.end.at);
         self.flush();
         self.log.wanted = self.log.end.at;
-        Ok(())
+        Ok(self.log.end.at)
     }
 
     /// Of a guest that serves: says up to where the journal must be [durable](EpochStore::is_durable) for all that it has written to be safe.
@@ -318,6 +276,11 @@ impl EpochStore {
     pub fn make_durable(&mut self) -> u64 {
         self.log.wanted = self.log.end.at;
         self.log.end.at
+    }
+
+    /// Whether the journal has been written up to there, all of it: a process that dies loses nothing of that, as long as its host lives.
+    pub fn is_written(&self, at: u64) -> bool {
+        self.log.written() >= at
     }
 
     /// Whether the journal is durable up to there.
@@ -338,66 +301,6 @@ impl EpochStore {
     /// Whether everything that counts is on the disks.
     pub fn is_settled(&self) -> bool {
         self.committed.is_empty() && self.folding.is_none()
-    }
-
-    /// Where what the secondary's guest reads is, piece by piece and without gaps. Until [`EpochStore::read_done`] those places stay as they
-    /// are.
-    ///
-    /// # Errors
-    /// [`StoreError::OutOfRange`].
-    pub fn read(&mut self, disk: u8, range: Range<u64>) -> Result<(ReadId, Vec<Piece>), StoreError> {
-        self.check_range(disk, &range)?;
-        let own = if self.serves { &self.open } else { &self.overlay };
-        let pieces = self.find(disk, range, std::iter::once(own));
-        Ok(self.begin_read(pieces))
-    }
-
-    /// The same for what the primary's guest reads there, as far as its writes have come: those that do not count yet are seen, and what the
-    /// secondary's guest has written is not.
-    ///
-    /// # Errors
-    /// [`StoreError::OutOfRange`]; [`StoreError::NotNow`] once there is no primary.
-    pub fn read_primary(&mut self, disk: u8, range: Range<u64>) -> Result<(ReadId, Vec<Piece>), StoreError> {
-        self.check_range(disk, &range)?;
-        if self.serves {
-            return Err(StoreError::NotNow("while it serves"));
-        }
-        let pieces = self.find(disk, range, std::iter::once(&self.open).chain(self.closed.iter().rev()));
-        Ok(self.begin_read(pieces))
-    }
-
-    /// Looks for a part in these layers, then in those that count, the latest first.
-    fn find<'a>(&'a self, disk: u8, range: Range<u64>, first: impl Iterator<Item = &'a Layer>) -> Vec<Piece> {
-        let (mut pieces, mut missing) = (Vec::new(), vec![range]);
-        let folding = self.folding.as_ref().map(|folding| &folding.layer);
-        for layer in first.chain(self.committed.iter().rev()).chain(folding) {
-            let parts = std::mem::take(&mut missing);
-            for (range, content) in parts.into_iter().flat_map(|part| layer.map(disk).read(part)) {
-                match content {
-                    None => missing.push(range),
-                    Some(Content::Memory { bytes, .. }) => pieces.push((range, Source::Memory(bytes))),
-                    Some(Content::Stored { at }) => pieces.push((range, Source::Journal { at: self.place(at) })),
-                    Some(Content::Zeroes { .. }) => pieces.push((range, Source::Zeroes)),
-                }
-            }
-        }
-        pieces.extend(missing.into_iter().map(|range| (range, Source::Disk)));
-        pieces.sort_by_key(|(range, _)| range.start);
-        pieces
-    }
-
-    fn begin_read(&mut self, pieces: Vec<Piece>) -> (ReadId, Vec<Piece>) {
-        let id = ReadId(self.number());
-        if pieces.iter().any(|(_, source)| matches!(source, Source::Journal { .. })) {
-            self.readers.insert(id);
-        }
-        (id, pieces)
-    }
-
-    /// A read is done.
-    pub fn read_done(&mut self, id: ReadId) {
-        self.readers.remove(&id);
-        self.pump();
     }
 
     /// The next thing to be done. To be asked for after each other call, until there is none.
@@ -495,111 +398,17 @@ impl EpochStore {
         Err(StoreError::OutOfRange { disk, range: range.clone(), size })
     }
 
-    /// Notes a write of the open epoch, in the journal and here; in pieces, where no record is so long.
-    fn log_write(&mut self, disk: u8, range: Range<u64>, content: Content) {
-        if self.open.is_empty() {
-            self.open.begin = self.log.end;
+    fn note_memory(&mut self, range: &Range<u64>, change: &Change) {
+        if let Change::Data(_) = change {
+            self.memory_at_most += range.end - range.start;
         }
-        let mut offset = range.start;
-        while offset < range.end {
-            let all = range.end - offset;
-            let is_new = matches!(content, Content::Memory { at: None, .. });
-            let length = if is_new { self.make_room(all) } else { all };
-            let content = match content.cut(offset - range.start, length) {
-                Content::Memory { bytes, at: None } => {
-                    let checksum = crc32fast::hash(&bytes);
-                    let at = self.append(Entry::Data { disk, offset, length, checksum }, Some(bytes.clone()));
-                    Content::Memory { bytes, at: Some(at) }
-                }
-                scratch @ (Content::Memory { at: Some(at), .. } | Content::Stored { at }) => {
-                    self.append(Entry::Refer { disk, offset, length, at }, None);
-                    scratch
-                }
-                zeroes @ Content::Zeroes { may_unmap } => {
-                    self.append(Entry::Zeroes { disk, offset, length, may_unmap }, None);
-                    zeroes
-                }
-            };
-            self.open.insert(disk, offset..offset + length, content);
-            offset += length;
-        }
-    }
-
-    fn close(&mut self, epoch: Epoch) {
-        if self.open.is_empty() {
-            self.open.begin = self.log.end;
-        }
-        self.append(Entry::Barrier(epoch), None);
-        let mut layer = std::mem::replace(&mut self.open, Layer::new(self.sizes.len(), self.log.end));
-        (layer.epoch, layer.before) = (epoch, self.last_barrier());
-        self.closed.push_back(layer);
-    }
-
-    fn count(&mut self, epoch: Epoch) {
-        self.append(Entry::Commit(epoch), None);
-        let end = self.log.end.at;
-        self.move_closed(epoch, end);
-        self.log.wanted = end;
-    }
-
-    /// Closed epochs up to this one count, once the journal is durable up to there.
-    fn move_closed(&mut self, epoch: Epoch, end: u64) {
-        while self.closed.front().is_some_and(|layer| layer.epoch <= epoch) {
-            let Some(mut layer) = self.closed.pop_front() else { break };
-            layer.end = end;
-            self.committed.push_back(layer);
-        }
-        self.epoch = epoch;
-    }
-
-    fn drop_uncommitted(&mut self) {
-        let open = std::mem::replace(&mut self.open, Layer::new(self.sizes.len(), self.log.end));
-        self.garbage.push(open);
-        self.garbage.extend(self.closed.drain(..));
-    }
-
-    /// A record that was found in the journal, and the place behind its head.
-    fn take_up(&mut self, entry: Entry, at: u64) -> Result<(), StoreError> {
-        let (disk, offset, length, content) = match entry {
-            Entry::Data { disk, offset, length, .. } => (disk, offset, length, Content::Stored { at }),
-            Entry::Refer { disk, offset, length, at } => {
-                if self.segments.place(at).is_none() || length > self.segments.left(at) {
-                    return Err(StoreError::NotThere(at));
-                }
-                self.open.data_from = self.open.data_from.min(at);
-                (disk, offset, length, Content::Stored { at })
-            }
-            Entry::Zeroes { disk, offset, length, may_unmap } => (disk, offset, length, Content::Zeroes { may_unmap }),
-            Entry::Barrier(epoch) => {
-                let mut layer = std::mem::replace(&mut self.open, Layer::new(self.sizes.len(), self.log.start.mark));
-                (layer.epoch, layer.before) = (epoch, self.last_barrier());
-                self.closed.push_back(layer);
-                return Ok(());
-            }
-            Entry::Commit(epoch) => {
-                self.move_closed(epoch, at);
-                return Ok(());
-            }
-            Entry::Abort { .. } => {
-                self.drop_uncommitted();
-                return Ok(());
-            }
-            Entry::Serve => {
-                self.serves = true;
-                return Ok(());
-            }
-            Entry::Scratch { .. } | Entry::Segment { .. } => return Ok(()),
-        };
-        let range = offset..offset.saturating_add(length);
-        self.check_range(disk, &range)?;
-        self.open.insert(disk, range, content);
-        Ok(())
     }
 
     fn write_superblock(&mut self, start: Start, epoch: Epoch) {
         self.log.number += 1;
         let (generation, number) = (self.log.generation, self.log.number);
-        let serves = self.serves;
+        // The record that says so may be lost, with what the guest has written before: then it does not serve.
+        let serves = self.log.serves_from <= start.mark.at;
         let (segment_bytes, sizes) = (self.segments.bytes(), self.sizes.clone());
         let superblock = Superblock { generation, number, epoch, start: start.mark, serves, segment_bytes, sizes };
         self.log.superblock = SuperblockState::Writing(start);

@@ -1,11 +1,15 @@
 //! What happens by itself: data go from memory to the journal, from there to the disks, and from there nowhere.
 
 use super::log::{Start, SuperblockState};
-use super::{Action, EpochStore, Work};
+use super::{Action, EpochStore, ReadId, Work};
 use crate::disk::Content;
 use crate::disk::journal::{Entry, Mark, RECORD_BYTES};
 use crate::disk::layer::Layer;
 use std::collections::BTreeSet;
+
+/// As much as may wait for the disks goes to them in so many parts, or more: several epochs at once, so that what was written in each of them is
+/// written to a disk once.
+const FOLDS: u64 = 4;
 
 /// What is being written to the disks: one or several epochs.
 pub(super) struct Folding {
@@ -21,19 +25,23 @@ pub(super) struct Folding {
 
 impl EpochStore {
     pub(super) fn pump(&mut self) {
+        self.spill();
+        self.fold();
         if self.serves && self.committed.is_empty() && self.folding.is_none() {
             // The sooner it is on the disks, the sooner nobody needs this any more.
             self.flush();
         }
-        self.spill();
-        self.fold();
         self.sync();
         self.release();
     }
 
     /// Lets go of data in memory that are in the journal, too.
     fn spill(&mut self) {
-        if self.memory_bytes() <= self.config.memory_bytes {
+        if self.memory_at_most <= self.config.memory_bytes {
+            return;
+        }
+        self.memory_at_most = self.memory_bytes();
+        if self.memory_at_most <= self.config.memory_bytes {
             return;
         }
         self.write_scratch();
@@ -41,6 +49,7 @@ impl EpochStore {
         for layer in self.layers_mut() {
             layer.forget_memory(written);
         }
+        self.memory_at_most = self.memory_bytes();
     }
 
     /// Puts what the secondary's own guest has written into the journal, where it means nothing.
@@ -66,12 +75,22 @@ impl EpochStore {
         self.overlay = overlay;
     }
 
-    /// Writes what counts, and is durable in the journal, to the disks.
+    /// Writes what counts, and is durable in the journal, to the disks: one part after the other.
     fn fold(&mut self) {
-        if self.folding.is_none() {
-            self.begin_folding();
+        loop {
+            if self.folding.is_none() {
+                self.begin_folding();
+            }
+            let Some(folding) = self.folding.take() else { return };
+            self.folding = self.go_on(folding);
+            if self.folding.is_some() {
+                return;
+            }
         }
-        let Some(mut folding) = self.folding.take() else { return };
+    }
+
+    /// Returns what is being written still.
+    fn go_on(&mut self, mut folding: Folding) -> Option<Folding> {
         while folding.bytes_in_flight < self.config.fold_bytes {
             let Some((disk, range, content)) = folding.next.and_then(|next| folding.layer.first_from(next)) else {
                 folding.next = None;
@@ -98,22 +117,18 @@ impl EpochStore {
         if is_written && folding.syncs == 0 {
             // The disks have it.
             self.garbage.push(folding.layer);
-        } else {
-            self.folding = Some(folding);
+            return None;
         }
+        Some(folding)
     }
 
     fn begin_folding(&mut self) {
-        let durable = self.log.durable;
-        let mut layer: Option<Layer> = None;
-        while self.committed.front().is_some_and(|layer| layer.end <= durable) {
-            let Some(next) = self.committed.pop_front() else { break };
-            match &mut layer {
-                None => layer = Some(next),
-                Some(layer) => layer.overlay(next),
-            }
+        let Some(mut layer) = self.next_durable() else { return };
+        // Whoever waits for some of it to be on the disks does not wait for all of it.
+        while layer.end - layer.begin.at < self.config.behind_bytes / FOLDS {
+            let Some(next) = self.next_durable() else { break };
+            layer.overlay(next);
         }
-        let Some(layer) = layer else { return };
         self.folding = Some(Folding {
             layer,
             next: Some((0, 0)),
@@ -124,6 +139,12 @@ impl EpochStore {
         });
     }
 
+    /// The first of the epochs that count, if the journal is durable up to its commit.
+    fn next_durable(&mut self) -> Option<Layer> {
+        self.committed.front().filter(|layer| layer.end <= self.log.durable)?;
+        self.committed.pop_front()
+    }
+
     fn sync(&mut self) {
         // A recovery need not begin before the first layer that is not on the disks.
         let first = self.first_needed();
@@ -131,9 +152,9 @@ impl EpochStore {
             let start = Start { mark: first, data_from: self.data_from() };
             self.write_superblock(start, self.epoch_before_layers());
         }
-        // Without its first superblock a journal is none, whatever is in it.
-        let is_begun = self.log.number > 1 || !matches!(self.log.superblock, SuperblockState::Writing(_));
-        if self.log.sync.is_some() || !is_begun {
+        // A journal without its first superblock is none, whatever is in it.
+        let is_none = self.log.number == 1 && matches!(self.log.superblock, SuperblockState::Writing(_));
+        if self.log.sync.is_some() || is_none {
             return;
         }
         let written = self.log.written();
@@ -168,14 +189,24 @@ impl EpochStore {
     }
 
     fn release(&mut self) {
-        // Whoever reads now found what it reads before this.
-        if !self.readers.is_empty() {
-            return;
+        while let Some((below, last)) = self.retiring.or_else(|| self.retire()) {
+            // Whoever reads since before may have found something there. Whoever has come since has not, and need not be waited for: there may
+            // always be somebody.
+            if self.readers.first().is_some_and(|oldest| *oldest <= last) {
+                self.retiring = Some((below, last));
+                return;
+            }
+            self.retiring = None;
+            for slot in self.segments.give_back(below) {
+                let range = self.segments.range(slot);
+                self.ask(Work::Release(slot), Action::Release(range));
+            }
         }
+    }
+
+    /// Below which place nobody finds anything from now on, if there is something there.
+    fn retire(&self) -> Option<(u64, ReadId)> {
         let below = self.log.start.data_from.min(self.data_from());
-        for slot in self.segments.give_back(below) {
-            let range = self.segments.range(slot);
-            self.ask(Work::Release(slot), Action::Release(range));
-        }
+        self.segments.has_below(below).then_some((below, ReadId(self.next_id)))
     }
 }

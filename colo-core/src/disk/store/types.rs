@@ -11,6 +11,9 @@ pub struct StoreConfig {
     pub long_bytes: u64,
     /// So many bytes may wait for a commit: at half of them a checkpoint is wanted, and from there on writers wait.
     pub pending_bytes: u64,
+    /// So many bytes of the journal may be of what counts and is not on the disks yet: then no further epoch should count, and a guest that serves
+    /// waits, until some of it is.
+    pub behind_bytes: u64,
     /// So many bytes are under way to the disks at once.
     pub fold_bytes: u64,
     /// So long is a part of the journal that is used again as a whole. It must be in [`SEGMENT_BYTES`], and a multiple of 64; a journal that is
@@ -28,6 +31,7 @@ impl Default for StoreConfig {
             memory_bytes: 256 << 20,
             long_bytes: 128 << 10,
             pending_bytes: 1 << 30,
+            behind_bytes: 1 << 30,
             fold_bytes: 8 << 20,
             segment_bytes: 16 << 20,
             journal_bytes: 1 << 30,
@@ -97,8 +101,11 @@ pub type Piece = (Range<u64>, Source);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Taken {
-    /// The store has it.
-    Kept,
+    /// The store has it. It outlives this process when the journal has been [written](super::EpochStore::is_written) so far.
+    Kept {
+        /// A place of the journal, in bytes from its beginning.
+        until: u64,
+    },
     /// There is nothing left for the store to do: it is to be written to the disk, by whoever asked.
     Direct,
 }

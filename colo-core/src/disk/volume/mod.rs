@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use workers::{Shared, State};
 
 /// How a store finds where a part of a disk is.
@@ -70,14 +71,18 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Over disks that are the primary's at the moment at which `epoch` begins, with a new journal: whatever is in that file is lost.
+    /// Over disks that are the primary's at the moment at which `epoch` begins, with a new journal: whatever is in that file is lost. On return it is
+    /// durable, and what counts can be found in it; the file's name is its maker's business.
     ///
     /// # Errors
-    /// [`VolumeError::Io`].
+    /// [`VolumeError::Io`], [`VolumeError::Failed`].
     pub fn create(config: StoreConfig, journal: File, disks: Vec<File>, epoch: Epoch) -> Result<Volume, VolumeError> {
         let sizes = sizes(&disks)?;
         journal.set_len(0)?;
-        Volume::start(EpochStore::new(config, &sizes, epoch, random::number()), journal, disks)
+        let volume = Volume::start(EpochStore::new(config, &sizes, epoch, random::number()), journal, disks)?;
+        volume.with(|_| Ok(()))?;
+        volume.wait(|state| state.store.has_begun())?;
+        Ok(volume)
     }
 
     /// Takes up what was left behind: see [`EpochStore::recover`].
@@ -86,11 +91,22 @@ impl Volume {
     /// [`VolumeError::Recover`], [`VolumeError::Io`].
     pub fn recover(config: StoreConfig, journal: File, disks: Vec<File>) -> Result<Volume, VolumeError> {
         let sizes = sizes(&disks)?;
+        // The process that has begun it may have died before it was durable.
+        journal.sync_data()?;
         let store = EpochStore::recover(config, &sizes, &JournalFile(&journal), random::number())?;
         Volume::start(store, journal, disks)
     }
 
     fn start(store: EpochStore, journal: File, disks: Vec<File>) -> Result<Volume, VolumeError> {
+        let mut volume = Volume::idle(store, journal, disks);
+        for _ in 0..WORKERS {
+            volume.workers.push(volume.hire()?);
+        }
+        Ok(volume)
+    }
+
+    /// Without workers: nothing becomes durable, and nothing comes to the disks.
+    fn idle(store: EpochStore, journal: File, disks: Vec<File>) -> Volume {
         let state = Mutex::new(State {
             store,
             queue: VecDeque::new(),
@@ -100,12 +116,13 @@ impl Volume {
             failed: None,
         });
         let shared = Arc::new(Shared { state, changed: Condvar::new(), work: Condvar::new(), journal, disks });
-        let mut volume = Volume { shared, workers: Vec::new() };
-        for _ in 0..WORKERS {
-            let shared = volume.shared.clone();
-            volume.workers.push(std::thread::Builder::new().name("disk".into()).spawn(move || shared.work())?);
-        }
-        Ok(volume)
+        Volume { shared, workers: Vec::new() }
+    }
+
+    /// A worker more, for as long as there is this volume.
+    fn hire(&self) -> io::Result<JoinHandle<()>> {
+        let shared = self.shared.clone();
+        std::thread::Builder::new().name("disk".into()).spawn(move || shared.work())
     }
 
     /// The last epoch that counts.
@@ -139,21 +156,25 @@ impl Volume {
         })
     }
 
-    /// The secondary's guest has written that: into its overlay, or, where it serves, for good. Waits while too much waits for a commit.
+    /// The secondary's guest has written that: into its overlay, or, where it serves, for good. Waits while too much waits for a commit, or for the
+    /// disks.
     ///
     /// # Errors
     /// [`VolumeError`].
     pub fn write_guest(&self, disk: u8, range: Range<u64>, change: Change) -> Result<(), VolumeError> {
-        self.wait(|state| !state.store.is_full() || state.lets_through)?;
+        self.wait(|state| !state.store.is_full() || state.lets_through && !state.store.serves())?;
         let kept = change.clone();
         let taken = self.with(|store| match store.serves() {
-            true => store.write(disk, range.clone(), kept),
-            false => store.write_overlay(disk, range.clone(), kept).map(|()| Taken::Kept),
+            true => store.write(disk, range.clone(), kept).map(Some),
+            false => store.write_overlay(disk, range.clone(), kept).map(|()| None),
         })?;
-        if taken == Taken::Direct {
-            self.shared.put(disk, &range, change.into())?;
+        match taken {
+            // What is thrown away with the next commit need not outlive anything.
+            None => Ok(()),
+            // What stands before it in the journal may come to the file after it, from another thread, and without that it is nothing.
+            Some(Taken::Kept { until }) => self.wait(|state| state.store.is_written(until)),
+            Some(Taken::Direct) => Ok(self.shared.put(disk, &range, change.into())?),
         }
-        Ok(())
     }
 
     /// See [`EpochStore::barrier`].
@@ -172,12 +193,13 @@ impl Volume {
         self.with(|store| store.commit(epoch))
     }
 
-    /// See [`EpochStore::fail_over`].
+    /// See [`EpochStore::fail_over`]. When it is done, the end of this process changes nothing about it.
     ///
     /// # Errors
     /// [`VolumeError`].
     pub fn fail_over(&self) -> Result<(), VolumeError> {
-        self.with(EpochStore::fail_over)
+        let until = self.with(EpochStore::fail_over)?;
+        self.wait(|state| state.store.is_written(until))
     }
 
     /// Whether the secondary's guest serves.
@@ -188,6 +210,14 @@ impl Volume {
     /// See [`EpochStore::wants_checkpoint`].
     pub fn wants_checkpoint(&self) -> bool {
         self.shared.lock().store.wants_checkpoint()
+    }
+
+    /// Waits until there is room for one more epoch that counts: see [`EpochStore::is_behind`]. Returns whether there is, by then.
+    ///
+    /// # Errors
+    /// [`VolumeError::Failed`].
+    pub fn wait_for_room(&self, deadline: Instant) -> Result<bool, VolumeError> {
+        self.wait_until(Some(deadline), |state| !state.store.is_behind())
     }
 
     /// Whether the secondary's guest need not wait where too much waits for a commit.
@@ -283,14 +313,27 @@ impl Volume {
     }
 
     fn wait(&self, until: impl Fn(&State) -> bool) -> Result<(), VolumeError> {
+        self.wait_until(None, until).map(drop)
+    }
+
+    /// Returns whether it is so, by then.
+    fn wait_until(&self, deadline: Option<Instant>, until: impl Fn(&State) -> bool) -> Result<bool, VolumeError> {
         let mut state = self.shared.lock();
         while !until(&state) {
             state.check()?;
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             state.waiting += 1;
-            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let changed = &self.shared.changed;
+            state = match left {
+                None => changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
             state.waiting -= 1;
+            if left == Some(Duration::ZERO) {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -304,3 +347,6 @@ impl Drop for Volume {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,19 +1,27 @@
 //! The secondary's side: what comes over the connection goes to the disks, or to the epochs over them.
 
+mod disk;
 mod receive;
+#[cfg(test)]
+mod tests;
+
+pub use disk::ReplicaDisk;
 
 use super::{DiskState, DiskStatus, SecondaryDisks};
 use crate::disk::backend::{open_locked, size_of};
-use crate::disk::{Backend, DiskError, FileBackend, StoreConfig, Volume, VolumeDisk, VolumeError};
+use crate::disk::{DiskError, FileBackend, RecoverError, StoreConfig, Volume, VolumeError};
 use crate::ids::Epoch;
 use crate::peer::{ShutdownHandle, StateChannel};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// So long may what the guest has asked for take when it stands still for a checkpoint: less than whoever drives the disks waits for an answer. A
+/// disk that has hung for so long ends the session.
+const FREEZE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where a secondary's disks are.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,13 +61,6 @@ pub enum ReplicaError {
 pub struct Replica {
     shared: Arc<Shared>,
     receiving: Option<Receiving>,
-}
-
-/// One of a [`Replica`]'s disks, as the guest has it.
-#[derive(Clone)]
-pub struct ReplicaDisk {
-    shared: Arc<Shared>,
-    disk: u8,
 }
 
 struct Shared {
@@ -105,7 +106,7 @@ impl Replica {
     /// [`ReplicaError`].
     pub fn open(config: ReplicaConfig) -> Result<Replica, ReplicaError> {
         let files: Result<Vec<File>, _> = config.disks.iter().map(|path| open(path, false)).collect();
-        let (files, journal) = (files?, open(&config.journal, true)?);
+        let (files, journal) = (files?, open_journal(&config.journal)?);
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| ReplicaError::Open { path, source }
@@ -114,13 +115,15 @@ impl Replica {
         let sizes = files.iter().zip(&config.disks).map(size).collect::<Result<_, _>>()?;
         let files = Files { disks: files, journal };
         let is_begun = files.journal.metadata().map_err(failed(&config.journal))?.len() > 0;
-        let phase = if is_begun {
-            let recovered = files.clones().map_err(VolumeError::Io);
-            let recovered = recovered.and_then(|(journal, disks)| Volume::recover(config.store, journal, disks));
-            let told = |source| ReplicaError::Journal { path: config.journal.clone(), source };
-            Phase::Epochs(Arc::new(recovered.map_err(told)?))
-        } else {
-            Phase::Direct
+        let recover = || {
+            let (journal, disks) = files.clones()?;
+            Volume::recover(config.store, journal, disks)
+        };
+        let phase = match is_begun.then(recover) {
+            // No epoch has ever counted that was safe here.
+            None | Some(Err(VolumeError::Recover(RecoverError::NotBegun))) => Phase::Direct,
+            Some(Ok(volume)) => Phase::Epochs(Arc::new(volume)),
+            Some(Err(source)) => return Err(ReplicaError::Journal { path: config.journal, source }),
         };
         let barrier = phase.volume().map_or(Epoch::NONE, |volume| volume.epoch());
         let state =
@@ -193,6 +196,19 @@ impl Replica {
         self.shared.lock().has_session = false;
     }
 
+    fn freeze_until(&self, deadline: Instant) {
+        let mut state = self.shared.lock();
+        state.is_frozen = true;
+        while state.active > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                tracing::error!("the secondary's disks have not done in time what the guest has asked for");
+                return;
+            }
+            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     fn let_through(&self, lets_through: bool) {
         if let Some(volume) = self.shared.volume() {
             volume.let_through(lets_through);
@@ -232,19 +248,23 @@ impl SecondaryDisks for Replica {
             }
             state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        true
+        // Here the primary is held up where its guest writes faster than this host's disks: what is not acknowledged is not so much more, and
+        // the guest goes on until that has no room. Nobody else waits: what comes is taken, and a takeover needs no room.
+        let Some(volume) = state.phase.volume().cloned() else { return true };
+        drop(state);
+        volume.wait_for_room(deadline).unwrap_or_else(|error| {
+            told(&error);
+            false
+        })
     }
 
     fn release(&mut self) {
         self.let_through(true);
     }
 
+    /// One that fails is followed by a [`SecondaryDisks::commit`] that fails, too.
     fn freeze(&mut self) {
-        let mut state = self.shared.lock();
-        state.is_frozen = true;
-        while state.active > 0 {
-            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.freeze_until(Instant::now() + FREEZE_WITHIN);
     }
 
     fn thaw(&mut self) {
@@ -259,6 +279,9 @@ impl SecondaryDisks for Replica {
 
     fn commit(&mut self, epoch: Epoch) -> Result<(), DiskError> {
         let volume = self.shared.volume().ok_or(DiskError::Invalid)?;
+        if self.shared.lock().active > 0 {
+            return Err(told(&"requests of the guest are under way at a checkpoint"));
+        }
         // That of the first barrier counts from the beginning.
         if volume.epoch() == epoch {
             return Ok(());
@@ -269,79 +292,6 @@ impl SecondaryDisks for Replica {
     fn fail_over(&mut self) -> Result<(), DiskError> {
         self.receiving = None;
         self.shared.volume().ok_or(DiskError::Invalid)?.fail_over().map_err(|error| told(&error))
-    }
-}
-
-impl ReplicaDisk {
-    /// Does something with the disk, while nobody has frozen it.
-    fn with<T>(&self, work: impl FnOnce(Seen<'_>) -> Result<T, DiskError>) -> Result<T, DiskError> {
-        let mut state = self.shared.lock();
-        while state.is_frozen {
-            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        let volume = state.phase.volume().cloned();
-        let has_guest = state.has_session || volume.as_ref().is_some_and(|volume| volume.serves());
-        state.active += 1;
-        drop(state);
-        let _active = Active(&self.shared);
-        work(match volume {
-            Some(volume) if has_guest => Seen::Epochs(VolumeDisk::new(volume, self.disk)),
-            Some(volume) => Seen::Left(VolumeDisk::new(volume, self.disk)),
-            None => Seen::Direct(&self.shared.files.disks[usize::from(self.disk)]),
-        })
-    }
-}
-
-/// A disk as it is seen now.
-enum Seen<'a> {
-    Epochs(VolumeDisk),
-    /// At the epoch at which the last session has left it: what a guest wrote would be forgotten by the next, so it is told.
-    Left(VolumeDisk),
-    /// Itself, which is the primary's alone: it is read, but not written.
-    Direct(&'a File),
-}
-
-impl Seen<'_> {
-    fn for_writes(self) -> Result<VolumeDisk, DiskError> {
-        match self {
-            Seen::Epochs(disk) => Ok(disk),
-            Seen::Left(_) | Seen::Direct(_) => Err(DiskError::NotPermitted),
-        }
-    }
-}
-
-impl Backend for ReplicaDisk {
-    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
-        self.with(|seen| match seen {
-            Seen::Epochs(disk) | Seen::Left(disk) => disk.read(offset, bytes),
-            Seen::Direct(file) => file.read_exact_at(bytes, offset).map_err(|error| told(&error)),
-        })
-    }
-
-    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        self.with(|seen| seen.for_writes()?.write(offset, bytes))
-    }
-
-    fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
-        self.with(|seen| seen.for_writes()?.write_zeroes(offset, length, may_unmap))
-    }
-
-    fn flush(&self) -> Result<(), DiskError> {
-        self.with(|seen| match seen {
-            Seen::Epochs(disk) | Seen::Left(disk) => disk.flush(),
-            // Nobody has written anything.
-            Seen::Direct(_) => Ok(()),
-        })
-    }
-}
-
-/// A request that is under way.
-struct Active<'a>(&'a Shared);
-
-impl Drop for Active<'_> {
-    fn drop(&mut self) {
-        self.0.lock().active -= 1;
-        self.0.changed.notify_all();
     }
 }
 
@@ -423,6 +373,18 @@ impl Files {
 
 fn open(path: &Path, is_made: bool) -> Result<File, ReplicaError> {
     open_locked(path, is_made).map_err(|source| ReplicaError::Open { path: path.to_owned(), source })
+}
+
+/// The same for the journal, which is made when it is not there. Its name is durable then: a takeover may depend on what is in it.
+fn open_journal(path: &Path) -> Result<File, ReplicaError> {
+    let file = open(path, true)?;
+    let folder = path.canonicalize().and_then(|path| File::open(path.parent().unwrap_or(&path)));
+    match folder.and_then(|folder| folder.sync_all()) {
+        Ok(()) => Ok(file),
+        // On this file system a folder is as durable as it can be.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(file),
+        Err(source) => Err(ReplicaError::Open { path: path.to_owned(), source }),
+    }
 }
 
 /// What is said to a guest, and what to the log.
