@@ -46,6 +46,7 @@ pub mod nbd;
 mod rate;
 mod replica;
 mod segments;
+mod shared_file;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -60,6 +61,7 @@ pub use replica::{
     PrimaryDisks, Replica, ReplicaConfig, ReplicaDisk, ReplicaError, SecondaryDisks, Tap, TapConfig, TapDisk,
     Verification, VerifyError, VerifyEvent,
 };
+pub use shared_file::SharedFile;
 pub use store::{
     Action, ActionId, EpochStore, Garbage, Piece, ReadId, RecoverError, Source, StoreConfig, StoreError, Taken,
 };

@@ -1,5 +1,7 @@
 //! The store against a model: arrays of bytes, one for each epoch; with actions that are carried out in any order, and crashes at any moment.
 
+mod shared;
+
 use super::journal::ReadAt;
 use super::*;
 use crate::ids::Epoch;
@@ -126,11 +128,16 @@ fn config(random: &mut Random) -> StoreConfig {
         fold_bytes: 1 + random.below(2000),
         segment_bytes: (4 + random.below(30)) * 64,
         journal_bytes: random.below(3) * 4000,
+        is_shared: false,
     }
 }
 
 impl Bench {
     fn new(seed: u64) -> Bench {
+        Bench::with(seed, config)
+    }
+
+    fn with(seed: u64, config: fn(&mut Random) -> StoreConfig) -> Bench {
         let mut random = Random(seed);
         let disks: Disks = (0..DISKS).map(|_| (0..SIZE).map(|_| random.next() as u8).collect()).collect();
         let store = EpochStore::new(config(&mut random), &[SIZE; DISKS], Epoch(5), random.next());
@@ -226,7 +233,7 @@ impl Bench {
     fn read(&mut self) {
         let (disk, range) = (self.random.below(DISKS as u64) as u8, self.random.range());
         let is_primarys = self.random.below(3) == 0;
-        let ((id, pieces), expected) = match is_primarys && !self.serves {
+        let ((id, pieces), expected) = match is_primarys && !self.serves && !self.store.keeps_before() {
             true => (self.store.read_primary(disk, range.clone()).unwrap(), &self.primary),
             false => (self.store.read(disk, range.clone()).unwrap(), &self.seen),
         };
@@ -302,19 +309,7 @@ impl Bench {
         let promised = self.store.durable_epoch();
         let must_serve = self.store.is_direct() || self.serves && promised > self.served_at;
         let last = self.store.epoch();
-        for (_, action) in std::mem::take(&mut self.waiting) {
-            // Some had begun.
-            if let (Action::Journal { at, parts }, true) = (action, self.random.below(2) == 0) {
-                self.journal.write(at, parts.concat());
-            }
-        }
-        self.reads.clear();
-        if self.random.below(2) == 0 {
-            self.journal.crash(&mut self.random);
-            for disk in &mut self.disks {
-                disk.crash(&mut self.random);
-            }
-        }
+        self.die();
         let config = config(&mut self.random);
         self.store = match EpochStore::recover(config, &[SIZE; DISKS], &self.journal, self.random.next()) {
             Ok(store) => store,
@@ -334,6 +329,22 @@ impl Bench {
         self.primary = self.seen.clone();
         self.epochs.retain(|other, _| *other <= epoch);
         self.barriers.clear();
+    }
+
+    /// Of what was to be done some had begun; and the power goes, or not.
+    fn die(&mut self) {
+        for (_, action) in std::mem::take(&mut self.waiting) {
+            if let (Action::Journal { at, parts }, true) = (action, self.random.below(2) == 0) {
+                self.journal.write(at, parts.concat());
+            }
+        }
+        self.reads.clear();
+        if self.random.below(2) == 0 {
+            self.journal.crash(&mut self.random);
+            for disk in &mut self.disks {
+                disk.crash(&mut self.random);
+            }
+        }
     }
 
     /// Everything that is to be done is done.

@@ -1,4 +1,5 @@
 mod append;
+mod before;
 mod error;
 mod log;
 mod progress;
@@ -36,6 +37,8 @@ pub struct EpochStore {
     /// The last that counts.
     epoch: Epoch,
     serves: bool,
+    /// Behind which place of the journal it does, if the journal says so and no superblock yet.
+    served_from: u64,
     log: Log,
     actions: VecDeque<(ActionId, Action)>,
     work: BTreeMap<ActionId, Work>,
@@ -86,7 +89,8 @@ impl EpochStore {
         let segment_bytes = config.segment_bytes;
         assert!(SEGMENT_BYTES.contains(&segment_bytes) && segment_bytes % RECORD_BYTES == 0, "{segment_bytes} bytes");
         let (start, sizes) = (Mark::BEGIN, sizes.to_vec());
-        let superblock = Superblock { generation, number: 0, epoch, start, serves: false, segment_bytes, sizes };
+        let (serves, is_shared) = (false, config.is_shared);
+        let superblock = Superblock { generation, number: 0, epoch, start, serves, is_shared, segment_bytes, sizes };
         let segments = Segments::new(segment_bytes, config.journal_bytes);
         let mut store = EpochStore::with(config, &superblock, segments);
         store.write_superblock(store.log.start, epoch);
@@ -107,6 +111,9 @@ impl EpochStore {
         let superblock = read_superblock(journal)?.ok_or(RecoverError::NoJournal)?;
         if superblock.sizes != sizes {
             return Err(RecoverError::OtherDisks { theirs: superblock.sizes, ours: sizes.to_vec() });
+        }
+        if superblock.is_shared != config.is_shared {
+            return Err(RecoverError::OtherKind { is_shared: superblock.is_shared });
         }
         let segments = read_segments(journal, &superblock, config.journal_bytes)?;
         let mut store = EpochStore::with(config, &superblock, segments.clone());
@@ -140,6 +147,7 @@ impl EpochStore {
             folding: None,
             epoch: superblock.epoch,
             serves: superblock.serves,
+            served_from: 0,
             log: Log {
                 generation: superblock.generation,
                 life: superblock.generation,
@@ -211,7 +219,8 @@ impl EpochStore {
         !self.serves && self.pending_bytes() >= self.config.pending_bytes
     }
 
-    /// The primary's disk has this content there now: a write, zeroes or a discard of the open epoch. Of a guest that serves: its own.
+    /// The primary's disk has this content there now: a write, zeroes or a discard of the open epoch. Where both hosts have the disk: it had
+    /// this before the open epoch. Of a guest that serves: its own.
     ///
     /// # Errors
     /// [`StoreError::OutOfRange`], [`StoreError::BadLength`].
@@ -220,7 +229,10 @@ impl EpochStore {
         if self.is_direct() {
             return Ok(Taken::Direct);
         }
-        self.log_write(disk, range, change.into());
+        match self.keeps_before() {
+            true => self.log_before(disk, range, &change.into()),
+            false => self.log_write(disk, range, change.into()),
+        }
         Ok(Taken::Kept)
     }
 
@@ -288,9 +300,13 @@ impl EpochStore {
         if self.serves {
             return Err(StoreError::NotNow("twice"));
         }
+        if self.keeps_before() {
+            self.go_back();
+            return Ok(());
+        }
         self.abort();
         self.append(Entry::Serve, None);
-        self.serves = true;
+        (self.serves, self.served_from) = (true, self.log.end.at);
         let overlay = std::mem::replace(&mut self.overlay, Layer::new(self.sizes.len(), self.log.end));
         // Its scratch stays in the journal for as long as this layer needs it.
         self.open.data_from = overlay.data_from;
@@ -348,7 +364,10 @@ impl EpochStore {
     pub fn read(&mut self, disk: u8, range: Range<u64>) -> Result<(ReadId, Vec<Piece>), StoreError> {
         self.check_range(disk, &range)?;
         let own = if self.serves { &self.open } else { &self.overlay };
-        let pieces = self.find(disk, range, std::iter::once(own));
+        let pieces = match self.keeps_before() {
+            true => self.find_before(disk, range),
+            false => self.find(disk, range, std::iter::once(own)),
+        };
         Ok(self.begin_read(pieces))
     }
 
@@ -361,6 +380,9 @@ impl EpochStore {
         self.check_range(disk, &range)?;
         if self.serves {
             return Err(StoreError::NotNow("while it serves"));
+        }
+        if self.config.is_shared {
+            return Err(StoreError::NotNow("where both hosts have the disk"));
         }
         let pieces = self.find(disk, range, std::iter::once(&self.open).chain(self.closed.iter().rev()));
         Ok(self.begin_read(pieces))
@@ -546,6 +568,11 @@ impl EpochStore {
     fn move_closed(&mut self, epoch: Epoch, end: u64) {
         while self.closed.front().is_some_and(|layer| layer.epoch <= epoch) {
             let Some(mut layer) = self.closed.pop_front() else { break };
+            if self.keeps_before() {
+                // The disks have it.
+                self.garbage.push(layer);
+                continue;
+            }
             layer.end = end;
             self.committed.push_back(layer);
         }
@@ -584,8 +611,12 @@ impl EpochStore {
                 self.drop_uncommitted();
                 return Ok(());
             }
+            Entry::Serve if self.config.is_shared => {
+                self.count_restored(at);
+                return Ok(());
+            }
             Entry::Serve => {
-                self.serves = true;
+                (self.serves, self.served_from) = (true, at);
                 return Ok(());
             }
             Entry::Scratch { .. } | Entry::Segment { .. } => return Ok(()),
@@ -599,9 +630,12 @@ impl EpochStore {
     fn write_superblock(&mut self, start: Start, epoch: Epoch) {
         self.log.number += 1;
         let (generation, number) = (self.log.generation, self.log.number);
-        let serves = self.serves;
-        let (segment_bytes, sizes) = (self.segments.bytes(), self.sizes.clone());
-        let superblock = Superblock { generation, number, epoch, start: start.mark, serves, segment_bytes, sizes };
+        // Not before the record that says so is: it may be torn off.
+        let serves = self.serves && self.served_from <= start.mark.at;
+        let (segment_bytes, sizes, is_shared) = (self.segments.bytes(), self.sizes.clone(), self.config.is_shared);
+        let start_mark = start.mark;
+        let superblock =
+            Superblock { generation, number, epoch, start: start_mark, serves, is_shared, segment_bytes, sizes };
         self.log.superblock = SuperblockState::Writing(start);
         let action = Action::Journal { at: superblock.offset(), parts: vec![superblock.encode().into()] };
         self.ask(Work::Superblock, action);

@@ -1,0 +1,82 @@
+//! Of disks that both hosts have. The primary writes to them at once, so what it is about to change is kept here as it is: the
+//! *before-images* of an epoch. Together with what stands on the disks they are what the disks were when it began.
+//!
+//! ```text
+//!   overlay      the secondary's guest's own
+//!   -------
+//!   closed       what whole epochs that do not count yet have changed, as it was: the oldest first
+//!   open         the same of the open epoch
+//!   disks        where the primary is
+//! ```
+//!
+//! When an epoch counts nothing is folded: the disks have it, and its before-images are forgotten. At a failover they are the guest's own writes,
+//! beneath those of its overlay: they go to the journal, and from there to the disks. All of them count by the record that says that the guest
+//! serves. Until it is durable nothing is written to the disks, which are the primary's.
+
+use super::EpochStore;
+use crate::disk::extents::Cut as _;
+use crate::disk::journal::Entry;
+use crate::disk::layer::Layer;
+use crate::disk::{Content, Piece};
+use std::ops::Range;
+
+impl EpochStore {
+    /// Whether what the primary says is what its disks were.
+    pub fn keeps_before(&self) -> bool {
+        self.config.is_shared && !self.serves
+    }
+
+    /// Notes what stood there when the open epoch began. Once that is known, it is what is said first that counts.
+    pub(super) fn log_before(&mut self, disk: u8, range: Range<u64>, content: &Content) {
+        let parts = self.open.map(disk).read(range.clone());
+        let new: Vec<_> = parts.filter(|(_, known)| known.is_none()).map(|(part, _)| part).collect();
+        for part in new {
+            let content = content.cut(part.start - range.start, part.end - part.start);
+            self.log_write(disk, part, content);
+        }
+    }
+
+    /// Where what the secondary's guest reads is.
+    pub(super) fn find_before(&self, disk: u8, range: Range<u64>) -> Vec<Piece> {
+        self.find(disk, range, std::iter::once(&self.overlay).chain(&self.closed).chain([&self.open]))
+    }
+
+    /// The disks are to be what the secondary's guest has seen, and it serves.
+    pub(super) fn go_back(&mut self) {
+        let (disks, end) = (self.sizes.len(), self.log.end);
+        let overlay = std::mem::replace(&mut self.overlay, Layer::new(disks, end));
+        let open = std::mem::replace(&mut self.open, Layer::new(disks, end));
+        let closed = std::mem::take(&mut self.closed);
+        let mut all = Layer::new(disks, end);
+        // The oldest lies over the others, and what the guest itself has written over that.
+        for layer in std::iter::once(open).chain(closed.into_iter().rev()) {
+            let begin = if layer.is_empty() { u64::MAX } else { layer.begin.at };
+            all.data_from = all.data_from.min(begin);
+            all.overlay(layer);
+        }
+        all.overlay(overlay);
+        self.append(Entry::Abort { life: self.log.life }, None);
+        // What was said stays in the journal for as long as this layer needs it.
+        self.open.data_from = all.data_from;
+        for (disk, range, content) in all.extents() {
+            self.log_write(disk, range, content.clone());
+        }
+        self.garbage.push(all);
+        self.append(Entry::Serve, None);
+        self.count_restored(self.log.end.at);
+        self.log.wanted = self.log.end.at;
+    }
+
+    /// The guest serves, and with that all counts that has come since the last barrier, once the journal is durable up to there.
+    pub(super) fn count_restored(&mut self, end: u64) {
+        (self.serves, self.served_from) = (true, end);
+        if self.open.is_empty() {
+            return;
+        }
+        let next = Layer::new(self.sizes.len(), self.log.end);
+        let mut layer = std::mem::replace(&mut self.open, next);
+        (layer.epoch, layer.before, layer.end) = (self.epoch.next(), self.epoch, end);
+        self.epoch = layer.epoch;
+        self.committed.push_back(layer);
+    }
+}
