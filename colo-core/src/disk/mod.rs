@@ -48,6 +48,7 @@ mod replica;
 mod segments;
 mod shared_file;
 mod store;
+mod target;
 #[cfg(test)]
 mod tests;
 mod volume;

@@ -146,6 +146,11 @@ impl SharedFile {
         self.file.sync_data()
     }
 
+    pub(super) fn make_readable(&self) -> io::Result<()> {
+        // It went there directly.
+        if self.block_bytes.is_some() { Ok(()) } else { self.sync() }
+    }
+
     /// What of that part is in this host's page cache, and needs not be written, is read anew.
     fn forget_cached(&self, at: u64, bytes: u64) {
         // It is advice: where it is not taken there is no cache to be given up.
@@ -171,8 +176,7 @@ impl Backend for SharedFile {
     }
 
     fn publish(&self) -> Result<(), DiskError> {
-        // It went there directly.
-        if self.block_bytes.is_some() { Ok(()) } else { self.flush() }
+        self.make_readable().map_err(|error| told("flush", &error))
     }
 
     fn allocation(&self, offset: u64, length: u32) -> Result<Vec<Allocation>, DiskError> {

@@ -294,6 +294,10 @@ impl Engine<'_> {
                 outcome => outcome,
             },
             End::Guest(state) => {
+                // Whoever starts it anew must be able to write: if the secondary does not hear of this, it may go on from its epoch.
+                if self.disks.are_shared() && matches!(self.net.part(GoodbyeReason::GuestEnded), Ok(Farewell::Heard)) {
+                    self.disks.with(|disks| disks.alone());
+                }
                 self.goodbye(GoodbyeReason::GuestEnded);
                 guest_ended(state)
             }
@@ -362,6 +366,7 @@ impl Engine<'_> {
 
     /// The secondary does not serve, nor will it: the guest here does.
     fn go_unprotected(&mut self, why: &str) -> Outcome {
+        self.disks.with(|disks| disks.alone());
         // A log that is not needed any more costs the guest a little, and nothing else if it cannot be ended.
         let _ = self.domain.disable_dirty_log();
         if let Some(on_unprotected) = self.on_unprotected.take() {

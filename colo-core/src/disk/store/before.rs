@@ -17,7 +17,7 @@ use super::EpochStore;
 use crate::disk::extents::Cut as _;
 use crate::disk::journal::Entry;
 use crate::disk::layer::Layer;
-use crate::disk::{Content, Piece};
+use crate::disk::{Content, Piece, Source};
 use std::ops::Range;
 
 impl EpochStore {
@@ -39,6 +39,11 @@ impl EpochStore {
     /// Where what the secondary's guest reads is.
     pub(super) fn find_before(&self, disk: u8, range: Range<u64>) -> Vec<Piece> {
         self.find(disk, range, std::iter::once(&self.overlay).chain(&self.closed).chain([&self.open]))
+    }
+
+    /// Whether that part of a disk is as it was when the guest's epoch began, or there is none that it must be of any more.
+    pub(in crate::disk) fn is_untouched(&self, disk: u8, part: Range<u64>) -> bool {
+        !self.keeps_before() || self.find_before(disk, part.clone()) == [(part, Source::Disk)]
     }
 
     /// The disks are to be what the secondary's guest has seen, and it serves.

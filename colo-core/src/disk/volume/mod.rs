@@ -1,9 +1,11 @@
 mod disk;
 mod files;
+mod shared;
 mod workers;
 
 pub use disk::VolumeDisk;
 
+use super::target::Target;
 use super::{Change, EpochStore, Piece, ReadId, RecoverError, Source, StoreConfig, StoreError, Taken};
 use crate::ids::Epoch;
 use crate::random;
@@ -67,6 +69,8 @@ pub enum VolumeError {
 pub struct Volume {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    /// Both hosts have the disks.
+    is_shared: bool,
 }
 
 impl Volume {
@@ -77,7 +81,7 @@ impl Volume {
     pub fn create(config: StoreConfig, journal: File, disks: Vec<File>, epoch: Epoch) -> Result<Volume, VolumeError> {
         let sizes = sizes(&disks)?;
         journal.set_len(0)?;
-        Volume::start(EpochStore::new(config, &sizes, epoch, random::number()), journal, disks)
+        Volume::start(EpochStore::new(config, &sizes, epoch, random::number()), journal, disks, config.is_shared)
     }
 
     /// Takes up what was left behind: see [`EpochStore::recover`].
@@ -87,10 +91,11 @@ impl Volume {
     pub fn recover(config: StoreConfig, journal: File, disks: Vec<File>) -> Result<Volume, VolumeError> {
         let sizes = sizes(&disks)?;
         let store = EpochStore::recover(config, &sizes, &JournalFile(&journal), random::number())?;
-        Volume::start(store, journal, disks)
+        Volume::start(store, journal, disks, config.is_shared)
     }
 
-    fn start(store: EpochStore, journal: File, disks: Vec<File>) -> Result<Volume, VolumeError> {
+    fn start(store: EpochStore, journal: File, disks: Vec<File>, is_shared: bool) -> Result<Volume, VolumeError> {
+        let disks = disks.into_iter().map(|disk| Target::new(disk, is_shared)).collect::<io::Result<_>>()?;
         let state = Mutex::new(State {
             store,
             queue: VecDeque::new(),
@@ -100,7 +105,7 @@ impl Volume {
             failed: None,
         });
         let shared = Arc::new(Shared { state, changed: Condvar::new(), work: Condvar::new(), journal, disks });
-        let mut volume = Volume { shared, workers: Vec::new() };
+        let mut volume = Volume { shared, workers: Vec::new(), is_shared };
         for _ in 0..WORKERS {
             let shared = volume.shared.clone();
             volume.workers.push(std::thread::Builder::new().name("disk".into()).spawn(move || shared.work())?);
@@ -172,12 +177,14 @@ impl Volume {
         self.with(|store| store.commit(epoch))
     }
 
-    /// See [`EpochStore::fail_over`].
+    /// See [`EpochStore::fail_over`]. Of disks that both hosts have: on return it cannot be lost any more.
     ///
     /// # Errors
     /// [`VolumeError`].
     pub fn fail_over(&self) -> Result<(), VolumeError> {
-        self.with(EpochStore::fail_over)
+        self.with(EpochStore::fail_over)?;
+        // Else they might be the primary's again after a crash, and somebody have seen that they were not.
+        if self.is_shared { self.wait_durable() } else { Ok(()) }
     }
 
     /// Whether the secondary's guest serves.
@@ -229,7 +236,7 @@ impl Volume {
             Ok((store.is_direct(), at))
         })?;
         if is_direct {
-            return self.shared.disks.iter().try_for_each(|disk| Ok(disk.sync_data()?));
+            return self.shared.disks.iter().try_for_each(|disk| Ok(disk.sync()?));
         }
         self.wait(|state| state.store.is_durable(at))
     }
@@ -239,7 +246,10 @@ impl Volume {
     /// # Errors
     /// [`VolumeError`].
     pub fn read(&self, disk: u8, offset: u64, bytes: &mut [u8]) -> Result<(), VolumeError> {
-        self.read_found(disk, offset, bytes, EpochStore::read)
+        if self.is_shared {
+            return self.read_shared(disk, offset, bytes);
+        }
+        self.read_found(disk, offset, bytes, EpochStore::read).map(drop)
     }
 
     /// Reads what the primary's guest sees, as far as its writes have come: see [`EpochStore::read_primary`].
@@ -247,10 +257,12 @@ impl Volume {
     /// # Errors
     /// [`VolumeError`].
     pub fn read_primary(&self, disk: u8, offset: u64, bytes: &mut [u8]) -> Result<(), VolumeError> {
-        self.read_found(disk, offset, bytes, EpochStore::read_primary)
+        self.read_found(disk, offset, bytes, EpochStore::read_primary).map(drop)
     }
 
-    fn read_found(&self, disk: u8, offset: u64, bytes: &mut [u8], find: Find) -> Result<(), VolumeError> {
+    /// Returns which parts were read from the disk itself.
+    fn read_found(&self, disk: u8, offset: u64, bytes: &mut [u8], find: Find) -> Result<Vec<Range<u64>>, VolumeError> {
+        let mut from_disk = Vec::new();
         let (id, pieces) = self.with(|store| find(store, disk, offset..offset + bytes.len() as u64))?;
         let read = pieces.into_iter().try_for_each(|(range, source)| {
             let part = &mut bytes[(range.start - offset) as usize..(range.end - offset) as usize];
@@ -258,14 +270,17 @@ impl Volume {
                 Source::Memory(memory) => part.copy_from_slice(&memory),
                 Source::Journal { at } => self.shared.journal.read_exact_at(part, at)?,
                 Source::Zeroes => part.fill(0),
-                Source::Disk => self.shared.disks[usize::from(disk)].read_exact_at(part, range.start)?,
+                Source::Disk => {
+                    self.shared.disks[usize::from(disk)].read_exact_at(part, range.start)?;
+                    from_disk.push(range);
+                }
             }
             Ok(())
         });
         let mut state = self.shared.lock();
         state.store.read_done(id);
         self.shared.carry_out(state);
-        read
+        read.map(|()| from_disk)
     }
 
     /// Looks at the store.

@@ -66,6 +66,8 @@ pub struct HostFacts {
 pub enum DiskServerFit {
     /// They are.
     Fits,
+    /// They are, and the other host's disk server must have the very same.
+    Shared,
     /// Why they are not, or cannot be had.
     Not(String),
 }
@@ -75,9 +77,13 @@ impl DiskServerFit {
     pub fn of(config: &DomainConfig, server: Result<(&[u64], &dyn Witness), impl Display>) -> DiskServerFit {
         let proven = server.map_err(|error| error.to_string()).and_then(|(sizes, server)| {
             let disks = replicated(config, sizes).and_then(|disks| prove(&disks, server));
-            disks.map_err(|error| error.to_string())
+            disks.map(|()| server.is_shared()).map_err(|error| error.to_string())
         });
-        proven.map_or_else(DiskServerFit::Not, |()| DiskServerFit::Fits)
+        match proven {
+            Ok(false) => DiskServerFit::Fits,
+            Ok(true) => DiskServerFit::Shared,
+            Err(why) => DiskServerFit::Not(why),
+        }
     }
 }
 

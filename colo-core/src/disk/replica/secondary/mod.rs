@@ -1,15 +1,17 @@
 //! The secondary's side: what comes over the connection goes to the disks, or to the epochs over them.
 
 mod receive;
+mod shared;
 
 use super::{DiskState, DiskStatus, SecondaryDisks};
 use crate::disk::backend::{open_locked, size_of};
+use crate::disk::shared_file::open_shared;
+use crate::disk::target::Target;
 use crate::disk::{Backend, DiskError, FileBackend, StoreConfig, Volume, VolumeDisk, VolumeError};
 use crate::ids::Epoch;
 use crate::peer::{ShutdownHandle, StateChannel};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -18,7 +20,7 @@ use std::time::Instant;
 /// Where a secondary's disks are.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReplicaConfig {
-    /// Files or block devices, each of the size that the primary's has.
+    /// Files or block devices, each of the size that the primary's has; or the primary's own, if [the store](StoreConfig::is_shared) says so.
     pub disks: Vec<PathBuf>,
     /// The journal: a file, best on a disk of its own. It is made when it is not there.
     pub journal: PathBuf,
@@ -65,6 +67,8 @@ pub struct ReplicaDisk {
 struct Shared {
     store: StoreConfig,
     files: Files,
+    /// The disks themselves, to be read while there are no epochs.
+    direct: Vec<Target>,
     sizes: Vec<u64>,
     state: Mutex<State>,
     changed: Condvar,
@@ -81,6 +85,8 @@ struct State {
     /// Why nobody sends any more, if that was not on request.
     ended: Option<String>,
     is_frozen: bool,
+    /// It is known that the primary does not write to the disks any more, nor will.
+    is_fenced: bool,
     /// Requests of the guest that are under way.
     active: usize,
 }
@@ -104,7 +110,8 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`].
     pub fn open(config: ReplicaConfig) -> Result<Replica, ReplicaError> {
-        let files: Result<Vec<File>, _> = config.disks.iter().map(|path| open(path, false)).collect();
+        let files: Result<Vec<File>, _> =
+            config.disks.iter().map(|path| open_disk(path, config.store.is_shared)).collect();
         let (files, journal) = (files?, open(&config.journal, true)?);
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -113,6 +120,7 @@ impl Replica {
         let size = |(file, path): (&File, &PathBuf)| size_of(file).map_err(failed(path));
         let sizes = files.iter().zip(&config.disks).map(size).collect::<Result<_, _>>()?;
         let files = Files { disks: files, journal };
+        let direct = files.targets(config.store.is_shared).map_err(failed(&config.journal))?;
         let is_begun = files.journal.metadata().map_err(failed(&config.journal))?.len() > 0;
         let phase = if is_begun {
             let recovered = files.clones().map_err(VolumeError::Io);
@@ -123,9 +131,18 @@ impl Replica {
             Phase::Direct
         };
         let barrier = phase.volume().map_or(Epoch::NONE, |volume| volume.epoch());
-        let state =
-            State { phase, barrier, is_attached: false, has_session: false, ended: None, is_frozen: false, active: 0 };
-        let shared = Shared { store: config.store, files, sizes, state: Mutex::new(state), changed: Condvar::new() };
+        let state = State {
+            phase,
+            barrier,
+            is_attached: false,
+            has_session: false,
+            ended: None,
+            is_frozen: false,
+            is_fenced: false,
+            active: 0,
+        };
+        let shared =
+            Shared { store: config.store, files, direct, sizes, state: Mutex::new(state), changed: Condvar::new() };
         Ok(Replica { shared: Arc::new(shared), receiving: None })
     }
 
@@ -190,7 +207,13 @@ impl Replica {
     /// Hears the primary no more, and ends the connection. The disks stay at the epoch that they are at.
     pub fn detach(&mut self) {
         self.receiving = None;
-        self.shared.lock().has_session = false;
+        let mut state = self.shared.lock();
+        state.has_session = false;
+        // The primary goes on, and does not say any more what it changes.
+        if state.phase.volume().is_some_and(|volume| self.shared.store.is_shared && !volume.serves()) {
+            let _volume = std::mem::replace(&mut state.phase, Phase::Direct);
+            drop(state);
+        }
     }
 
     fn let_through(&self, lets_through: bool) {
@@ -210,7 +233,11 @@ impl SecondaryDisks for Replica {
         let shared = self.shared.clone();
         let thread = std::thread::Builder::new().name("disk epochs".into()).spawn(move || {
             let _attached = Attached(&shared, at_end);
-            match shared.receive(receiver, sender) {
+            let received = match shared.store.is_shared {
+                true => shared.receive_shared(receiver, sender),
+                false => shared.receive(receiver, sender),
+            };
+            match received {
                 Ok(()) => {}
                 Err(error) => {
                     tracing::warn!("the primary's disks: {error}");
@@ -266,7 +293,19 @@ impl SecondaryDisks for Replica {
         volume.commit(epoch).map_err(|error| told(&error))
     }
 
+    fn needs_fence(&self) -> bool {
+        self.shared.store.is_shared
+    }
+
+    fn fenced(&mut self) {
+        self.shared.lock().is_fenced = true;
+    }
+
     fn fail_over(&mut self) -> Result<(), DiskError> {
+        if self.shared.store.is_shared && !self.shared.lock().is_fenced {
+            tracing::error!("the disks are shared, and nobody says that the primary does not write to them any more");
+            return Err(DiskError::NotPermitted);
+        }
         self.receiving = None;
         self.shared.volume().ok_or(DiskError::Invalid)?.fail_over().map_err(|error| told(&error))
     }
@@ -287,7 +326,7 @@ impl ReplicaDisk {
         work(match volume {
             Some(volume) if has_guest => Seen::Epochs(VolumeDisk::new(volume, self.disk)),
             Some(volume) => Seen::Left(VolumeDisk::new(volume, self.disk)),
-            None => Seen::Direct(&self.shared.files.disks[usize::from(self.disk)]),
+            None => Seen::Direct(&self.shared.direct[usize::from(self.disk)]),
         })
     }
 }
@@ -298,7 +337,7 @@ enum Seen<'a> {
     /// At the epoch at which the last session has left it: what a guest wrote would be forgotten by the next, so it is told.
     Left(VolumeDisk),
     /// Itself, which is the primary's alone: it is read, but not written.
-    Direct(&'a File),
+    Direct(&'a Target),
 }
 
 impl Seen<'_> {
@@ -324,6 +363,14 @@ impl Backend for ReplicaDisk {
 
     fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
         self.with(|seen| seen.for_writes()?.write_zeroes(offset, length, may_unmap))
+    }
+
+    fn publish(&self) -> Result<(), DiskError> {
+        self.with(|seen| match seen {
+            Seen::Epochs(disk) | Seen::Left(disk) => disk.publish(),
+            // Nobody has written anything.
+            Seen::Direct(_) => Ok(()),
+        })
     }
 
     fn flush(&self) -> Result<(), DiskError> {
@@ -393,7 +440,7 @@ impl Shared {
         }
         let mut state = self.lock();
         (state.phase, state.barrier, state.is_attached) = (Phase::Direct, Epoch::NONE, true);
-        state.ended = None;
+        (state.ended, state.is_fenced) = (None, false);
         drop(state);
         drop(volume);
         let emptied = self.files.journal.set_len(0).and_then(|()| self.files.journal.sync_all());
@@ -416,6 +463,10 @@ impl Files {
         Ok((self.journal.try_clone()?, self.disks.iter().map(File::try_clone).collect::<io::Result<_>>()?))
     }
 
+    fn targets(&self, is_shared: bool) -> io::Result<Vec<Target>> {
+        self.disks.iter().map(|disk| Target::new(disk.try_clone()?, is_shared)).collect()
+    }
+
     fn backends(&self) -> io::Result<Vec<FileBackend>> {
         self.disks.iter().map(|disk| disk.try_clone().map(FileBackend::new)).collect()
     }
@@ -423,6 +474,13 @@ impl Files {
 
 fn open(path: &Path, is_made: bool) -> Result<File, ReplicaError> {
     open_locked(path, is_made).map_err(|source| ReplicaError::Open { path: path.to_owned(), source })
+}
+
+fn open_disk(path: &Path, is_shared: bool) -> Result<File, ReplicaError> {
+    match is_shared {
+        true => open_shared(path).map_err(|source| ReplicaError::Open { path: path.to_owned(), source }),
+        false => open(path, false),
+    }
 }
 
 /// What is said to a guest, and what to the log.
