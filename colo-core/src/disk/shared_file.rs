@@ -24,6 +24,21 @@ const PIECE_BYTES: u64 = 1 << 20;
 
 /// A file or a block device that both hosts have. What is written is where the other host reads it; where the file system cannot do that
 /// (`tmpfs` cannot everywhere), once it is [published](Backend::publish).
+///
+/// ```
+/// use colo_core::disk::{Backend, SharedFile};
+/// # let path = std::env::temp_dir().join(format!("colo-doc-shared-{}", std::process::id()));
+/// std::fs::write(&path, [0; 8192])?;
+/// let (ours, _) = SharedFile::open(&path)?;
+/// let (theirs, _) = SharedFile::open(&path)?;
+/// ours.write(4000, b"not in whole blocks")?;
+/// ours.publish()?;
+/// let mut bytes = [0; 3];
+/// theirs.read(4000, &mut bytes)?;
+/// assert_eq!(&bytes, b"not");
+/// # std::fs::remove_file(&path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct SharedFile {
     file: File,
@@ -100,19 +115,17 @@ impl SharedFile {
     /// With the rest of its first block and of its last, as they are.
     fn write_piece(&self, piece: &Range<u64>, part: &[u8], block_bytes: u64, buffer: &mut Aligned) -> io::Result<()> {
         let blocks = blocks_of(piece, block_bytes);
-        let (_whole, _parts);
         let write = &mut buffer.bytes()[..(blocks.end - blocks.start) as usize];
         if blocks == *piece {
-            _whole = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
-        } else {
-            _parts = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
-            let last = write.len() - block_bytes as usize;
-            if blocks.start < piece.start {
-                self.file.read_exact_at(&mut write[..block_bytes as usize], blocks.start)?;
-            }
-            if piece.end < blocks.end && (last > 0 || blocks.start == piece.start) {
-                self.file.read_exact_at(&mut write[last..], blocks.end - block_bytes)?;
-            }
+            let _whole = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
+            write.copy_from_slice(part);
+            return self.file.write_all_at(write, blocks.start);
+        }
+        let _parts = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
+        let last = write.len() - block_bytes as usize;
+        self.file.read_exact_at(&mut write[..block_bytes as usize], blocks.start)?;
+        if last > 0 {
+            self.file.read_exact_at(&mut write[last..], blocks.end - block_bytes)?;
         }
         write[(piece.start - blocks.start) as usize..][..part.len()].copy_from_slice(part);
         self.file.write_all_at(write, blocks.start)

@@ -176,6 +176,10 @@ impl Engine<'_> {
     /// Has the secondary's disks made like the primary's, before memory, which changes faster.
     fn copy_disks(&mut self, disks: DisksAndWay, primary: &RefCell<Checkpoints>) -> Result<(), End> {
         let Some((mut disks, way)) = disks else { return Ok(()) };
+        if disks.is_shared() && self.fence.is_none() {
+            let why = "the disks are shared with the other host, and there is no fence that would make sure it is dead when it is lost";
+            return Err(End::Cannot(why.into()));
+        }
         let (on_event, events, kept) = disk_events();
         disks.attach(way, on_event).map_err(|error| End::Cannot(format!("the disks: {error}")))?;
         self.disks.set(disks);

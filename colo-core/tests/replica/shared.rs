@@ -436,6 +436,8 @@ fn what_is_not_one_disk_is_refused_on_both_hosts() {
 fn a_copy_of_a_disk_is_found_to_be_one_before_there_is_an_epoch() {
     let mut shared = Shared::new();
     std::fs::write(shared.folder.0.join("copy"), shared.bytes()).unwrap();
+    // The journal is one replica's.
+    shared.replica = None;
     shared.replica = Some(Replica::open(config(&shared.folder.0, "copy")).unwrap());
     let (primary, secondary) = channels();
     shared.replica().attach(secondary).unwrap();

@@ -18,6 +18,7 @@ use crate::disk::extents::Cut as _;
 use crate::disk::journal::Entry;
 use crate::disk::layer::Layer;
 use crate::disk::{Content, Piece, Source};
+use crate::ids::Epoch;
 use std::ops::Range;
 
 impl EpochStore {
@@ -44,6 +45,11 @@ impl EpochStore {
     /// Whether that part of a disk is as it was when the guest's epoch began, or there is none that it must be of any more.
     pub(in crate::disk) fn is_untouched(&self, disk: u8, part: Range<u64>) -> bool {
         !self.keeps_before() || self.find_before(disk, part.clone()) == [(part, Source::Disk)]
+    }
+
+    /// Whether everything up to that epoch is on the disks.
+    pub(in crate::disk) fn is_folded(&self, epoch: Epoch) -> bool {
+        self.epoch_before_layers() >= epoch
     }
 
     /// The disks are to be what the secondary's guest has seen, and it serves.

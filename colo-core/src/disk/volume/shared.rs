@@ -31,13 +31,11 @@ impl Volume {
     /// # Errors
     /// [`VolumeError`].
     pub fn publish(&self) -> Result<(), VolumeError> {
-        let is_direct = self.with(|store| {
+        let epoch = self.with(|store| {
             store.flush();
-            Ok(store.is_direct())
+            Ok(store.epoch())
         })?;
-        if !is_direct {
-            self.wait(|state| state.store.is_settled())?;
-        }
+        self.wait(|state| state.store.is_folded(epoch))?;
         self.shared.disks.iter().try_for_each(|disk| Ok(disk.publish()?))
     }
 }
