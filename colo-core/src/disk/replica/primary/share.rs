@@ -24,14 +24,14 @@ impl Copy {
         while self.shares_there.is_none() {
             self.hear_one()?;
         }
+        // Who follows from here on goes back to no epoch of before. (Whatever waits for that has its part of the disk.)
+        before.alone();
         for (disk, size) in (0..).zip(before.sizes()) {
             let last = size.saturating_sub(PROVEN_BYTES as u64);
             for offset in [0, last / 2, last] {
                 self.compare_part(disk, offset, (*size - offset).min(PROVEN_BYTES as u64))?;
             }
         }
-        // That secondary is another one than the last, which goes back to nothing any more.
-        before.alone();
         self.course.in_step(self.receiver.peer_minor());
         (self.on_event)(DiskEvent::InStep);
         Ok(())
