@@ -87,6 +87,9 @@ pub(crate) enum DiskCommand {
     /// Compare a protected guest's disk with what the other host has of it, by hashes, while the guest runs
     #[command(after_help = DISK_VERIFY_HELP)]
     Verify(DiskControlArgs),
+    /// Let a guest write again whose disks are shared, and whose secondary was lost: the other host does not serve it, nor will it
+    #[command(after_help = DISK_RELEASE_HELP)]
+    Release(DiskControlArgs),
 }
 
 #[derive(Subcommand, Debug)]
@@ -366,6 +369,10 @@ pub(crate) struct DiskServeArgs {
     /// not there, belongs to these disks alone, and is best on another device
     #[arg(long, value_name = "FILE", requires = "control")]
     pub(crate) journal: Option<PathBuf>,
+    /// With --control, on both hosts: both reach this very disk (a LUN). The primary writes to it at once, and a secondary that takes over
+    /// first makes it what it was at its epoch. Only with fencing (docs/disks.md)
+    #[arg(long, requires = "control", conflicts_with_all = ["durability", "copy_limit"])]
+    pub(crate) shared: bool,
     /// With --control: when the flushes of a guest that is protected are done [default: async-epoch]. The secondary's disk minds this, and
     /// the next, once it has taken over
     #[arg(long, value_enum, requires = "control")]
@@ -389,6 +396,8 @@ pub(crate) struct DiskControlArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) control: PathBuf,
 }
+
+const DISK_RELEASE_HELP: &str = "For the primary's disk server, started with --shared. When the secondary is lost, it may take over, and then puts the disk back to its epoch: so what the guest writes waits until `colo primary` says that it will not, which it does by itself, once its fence has succeeded or the other host has said goodbye. If `colo primary` was killed before, nobody says so. MAKE SURE FIRST: if the other host serves the guest all the same, the disk is damaged.";
 
 const DISK_VERIFY_HELP: &str = "For the primary's disk server. All of the disk is read on both hosts, as fast as that server's --copy-limit allows; the guest and its checkpoints go on. Nothing is changed: where the two differ end protection, and begin anew, which copies what differs. Ctrl-C ends it.
 

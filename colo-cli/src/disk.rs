@@ -1,5 +1,6 @@
 //! `colo disk serve`, and beside it what asks such a server.
 
+pub(crate) mod shared;
 pub(crate) mod status;
 pub(crate) mod verify;
 
@@ -27,6 +28,7 @@ pub(crate) fn serve(args: &DiskServeArgs, json: bool) -> Result<ExitCode> {
         let exports: Vec<_> = server.exports().map(export).collect();
         print_json(&json!({
             "event": "listening", "socket": socket, "locations": places, "exports": exports, "control": driven,
+            "is_shared": args.shared,
         }));
     } else {
         let export =
@@ -34,7 +36,8 @@ pub(crate) fn serve(args: &DiskServeArgs, json: bool) -> Result<ExitCode> {
         let disks: Vec<String> = server.exports().zip(&config.disks).map(export).collect();
         let driven = driven.map_or(String::new(), |path| format!(", and driven at {path}"));
         let are = if disks.len() == 1 { "is" } else { "are" };
-        eprintln!("colo: {} {are} at {}{driven}", disks.join(", "), places.join(" and at "));
+        let shared = if args.shared { "shared with another host, " } else { "" };
+        eprintln!("colo: {} {are} {shared}at {}{driven}", disks.join(", "), places.join(" and at "));
     }
     server.run(stop)?;
     settle(control)?;
@@ -61,8 +64,10 @@ fn open(args: &DiskServeArgs, config: &ServerConfig) -> Result<(Server, Option<C
     let Some(path) = &args.control else { return Ok((Server::open(config)?, None)) };
     let (server, disks) = match &args.journal {
         None => {
-            let opened = Server::open_disks(config)?.into_iter();
-            let disks = opened.map(|(disk, size)| (Arc::new(disk) as Arc<dyn Backend>, size)).collect();
+            let disks = match args.shared {
+                true => backends(Server::open_shared_disks(config)?),
+                false => backends(Server::open_disks(config)?),
+            };
             let tap = tap(args, disks);
             (over(&tap, config)?, ServedDisks::Primary(tap))
         }
@@ -71,7 +76,8 @@ fn open(args: &DiskServeArgs, config: &ServerConfig) -> Result<(Server, Option<C
         }
         Some(journal) => {
             let (disks, journal) = (args.backing.clone(), journal.clone());
-            let replica = Replica::open(ReplicaConfig { disks, journal, store: StoreConfig::default() })?;
+            let store = StoreConfig { is_shared: args.shared, ..StoreConfig::default() };
+            let replica = Replica::open(ReplicaConfig { disks, journal, store })?;
             let sizes = (0..).zip(replica.sizes());
             let disks =
                 sizes.map(|(number, size)| (Arc::new(replica.disk(number)) as Arc<dyn Backend>, *size)).collect();
@@ -83,11 +89,16 @@ fn open(args: &DiskServeArgs, config: &ServerConfig) -> Result<(Server, Option<C
     Ok((server, Some(control)))
 }
 
+fn backends(disks: Vec<(impl Backend + 'static, u64)>) -> Vec<(Arc<dyn Backend>, u64)> {
+    disks.into_iter().map(|(disk, size)| (Arc::new(disk) as Arc<dyn Backend>, size)).collect()
+}
+
 /// What stands between a guest and these disks.
 fn tap(args: &DiskServeArgs, disks: Vec<(Arc<dyn Backend>, u64)>) -> Tap {
     let durability = args.durability.map_or(Durability::default(), Durability::from);
     let copy_bytes_per_second = args.copy_limit.unwrap_or(0);
-    Tap::new(disks, TapConfig { durability, copy_bytes_per_second, ..TapConfig::default() })
+    let is_shared = args.shared;
+    Tap::new(disks, TapConfig { durability, copy_bytes_per_second, is_shared, ..TapConfig::default() })
 }
 
 fn over(tap: &Tap, config: &ServerConfig) -> Result<Server> {

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Command::Disk(DiskCommand::Serve(args)) => disk::serve(args, cli.json),
         Command::Disk(DiskCommand::Status(args)) => disk::status::run(args, cli.json),
         Command::Disk(DiskCommand::Verify(args)) => disk::verify::run(args, cli.json),
+        Command::Disk(DiskCommand::Release(args)) => disk::shared::release(args),
         Command::Net(NetCommand::Repair(args)) => net::repair_cards(args, cli.json),
         Command::Demo(args) => demo::run(args, cli.json),
         Command::Embedded(EmbeddedCommand::Switch(args)) => embedded::switch(args),

@@ -34,6 +34,10 @@ pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
         eprintln!("colo: --disk-control: only for Xen; an embedded machine gets its disk by --disk");
         return Ok(ExitCode::from(SENSELESS));
     }
+    if let Some(why) = crate::disk::shared::unfenced(args.disk_control.as_deref(), args.fence_command.as_ref()) {
+        eprintln!("colo: {why}");
+        return Ok(ExitCode::from(SENSELESS));
+    }
     if is_xen {
         return xen::primary(args, json);
     }

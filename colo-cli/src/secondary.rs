@@ -32,6 +32,10 @@ pub(crate) fn run(args: &SecondaryArgs, json: bool) -> Result<ExitCode> {
         eprintln!("colo: --disk-control: only for Xen; an embedded machine gets its disk by --disk and --journal");
         return Ok(ExitCode::from(SENSELESS));
     }
+    if let Some(why) = crate::disk::shared::unfenced(args.disk_control.as_deref(), args.fence_command.as_ref()) {
+        eprintln!("colo: {why}{}", if args.promote_unfenced { " instead of --promote-unfenced" } else { "" });
+        return Ok(ExitCode::from(SENSELESS));
+    }
     // Before there are other threads: a host may start processes that watch over this one.
     let (host, when_unprotected): (Box<dyn Host>, _) = match embedded::hypervisor(args.hypervisor) {
         HypervisorArg::Xen => {

@@ -1,5 +1,8 @@
 //! `colo disk` as a user meets it.
 
+#[path = "disk/shared.rs"]
+mod shared;
+
 use colo_core::disk::control::{ControlledPrimary, ControlledSecondary};
 use colo_core::disk::nbd::{Client, ClientConfig};
 use colo_core::disk::{Backend, DiskEvent, PrimaryDisks, SecondaryDisks};

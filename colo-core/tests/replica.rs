@@ -2,6 +2,8 @@
 
 #[path = "support/folder.rs"]
 mod folder;
+#[path = "replica/shared.rs"]
+mod shared;
 
 use colo_core::disk::{
     Backend, DiskEvent, Durability, FileBackend, PrimaryDisks, Replica, ReplicaConfig, SecondaryDisks, StoreConfig,

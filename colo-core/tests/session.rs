@@ -31,5 +31,7 @@ mod rehearsal;
 mod relay;
 #[path = "session/rig.rs"]
 mod rig;
+#[path = "session/shared_disks.rs"]
+mod shared_disks;
 #[path = "session/takeover.rs"]
 mod takeover;

@@ -41,6 +41,7 @@ fn config() -> StoreConfig {
         fold_bytes: 128 << 10,
         segment_bytes: 64 << 10,
         journal_bytes: 1 << 20,
+        is_shared: false,
     }
 }
 

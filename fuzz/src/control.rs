@@ -63,7 +63,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     };
     let differences = vec![Difference { disk: 1, range: 65_536..131_072, is_unreadable: false }; 2];
     let said = [
-        Said::Hello { role: Role::Primary, sizes: vec![1 << 30; 2] },
+        Said::Hello { role: Role::Primary, is_shared: true, sizes: vec![1 << 30; 2] },
         Said::Answer(1, Answer::Done),
         Said::Answer(2, Answer::Failed(DiskError::NoSpace)),
         Said::Status(3, reported(DiskState::Alone(None))),

@@ -107,6 +107,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         Message::DiskFlushed { number: 1 },
         Message::DiskHashesWanted { disk: 0, offset: 0, length: 65536, seed: 3 },
         Message::DiskHashes { disk: 0, offset: 0, hashes: vec![1] },
+        Message::DiskShared { sizes: vec![4096] },
+        Message::DiskBefore { disk: 0, offset: 512, data: Bytes::from_static(b"sector") },
+        Message::DiskBeforeZeroes { disk: 1, offset: 0, length: 4096 },
+        Message::DiskSame { disk: 0, offset: 0, length: 4096, seed: 3, hash: 1 },
         Message::Goodbye(GoodbyeReason::Failed("gone".into())),
     ];
     let payload = |message| written(std::slice::from_ref(message)).split_off(colo_core::peer::FRAME_HEADER_BYTES);

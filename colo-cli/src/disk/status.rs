@@ -13,11 +13,11 @@ pub(crate) fn run(args: &DiskControlArgs, as_json: bool) -> Result<ExitCode> {
     let mut observer = Observer::connect(&args.control)?;
     let reported = observer.status().with_context(|| args.control.display().to_string())?;
     if as_json {
-        print_json(&status_json(observer.role(), observer.sizes(), &reported));
+        print_json(&status_json(&observer, &reported));
         return Ok(ExitCode::SUCCESS);
     }
     let mut out = io::stdout().lock();
-    for (key, value) in lines(observer.role(), observer.sizes(), &reported) {
+    for (key, value) in lines(&observer, &reported) {
         // Nobody who does not listen any more is bothered.
         let _ = writeln!(out, "{key:<12} {value}");
     }
@@ -25,9 +25,10 @@ pub(crate) fn run(args: &DiskControlArgs, as_json: bool) -> Result<ExitCode> {
 }
 
 /// In the order in which a person asks.
-fn lines(role: Role, sizes: &[u64], reported: &Reported) -> Vec<(&'static str, String)> {
+fn lines(observer: &Observer, reported: &Reported) -> Vec<(&'static str, String)> {
     let Reported { is_driven, disks } = reported;
-    let sizes: Vec<_> = sizes.iter().map(u64::to_string).collect();
+    let role = observer.role();
+    let sizes: Vec<_> = observer.sizes().iter().map(u64::to_string).collect();
     let mut lines = vec![
         ("role", role.to_string()),
         ("state", state(role, &disks.state)),
@@ -36,6 +37,9 @@ fn lines(role: Role, sizes: &[u64], reported: &Reported) -> Vec<(&'static str, S
         ("epoch", format!("{} counts, {} is whole", disks.epoch.0, disks.whole_epoch.0)),
         ("waiting", format!("{} of at most {} bytes", disks.waiting_bytes, disks.limit_bytes)),
     ];
+    if observer.is_shared() {
+        lines.insert(1, ("disk", "shared with the other host".to_owned()));
+    }
     if role == Role::Secondary || disks.journal_bytes > 0 {
         lines.push(("journal", format!("{} bytes", disks.journal_bytes)));
     }
@@ -57,25 +61,32 @@ fn state(role: Role, state: &DiskState) -> String {
             let pace = progress.pace().map_or(String::new(), |pace| format!("; {pace}"));
             format!("first copy: {done} of {all} MiB are the same, {sent} MiB were sent{pace}")
         }
+        DiskState::Held(why) => {
+            let held =
+                "not protected, and the guest's writes wait until it is known that the other host does not serve";
+            why.as_ref().map_or(held.to_owned(), |why| format!("{held}: {why}"))
+        }
         DiskState::Receiving => "first copy".to_owned(),
         DiskState::InStep => "in step".to_owned(),
         DiskState::Serving => "has taken over, not protected".to_owned(),
     }
 }
 
-fn status_json(role: Role, sizes: &[u64], reported: &Reported) -> Value {
+fn status_json(observer: &Observer, reported: &Reported) -> Value {
+    let (role, sizes, is_shared) = (observer.role(), observer.sizes(), observer.is_shared());
     let Reported { is_driven, disks } = reported;
     let name = match &disks.state {
         DiskState::Alone(_) => "alone",
         DiskState::Copying(_) | DiskState::Receiving => "copying",
         DiskState::InStep => "in-step",
         DiskState::Serving => "serving",
+        DiskState::Held(_) => "held",
     };
-    let mut value = json!({"role": role.to_string(), "sizes": sizes, "is_driven": is_driven, "state": name,
+    let mut value = json!({"role": role.to_string(), "is_shared": is_shared, "sizes": sizes, "is_driven": is_driven, "state": name,
         "epoch": disks.epoch.0, "whole_epoch": disks.whole_epoch.0, "waiting_bytes": disks.waiting_bytes,
         "limit_bytes": disks.limit_bytes, "journal_bytes": disks.journal_bytes, "text": state(role, &disks.state)});
     match &disks.state {
-        DiskState::Alone(why) => value["why"] = json!(why),
+        DiskState::Alone(why) | DiskState::Held(why) => value["why"] = json!(why),
         DiskState::Copying(progress) => {
             let pace = progress.pace();
             value["copy"] = json!({"done_bytes": progress.done_bytes, "all_bytes": progress.all_bytes,

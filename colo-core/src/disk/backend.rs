@@ -39,6 +39,14 @@ pub trait Backend: Send + Sync {
     /// As for [`Backend::read`].
     fn flush(&self) -> Result<(), DiskError>;
 
+    /// Has everything that was written before where another host reads it that has the same disk; whether it is durable there or not.
+    ///
+    /// # Errors
+    /// As for [`Backend::read`].
+    fn publish(&self) -> Result<(), DiskError> {
+        self.flush()
+    }
+
     /// What the parts from there on are: at least one, and together no more than that length.
     ///
     /// # Errors
@@ -111,6 +119,28 @@ impl FileBackend {
     pub fn new(file: File) -> FileBackend {
         FileBackend { file }
     }
+
+    pub(super) fn allocation_of(file: &File, offset: u64, length: u32) -> Result<Vec<Allocation>, DiskError> {
+        let (mut parts, mut at, end) = (Vec::new(), offset, offset + u64::from(length));
+        while at < end && parts.len() < MAX_PARTS {
+            let data = match seek(file, SeekFrom::Data(at)) {
+                Ok(data) => data.min(end),
+                // There are none behind it.
+                Err(Errno::NXIO) => end,
+                // A block device, for instance, does not tell.
+                Err(_) => at,
+            };
+            if data > at {
+                parts.push(Allocation { length: (data - at) as u32, is_hole: true, is_zero: true });
+                at = data;
+                continue;
+            }
+            let hole = seek(file, SeekFrom::Hole(at)).map_or(end, |hole| hole.min(end));
+            parts.push(Allocation { length: (hole.max(at + 1) - at) as u32, is_hole: false, is_zero: false });
+            at = hole.max(at + 1);
+        }
+        Ok(parts)
+    }
 }
 
 impl Backend for FileBackend {
@@ -131,25 +161,7 @@ impl Backend for FileBackend {
     }
 
     fn allocation(&self, offset: u64, length: u32) -> Result<Vec<Allocation>, DiskError> {
-        let (mut parts, mut at, end) = (Vec::new(), offset, offset + u64::from(length));
-        while at < end && parts.len() < MAX_PARTS {
-            let data = match seek(&self.file, SeekFrom::Data(at)) {
-                Ok(data) => data.min(end),
-                // There are none behind it.
-                Err(Errno::NXIO) => end,
-                // A block device, for instance, does not tell.
-                Err(_) => at,
-            };
-            if data > at {
-                parts.push(Allocation { length: (data - at) as u32, is_hole: true, is_zero: true });
-                at = data;
-                continue;
-            }
-            let hole = seek(&self.file, SeekFrom::Hole(at)).map_or(end, |hole| hole.min(end));
-            parts.push(Allocation { length: (hole.max(at + 1) - at) as u32, is_hole: false, is_zero: false });
-            at = hole.max(at + 1);
-        }
-        Ok(parts)
+        FileBackend::allocation_of(&self.file, offset, length)
     }
 }
 
@@ -171,13 +183,7 @@ pub(super) fn size_of(mut file: &File) -> io::Result<u64> {
 
 /// Makes a part of a file or a block device zeroes, by the way that costs least.
 pub(super) fn write_zeroes(file: &File, offset: u64, length: u64, may_unmap: bool) -> io::Result<()> {
-    let done = |flags| match fallocate(file, flags | FallocateFlags::KEEP_SIZE, offset, length) {
-        Ok(()) => Ok(true),
-        // Not on this file system, or not at this place of a block device.
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => Ok(false),
-        Err(errno) => Err(io::Error::from(errno)),
-    };
-    if (may_unmap && done(FallocateFlags::PUNCH_HOLE)?) || done(FallocateFlags::ZERO_RANGE)? {
+    if give_back(file, offset, length, may_unmap)? {
         return Ok(());
     }
     let (mut at, end) = (offset, offset + length);
@@ -189,8 +195,19 @@ pub(super) fn write_zeroes(file: &File, offset: u64, length: u64, may_unmap: boo
     Ok(())
 }
 
+/// The same without writing them, where the file system or the device makes them; false where it does not.
+pub(super) fn give_back(file: &File, offset: u64, length: u64, may_unmap: bool) -> io::Result<bool> {
+    let done = |flags| match fallocate(file, flags | FallocateFlags::KEEP_SIZE, offset, length) {
+        Ok(()) => Ok(true),
+        // Not on this file system, or not at this place of a block device.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => Ok(false),
+        Err(errno) => Err(io::Error::from(errno)),
+    };
+    Ok((may_unmap && done(FallocateFlags::PUNCH_HOLE)?) || done(FallocateFlags::ZERO_RANGE)?)
+}
+
 /// What a client is told, and what the log.
-fn told(what: &str, error: &io::Error) -> DiskError {
+pub(super) fn told(what: &str, error: &io::Error) -> DiskError {
     tracing::warn!("{what}: {error}");
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskError::NoSpace,

@@ -46,7 +46,9 @@ pub mod nbd;
 mod rate;
 mod replica;
 mod segments;
+mod shared_file;
 mod store;
+mod target;
 #[cfg(test)]
 mod tests;
 mod volume;
@@ -60,6 +62,7 @@ pub use replica::{
     PrimaryDisks, Replica, ReplicaConfig, ReplicaDisk, ReplicaError, SecondaryDisks, Tap, TapConfig, TapDisk,
     Verification, VerifyError, VerifyEvent,
 };
+pub use shared_file::SharedFile;
 pub use store::{
     Action, ActionId, EpochStore, Garbage, Piece, ReadId, RecoverError, Source, StoreConfig, StoreError, Taken,
 };

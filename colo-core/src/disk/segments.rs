@@ -138,6 +138,7 @@ mod tests {
             epoch: Epoch(1),
             start: Mark::BEGIN,
             serves: false,
+            is_shared: false,
             segment_bytes: 256,
             sizes: vec![1],
         };

@@ -1,5 +1,7 @@
 //! The store against a model: arrays of bytes, one for each epoch; with actions that are carried out in any order, and crashes at any moment.
 
+mod shared;
+
 use super::journal::ReadAt;
 use super::*;
 use crate::ids::Epoch;
@@ -132,11 +134,16 @@ fn config(random: &mut Random) -> StoreConfig {
         fold_bytes: 1 + random.below(2000),
         segment_bytes: (4 + random.below(30)) * 64,
         journal_bytes: random.below(3) * 4000,
+        is_shared: false,
     }
 }
 
 impl Bench {
     fn new(seed: u64) -> Bench {
+        Bench::with(seed, config)
+    }
+
+    fn with(seed: u64, config: fn(&mut Random) -> StoreConfig) -> Bench {
         let mut random = Random(seed);
         let disks: Disks = (0..DISKS).map(|_| (0..SIZE).map(|_| random.next() as u8).collect()).collect();
         let config = config(&mut random);
@@ -259,7 +266,7 @@ impl Bench {
     fn read(&mut self) {
         let (disk, range) = (self.random.below(DISKS as u64) as u8, self.random.range());
         let is_primarys = self.random.below(3) == 0;
-        let ((id, pieces), expected) = match is_primarys && !self.serves {
+        let ((id, pieces), expected) = match is_primarys && !self.serves && !self.store.keeps_before() {
             true => (self.store.read_primary(disk, range.clone()).unwrap(), &self.primary),
             false => (self.store.read(disk, range.clone()).unwrap(), &self.seen),
         };
@@ -338,32 +345,7 @@ impl Bench {
     fn crash(&mut self) {
         let (promised, last) = (self.store.durable_epoch(), self.store.epoch());
         let had_begun = self.store.has_begun();
-        let loses_power = self.random.below(2) == 0;
-        // What a guest was told that serves is kept when the power stays, and what it has flushed always.
-        let is_kept = |(until, _): &(u64, Disks)| match loses_power {
-            true => self.store.is_durable(*until),
-            false => self.store.is_written(*until),
-        };
-        let kept = self.own.iter().rposition(is_kept);
-        for (_, action) in std::mem::take(&mut self.waiting) {
-            // Some had begun.
-            if let (Action::Journal { at, parts }, true) = (action, self.random.below(2) == 0) {
-                let mut bytes = parts.concat();
-                bytes.truncate(self.random.below(bytes.len() as u64 + 1) as usize);
-                self.journal.write(at, bytes);
-            }
-        }
-        self.reads.clear();
-        if loses_power {
-            self.journal.crash(&mut self.random);
-            for disk in &mut self.disks {
-                disk.crash(&mut self.random);
-            }
-        }
-        if !had_begun {
-            // As whoever takes it up does. For what comes later it makes no difference.
-            self.journal.sync();
-        }
+        let kept = self.die();
         let config = config(&mut self.random);
         self.config = config;
         self.store = match EpochStore::recover(config, &[SIZE; DISKS], &self.journal, self.random.next()) {
@@ -377,13 +359,7 @@ impl Bench {
         let epoch = self.store.epoch();
         assert!(epoch >= promised, "{epoch}, but {promised} was promised");
         if self.store.serves() {
-            let disks = self.contents();
-            let first = kept.unwrap_or(0);
-            let found = (first..self.own.len()).rev().find(|found| is_between(&disks, &self.own[*found..]));
-            let found = found.expect("what the guest has written up to some moment, and all that is safe");
-            self.own.truncate(found + 1);
-            self.own.push((self.store.make_durable(), disks.clone()));
-            self.epochs.insert(epoch, disks);
+            self.serve_again(kept);
         } else {
             assert!(kept.is_none(), "it has served, and does not know of it");
             assert!(epoch <= last, "{epoch}, but {last} was the last");
@@ -394,6 +370,48 @@ impl Bench {
         self.primary = self.seen.clone();
         self.epochs.retain(|other, _| *other <= epoch);
         self.barriers.clear();
+    }
+
+    /// Of what was to be done some had begun; and the power goes, or not. Of what a guest was told that serves that is kept when the power stays,
+    /// and what it has flushed always: returns how many of its writes that is, less one.
+    fn die(&mut self) -> Option<usize> {
+        let loses_power = self.random.below(2) == 0;
+        let is_kept = |(until, _): &(u64, Disks)| match loses_power {
+            true => self.store.is_durable(*until),
+            false => self.store.is_written(*until),
+        };
+        let kept = self.own.iter().rposition(is_kept);
+        for (_, action) in std::mem::take(&mut self.waiting) {
+            if let (Action::Journal { at, parts }, true) = (action, self.random.below(2) == 0) {
+                let mut bytes = parts.concat();
+                bytes.truncate(self.random.below(bytes.len() as u64 + 1) as usize);
+                self.journal.write(at, bytes);
+            }
+        }
+        self.reads.clear();
+        if loses_power {
+            self.journal.crash(&mut self.random);
+            for disk in &mut self.disks {
+                disk.crash(&mut self.random);
+            }
+        }
+        if !self.store.has_begun() {
+            // As whoever takes it up does. For what comes later it makes no difference.
+            self.journal.sync();
+        }
+        kept
+    }
+
+    /// A guest that serves goes on from the journal.
+    fn serve_again(&mut self, kept: Option<usize>) {
+        let disks = self.contents();
+        let first = kept.unwrap_or(0);
+        let found = (first..self.own.len()).rev().find(|found| is_between(&disks, &self.own[*found..]));
+        let found = found.expect("what the guest has written up to some moment, and all that is safe");
+        self.own.truncate(found + 1);
+        self.own.push((self.store.make_durable(), disks.clone()));
+        self.seen = disks.clone();
+        self.epochs.insert(self.store.epoch(), disks);
     }
 
     /// What the secondary's guest would read now.

@@ -86,6 +86,8 @@ pub enum OnSilence {
     /// Nothing does: the operator is to say so.
     #[default]
     Hold,
+    /// Nothing does, and it must be dead as a whole: even of one whose process is gone the operator is to say so.
+    HoldAlways,
 }
 
 /// What a secondary does.
@@ -112,6 +114,9 @@ pub fn secondary_verdict(loss: &Loss, epoch: Epoch, on_silence: OnSilence) -> Se
         Loss::Silent if on_silence == OnSilence::Hold => {
             SecondaryVerdict::Hold(format!("{loss}, and nothing makes sure that the primary is dead"))
         }
+        Loss::Closed | Loss::Silent if on_silence == OnSilence::HoldAlways => SecondaryVerdict::Hold(format!(
+            "{loss}, and nothing makes sure that the primary's host does not write to the disks, which are shared"
+        )),
         Loss::Closed | Loss::Silent => SecondaryVerdict::TakeOver,
     }
 }
@@ -120,7 +125,7 @@ pub fn secondary_verdict(loss: &Loss, epoch: Epoch, on_silence: OnSilence) -> Se
 mod tests {
     use super::*;
 
-    const ALL: [OnSilence; 3] = [OnSilence::Fence, OnSilence::TakeOver, OnSilence::Hold];
+    const ALL: [OnSilence; 4] = [OnSilence::Fence, OnSilence::TakeOver, OnSilence::Hold, OnSilence::HoldAlways];
 
     #[test]
     fn a_goodbye_never_makes_a_second_server() {
@@ -159,9 +164,10 @@ mod tests {
     #[test]
     fn silence_alone_is_no_proof_of_death() {
         for on_silence in ALL {
-            assert_eq!(secondary_verdict(&Loss::Closed, Epoch(1), on_silence), SecondaryVerdict::TakeOver);
-            let holds = matches!(secondary_verdict(&Loss::Silent, Epoch(1), on_silence), SecondaryVerdict::Hold(_));
-            assert_eq!(holds, on_silence == OnSilence::Hold);
+            let holds = |loss| matches!(secondary_verdict(&loss, Epoch(1), on_silence), SecondaryVerdict::Hold(_));
+            assert_eq!(holds(Loss::Silent), matches!(on_silence, OnSilence::Hold | OnSilence::HoldAlways));
+            // One that is gone may have left writes on their way to a disk that is shared.
+            assert_eq!(holds(Loss::Closed), on_silence == OnSilence::HoldAlways);
         }
     }
 }

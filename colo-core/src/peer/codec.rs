@@ -59,6 +59,10 @@ impl Message {
             Message::DiskFlushed { .. } => MessageKind::DiskFlushed,
             Message::DiskHashesWanted { .. } => MessageKind::DiskHashesWanted,
             Message::DiskHashes { .. } => MessageKind::DiskHashes,
+            Message::DiskShared { .. } => MessageKind::DiskShared,
+            Message::DiskBefore { .. } => MessageKind::DiskBefore,
+            Message::DiskBeforeZeroes { .. } => MessageKind::DiskBeforeZeroes,
+            Message::DiskSame { .. } => MessageKind::DiskSame,
             Message::Goodbye(_) => MessageKind::Goodbye,
         }
     }
@@ -97,7 +101,7 @@ pub(super) fn encode_payload(message: &Message, out: &mut Vec<u8>) -> Result<()>
             out.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
         }
         Message::Heartbeat { number } | Message::DiskFlushed { number } => put_u64(out, *number),
-        Message::DiskWrite { disk, offset, data } => {
+        Message::DiskWrite { disk, offset, data } | Message::DiskBefore { disk, offset, data } => {
             out.extend(disk_write_head(*disk, *offset));
             out.extend_from_slice(data);
         }
@@ -123,6 +127,23 @@ pub(super) fn encode_payload(message: &Message, out: &mut Vec<u8>) -> Result<()>
             check_limit("hashes", MAX_DISK_HASHES, hashes.len())?;
             put_u32(out, hashes.len() as u32);
             out.extend(hashes.iter().flat_map(|hash| hash.to_le_bytes()));
+        }
+        Message::DiskShared { sizes } => {
+            check_limit("disks", MAX_DISKS, sizes.len())?;
+            put_u32(out, sizes.len() as u32);
+            sizes.iter().for_each(|size| put_u64(out, *size));
+        }
+        Message::DiskBeforeZeroes { disk, offset, length } => {
+            out.push(*disk);
+            put_u64(out, *offset);
+            put_u64(out, *length);
+        }
+        Message::DiskSame { disk, offset, length, seed, hash } => {
+            out.push(*disk);
+            put_u64(out, *offset);
+            put_u32(out, *length);
+            put_u64(out, *seed);
+            out.extend_from_slice(&hash.to_le_bytes());
         }
         Message::Goodbye(reason) => put_goodbye(out, reason)?,
     }
@@ -194,15 +215,39 @@ fn decode_fields(kind: MessageKind, payload: &Bytes, fields: &mut Fields<'_>) ->
             let count = fields.count("hashes", MAX_DISK_HASHES, size_of::<u128>())?;
             let bytes = fields.bytes("hashes", count * size_of::<u128>())?;
             let hashes = bytes.chunks_exact(size_of::<u128>());
-            let hash = |bytes: &[u8]| bytes.iter().rev().fold(0, |hash, byte| hash << 8 | u128::from(*byte));
-            Message::DiskHashes { disk, offset, hashes: hashes.map(hash).collect() }
+            Message::DiskHashes { disk, offset, hashes: hashes.map(hash_of_bytes).collect() }
         }
+        MessageKind::DiskShared => {
+            let count = fields.count("disks", MAX_DISKS, size_of::<u64>())?;
+            let size = |_| fields.u64("size of a disk");
+            Message::DiskShared { sizes: (0..count).map(size).collect::<Result<_>>()? }
+        }
+        MessageKind::DiskBefore => {
+            Message::DiskBefore { disk: get_disk(fields)?, offset: fields.u64("offset")?, data: fields.rest(payload) }
+        }
+        MessageKind::DiskBeforeZeroes => Message::DiskBeforeZeroes {
+            disk: get_disk(fields)?,
+            offset: fields.u64("offset")?,
+            length: fields.u64("length")?,
+        },
+        MessageKind::DiskSame => Message::DiskSame {
+            disk: get_disk(fields)?,
+            offset: fields.u64("offset")?,
+            length: get_hashed_bytes(fields)?,
+            seed: fields.u64("seed")?,
+            hash: hash_of_bytes(fields.bytes("hash", size_of::<u128>())?),
+        },
         MessageKind::Heartbeat => Message::Heartbeat { number: fields.u64("number")? },
         MessageKind::Goodbye => Message::Goodbye(get_goodbye(fields)?),
     })
 }
 
-/// What is before the data of a `DiskWrite`.
+/// A hash, by its bytes.
+fn hash_of_bytes(bytes: &[u8]) -> u128 {
+    bytes.iter().rev().fold(0, |hash, byte| hash << 8 | u128::from(*byte))
+}
+
+/// What is before the data of a `DiskWrite` or a `DiskBefore`.
 pub(super) fn disk_write_head(disk: u8, offset: u64) -> [u8; DISK_WRITE_HEAD_BYTES] {
     let mut head = [disk; DISK_WRITE_HEAD_BYTES];
     head[1..].copy_from_slice(&offset.to_le_bytes());

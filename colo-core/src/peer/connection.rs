@@ -187,8 +187,20 @@ impl StateSender {
     /// # Errors
     /// Those of [`StateSender::send_stream`].
     pub fn send_disk_write(&mut self, disk: u8, offset: u64, data: &[u8]) -> Result<(), PeerError> {
+        self.send_disk_data(MessageKind::DiskWrite, disk, offset, data)
+    }
+
+    /// The same for one `DiskBefore` message.
+    ///
+    /// # Errors
+    /// Those of [`StateSender::send_stream`].
+    pub fn send_disk_before(&mut self, disk: u8, offset: u64, data: &[u8]) -> Result<(), PeerError> {
+        self.send_disk_data(MessageKind::DiskBefore, disk, offset, data)
+    }
+
+    fn send_disk_data(&mut self, kind: MessageKind, disk: u8, offset: u64, data: &[u8]) -> Result<(), PeerError> {
         let head = disk_write_head(disk, offset);
-        let header = self.encoder.header_for(MessageKind::DiskWrite, &[IoSlice::new(&head), IoSlice::new(data)])?;
+        let header = self.encoder.header_for(kind, &[IoSlice::new(&head), IoSlice::new(data)])?;
         let mut slices = [IoSlice::new(&header), IoSlice::new(&head), IoSlice::new(data)];
         write_all(&self.socket, self.patience, &mut slices)
     }

@@ -21,7 +21,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// at which one may be sent.
 pub const MAJOR_VERSION: u8 = 3;
 /// The protocol's minor version.
-pub const MINOR_VERSION: u8 = 1;
+pub const MINOR_VERSION: u8 = 2;
 
 /// Bytes of a frame's header.
 pub const FRAME_HEADER_BYTES: usize = size_of::<RawHeader>();
@@ -42,7 +42,7 @@ pub const MAX_FACT_NAME_BYTES: usize = 128;
 pub const MAX_FACT_BYTES: usize = 2048;
 /// The longest `Likeness`: the event channels of a large guest of Xen's.
 pub const MAX_LIKENESS_BYTES: usize = 2 << 20;
-/// The longest `DiskWrite`; longer writes are cut.
+/// The longest `DiskWrite` or `DiskBefore`; longer ones are cut.
 pub const MAX_DISK_BYTES: usize = 1 << 20;
 /// So much of a disk has one hash.
 pub const HASHED_BYTES: usize = 64 << 10;
@@ -51,7 +51,7 @@ pub const MAX_DISK_HASHES: usize = 64;
 /// The longest text, of `Refused` and `Goodbye`: a few lines for people. A longer one is cut off when it is sent.
 pub const MAX_TEXT_BYTES: usize = 1024;
 
-/// What is before the data of a `DiskWrite`: disk, offset.
+/// What is before the data of a `DiskWrite` or a `DiskBefore`: disk, offset.
 pub(super) const DISK_WRITE_HEAD_BYTES: usize = 1 + 8;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"COLO");
@@ -85,11 +85,15 @@ pub enum MessageKind {
     DiskFlushed = 52,
     DiskHashesWanted = 53,
     DiskHashes = 54,
+    DiskShared = 55,
+    DiskBefore = 56,
+    DiskBeforeZeroes = 57,
+    DiskSame = 58,
 }
 
 impl MessageKind {
     /// Every kind.
-    pub const ALL: [MessageKind; 24] = {
+    pub const ALL: [MessageKind; 28] = {
         use MessageKind::*;
         [
             Hello,
@@ -116,6 +120,10 @@ impl MessageKind {
             DiskFlushed,
             DiskHashesWanted,
             DiskHashes,
+            DiskShared,
+            DiskBefore,
+            DiskBeforeZeroes,
+            DiskSame,
         ]
     };
 
@@ -140,11 +148,14 @@ impl MessageKind {
             MessageKind::Input => 8 + 4 + FRAMES,
             MessageKind::Output => 8 + 8 + 4 + FRAMES,
             MessageKind::Released => 8 + 4 + 8 * MAX_RELEASED,
-            MessageKind::DiskWrite => DISK_WRITE_HEAD_BYTES + MAX_DISK_BYTES,
+            MessageKind::DiskWrite | MessageKind::DiskBefore => DISK_WRITE_HEAD_BYTES + MAX_DISK_BYTES,
             MessageKind::DiskZeroes => 1 + 8 + 8 + 1,
             MessageKind::DiskBarrier | MessageKind::DiskFlush => 8 + 1,
             MessageKind::DiskHashesWanted => 1 + 8 + 4 + 8,
             MessageKind::DiskHashes => 1 + 8 + 4 + 16 * MAX_DISK_HASHES,
+            MessageKind::DiskShared => 4 + 8 * crate::disk::MAX_DISKS,
+            MessageKind::DiskBeforeZeroes => 1 + 8 + 8,
+            MessageKind::DiskSame => 1 + 8 + 4 + 8 + 16,
         }
     }
 

@@ -191,6 +191,43 @@ pub enum Message {
         /// XXH3, of 128 bits.
         hashes: Vec<u128>,
     },
+    /// Both ways, disk: both hosts reach the same disks, of these sizes in bytes. Since version 3.2, as the next three.
+    DiskShared {
+        /// Of each of the domain's disks.
+        sizes: Vec<u64>,
+    },
+    /// P→S, disk: that is what stands there, before the primary's guest changes it.
+    DiskBefore {
+        /// Which of the domain's disks.
+        disk: u8,
+        /// Where, in bytes.
+        offset: u64,
+        /// What: at most [`MAX_DISK_BYTES`](super::MAX_DISK_BYTES).
+        data: Bytes,
+    },
+    /// P→S, disk: the same for a part in which there are only zeroes.
+    DiskBeforeZeroes {
+        /// Which of the domain's disks.
+        disk: u8,
+        /// From where, in bytes.
+        offset: u64,
+        /// How long it is.
+        length: u64,
+    },
+    /// P→S, disk: that is the hash of what the primary reads there, and will read until it has said what stands there: if the secondary
+    /// reads something else, it has another disk.
+    DiskSame {
+        /// Which of the domain's disks.
+        disk: u8,
+        /// From where, in bytes.
+        offset: u64,
+        /// How long it is: 1 byte to [`MAX_DISK_HASHES`](super::MAX_DISK_HASHES) times 64 KiB.
+        length: u32,
+        /// The hash's seed.
+        seed: u64,
+        /// XXH3, of 128 bits.
+        hash: u128,
+    },
     /// Both ways, net: alive.
     Heartbeat {
         /// Counts from 0.

@@ -106,6 +106,22 @@ fn disk_message() -> impl Strategy<Value = Message> {
             .prop_map(|((disk, offset), length, seed)| Message::DiskHashesWanted { disk, offset, length, seed }),
         (place(), prop::collection::vec(any::<u128>(), 0..=MAX_DISK_HASHES))
             .prop_map(|((disk, offset), hashes)| Message::DiskHashes { disk, offset, hashes }),
+        shared_message(),
+    ]
+}
+
+fn shared_message() -> impl Strategy<Value = Message> {
+    let place = || (0..MAX_DISKS as u8, any::<u64>());
+    prop_oneof![
+        prop::collection::vec(any::<u64>(), 0..=MAX_DISKS).prop_map(|sizes| Message::DiskShared { sizes }),
+        (place(), prop::collection::vec(any::<u8>(), 0..300)).prop_map(|((disk, offset), data)| Message::DiskBefore {
+            disk,
+            offset,
+            data: data.into()
+        }),
+        (place(), any::<u64>()).prop_map(|((disk, offset), length)| Message::DiskBeforeZeroes { disk, offset, length }),
+        (place(), 1..=(MAX_DISK_HASHES * HASHED_BYTES) as u32, any::<u64>(), any::<u128>())
+            .prop_map(|((disk, offset), length, seed, hash)| Message::DiskSame { disk, offset, length, seed, hash }),
     ]
 }
 

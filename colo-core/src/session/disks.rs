@@ -41,6 +41,13 @@ impl Primaries {
     }
 }
 
+impl Primaries {
+    /// Whether the secondary's host has the same ones.
+    pub(super) fn are_shared(&self) -> bool {
+        self.0.borrow().as_ref().is_some_and(|disks| disks.is_shared())
+    }
+}
+
 /// The packets' side, and the disks beside it.
 pub(super) struct WithDisks<N> {
     pub(super) net: N,

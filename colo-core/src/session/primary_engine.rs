@@ -176,6 +176,10 @@ impl Engine<'_> {
     /// Has the secondary's disks made like the primary's, before memory, which changes faster.
     fn copy_disks(&mut self, disks: DisksAndWay, primary: &RefCell<Checkpoints>) -> Result<(), End> {
         let Some((mut disks, way)) = disks else { return Ok(()) };
+        if disks.is_shared() && self.fence.is_none() {
+            let why = "the disks are shared with the other host, and there is no fence that would make sure it is dead when it is lost";
+            return Err(End::Cannot(why.into()));
+        }
         let (on_event, events, kept) = disk_events();
         disks.attach(way, on_event).map_err(|error| End::Cannot(format!("the disks: {error}")))?;
         self.disks.set(disks);
@@ -294,6 +298,10 @@ impl Engine<'_> {
                 outcome => outcome,
             },
             End::Guest(state) => {
+                // Whoever starts it anew must be able to write: if the secondary does not hear of this, it may go on from its epoch.
+                if self.disks.are_shared() && matches!(self.net.part(GoodbyeReason::GuestEnded), Ok(Farewell::Heard)) {
+                    self.disks.with(|disks| disks.alone());
+                }
                 self.goodbye(GoodbyeReason::GuestEnded);
                 guest_ended(state)
             }
@@ -362,6 +370,7 @@ impl Engine<'_> {
 
     /// The secondary does not serve, nor will it: the guest here does.
     fn go_unprotected(&mut self, why: &str) -> Outcome {
+        self.disks.with(|disks| disks.alone());
         // A log that is not needed any more costs the guest a little, and nothing else if it cannot be ended.
         let _ = self.domain.disable_dirty_log();
         if let Some(on_unprotected) = self.on_unprotected.take() {

@@ -200,8 +200,11 @@ impl Engine<'_> {
     }
 
     fn on_silence(&self) -> OnSilence {
+        let is_shared = self.disks.with(|disks| disks.needs_fence()) == Some(true);
         match (&self.server.config.fence_command, self.server.config.accept_unfenced) {
             (Some(_), _) => OnSilence::Fence,
+            // A primary that writes to the same disks must be dead: its process alone is not enough, nor is a risk that is taken.
+            (None, _) if is_shared => OnSilence::HoldAlways,
             (None, true) => OnSilence::TakeOver,
             (None, false) => OnSilence::Hold,
         }
@@ -243,6 +246,8 @@ impl Engine<'_> {
         if !self.fence() {
             return Outcome::Stopped;
         }
+        // It was, or a person has said so: without either nobody comes here whose disks want to know.
+        self.disks.with(|disks| disks.fenced());
         // Heard only by a primary that lives after all: it must not serve from here on.
         self.goodbye(GoodbyeReason::Promoted);
         match self.go_live() {

@@ -1,5 +1,5 @@
 use super::ControlError;
-use super::line::{Line, next};
+use super::line::{Greeting, Line, next};
 use super::packet;
 use super::wire::{Answer, MAX_PACKET_BYTES, Request, Role, Said};
 use crate::disk::{DiskEvent, OnDiskEvent};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// A connection to a disk server, and the thread that hears it.
 pub(super) struct Client {
     shared: Arc<Shared>,
-    sizes: Vec<u64>,
+    greeting: Greeting,
     within: Duration,
     /// The number of the last request. Held while one is under way.
     asking: Mutex<u64>,
@@ -41,9 +41,9 @@ struct State {
 impl Client {
     /// Connects to a server of disks for that part, which has so much time for each of its answers.
     pub(super) fn connect(path: &Path, wanted: Role, within: Duration) -> Result<Client, ControlError> {
-        let (line, role, sizes) = Line::connect(path, within)?;
-        if role != wanted {
-            return Err(ControlError::Role { path: path.to_owned(), has: role, wanted });
+        let (line, greeting) = Line::connect(path, within)?;
+        if greeting.role != wanted {
+            return Err(ControlError::Role { path: path.to_owned(), has: greeting.role, wanted });
         }
         line.ask(1, &Request::Drive)?;
         match line.hear(Some(within))? {
@@ -61,11 +61,15 @@ impl Client {
                 shared.end(&error);
             }
         })?;
-        Ok(Client { shared, sizes, within, asking: Mutex::new(1), reader: Some(reader) })
+        Ok(Client { shared, greeting, within, asking: Mutex::new(1), reader: Some(reader) })
     }
 
     pub(super) fn sizes(&self) -> &[u64] {
-        &self.sizes
+        &self.greeting.sizes
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.greeting.is_shared
     }
 
     /// Who is told of events from here on.

@@ -75,6 +75,9 @@ pub trait Witness {
     /// # Errors
     /// When the disk server does not answer.
     fn was_read(&self) -> Result<bool, ControlError>;
+
+    /// Whether the other host has the same disks.
+    fn is_shared(&self) -> bool;
 }
 
 impl Witness for ControlledPrimary {
@@ -85,6 +88,10 @@ impl Witness for ControlledPrimary {
     fn was_read(&self) -> Result<bool, ControlError> {
         self.client.was_read()
     }
+
+    fn is_shared(&self) -> bool {
+        self.client.is_shared()
+    }
 }
 
 impl Witness for ControlledSecondary {
@@ -94,6 +101,10 @@ impl Witness for ControlledSecondary {
 
     fn was_read(&self) -> Result<bool, ControlError> {
         self.client.was_read()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.client.is_shared()
     }
 }
 
@@ -131,6 +142,14 @@ impl PrimaryDisks for ControlledPrimary {
         if std::mem::take(&mut self.is_attached) {
             self.ask(&Request::Detach);
         }
+    }
+
+    fn is_shared(&self) -> bool {
+        self.client.is_shared()
+    }
+
+    fn alone(&mut self) {
+        self.ask(&Request::Alone);
     }
 }
 
@@ -208,6 +227,15 @@ impl SecondaryDisks for ControlledSecondary {
 
     fn commit(&mut self, epoch: Epoch) -> Result<(), DiskError> {
         self.ask(&Request::Commit(epoch))
+    }
+
+    fn needs_fence(&self) -> bool {
+        self.client.is_shared()
+    }
+
+    /// One that fails is followed by a [`SecondaryDisks::fail_over`] that fails, too.
+    fn fenced(&mut self) {
+        self.tell(&Request::Fenced);
     }
 
     fn fail_over(&mut self) -> Result<(), DiskError> {

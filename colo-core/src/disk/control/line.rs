@@ -7,6 +7,13 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// What a disk server says of itself.
+pub(super) struct Greeting {
+    pub(super) role: Role,
+    pub(super) is_shared: bool,
+    pub(super) sizes: Vec<u64>,
+}
+
 /// A connection to a disk server, heard by whoever has it.
 pub(super) struct Line {
     socket: OwnedFd,
@@ -14,11 +21,11 @@ pub(super) struct Line {
 
 impl Line {
     /// Connects, and returns what the server says of itself, which has so much time for it.
-    pub(super) fn connect(path: &Path, within: Duration) -> Result<(Line, Role, Vec<u64>), ControlError> {
+    pub(super) fn connect(path: &Path, within: Duration) -> Result<(Line, Greeting), ControlError> {
         let failed = |source| ControlError::Connect { path: path.to_owned(), source };
         let line = Line { socket: socket_file::connect(path, SocketKind::Packets).map_err(failed)? };
         match line.hear(Some(within))? {
-            Said::Hello { role, sizes } => Ok((line, role, sizes)),
+            Said::Hello { role, is_shared, sizes } => Ok((line, Greeting { role, is_shared, sizes })),
             _ => Err(ControlError::Unexpected("a message before the first")),
         }
     }

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!        colo primary                        the primary's disk server       ... and likewise on the other host
-//!           | <-------------- Hello: role, sizes |
+//!           | <------ Hello: role, shared, sizes |
 //!           | 1 Drive -------------------------> |
 //!           | <-------------------------- Done 1 |  or No 1: another does
 //!           | 2 Attach, and the disk channel --> |  the descriptor of a connection that has been greeted, and its numbers
@@ -22,7 +22,7 @@
 //!           | <-------------------------- Done 5 |
 //!
 //!        an observer
-//!           | <-------------- Hello: role, sizes |
+//!           | <------ Hello: role, shared, sizes |
 //!           | 1 Status ------------------------> |
 //!           | <------------------------ Status 1 |
 //!           | 2 Verify ------------------------> |  its end ends it
@@ -136,7 +136,7 @@ pub enum ControlError {
 }
 
 /// The version of the protocol.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 impl From<rustix::io::Errno> for ControlError {
     fn from(errno: rustix::io::Errno) -> Self {

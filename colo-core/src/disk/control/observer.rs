@@ -1,4 +1,4 @@
-use super::line::Line;
+use super::line::{Greeting, Line};
 use super::wire::{Reported, Request, Role, Said};
 use super::{ANSWER_WITHIN, ControlError};
 use crate::disk::Compared;
@@ -26,8 +26,7 @@ use std::path::Path;
 /// ```
 pub struct Observer {
     line: Line,
-    role: Role,
-    sizes: Vec<u64>,
+    greeting: Greeting,
     /// The number of the last request.
     number: u64,
 }
@@ -49,18 +48,23 @@ impl Observer {
     /// # Errors
     /// [`ControlError`].
     pub fn connect(path: &Path) -> Result<Observer, ControlError> {
-        let (line, role, sizes) = Line::connect(path, ANSWER_WITHIN)?;
-        Ok(Observer { line, role, sizes, number: 0 })
+        let (line, greeting) = Line::connect(path, ANSWER_WITHIN)?;
+        Ok(Observer { line, greeting, number: 0 })
     }
 
     /// Whose disks they are.
     pub fn role(&self) -> Role {
-        self.role
+        self.greeting.role
     }
 
     /// The disks' sizes in bytes.
     pub fn sizes(&self) -> &[u64] {
-        &self.sizes
+        &self.greeting.sizes
+    }
+
+    /// Whether both hosts have the same disks, and not each its own.
+    pub fn is_shared(&self) -> bool {
+        self.greeting.is_shared
     }
 
     /// What the disks are doing.

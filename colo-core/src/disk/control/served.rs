@@ -29,6 +29,11 @@ impl ServedDisks {
         self.tap().sizes()
     }
 
+    /// Whether both hosts have the same ones.
+    pub(super) fn is_shared(&self) -> bool {
+        self.tap().is_shared()
+    }
+
     pub(super) fn status(&self) -> DiskStatus {
         match self {
             ServedDisks::Primary(tap) => tap.status(),
@@ -97,6 +102,7 @@ impl ServedDisks {
                     Request::Barrier(epoch) => tap.barrier(epoch),
                     Request::Committed(epoch) => tap.committed(epoch),
                     Request::Detach => tap.detach(),
+                    Request::Alone => tap.alone(),
                     _ => return Err(ControlError::Unexpected("a request to a secondary")),
                 }
                 Ok(Answer::Done)
@@ -107,6 +113,7 @@ impl ServedDisks {
                     Request::Thaw => replica.thaw(),
                     Request::Release => replica.release(),
                     Request::Detach => replica.detach(),
+                    Request::Fenced => replica.fenced(),
                     Request::Commit(epoch) => return Ok(answer_of(replica.commit(epoch))),
                     Request::FailOver => return Ok(answer_of(replica.fail_over())),
                     Request::WantsCheckpoint if replica.wants_checkpoint() => {}

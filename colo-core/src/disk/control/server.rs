@@ -162,7 +162,8 @@ impl Serving {
             }
             let role = self.disks.role();
             let connection = Connection::new(socket, role);
-            let hello = Said::Hello { role, sizes: self.disks.sizes() };
+            let (is_shared, sizes) = (self.disks.is_shared(), self.disks.sizes());
+            let hello = Said::Hello { role, is_shared, sizes };
             if connection.say(&hello).is_ok() {
                 self.observers.push(connection);
             }

@@ -57,6 +57,8 @@ pub enum Request {
     WantsCheckpoint,
     Commit(Epoch),
     FailOver,
+    Alone,
+    Fenced,
     /// To look out for a read from that place, and for no other one any more.
     ExpectRead {
         disk: u8,
@@ -92,6 +94,8 @@ pub enum Said {
     Hello {
         /// Whose.
         role: Role,
+        /// Both hosts have the same ones.
+        is_shared: bool,
         /// In bytes.
         sizes: Vec<u64>,
     },
@@ -213,11 +217,13 @@ impl Request {
             Request::Thaw => packet(4),
             Request::Barrier(epoch) => packet(16).u64(epoch.0),
             Request::Committed(epoch) => packet(17).u64(epoch.0),
+            Request::Alone => packet(18),
             Request::WaitBarrier(epoch, wait) => packet(32).u64(epoch.0).u32(to_millis(wait, MAX_WAIT_MS)),
             Request::Release => packet(33),
             Request::WantsCheckpoint => packet(34),
             Request::Commit(epoch) => packet(35).u64(epoch.0),
             Request::FailOver => packet(36),
+            Request::Fenced => packet(37),
             Request::ExpectRead { disk, offset } => packet(5).u32(disk.into()).u64(offset),
             Request::WasRead => packet(6),
             Request::Drive => packet(48),
@@ -255,11 +261,13 @@ impl Request {
             6 => Request::WasRead,
             16 => Request::Barrier(epoch(&mut fields)?),
             17 => Request::Committed(epoch(&mut fields)?),
+            18 => Request::Alone,
             32 => Request::WaitBarrier(epoch(&mut fields)?, millis("wait", &mut fields, MAX_WAIT_MS)?),
             33 => Request::Release,
             34 => Request::WantsCheckpoint,
             35 => Request::Commit(epoch(&mut fields)?),
             36 => Request::FailOver,
+            37 => Request::Fenced,
             48 => Request::Drive,
             49 => Request::Status,
             50 => Request::Verify,
@@ -274,14 +282,13 @@ impl Said {
     /// As a packet. Texts that are too long are cut off.
     pub fn encode(&self) -> Vec<u8> {
         let packet = match self {
-            Said::Hello { role, sizes } => {
+            Said::Hello { role, is_shared, sizes } => {
                 let role = match role {
                     Role::Primary => 1,
                     Role::Secondary => 2,
                 };
-                sizes
-                    .iter()
-                    .fold(Packet::new(64, 0).u32(role).u32(sizes.len() as u32), |packet, size| packet.u64(*size))
+                let packet = Packet::new(64, 0).u32(role).u32((*is_shared).into()).u32(sizes.len() as u32);
+                sizes.iter().fold(packet, |packet, size| packet.u64(*size))
             }
             Said::Answer(number, answer) => {
                 let (answer, error) = match answer {
@@ -326,8 +333,13 @@ impl Said {
                     2 => Role::Secondary,
                     other => return Err(bad("role", other).into()),
                 };
+                let is_shared = flag("shared", &mut fields)?;
                 let count = fields.count("disks", MAX_DISKS, 8)?;
-                Said::Hello { role, sizes: (0..count).map(|_| fields.u64("size")).collect::<Result<_, _>>()? }
+                Said::Hello {
+                    role,
+                    is_shared,
+                    sizes: (0..count).map(|_| fields.u64("size")).collect::<Result<_, _>>()?,
+                }
             }
             66 => match (fields.u32("answer")?, fields.u32("error")?) {
                 (1, 0) => Said::Answer(number, Answer::Done),
@@ -384,7 +396,7 @@ mod tests {
         let rest = [attach, Detach, Freeze, Thaw, expect, WasRead, Barrier(epoch), Committed(epoch)];
         rest.into_iter()
             .chain(waits)
-            .chain([Release, WantsCheckpoint, Commit(epoch), FailOver, Drive, Status, Verify])
+            .chain([Release, WantsCheckpoint, Commit(epoch), FailOver, Alone, Fenced, Drive, Status, Verify])
             .collect()
     }
 
@@ -397,7 +409,7 @@ mod tests {
         ];
         let answers = [Answer::Done, Answer::No, Answer::Never, Answer::Failed(DiskError::NoSpace)];
         let answers = answers.into_iter().zip(1..).map(|(answer, number)| Said::Answer(number, answer));
-        let hello = Said::Hello { role: Role::Secondary, sizes: vec![512; MAX_DISKS] };
+        let hello = Said::Hello { role: Role::Secondary, is_shared: true, sizes: vec![512; MAX_DISKS] };
         [hello].into_iter().chain(answers).chain(report::tests::said()).chain(events.map(Said::Event)).collect()
     }
 

@@ -20,7 +20,7 @@
 //! | superblock | bytes | |
 //! | --- | --: | --- |
 //! | magic | 8 | `COLODISK` |
-//! | version | 4 | 2 |
+//! | version | 4 | 2; of disks that both hosts have 3 |
 //! | disks | 4 | how many: at most 16 |
 //! | generation | 8 | a random number, in each record too: what is left of an older journal is not taken for this one's |
 //! | number | 8 | counts up |
@@ -36,7 +36,7 @@
 //! | record | bytes | |
 //! | --- | --: | --- |
 //! | magic | 4 | `COLJ` |
-//! | kind | 1 | 1 data, 2 zeroes, 3 discard, 4 barrier, 5 commit, 6 abort, 7 scratch, 8 data that were scratch, 9 a segment's first, 10 the secondary's guest serves |
+//! | kind | 1 | 1 data, 2 zeroes, 3 discard, 4 barrier, 5 commit, 6 abort, 7 scratch, 8 data that were scratch, 9 a segment's first, 10 the secondary's guest serves (of disks that both hosts have: and what has come since 6 counts) |
 //! | disk | 1 | of 1 to 3 |
 //! | zeroes | 2 | |
 //! | generation | 8 | |
@@ -99,6 +99,8 @@ const MAX_AT: u64 = 1 << 62;
 const MAGIC: [u8; 8] = *b"COLODISK";
 const RECORD_MAGIC: [u8; 4] = *b"COLJ";
 const VERSION: u32 = 2;
+/// Whoever knows only the other version must not take such a journal up.
+const SHARED_VERSION: u32 = 3;
 
 /// A place between two records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,6 +131,8 @@ pub struct Superblock {
     pub start: Mark,
     /// Whether the secondary's guest serves.
     pub serves: bool,
+    /// Whether both hosts have the disks: then data are what these were before.
+    pub is_shared: bool,
     /// A segment's length in bytes.
     pub segment_bytes: u64,
     /// The disks' sizes in bytes.
@@ -144,7 +148,7 @@ impl Superblock {
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend(if self.is_shared { SHARED_VERSION } else { VERSION }.to_le_bytes());
         bytes.extend((self.sizes.len() as u32).to_le_bytes());
         let Mark { at, sequence, link } = self.start;
         for number in [self.generation, self.number, self.epoch.0, at, sequence] {
@@ -165,7 +169,7 @@ impl Superblock {
         let (body, checksum) = bytes.split_at(SUPERBLOCK_BYTES - 4);
         let disks = u32_at(bytes, 12) as usize;
         let is_one = body[..8] == MAGIC
-            && u32_at(bytes, 8) == VERSION
+            && [VERSION, SHARED_VERSION].contains(&u32_at(bytes, 8))
             && disks <= MAX_DISKS
             && (0..=MAX_AT).contains(&u64_at(bytes, 40))
             && SEGMENT_BYTES.contains(&u64_at(bytes, 64))
@@ -177,6 +181,7 @@ impl Superblock {
             epoch: Epoch(u64_at(bytes, 32)),
             start: Mark { at: u64_at(bytes, 40), sequence: u64_at(bytes, 48), link: u32_at(bytes, 56) },
             serves: u32_at(bytes, 60) != 0,
+            is_shared: u32_at(bytes, 8) == SHARED_VERSION,
             segment_bytes: u64_at(bytes, 64),
             sizes: (0..disks).map(|index| u64_at(bytes, SIZES_AT + 8 * index)).collect(),
         })
@@ -429,13 +434,14 @@ mod tests {
 
         #[test]
         fn a_superblock_comes_back_and_a_flipped_bit_is_none(
-            numbers in any::<[u64; 3]>(), start in mark(), segment in 4..1_u64 << 24, serves in any::<bool>(),
+            numbers in any::<[u64; 3]>(), start in mark(), segment in 4..1_u64 << 24, [serves, is_shared] in any::<[bool; 2]>(),
             sizes in prop::collection::vec(any::<u64>(), 0..=MAX_DISKS),
             bit in 0..8 * SUPERBLOCK_BYTES,
         ) {
             let [generation, number, epoch] = numbers;
             let segment_bytes = segment * RECORD_BYTES;
-            let superblock = Superblock { generation, number, epoch: Epoch(epoch), start, serves, segment_bytes, sizes };
+            let epoch = Epoch(epoch);
+            let superblock = Superblock { generation, number, epoch, start, serves, is_shared, segment_bytes, sizes };
             let mut bytes: [u8; SUPERBLOCK_BYTES] = superblock.encode().try_into().unwrap();
             prop_assert_eq!(Superblock::decode(&bytes), Some(superblock));
             bytes[bit / 8] ^= 1 << (bit % 8);

@@ -1,5 +1,5 @@
 use super::{Address, Export, Limits, Location, serve_one_of};
-use crate::disk::{Backend, FileBackend, backend};
+use crate::disk::{Backend, FileBackend, SharedFile, backend};
 use crate::net::socket_file::{SocketFile, SocketKind};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, flock};
@@ -115,6 +115,14 @@ impl Server {
     /// [`OpenError`].
     pub fn open_disks(config: &ServerConfig) -> Result<Vec<(FileBackend, u64)>, OpenError> {
         config.disks.iter().map(|disk| open_disk(&disk.backing, config.is_read_only)).collect()
+    }
+
+    /// The same for disks that another host has, too.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_shared_disks(config: &ServerConfig) -> Result<Vec<(SharedFile, u64)>, OpenError> {
+        config.disks.iter().map(|disk| open_shared_disk(&disk.backing)).collect()
     }
 
     /// Listens, for clients of these disks, each of which has so many bytes: those that stand between them and the disks that the
@@ -257,6 +265,15 @@ fn open_disk(path: &Path, is_read_only: bool) -> Result<(FileBackend, u64), Open
         Err(Errno::WOULDBLOCK) => Err(OpenError::InUse(path.to_owned())),
         Err(errno) => Err(failed(errno.into())),
     }
+}
+
+fn open_shared_disk(path: &Path) -> Result<(SharedFile, u64), OpenError> {
+    let failed = |source: io::Error| match source.kind() {
+        ErrorKind::ResourceBusy => OpenError::InUse(path.to_owned()),
+        _ => OpenError::Backing { path: path.to_owned(), source },
+    };
+    size_of(&File::open(path).map_err(failed)?, path)?;
+    SharedFile::open(path).map_err(failed)
 }
 
 fn listen_at(path: &Path) -> Result<(SocketFile, PathBuf), OpenError> {

@@ -82,8 +82,18 @@ pub trait PrimaryDisks: Send {
     /// This epoch counts on the secondary: what belonged to it waits no more.
     fn committed(&mut self, epoch: Epoch);
 
-    /// Replicates no more; the guest does not notice.
+    /// Replicates no more; the guest does not notice. Only where both hosts have the disks: what it writes may wait for
+    /// [`PrimaryDisks::alone`] from here on.
     fn detach(&mut self);
+
+    /// Whether the secondary's host has the same disks, and not a copy of them.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// After a [`PrimaryDisks::detach`]: no other host goes on from an epoch of this machine's, now or later, and so nothing need stay on the
+    /// disks as it was.
+    fn alone(&mut self) {}
 }
 
 /// The disks of a machine that follows another.
@@ -117,10 +127,19 @@ pub trait SecondaryDisks: Send {
     /// [`DiskError`]; the machine must not go on then.
     fn commit(&mut self, epoch: Epoch) -> Result<(), DiskError>;
 
+    /// Whether the primary must be known to write no more before they take over, since both hosts have the same disks.
+    fn needs_fence(&self) -> bool {
+        false
+    }
+
+    /// That is known: the primary was fenced, or a person has said so.
+    fn fenced(&mut self) {}
+
     /// The primary is gone, and the machine serves.
     ///
     /// # Errors
-    /// [`DiskError`]; it must not.
+    /// [`DiskError`]; it must not. [`DiskError::NotPermitted`] when it [needs a fence](SecondaryDisks::needs_fence), and nothing was said of
+    /// one since the connection.
     fn fail_over(&mut self) -> Result<(), DiskError>;
 }
 

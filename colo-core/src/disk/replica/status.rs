@@ -22,6 +22,9 @@ pub struct DiskStatus {
 /// What disks are doing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DiskState {
+    /// Those that both hosts have, on the primary: it has lost the secondary, which may go on from its epoch. What their guest writes waits until it
+    /// is known that it does not. With the reason.
+    Held(Option<String>),
     /// Nothing but to serve their guest, on the primary, or to stay as they are, on the secondary: the machine is not protected. With the
     /// reason, if that was not on request.
     Alone(Option<String>),

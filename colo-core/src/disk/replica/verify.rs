@@ -39,6 +39,9 @@ pub enum VerifyError {
     /// The secondary's host cannot.
     #[error("the other host runs an older release of colo, which cannot compare disks: run the same on both")]
     Older,
+    /// It has the same.
+    #[error("the disks are shared: both hosts have the same ones, and there is nothing to compare")]
+    Shared,
     /// One at a time.
     #[error("another comparison is under way")]
     Another,

@@ -60,6 +60,11 @@ impl EpochStore {
     pub(super) fn move_closed(&mut self, epoch: Epoch, end: u64) {
         while self.closed.front().is_some_and(|layer| layer.epoch <= epoch) {
             let Some(mut layer) = self.closed.pop_front() else { break };
+            if self.keeps_before() {
+                // The disks have it.
+                self.garbage.push(layer);
+                continue;
+            }
             layer.end = end;
             self.committed.push_back(layer);
         }

@@ -63,6 +63,16 @@ pub enum RecoverError {
         /// What they are.
         ours: Vec<u64>,
     },
+    /// It is of disks that both hosts have, and these are not, or the other way round.
+    #[error("the journal is of {}", if *is_shared {
+        "disks that are shared with another host, and these are not"
+    } else {
+        "disks of this host alone, and these are shared with another"
+    })]
+    OtherKind {
+        /// Whether those that it is of are shared.
+        is_shared: bool,
+    },
     /// A record that is whole and makes no sense.
     #[error("the journal has a record that cannot be: {0}")]
     BadRecord(String),

@@ -1,4 +1,5 @@
 mod append;
+mod before;
 mod epochs;
 mod error;
 mod limits;
@@ -91,7 +92,8 @@ impl EpochStore {
         let segment_bytes = config.segment_bytes;
         assert!(SEGMENT_BYTES.contains(&segment_bytes) && segment_bytes % RECORD_BYTES == 0, "{segment_bytes} bytes");
         let (start, sizes) = (Mark::BEGIN, sizes.to_vec());
-        let superblock = Superblock { generation, number: 0, epoch, start, serves: false, segment_bytes, sizes };
+        let (serves, is_shared) = (false, config.is_shared);
+        let superblock = Superblock { generation, number: 0, epoch, start, serves, is_shared, segment_bytes, sizes };
         let segments = Segments::new(segment_bytes, config.journal_bytes);
         let mut store = EpochStore::with(config, &superblock, segments);
         store.write_superblock(store.log.start, epoch);
@@ -164,8 +166,9 @@ impl EpochStore {
         self.closed.back().map_or(self.epoch, |layer| layer.epoch)
     }
 
-    /// The primary's disk has this content there now: a write, zeroes or a discard of the open epoch. Of a guest that serves: its own, of which it
-    /// must not be told before the journal has been [written](EpochStore::is_written) so far.
+    /// The primary's disk has this content there now: a write, zeroes or a discard of the open epoch. Where both hosts have the disk: it had
+    /// this before the open epoch. Of a guest that serves: its own, of which it must not be told before the journal has been
+    /// [written](EpochStore::is_written) so far.
     ///
     /// # Errors
     /// [`StoreError::OutOfRange`], [`StoreError::BadLength`].
@@ -175,7 +178,10 @@ impl EpochStore {
             return Ok(Taken::Direct);
         }
         self.note_memory(&range, &change);
-        self.log_write(disk, range, change.into());
+        match self.keeps_before() {
+            true => self.log_before(disk, range, &change.into()),
+            false => self.log_write(disk, range, change.into()),
+        }
         Ok(Taken::Kept { until: self.log.end.at })
     }
 
@@ -222,8 +228,8 @@ impl EpochStore {
             return Err(StoreError::OutOfOrder { what: "a commit of", epoch, last: self.last_barrier() });
         }
         self.count(epoch);
-        let overlay = Layer::new(self.sizes.len(), self.log.end);
-        self.garbage.push(std::mem::replace(&mut self.overlay, overlay));
+        let overlay = self.take_overlay();
+        self.garbage.push(overlay);
         Ok(())
     }
 
@@ -235,8 +241,8 @@ impl EpochStore {
         }
     }
 
-    /// The primary is gone, and the secondary's guest serves: what of the primary's does not count is forgotten, what the guest itself has
-    /// written stays. From here on [`EpochStore::write`] is the guest's. Nobody must be told of it before the journal has been
+    /// The primary is gone, and the secondary's guest serves: what of the primary's does not count is forgotten, or undone where both hosts
+    /// have the disks; what the guest itself has written stays. From here on [`EpochStore::write`] is the guest's. Nobody must be told of it before the journal has been
     /// [written](EpochStore::is_written) up to the place that is returned.
     ///
     /// # Errors
@@ -245,14 +251,14 @@ impl EpochStore {
         if self.serves {
             return Err(StoreError::NotNow("twice"));
         }
+        let own = if self.keeps_before() { self.take_seen() } else { self.take_overlay() };
         self.abort();
-        let overlay = std::mem::replace(&mut self.overlay, Layer::new(self.sizes.len(), self.log.end));
-        // Its scratch stays in the journal for as long as this layer needs it.
-        self.open.data_from = overlay.data_from;
-        for (disk, range, content) in overlay.extents() {
+        // What of it is in the journal stays there for as long as this layer needs it.
+        self.open.data_from = own.data_from;
+        for (disk, range, content) in own.extents() {
             self.log_write(disk, range, content.clone());
         }
-        self.garbage.push(overlay);
+        self.garbage.push(own);
         // Behind them: it serves with all of them, or not at all.
         self.append(Entry::Serve, None);
         (self.serves, self.log.serves_from) = (true, self.log.end.at);
@@ -358,6 +364,10 @@ impl EpochStore {
 
 /// The parts.
 impl EpochStore {
+    fn take_overlay(&mut self) -> Layer {
+        std::mem::replace(&mut self.overlay, Layer::new(self.sizes.len(), self.log.end))
+    }
+
     fn layers(&self) -> impl Iterator<Item = &Layer> {
         let folding = self.folding.as_ref().map(|folding| &folding.layer);
         [&self.overlay, &self.open].into_iter().chain(&self.closed).chain(&self.committed).chain(folding)
@@ -409,8 +419,9 @@ impl EpochStore {
         let (generation, number) = (self.log.generation, self.log.number);
         // The record that says so may be lost, with what the guest has written before: then it does not serve.
         let serves = self.log.serves_from <= start.mark.at;
-        let (segment_bytes, sizes) = (self.segments.bytes(), self.sizes.clone());
-        let superblock = Superblock { generation, number, epoch, start: start.mark, serves, segment_bytes, sizes };
+        let (segment_bytes, sizes, is_shared) = (self.segments.bytes(), self.sizes.clone(), self.config.is_shared);
+        let superblock =
+            Superblock { generation, number, epoch, start: start.mark, serves, is_shared, segment_bytes, sizes };
         self.log.superblock = SuperblockState::Writing(start);
         let action = Action::Journal { at: superblock.offset(), parts: vec![superblock.encode().into()] };
         self.ask(Work::Superblock, action);

@@ -14,7 +14,10 @@ impl EpochStore {
     pub fn read(&mut self, disk: u8, range: Range<u64>) -> Result<(ReadId, Vec<Piece>), StoreError> {
         self.check_range(disk, &range)?;
         let own = if self.serves { &self.open } else { &self.overlay };
-        let pieces = self.find(disk, range, std::iter::once(own));
+        let pieces = match self.keeps_before() {
+            true => self.find_before(disk, range),
+            false => self.find(disk, range, std::iter::once(own)),
+        };
         Ok(self.begin_read(pieces))
     }
 
@@ -28,6 +31,9 @@ impl EpochStore {
         if self.serves {
             return Err(StoreError::NotNow("while it serves"));
         }
+        if self.config.is_shared {
+            return Err(StoreError::NotNow("where both hosts have the disk"));
+        }
         let pieces = self.find(disk, range, std::iter::once(&self.open).chain(self.closed.iter().rev()));
         Ok(self.begin_read(pieces))
     }
@@ -39,7 +45,12 @@ impl EpochStore {
     }
 
     /// Looks for a part in these layers, then in those that count, the latest first.
-    fn find<'a>(&'a self, disk: u8, range: Range<u64>, first: impl Iterator<Item = &'a Layer>) -> Vec<Piece> {
+    pub(super) fn find<'a>(
+        &'a self,
+        disk: u8,
+        range: Range<u64>,
+        first: impl Iterator<Item = &'a Layer>,
+    ) -> Vec<Piece> {
         let (mut pieces, mut missing) = (Vec::new(), vec![range]);
         let folding = self.folding.as_ref().map(|folding| &folding.layer);
         for layer in first.chain(self.committed.iter().rev()).chain(folding) {

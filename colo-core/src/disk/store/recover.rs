@@ -27,6 +27,9 @@ impl EpochStore {
         if superblock.sizes != sizes {
             return Err(RecoverError::OtherDisks { theirs: superblock.sizes, ours: sizes.to_vec() });
         }
+        if superblock.is_shared != config.is_shared {
+            return Err(RecoverError::OtherKind { is_shared: superblock.is_shared });
+        }
         let segments = read_segments(journal, &superblock, config.journal_bytes)?;
         let mut store = EpochStore::with(config, &superblock, segments.clone());
         let mut wrong = None;

@@ -23,6 +23,8 @@ pub struct StoreConfig {
     pub segment_bytes: u64,
     /// So many bytes the journal's file keeps, once it has had them, for what comes; what is beyond is given back when it is needed no more.
     pub journal_bytes: u64,
+    /// Both hosts have the disks: what the primary says is what they were before it changed them, and a commit leaves them alone.
+    pub is_shared: bool,
 }
 
 impl Default for StoreConfig {
@@ -35,6 +37,7 @@ impl Default for StoreConfig {
             fold_bytes: 8 << 20,
             segment_bytes: 16 << 20,
             journal_bytes: 1 << 30,
+            is_shared: false,
         }
     }
 }

@@ -33,6 +33,10 @@ impl Backend for VolumeDisk {
         self.put(offset..offset + length, Change::Zeroes { may_unmap })
     }
 
+    fn publish(&self) -> Result<(), DiskError> {
+        self.volume.publish().map_err(|error| told(&error))
+    }
+
     fn flush(&self) -> Result<(), DiskError> {
         self.volume.flush_guest().map_err(|error| told(&error))
     }

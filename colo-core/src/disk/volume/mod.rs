@@ -1,9 +1,11 @@
 mod disk;
 mod files;
+mod shared;
 mod workers;
 
 pub use disk::VolumeDisk;
 
+use super::target::Target;
 use super::{Change, EpochStore, Piece, ReadId, RecoverError, Source, StoreConfig, StoreError, Taken};
 use crate::ids::Epoch;
 use crate::random;
@@ -68,6 +70,8 @@ pub enum VolumeError {
 pub struct Volume {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    /// Both hosts have the disks.
+    is_shared: bool,
 }
 
 impl Volume {
@@ -79,7 +83,8 @@ impl Volume {
     pub fn create(config: StoreConfig, journal: File, disks: Vec<File>, epoch: Epoch) -> Result<Volume, VolumeError> {
         let sizes = sizes(&disks)?;
         journal.set_len(0)?;
-        let volume = Volume::start(EpochStore::new(config, &sizes, epoch, random::number()), journal, disks)?;
+        let store = EpochStore::new(config, &sizes, epoch, random::number());
+        let volume = Volume::start(store, journal, disks, config.is_shared)?;
         volume.with(|_| Ok(()))?;
         volume.wait(|state| state.store.has_begun())?;
         Ok(volume)
@@ -94,11 +99,11 @@ impl Volume {
         // The process that has begun it may have died before it was durable.
         journal.sync_data()?;
         let store = EpochStore::recover(config, &sizes, &JournalFile(&journal), random::number())?;
-        Volume::start(store, journal, disks)
+        Volume::start(store, journal, disks, config.is_shared)
     }
 
-    fn start(store: EpochStore, journal: File, disks: Vec<File>) -> Result<Volume, VolumeError> {
-        let mut volume = Volume::idle(store, journal, disks);
+    fn start(store: EpochStore, journal: File, disks: Vec<File>, is_shared: bool) -> Result<Volume, VolumeError> {
+        let mut volume = Volume::idle(store, journal, disks, is_shared)?;
         for _ in 0..WORKERS {
             volume.workers.push(volume.hire()?);
         }
@@ -106,7 +111,8 @@ impl Volume {
     }
 
     /// Without workers: nothing becomes durable, and nothing comes to the disks.
-    fn idle(store: EpochStore, journal: File, disks: Vec<File>) -> Volume {
+    fn idle(store: EpochStore, journal: File, disks: Vec<File>, is_shared: bool) -> Result<Volume, VolumeError> {
+        let disks = disks.into_iter().map(|disk| Target::new(disk, is_shared)).collect::<io::Result<_>>()?;
         let state = Mutex::new(State {
             store,
             queue: VecDeque::new(),
@@ -116,7 +122,7 @@ impl Volume {
             failed: None,
         });
         let shared = Arc::new(Shared { state, changed: Condvar::new(), work: Condvar::new(), journal, disks });
-        Volume { shared, workers: Vec::new() }
+        Ok(Volume { shared, workers: Vec::new(), is_shared })
     }
 
     /// A worker more, for as long as there is this volume.
@@ -193,13 +199,16 @@ impl Volume {
         self.with(|store| store.commit(epoch))
     }
 
-    /// See [`EpochStore::fail_over`]. When it is done, the end of this process changes nothing about it.
+    /// See [`EpochStore::fail_over`]. When it is done, the end of this process changes nothing about it; of disks that both hosts have, nor does
+    /// a loss of power.
     ///
     /// # Errors
     /// [`VolumeError`].
     pub fn fail_over(&self) -> Result<(), VolumeError> {
         let until = self.with(EpochStore::fail_over)?;
-        self.wait(|state| state.store.is_written(until))
+        self.wait(|state| state.store.is_written(until))?;
+        // Else they might be the primary's again after a crash, and somebody have seen that they were not.
+        if self.is_shared { self.wait_durable() } else { Ok(()) }
     }
 
     /// Whether the secondary's guest serves.
@@ -259,7 +268,7 @@ impl Volume {
             Ok((store.is_direct(), at))
         })?;
         if is_direct {
-            return self.shared.disks.iter().try_for_each(|disk| Ok(disk.sync_data()?));
+            return self.shared.disks.iter().try_for_each(|disk| Ok(disk.sync()?));
         }
         self.wait(|state| state.store.is_durable(at))
     }
@@ -269,7 +278,10 @@ impl Volume {
     /// # Errors
     /// [`VolumeError`].
     pub fn read(&self, disk: u8, offset: u64, bytes: &mut [u8]) -> Result<(), VolumeError> {
-        self.read_found(disk, offset, bytes, EpochStore::read)
+        if self.is_shared {
+            return self.read_shared(disk, offset, bytes);
+        }
+        self.read_found(disk, offset, bytes, EpochStore::read).map(drop)
     }
 
     /// Reads what the primary's guest sees, as far as its writes have come: see [`EpochStore::read_primary`].
@@ -277,10 +289,12 @@ impl Volume {
     /// # Errors
     /// [`VolumeError`].
     pub fn read_primary(&self, disk: u8, offset: u64, bytes: &mut [u8]) -> Result<(), VolumeError> {
-        self.read_found(disk, offset, bytes, EpochStore::read_primary)
+        self.read_found(disk, offset, bytes, EpochStore::read_primary).map(drop)
     }
 
-    fn read_found(&self, disk: u8, offset: u64, bytes: &mut [u8], find: Find) -> Result<(), VolumeError> {
+    /// Returns which parts were read from the disk itself.
+    fn read_found(&self, disk: u8, offset: u64, bytes: &mut [u8], find: Find) -> Result<Vec<Range<u64>>, VolumeError> {
+        let mut from_disk = Vec::new();
         let (id, pieces) = self.with(|store| find(store, disk, offset..offset + bytes.len() as u64))?;
         let read = pieces.into_iter().try_for_each(|(range, source)| {
             let part = &mut bytes[(range.start - offset) as usize..(range.end - offset) as usize];
@@ -288,14 +302,17 @@ impl Volume {
                 Source::Memory(memory) => part.copy_from_slice(&memory),
                 Source::Journal { at } => self.shared.journal.read_exact_at(part, at)?,
                 Source::Zeroes => part.fill(0),
-                Source::Disk => self.shared.disks[usize::from(disk)].read_exact_at(part, range.start)?,
+                Source::Disk => {
+                    self.shared.disks[usize::from(disk)].read_exact_at(part, range.start)?;
+                    from_disk.push(range);
+                }
             }
             Ok(())
         });
         let mut state = self.shared.lock();
         state.store.read_done(id);
         self.shared.carry_out(state);
-        read
+        read.map(|()| from_disk)
     }
 
     /// Looks at the store.

@@ -25,7 +25,7 @@ pub(in crate::disk) struct Slow(pub(in crate::disk) Arc<Volume>);
 impl Slow {
     pub(in crate::disk) fn new(config: StoreConfig, epoch: Epoch) -> Slow {
         let store = EpochStore::new(config, &[SIZE], epoch, 7);
-        Slow(Arc::new(Volume::idle(store, file(0), vec![file(SIZE)])))
+        Slow(Arc::new(Volume::idle(store, file(0), vec![file(SIZE)], config.is_shared).unwrap()))
     }
 
     pub(in crate::disk) fn go_on(&self) {

@@ -1,8 +1,9 @@
 //! Who carries out what a store asks for.
 
-use super::VolumeError;
 use super::files::{copy, write_journal, write_parts};
+use super::{VolumeError, shared};
 use crate::disk::backend::write_zeroes;
+use crate::disk::target::Target;
 use crate::disk::{Action, ActionId, Content, EpochStore};
 use rustix::fs::{FallocateFlags, fallocate};
 use std::collections::VecDeque;
@@ -22,7 +23,7 @@ pub(super) struct Shared {
     /// There is something to do for workers.
     pub(super) work: Condvar,
     pub(super) journal: File,
-    pub(super) disks: Vec<File>,
+    pub(super) disks: Vec<Target>,
 }
 
 pub(super) struct State {
@@ -139,7 +140,7 @@ impl Shared {
             Action::Journal { at, parts } => write_parts(&self.journal, at, &parts),
             Action::SyncJournal => self.journal.sync_data(),
             Action::Disk { disk, range, content } => self.put(disk, &range, content),
-            Action::SyncDisk { disk } => self.disks[usize::from(disk)].sync_data(),
+            Action::SyncDisk { disk } => self.disks[usize::from(disk)].sync(),
             Action::Release(range) => {
                 // Space is all that this is about: where it cannot be given back it is not.
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -151,7 +152,10 @@ impl Shared {
 
     /// Writes to a disk itself.
     pub(super) fn put(&self, disk: u8, range: &Range<u64>, content: Content) -> io::Result<()> {
-        let file = &self.disks[usize::from(disk)];
+        let file = match &self.disks[usize::from(disk)] {
+            Target::Own(file) => file,
+            Target::Shared(disk) => return shared::put(&self.journal, disk, range, &content),
+        };
         match content {
             Content::Memory { bytes, .. } => file.write_all_at(&bytes, range.start),
             Content::Stored { at } => copy(&self.journal, at, file, range),

@@ -20,6 +20,8 @@ use std::str::FromStr;
 
 /// The value of a disk server that has what the domain writes to. Of another it is the reason, which is never this word.
 const FITS: &str = "fits";
+/// The same of one whose disks both hosts have.
+const SHARED: &str = "shared";
 
 impl HostFacts {
     /// As names and values. Texts that are too long for a message are cut off; domains that there is no room for are left out.
@@ -54,6 +56,7 @@ impl HostFacts {
         match &self.disk_server {
             None => {}
             Some(DiskServerFit::Fits) => put("disk_server", &FITS),
+            Some(DiskServerFit::Shared) => put("disk_server", &SHARED),
             Some(DiskServerFit::Not(why)) => put("disk_server", why),
         }
         facts
@@ -95,6 +98,7 @@ impl HostFacts {
             disks: facts.all("disk.", parse)?,
             disk_server: facts.find("disk_server").map(|value| match value {
                 FITS => DiskServerFit::Fits,
+                SHARED => DiskServerFit::Shared,
                 why => DiskServerFit::Not(why.to_owned()),
             }),
         })
@@ -182,6 +186,10 @@ mod tests {
     fn facts_round_trip() {
         let all = host();
         assert_eq!(HostFacts::from_facts(&all.to_facts()), Ok(all.clone()));
+        for fit in [DiskServerFit::Fits, DiskServerFit::Shared, DiskServerFit::Not("no server".into())] {
+            let one = HostFacts { disk_server: Some(fit), ..all.clone() };
+            assert_eq!(HostFacts::from_facts(&one.to_facts()), Ok(one));
+        }
         let none = HostFacts {
             has_shadow: false,
             has_hvm: false,

@@ -66,6 +66,8 @@ pub struct HostFacts {
 pub enum DiskServerFit {
     /// They are.
     Fits,
+    /// They are, and the other host's disk server must have the very same.
+    Shared,
     /// Why they are not, or cannot be had.
     Not(String),
 }
@@ -73,10 +75,15 @@ pub enum DiskServerFit {
 impl DiskServerFit {
     /// What follows from the sizes that a disk server says, and from what it sees; or from why it cannot be asked.
     pub fn of(config: &DomainConfig, server: Result<(&[u64], &dyn Witness), impl Display>) -> DiskServerFit {
-        let proven = server
-            .map_err(|error| error.to_string())
-            .and_then(|(sizes, server)| replicated(config, sizes, server).map_err(|error| error.to_string()));
-        proven.map_or_else(DiskServerFit::Not, |_| DiskServerFit::Fits)
+        let proven = server.map_err(|error| error.to_string()).and_then(|(sizes, server)| {
+            let disks = replicated(config, sizes, server);
+            disks.map(|_| server.is_shared()).map_err(|error| error.to_string())
+        });
+        match proven {
+            Ok(false) => DiskServerFit::Fits,
+            Ok(true) => DiskServerFit::Shared,
+            Err(why) => DiskServerFit::Not(why),
+        }
     }
 }
 

@@ -108,6 +108,14 @@ impl<D: SecondaryDisks> SecondaryDisks for Uncached<D> {
         self.cache.flush(FLUSH_WITHIN)
     }
 
+    fn needs_fence(&self) -> bool {
+        self.disks.needs_fence()
+    }
+
+    fn fenced(&mut self) {
+        self.disks.fenced();
+    }
+
     fn fail_over(&mut self) -> Result<(), DiskError> {
         self.disks.fail_over()?;
         self.cache.flush(FLUSH_WITHIN)

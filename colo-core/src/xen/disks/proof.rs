@@ -79,6 +79,10 @@ mod tests {
     }
 
     impl Witness for Server {
+        fn is_shared(&self) -> bool {
+            false
+        }
+
         fn expect_read(&self, disk: u8, offset: u64) -> Result<(), ControlError> {
             self.expected.borrow_mut().push((disk, offset));
             Ok(())

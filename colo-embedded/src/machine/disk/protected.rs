@@ -34,7 +34,12 @@ impl GatedTap {
 }
 
 impl PrimaryDisks for GatedTap {
+    /// [`DiskError::NotSupported`] for disks that both hosts have: a request of this machine's could wait for a word of the very thread that waits
+    /// for the request before it takes a checkpoint.
     fn attach(&mut self, channel: StateChannel, on_event: OnDiskEvent) -> Result<(), DiskError> {
+        if self.tap.is_shared() {
+            return Err(DiskError::NotSupported);
+        }
         self.tap.attach(channel, on_event)
     }
 

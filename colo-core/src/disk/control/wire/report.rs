@@ -28,6 +28,7 @@ impl Packet {
             DiskState::Receiving => packet.u32(3),
             DiskState::InStep => packet.u32(4),
             DiskState::Serving => packet.u32(5),
+            DiskState::Held(why) => packet.u32(6).text(why.as_deref().unwrap_or_default()),
         }
     }
 
@@ -57,6 +58,7 @@ pub(super) fn reported(fields: &mut Fields<'_>) -> Result<Reported, PayloadError
         3 => DiskState::Receiving,
         4 => DiskState::InStep,
         5 => DiskState::Serving,
+        6 => DiskState::Held(Some(fields.text("reason", MAX_TEXT_BYTES)?).filter(|why| !why.is_empty())),
         other => return Err(bad("state", other)),
     };
     let disks = DiskStatus { state, epoch, whole_epoch, waiting_bytes, limit_bytes, journal_bytes };
@@ -96,6 +98,8 @@ pub(super) mod tests {
             DiskState::Receiving,
             DiskState::InStep,
             DiskState::Serving,
+            DiskState::Held(None),
+            DiskState::Held(Some("no heartbeat".into())),
         ];
         let status = |state| DiskStatus {
             state,

@@ -50,14 +50,16 @@ impl Drop for Copier {
     }
 }
 
-struct Copy {
-    shared: Arc<Shared>,
-    receiver: StateReceiver,
-    on_event: Arc<OnDiskEvent>,
+pub(super) struct Copy {
+    pub(super) shared: Arc<Shared>,
+    pub(super) receiver: StateReceiver,
+    pub(super) on_event: Arc<OnDiskEvent>,
     flushes: Arc<Flushes>,
-    course: Arc<Course>,
+    pub(super) course: Arc<Course>,
     /// So that nobody can write two things which have the same hash.
-    seed: u64,
+    pub(super) seed: u64,
+    /// That the secondary has the same disks, with their sizes, if it has said so.
+    pub(super) shares_there: Option<Vec<u64>>,
     /// What is to be asked for next.
     next: (u8, u64),
     /// What was asked for, oldest first: disk, offset, length.
@@ -69,7 +71,7 @@ struct Copy {
 }
 
 /// What ends a copy.
-enum Stop {
+pub(super) enum Stop {
     /// This side has let go.
     Detached,
     Failed(String),
@@ -90,6 +92,7 @@ impl Copy {
             flushes,
             course,
             seed: random::number(),
+            shares_there: None,
             next: (0, 0),
             asked: VecDeque::new(),
             done_bytes: 0,
@@ -100,7 +103,8 @@ impl Copy {
     }
 
     fn run(&mut self) {
-        match self.copy().and_then(|()| self.hear()) {
+        let begun = if self.shared.before.is_some() { self.share() } else { self.copy() };
+        match begun.and_then(|()| self.hear()) {
             Ok(()) | Err(Stop::Detached) => {}
             Err(Stop::Failed(why)) => self.shared.lose(why),
         }
@@ -126,7 +130,7 @@ impl Copy {
         }
     }
 
-    fn hear_one(&mut self) -> Result<(), Stop> {
+    pub(super) fn hear_one(&mut self) -> Result<(), Stop> {
         let message = match self.receiver.recv(Instant::now() + WATCH) {
             Ok(None) => return Ok(()),
             Ok(Some(message)) => message,
@@ -135,6 +139,8 @@ impl Copy {
         match message {
             Message::DiskFlushed { number } => self.flushes.done(number),
             Message::DiskHashes { disk, offset, hashes } => self.compare(disk, offset, &hashes)?,
+            Message::DiskShared { sizes } => self.hear_shared(sizes)?,
+            Message::Refused(why) => return Err(Stop::Failed(why)),
             _ => return Err(Stop::Failed("the secondary's disks sent a message of another channel".into())),
         }
         Ok(())

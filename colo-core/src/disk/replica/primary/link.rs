@@ -1,3 +1,4 @@
+use super::before::Written;
 use super::course::Course;
 use crate::disk::replica::{DiskEvent, OnDiskEvent};
 use crate::ids::Epoch;
@@ -61,6 +62,23 @@ impl Link {
         self.sender.send(&Message::DiskBarrier { epoch, is_durable })
     }
 
+    pub(super) fn send(&mut self, message: &Message) -> Result<(), PeerError> {
+        self.sender.send(message)
+    }
+
+    /// What stands there, before it is changed: no more than fits into a message.
+    pub(super) fn before(&mut self, disk: u8, offset: u64, bytes: &[u8]) -> Result<(), PeerError> {
+        match bytes.iter().all(|byte| *byte == 0) {
+            true => self.send(&Message::DiskBeforeZeroes { disk, offset, length: bytes.len() as u64 }),
+            false => self.sender.send_disk_before(disk, offset, bytes),
+        }
+    }
+
+    pub(super) fn same(&mut self, written: &Written) -> Result<(), PeerError> {
+        let Written { disk, offset, length, seed, hash } = *written;
+        self.send(&Message::DiskSame { disk, offset, length, seed, hash })
+    }
+
     pub(super) fn ask_hashes(&mut self, disk: u8, offset: u64, length: u32, seed: u64) -> Result<(), PeerError> {
         self.sender.send(&Message::DiskHashesWanted { disk, offset, length, seed })
     }
@@ -85,12 +103,17 @@ impl Drop for Link {
 }
 
 impl Asked {
-    /// Until it is done, or will never be.
-    pub(super) fn wait(self) {
+    /// Until it is done, or will never be, which is false.
+    pub(super) fn wait(self) -> bool {
         let mut done = self.flushes.lock();
         while *done < self.number {
             done = self.flushes.changed.wait(done).unwrap_or_else(PoisonError::into_inner);
         }
+        *done != u64::MAX
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        *self.flushes.lock() >= self.number
     }
 }
 

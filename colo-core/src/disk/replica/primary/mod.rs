@@ -1,17 +1,20 @@
 //! The primary's side: between the guest and its disks.
 
+mod before;
 mod compare;
 mod copy;
 mod course;
 mod link;
 mod ranges;
+mod share;
 
 pub use compare::Verification;
 
-use super::{DiskEvent, DiskStatus, OnDiskEvent, OnVerifyEvent, PrimaryDisks, VerifyError};
+use super::{DiskEvent, DiskState, DiskStatus, OnDiskEvent, OnVerifyEvent, PrimaryDisks, VerifyError};
 use crate::disk::{Allocation, Backend, DiskError, MAX_DISKS};
 use crate::ids::Epoch;
 use crate::peer::StateChannel;
+use before::Before;
 use course::Course;
 use link::{Link, Room};
 use ranges::Ranges;
@@ -39,13 +42,20 @@ pub struct TapConfig {
     pub pending_bytes: u64,
     /// So many bytes at most in a second are sent by the first copy, and are looked at by a comparison; 0 for as many as there can be.
     pub copy_bytes_per_second: u64,
+    /// The secondary's host has the same disks, and not a copy of them: what is written waits until the secondary has what stood there. What it
+    /// flushes is safe for both.
+    pub is_shared: bool,
 }
 
 impl Default for TapConfig {
     fn default() -> Self {
-        TapConfig { durability: Durability::AsyncEpoch, pending_bytes: 512 << 20, copy_bytes_per_second: 0 }
+        let durability = Durability::AsyncEpoch;
+        TapConfig { durability, pending_bytes: 512 << 20, copy_bytes_per_second: 0, is_shared: false }
     }
 }
+
+/// So many zeroes at most are written at once to a disk that both hosts have.
+const SHARED_ZEROES_BYTES: u64 = 1 << 20;
 
 /// Disks of a guest that serves, whose writes go to a secondary, too, while one is attached. The guest has each as a [`TapDisk`], with
 /// protection or without, and does not notice when that begins or ends.
@@ -79,6 +89,8 @@ struct Shared {
     ranges: Ranges,
     /// How much may be sent before a checkpoint.
     room: Room,
+    /// What the secondary has of what stood on the disks, where it has the same.
+    before: Option<Before>,
     link: Mutex<Option<Link>>,
     /// How far the secondary is, or the last one was.
     course: Mutex<Arc<Course>>,
@@ -116,7 +128,9 @@ impl Tap {
         let room = Room::new(config.pending_bytes);
         let course = Mutex::new(Arc::new(Course::ended()));
         let (ranges, link, expected) = (Ranges::default(), Mutex::new(None), ExpectedRead::default());
-        let shared = Shared { config, disks, ranges, room, link, course, expected };
+        let sizes = || disks.iter().map(|(_, size)| *size).collect();
+        let before = config.is_shared.then(|| Before::new(sizes()));
+        let shared = Shared { config, disks, ranges, room, before, link, course, expected };
         Tap { shared: Arc::new(shared), copier: None }
     }
 
@@ -149,7 +163,10 @@ impl Tap {
     /// What the disks are doing.
     pub fn status(&self) -> DiskStatus {
         let (epoch, whole_epoch, waiting_bytes) = self.shared.room.status();
-        let (state, limit_bytes) = (self.shared.course().state(), self.shared.config.pending_bytes);
+        let (mut state, limit_bytes) = (self.shared.course().state(), self.shared.config.pending_bytes);
+        if let (DiskState::Alone(why), Some(true)) = (&state, self.shared.before.as_ref().map(Before::is_held)) {
+            state = DiskState::Held(why.clone());
+        }
         DiskStatus { state, epoch, whole_epoch, waiting_bytes, limit_bytes, journal_bytes: 0 }
     }
 
@@ -158,6 +175,9 @@ impl Tap {
     /// # Errors
     /// [`VerifyError`], when it cannot begin. When it cannot go on, that is its last event.
     pub fn verify(&self, on_event: OnVerifyEvent) -> Result<Verification, VerifyError> {
+        if self.shared.before.is_some() {
+            return Err(VerifyError::Shared);
+        }
         Verification::start(self.shared.clone(), on_event)
     }
 }
@@ -183,6 +203,9 @@ impl PrimaryDisks for Tap {
     }
 
     fn barrier(&mut self, epoch: Epoch) {
+        if let Some(before) = &self.shared.before {
+            return self.shared.barrier_shared(before, epoch);
+        }
         self.shared.room.barrier(epoch);
         self.shared.send(|link| link.barrier(epoch, self.shared.config.durability == Durability::Disk));
     }
@@ -196,9 +219,23 @@ impl PrimaryDisks for Tap {
     }
 
     fn detach(&mut self) {
-        *self.shared.link() = None;
+        // In this order: nobody finds no way, and that nothing need be saved.
+        let mut link = self.shared.link();
+        self.shared.hold();
+        *link = None;
+        drop(link);
         self.shared.room.close();
         self.copier = None;
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared.before.is_some()
+    }
+
+    fn alone(&mut self) {
+        if let Some(before) = &self.shared.before {
+            before.alone();
+        }
     }
 }
 
@@ -218,10 +255,14 @@ impl TapDisk {
         &self,
         offset: u64,
         length: u64,
+        bytes: Option<&[u8]>,
         here: impl FnOnce(&dyn Backend) -> Result<(), DiskError>,
         there: impl FnOnce(&mut Link) -> Result<(), crate::peer::PeerError>,
     ) -> Result<(), DiskError> {
         self.shared.room.wait();
+        if let Some(before) = &self.shared.before {
+            return self.shared.change_shared(before, self.disk, offset..offset + length, here, bytes);
+        }
         let _range = self.shared.ranges.enter(self.disk, offset..offset + length);
         if let Err(error) = here(self.backend()) {
             // Nobody knows what is there now.
@@ -244,17 +285,34 @@ impl Backend for TapDisk {
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let there = |link: &mut Link| link.write(self.disk, offset, bytes);
-        self.change(offset, bytes.len() as u64, |backend| backend.write(offset, bytes), there)
+        self.change(offset, bytes.len() as u64, Some(bytes), |backend| backend.write(offset, bytes), there)
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
-        let there = |link: &mut Link| link.zeroes(self.disk, offset, length, may_unmap);
-        self.change(offset, length, |backend| backend.write_zeroes(offset, length, may_unmap), there)
+        // What stands there is saved first, for which there may be no room at once.
+        let at_once = if self.shared.before.is_some() { SHARED_ZEROES_BYTES } else { length.max(1) };
+        let (mut offset, end) = (offset, offset + length);
+        while offset < end {
+            let length = at_once.min(end - offset);
+            let there = |link: &mut Link| link.zeroes(self.disk, offset, length, may_unmap);
+            self.change(offset, length, None, |backend| backend.write_zeroes(offset, length, may_unmap), there)?;
+            offset += length;
+        }
+        Ok(())
+    }
+
+    fn trim(&self, offset: u64, length: u64) -> Result<(), DiskError> {
+        match &self.shared.before {
+            Some(before) if before.keeps() => Ok(()),
+            _ => self.write_zeroes(offset, length, true),
+        }
     }
 
     fn flush(&self) -> Result<(), DiskError> {
         let durability = self.shared.config.durability;
         let asked = match durability {
+            // There is one disk.
+            _ if self.shared.before.is_some() => None,
             Durability::AsyncEpoch => None,
             Durability::Memory | Durability::Disk => {
                 self.shared.send(|link| link.ask_flush(durability == Durability::Disk))
@@ -266,6 +324,10 @@ impl Backend for TapDisk {
             asked.wait();
         }
         Ok(())
+    }
+
+    fn publish(&self) -> Result<(), DiskError> {
+        self.backend().publish()
     }
 
     fn allocation(&self, offset: u64, length: u32) -> Result<Vec<Allocation>, DiskError> {
@@ -299,7 +361,15 @@ impl Shared {
         self.end(&mut self.link(), why);
     }
 
+    fn hold(&self) {
+        if let Some(before) = &self.before {
+            before.hold();
+        }
+    }
+
     fn end(&self, link: &mut Option<Link>, why: String) {
+        // In this order: nobody finds no way, and that nothing need be saved.
+        self.hold();
         if let Some(link) = link.take() {
             self.room.close();
             link.course().end(Some(why.clone()));

@@ -1,10 +1,9 @@
 use super::{Shared, told};
+use crate::disk::target::Target;
 use crate::disk::{Backend, DiskError, VolumeDisk};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, PoisonError};
 
-/// One of a [`Replica`]'s disks, as the guest has it.
+/// One of a [`Replica`](super::Replica)'s disks, as the guest has it.
 #[derive(Clone)]
 pub struct ReplicaDisk {
     pub(super) shared: Arc<Shared>,
@@ -26,7 +25,7 @@ impl ReplicaDisk {
         work(match volume {
             Some(volume) if has_guest => Seen::Epochs(VolumeDisk::new(volume, self.disk)),
             Some(volume) => Seen::Left(VolumeDisk::new(volume, self.disk)),
-            None => Seen::Direct(&self.shared.files.disks[usize::from(self.disk)]),
+            None => Seen::Direct(&self.shared.direct[usize::from(self.disk)]),
         })
     }
 }
@@ -37,7 +36,7 @@ pub(super) enum Seen<'a> {
     /// At the epoch at which the last session has left it: what a guest wrote would be forgotten by the next, so it is told.
     Left(VolumeDisk),
     /// Itself, which is the primary's alone: it is read, but not written.
-    Direct(&'a File),
+    Direct(&'a Target),
 }
 
 impl Seen<'_> {
@@ -63,6 +62,14 @@ impl Backend for ReplicaDisk {
 
     fn write_zeroes(&self, offset: u64, length: u64, may_unmap: bool) -> Result<(), DiskError> {
         self.with(|seen| seen.for_writes()?.write_zeroes(offset, length, may_unmap))
+    }
+
+    fn publish(&self) -> Result<(), DiskError> {
+        self.with(|seen| match seen {
+            Seen::Epochs(disk) | Seen::Left(disk) => disk.publish(),
+            // Nobody has written anything.
+            Seen::Direct(_) => Ok(()),
+        })
     }
 
     fn flush(&self) -> Result<(), DiskError> {

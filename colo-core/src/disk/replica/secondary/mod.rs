@@ -2,6 +2,7 @@
 
 mod disk;
 mod receive;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -9,6 +10,8 @@ pub use disk::ReplicaDisk;
 
 use super::{DiskState, DiskStatus, SecondaryDisks};
 use crate::disk::backend::{open_locked, size_of};
+use crate::disk::shared_file::open_shared;
+use crate::disk::target::Target;
 use crate::disk::{DiskError, FileBackend, RecoverError, StoreConfig, Volume, VolumeError};
 use crate::ids::Epoch;
 use crate::peer::{ShutdownHandle, StateChannel};
@@ -26,7 +29,7 @@ const FREEZE_WITHIN: Duration = Duration::from_secs(5);
 /// Where a secondary's disks are.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReplicaConfig {
-    /// Files or block devices, each of the size that the primary's has.
+    /// Files or block devices, each of the size that the primary's has; or the primary's own, if [the store](StoreConfig::is_shared) says so.
     pub disks: Vec<PathBuf>,
     /// The journal: a file, best on a disk of its own. It is made when it is not there.
     pub journal: PathBuf,
@@ -66,6 +69,8 @@ pub struct Replica {
 struct Shared {
     store: StoreConfig,
     files: Files,
+    /// The disks themselves, to be read while there are no epochs.
+    direct: Vec<Target>,
     sizes: Vec<u64>,
     state: Mutex<State>,
     changed: Condvar,
@@ -82,6 +87,8 @@ struct State {
     /// Why nobody sends any more, if that was not on request.
     ended: Option<String>,
     is_frozen: bool,
+    /// It is known that the primary does not write to the disks any more, nor will.
+    is_fenced: bool,
     /// Requests of the guest that are under way.
     active: usize,
 }
@@ -105,7 +112,8 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`].
     pub fn open(config: ReplicaConfig) -> Result<Replica, ReplicaError> {
-        let files: Result<Vec<File>, _> = config.disks.iter().map(|path| open(path, false)).collect();
+        let files: Result<Vec<File>, _> =
+            config.disks.iter().map(|path| open_disk(path, config.store.is_shared)).collect();
         let (files, journal) = (files?, open_journal(&config.journal)?);
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -114,6 +122,7 @@ impl Replica {
         let size = |(file, path): (&File, &PathBuf)| size_of(file).map_err(failed(path));
         let sizes = files.iter().zip(&config.disks).map(size).collect::<Result<_, _>>()?;
         let files = Files { disks: files, journal };
+        let direct = files.targets(config.store.is_shared).map_err(failed(&config.journal))?;
         let is_begun = files.journal.metadata().map_err(failed(&config.journal))?.len() > 0;
         let recover = || {
             let (journal, disks) = files.clones()?;
@@ -126,9 +135,18 @@ impl Replica {
             Some(Err(source)) => return Err(ReplicaError::Journal { path: config.journal, source }),
         };
         let barrier = phase.volume().map_or(Epoch::NONE, |volume| volume.epoch());
-        let state =
-            State { phase, barrier, is_attached: false, has_session: false, ended: None, is_frozen: false, active: 0 };
-        let shared = Shared { store: config.store, files, sizes, state: Mutex::new(state), changed: Condvar::new() };
+        let state = State {
+            phase,
+            barrier,
+            is_attached: false,
+            has_session: false,
+            ended: None,
+            is_frozen: false,
+            is_fenced: false,
+            active: 0,
+        };
+        let shared =
+            Shared { store: config.store, files, direct, sizes, state: Mutex::new(state), changed: Condvar::new() };
         Ok(Replica { shared: Arc::new(shared), receiving: None })
     }
 
@@ -193,7 +211,13 @@ impl Replica {
     /// Hears the primary no more, and ends the connection. The disks stay at the epoch that they are at.
     pub fn detach(&mut self) {
         self.receiving = None;
-        self.shared.lock().has_session = false;
+        let mut state = self.shared.lock();
+        state.has_session = false;
+        // The primary goes on, and does not say any more what it changes.
+        if state.phase.volume().is_some_and(|volume| self.shared.store.is_shared && !volume.serves()) {
+            let _volume = std::mem::replace(&mut state.phase, Phase::Direct);
+            drop(state);
+        }
     }
 
     fn freeze_until(&self, deadline: Instant) {
@@ -226,7 +250,11 @@ impl SecondaryDisks for Replica {
         let shared = self.shared.clone();
         let thread = std::thread::Builder::new().name("disk epochs".into()).spawn(move || {
             let _attached = Attached(&shared, at_end);
-            match shared.receive(receiver, sender) {
+            let received = match shared.store.is_shared {
+                true => shared.receive_shared(receiver, sender),
+                false => shared.receive(receiver, sender),
+            };
+            match received {
                 Ok(()) => {}
                 Err(error) => {
                     tracing::warn!("the primary's disks: {error}");
@@ -289,7 +317,19 @@ impl SecondaryDisks for Replica {
         volume.commit(epoch).map_err(|error| told(&error))
     }
 
+    fn needs_fence(&self) -> bool {
+        self.shared.store.is_shared
+    }
+
+    fn fenced(&mut self) {
+        self.shared.lock().is_fenced = true;
+    }
+
     fn fail_over(&mut self) -> Result<(), DiskError> {
+        if self.shared.store.is_shared && !self.shared.lock().is_fenced {
+            tracing::error!("the disks are shared, and nobody says that the primary does not write to them any more");
+            return Err(DiskError::NotPermitted);
+        }
         self.receiving = None;
         self.shared.volume().ok_or(DiskError::Invalid)?.fail_over().map_err(|error| told(&error))
     }
@@ -343,7 +383,7 @@ impl Shared {
         }
         let mut state = self.lock();
         (state.phase, state.barrier, state.is_attached) = (Phase::Direct, Epoch::NONE, true);
-        state.ended = None;
+        (state.ended, state.is_fenced) = (None, false);
         drop(state);
         drop(volume);
         let emptied = self.files.journal.set_len(0).and_then(|()| self.files.journal.sync_all());
@@ -366,6 +406,10 @@ impl Files {
         Ok((self.journal.try_clone()?, self.disks.iter().map(File::try_clone).collect::<io::Result<_>>()?))
     }
 
+    fn targets(&self, is_shared: bool) -> io::Result<Vec<Target>> {
+        self.disks.iter().map(|disk| Target::new(disk.try_clone()?, is_shared)).collect()
+    }
+
     fn backends(&self) -> io::Result<Vec<FileBackend>> {
         self.disks.iter().map(|disk| disk.try_clone().map(FileBackend::new)).collect()
     }
@@ -384,6 +428,13 @@ fn open_journal(path: &Path) -> Result<File, ReplicaError> {
         // On this file system a folder is as durable as it can be.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(file),
         Err(source) => Err(ReplicaError::Open { path: path.to_owned(), source }),
+    }
+}
+
+fn open_disk(path: &Path, is_shared: bool) -> Result<File, ReplicaError> {
+    match is_shared {
+        true => open_shared(path).map_err(|source| ReplicaError::Open { path: path.to_owned(), source }),
+        false => open(path, false),
     }
 }
 

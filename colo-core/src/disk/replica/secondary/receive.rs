@@ -1,5 +1,6 @@
 //! What a primary says of its disks.
 
+use super::shared::refuse;
 use super::{Phase, Shared};
 use crate::disk::replica::{PART_BYTES, hash_of};
 use crate::disk::{Backend, Change, DiskError, FileBackend, Volume, VolumeError};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a wait for a message lasts at a time; the connection's end is heard at once.
-const WATCH: Duration = Duration::from_secs(3600);
+pub(super) const WATCH: Duration = Duration::from_secs(3600);
 
 /// So many writes that have come are taken at once.
 const WRITES_AT_ONCE: usize = 64;
@@ -57,6 +58,10 @@ impl Shared {
                         Some(volume) => known_hashes(range, seed, |at, part| volume.read_primary(disk, at, part))?,
                     };
                     sender.send(&Message::DiskHashes { disk, offset, hashes })?;
+                }
+                Message::DiskShared { .. } => {
+                    refuse(&mut sender, &ReceiveError::NotSharedHere);
+                    return Err(ReceiveError::NotSharedHere);
                 }
                 _ => return Err(ReceiveError::Unexpected("a message")),
             }
@@ -194,6 +199,22 @@ pub(super) enum ReceiveError {
     Disk(#[from] DiskError),
     #[error("a disk of this host: {0}")]
     File(#[from] io::Error),
+    #[error(
+        "the primary's disks are shared, and this host's are not: serve them with --shared on both hosts, or on none"
+    )]
+    NotSharedHere,
+    #[error(
+        "the secondary's disks are shared, and the primary's are not: serve them with --shared on both hosts, or on none"
+    )]
+    NotSharedThere,
+    #[error(
+        "shared disks have {theirs:?} bytes on the primary's host and {ours:?} on the secondary's: they are not the same ones"
+    )]
+    OtherSizes { theirs: Vec<u64>, ours: Vec<u64> },
+    #[error(
+        "disk {disk} is not the same one on both hosts: what the primary has at byte {offset} is not there on the secondary's"
+    )]
+    OtherDisk { disk: u8, offset: u64 },
     #[error("{0} does not belong there")]
     Unexpected(&'static str),
 }

@@ -137,21 +137,38 @@ fn writable(disk: &DiskFacts, question: &Question<'_>) -> Finding {
             Finding::failure(DISK, format!("disk {vdev} is not replicated: {why}"), "docs/disks.md has the whole way")
         }
         (Some(DiskServerFit::Fits), None) => Finding::ok(DISK, format!("disk {vdev} has a disk server")),
-        (Some(DiskServerFit::Fits), Some((None, ..))) => Finding::failure(
+        (Some(DiskServerFit::Shared), None) => {
+            Finding::ok(DISK, format!("disk {vdev} has a disk server, and is shared"))
+        }
+        (Some(_), Some((None, ..))) => Finding::failure(
             DISK,
             format!("disk {vdev}: the peer names no disk server"),
             "there: a disk server with a journal, and `colo secondary --disk-control` (docs/disks.md)",
         ),
-        (Some(DiskServerFit::Fits), Some((Some(DiskServerFit::Not(why)), ..))) => Finding::failure(
+        (Some(_), Some((Some(DiskServerFit::Not(why)), ..))) => Finding::failure(
             DISK,
             format!("disk {vdev} is not replicated at the peer: {why}"),
             "docs/disks.md has the whole way",
         ),
-        (Some(DiskServerFit::Fits), Some((Some(DiskServerFit::Fits), here, there))) if here != there => {
+        (Some(here), Some((Some(there), ..))) if here != there => {
+            let which =
+                if *here == DiskServerFit::Shared { "here, and not at the peer" } else { "at the peer, and not here" };
+            let text = format!("disk {vdev} is shared {which}");
+            Finding::failure(
+                DISK,
+                text,
+                "both disk servers with --shared, over one disk that both hosts reach; or none",
+            )
+        }
+        (Some(_), Some((_, here, there))) if here != there => {
             let size = |size: Option<&u64>| size.map_or("none".into(), |size| format!("{size}"));
             let text = format!("disk {vdev} has {} bytes here and {} at the peer", size(here), size(there));
             Finding::failure(DISK, text, "make what the peer's disk server has as large")
         }
+        (Some(DiskServerFit::Shared), Some(_)) => Finding::ok(
+            DISK,
+            format!("disk {vdev} is shared by both hosts' disk servers; both hosts need a --fence-command"),
+        ),
         (Some(DiskServerFit::Fits), Some(_)) => {
             Finding::ok(DISK, format!("disk {vdev} has a disk server on both hosts"))
         }
@@ -296,7 +313,14 @@ mod tests {
         };
         let (fits, not) = (|| Some(DiskServerFit::Fits), |why: &str| Some(DiskServerFit::Not(why.into())));
         assert_eq!(found(fits(), fits(), 1 << 20), (Verdict::Ok, "disk xvda has a disk server on both hosts".into()));
+        let shared = || Some(DiskServerFit::Shared);
+        let text = "disk xvda is shared by both hosts' disk servers; both hosts need a --fence-command";
+        assert_eq!(found(shared(), shared(), 1 << 20), (Verdict::Ok, text.into()));
         let failures = [
+            (shared(), fits(), 1 << 20, "disk xvda is shared here, and not at the peer"),
+            (fits(), shared(), 1 << 20, "disk xvda is shared at the peer, and not here"),
+            (shared(), shared(), 5, "disk xvda has 1048576 bytes here and 5 at the peer"),
+            (shared(), None, 1 << 20, "disk xvda: the peer names no disk server"),
             (not("nobody is there"), fits(), 1 << 20, "disk xvda is not replicated: nobody is there"),
             (fits(), None, 1 << 20, "disk xvda: the peer names no disk server"),
             (fits(), not("it is smaller"), 1 << 20, "disk xvda is not replicated at the peer: it is smaller"),
