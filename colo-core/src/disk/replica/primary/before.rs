@@ -4,6 +4,7 @@
 //! find it saved. A barrier waits for the writes that are under way, and begins anew. When the way to the secondary is gone that may still go
 //! back: then a write to a part that is not saved waits, until it is [known](super::PrimaryDisks::alone) that it will not.
 
+use super::link::{Asked, Link};
 use super::{Backend, Shared};
 use crate::disk::replica::hash_of;
 use crate::disk::{DiskError, ExtentMap, extents::Cut};
@@ -124,7 +125,13 @@ impl Before {
         self.lock().stage == Stage::Held
     }
 
-    /// The way to the secondary is gone.
+    /// Whether the secondary is to be told what stands there. Who has the link finds that so for as long as he has it: another that
+    /// follows has no epochs yet.
+    fn has_epochs(&self) -> bool {
+        self.lock().stage == Stage::Epochs
+    }
+
+    /// The way to the secondary is gone. Whoever says so has the link.
     pub(super) fn hold(&self) {
         let mut state = self.lock();
         if state.stage == Stage::Epochs {
@@ -245,15 +252,15 @@ impl Shared {
         for part in missing.iter().flat_map(|part| pieces(part.clone())) {
             let mut bytes = vec![0; (part.end - part.start) as usize];
             self.disks[usize::from(disk)].0.read(part.start, &mut bytes)?;
-            self.send(|link| link.before(disk, part.start, &bytes));
+            self.send(|link| if before.has_epochs() { link.before(disk, part.start, &bytes) } else { Ok(()) });
             self.room.take(part.end - part.start);
         }
         if missing.is_empty() {
             return Ok(());
         }
         // Asked for behind all of it, on the same way.
-        let is_there = self.send(|link| link.ask_flush(false)).is_some_and(|asked| asked.wait());
-        match is_there {
+        let ask = |link: &mut Link| if before.has_epochs() { link.ask_flush(false).map(Some) } else { Ok(None) };
+        match self.send(ask).flatten().is_some_and(Asked::wait) {
             true => missing.into_iter().for_each(|part| before.saved(disk, part)),
             false => before.wait_alone(),
         }
