@@ -292,6 +292,7 @@ fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     const MIB: u64 = 1 << 20;
 
@@ -321,15 +322,19 @@ mod tests {
     fn a_barrier_waits_for_writes_unless_nobody_hears_of_them() {
         let before = Before::new(vec![MIB]);
         before.next_epoch();
-        let writing = before.enter();
-        std::thread::scope(|scope| {
-            let closing = scope.spawn(|| before.close().is_some());
-            // It has begun when nothing else does any more.
-            drop(before.wait(|state| state.is_closed));
-            assert!(!closing.is_finished());
-            drop(writing);
-            assert!(closing.join().unwrap());
-        });
+        // However often: one that does not wait may come late by chance.
+        for _ in 0..50 {
+            let (writing, is_written) = (before.enter(), AtomicBool::new(false));
+            std::thread::scope(|scope| {
+                let closing = scope.spawn(|| before.close().is_some() && is_written.load(Ordering::SeqCst));
+                // It has begun when nothing else does any more.
+                drop(before.wait(|state| state.is_closed));
+                (0..1000).for_each(|_| std::thread::yield_now());
+                is_written.store(true, Ordering::SeqCst);
+                drop(writing);
+                assert!(closing.join().unwrap());
+            });
+        }
         let writing = before.enter();
         before.hold();
         assert!(before.close().is_none() && before.is_held());
