@@ -172,6 +172,7 @@ fn a_journal_says_of_which_kind_its_disks_are() {
     let hosts = hosts("journal");
     let (mut primary, mut secondary) = hosts.protect();
     checkpoint(&mut primary, &mut secondary, Epoch(1));
+    checkpoint(&mut primary, &mut secondary, Epoch(2));
     drop((primary, secondary));
     let Hosts { folder, primary, secondary } = hosts;
     secondary.stop();

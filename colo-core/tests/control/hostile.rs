@@ -147,7 +147,7 @@ fn fake(folder: &Folder, role: u8, answers: Vec<Vec<u8>>) -> (std::path::PathBuf
     let serving = std::thread::spawn(move || {
         poll(&mut [PollFd::new(&listener, PollFlags::IN)], None).unwrap();
         let socket = listener.accept().unwrap().unwrap();
-        send(&socket, &packet(64, 0, &[role, 0, 0, 0, 0, 0, 0, 0]), SendFlags::empty()).unwrap();
+        send(&socket, &packet(64, 0, &[role, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), SendFlags::empty()).unwrap();
         assert_eq!(hear(&socket), packet(48, 1, &[]));
         send(&socket, &done(1), SendFlags::empty()).unwrap();
         hear(&socket);
@@ -201,7 +201,7 @@ fn a_server_that_lies_is_left() {
         packet(66, 0, &[1, 0, 0, 0, 0, 0, 0, 0]),
         packet(66, 2, &[4, 0, 0, 0, 77, 0, 0, 0]),
         packet(66, 2, &[1, 0, 0, 0, 1, 0, 0, 0]),
-        packet(64, 0, &[1, 0, 0, 0, 0, 0, 0, 0]),
+        packet(64, 0, &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
         packet(83, 0, &[1, 0, 0xff]),
         packet(3, 1, &[]),
         vec![2; 10],
