@@ -329,7 +329,9 @@ mod tests {
             std::thread::scope(|scope| {
                 let closing = scope.spawn(|| before.close().is_some() && is_written.load(Ordering::SeqCst));
                 // It has begun when nothing else does any more.
-                drop(before.wait(|state| state.is_closed));
+                while !before.lock().is_closed && !closing.is_finished() {
+                    std::thread::yield_now();
+                }
                 (0..1000).for_each(|_| std::thread::yield_now());
                 is_written.store(true, Ordering::SeqCst);
                 drop(writing);
