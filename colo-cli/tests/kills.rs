@@ -7,11 +7,16 @@
 #[allow(dead_code)]
 mod client;
 
+#[path = "../../colo-core/tests/support/breakable.rs"]
+mod breakable;
 #[path = "kills/disk.rs"]
 mod disk;
+#[path = "kills/failing.rs"]
+mod failing;
 #[path = "kills/rig.rs"]
 mod rig;
 
+use colo_core::disk::{Backend, FileBackend};
 use colo_core::domain::{Disks, Machine};
 use colo_core::layers::Faults;
 use colo_core::net::Port;
@@ -19,7 +24,7 @@ use colo_core::peer::Mode;
 use colo_core::restore::RestoreCallbacks;
 use colo_core::save::SaveCallbacks;
 use colo_core::session::{Event, PrimarySession, PrimarySessionConfig, SecondarySession, SecondarySessionConfig};
-use colo_embedded::machine::{EmbeddedConfig, EmbeddedDomain, EmbeddedHost};
+use colo_embedded::machine::{EmbeddedConfig, EmbeddedDomain, EmbeddedHost, RingPort};
 use colo_embedded::switch::SwitchPort;
 use disk::{DISK_BYTES, Files};
 use rig::{Clients, Lan, Process, Random, guest_answers, kill, wait_for};
@@ -280,15 +285,24 @@ fn start_secondary(lan: &Lan, files: Option<&Files>) -> (Process, String) {
 }
 
 fn boot(switch: &Path, files: Option<&Files>) -> (Machine, Box<dyn Port>) {
-    let config = EmbeddedConfig { ram_bytes: 16 << 20, ..EmbeddedConfig::named("web") };
+    if let Some(files) = files {
+        return machine_over(switch, Arc::new(FileBackend::open(&files.primary()).unwrap().0));
+    }
+    let (domain, card) = EmbeddedDomain::boot(&config()).unwrap();
+    connected(switch, (domain, card, Disks::None))
+}
+
+/// A machine with that disk, which can be protected.
+fn machine_over(switch: &Path, disk: Arc<dyn Backend>) -> (Machine, Box<dyn Port>) {
+    connected(switch, disk::boot_over(disk, config()))
+}
+
+fn config() -> EmbeddedConfig {
+    EmbeddedConfig { ram_bytes: 16 << 20, ..EmbeddedConfig::named("web") }
+}
+
+fn connected(switch: &Path, (domain, card, disks): (EmbeddedDomain, RingPort, Disks)) -> (Machine, Box<dyn Port>) {
     let wire = SwitchPort::connect(switch).unwrap();
-    let (domain, card, disks) = match files {
-        Some(files) => files.boot(config),
-        None => {
-            let (domain, card) = EmbeddedDomain::boot(&config).unwrap();
-            (domain, card, Disks::None)
-        }
-    };
     (Machine { domain: Box::new(domain), nics: vec![Box::new(card)], disks }, Box::new(wire))
 }
 

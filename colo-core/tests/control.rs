@@ -1,5 +1,7 @@
 //! Disks that a server has, driven over its control socket: as by `colo primary` and `colo secondary`, which come and go.
 
+#[path = "support/breakable.rs"]
+mod breakable;
 #[path = "support/folder.rs"]
 mod folder;
 
@@ -9,9 +11,10 @@ mod control {
     pub(crate) mod rig;
 }
 
-use colo_core::disk::control::{ControlError, ControlledPrimary, ControlledSecondary, Role, Witness};
+use colo_core::disk::control::{ControlError, ControlledPrimary, ControlledSecondary, Observer, Role, Witness};
 use colo_core::disk::{
-    Backend, DiskError, DiskEvent, PrimaryDisks, Replica, ReplicaConfig, SecondaryDisks, StoreConfig, TapConfig,
+    Backend, DiskError, DiskEvent, DiskState, PrimaryDisks, Replica, ReplicaConfig, SecondaryDisks, StoreConfig,
+    TapConfig,
 };
 use colo_core::ids::Epoch;
 use control::rig::{PATIENCE, Rig, SIZE, channels, read_all};
@@ -95,6 +98,29 @@ fn a_primarys_controller_that_is_killed_holds_up_nobody_and_another_begins_anew(
     rig.checkpoint();
     assert!(read_all(&rig.guest) == read_all(&rig.own));
     assert!(read_all(&rig.guest) == rig.settled());
+}
+
+#[test]
+fn a_disk_that_fails_is_told_to_its_controller_and_to_the_guest_when_that_has_gone() {
+    let mut rig = Rig::new(TapConfig::default());
+    rig.protect();
+    rig.disk.fail(1);
+    let (sender, done) = unbounded();
+    let writing = std::thread::spawn({
+        let disk = rig.guest.clone();
+        move || sender.send(disk.write(0, &[4; 1000])).unwrap()
+    });
+    let why = "a write to disk 0 failed on this host: the disk has failed";
+    rig.wait(|event| *event == DiskEvent::Failed(why.into()));
+    // The disk is driven as before meanwhile.
+    rig.checkpoint();
+    assert!(done.try_recv().is_err());
+    rig.primary = None;
+    assert_eq!(done.recv_timeout(PATIENCE).unwrap(), Err(DiskError::Io));
+    writing.join().unwrap();
+    assert!(read_all(&rig.own) == vec![1; SIZE as usize], "what failed was sent");
+    let status = Observer::connect(&rig.path("primary.control")).unwrap().status().unwrap();
+    assert_eq!(status.disks.state, DiskState::Alone(Some(why.into())));
 }
 
 #[test]

@@ -1,13 +1,17 @@
 //! A machine's disks on both hosts, over a real connection: what the guest writes on one is what the other has, epoch by epoch.
 
+#[path = "support/breakable.rs"]
+mod breakable;
+#[path = "replica/failing.rs"]
+mod failing;
 #[path = "support/folder.rs"]
 mod folder;
 #[path = "replica/shared.rs"]
 mod shared;
 
+use breakable::Breakable;
 use colo_core::disk::{
-    Backend, DiskEvent, Durability, FileBackend, PrimaryDisks, Replica, ReplicaConfig, SecondaryDisks, StoreConfig,
-    Tap, TapConfig,
+    Backend, DiskEvent, Durability, PrimaryDisks, Replica, ReplicaConfig, SecondaryDisks, StoreConfig, Tap, TapConfig,
 };
 use colo_core::ids::Epoch;
 use colo_core::peer::{Message, StateChannel};
@@ -28,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Both hosts.
 struct Rig {
     tap: Tap,
+    /// The primary's disk.
+    disk: Arc<Breakable>,
     replica: Option<Replica>,
     events: Receiver<DiskEvent>,
     epoch: Epoch,
@@ -38,11 +44,11 @@ impl Rig {
     /// Two hosts whose disks have nothing in common.
     fn new(config: TapConfig) -> Rig {
         let folder = Folder::new();
-        let file = new_disk(&folder.0.join("primary"), 1);
+        let disk = Breakable::new(new_disk(&folder.0.join("primary"), 1));
         new_disk(&folder.0.join("secondary"), 2);
-        let tap = Tap::new(vec![(Arc::new(FileBackend::new(file)), SIZE)], config);
+        let tap = Tap::new(vec![(disk.clone(), SIZE)], config);
         let replica = Some(Replica::open(replica_config(&folder.0)).unwrap());
-        Rig { tap, replica, events: crossbeam_channel::never(), epoch: Epoch::NONE, folder }
+        Rig { tap, disk, replica, events: crossbeam_channel::never(), epoch: Epoch::NONE, folder }
     }
 
     /// Begins a session, and waits until both disks are the same and the first epoch has begun.

@@ -3,8 +3,12 @@
 //! No test waits for time to pass: each waits for an event, and a deadline turns a hang into a failure. That something has *not*
 //! happened is looked at when whatever could have done it is known to have run.
 
+#[path = "support/breakable.rs"]
+mod breakable;
 #[path = "session/disks.rs"]
 mod disks;
+#[path = "session/failing_disk.rs"]
+mod failing_disk;
 #[path = "support/folder.rs"]
 mod folder;
 #[path = "session/greeting.rs"]

@@ -77,6 +77,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         Said::Event(DiskEvent::InStep),
         Said::Event(DiskEvent::WantsCheckpoint),
         Said::Event(DiskEvent::Lost("gone".into())),
+        Said::Event(DiskEvent::Failed("a disk".into())),
     ];
     let requests = requests.iter().zip(1..).map(|(request, number)| [vec![0], request.encode(number)].concat());
     requests.chain(said.iter().map(|said| [vec![1], said.encode()].concat())).collect()

@@ -47,16 +47,6 @@ impl Files {
         ReplicaConfig { disks: vec![self.secondary()], journal: self.journal(), store: StoreConfig::default() }
     }
 
-    /// A machine over the primary's disk, which can be protected.
-    pub(crate) fn boot(&self, config: EmbeddedConfig) -> (EmbeddedDomain, RingPort, Disks) {
-        let (file, disk_bytes) = FileBackend::open(&self.primary()).unwrap();
-        let tap = Tap::new(vec![(Arc::new(file), disk_bytes)], TapConfig::default());
-        let config = EmbeddedConfig { disk_bytes, ..config };
-        let (domain, card) = EmbeddedDomain::boot_with(&config, Some(Arc::new(tap.disk(0)))).unwrap();
-        let gate = domain.disk_gate().expect("it has a disk");
-        (domain, card, Disks::Primary(Box::new(GatedTap::new(gate, tap))))
-    }
-
     /// A secondary that was killed has left its disk at one epoch: a machine that is booted over it finds its store whole.
     pub(crate) fn check_secondary(&self) -> Result<(), String> {
         let replica = Replica::open(self.replica()).map_err(|error| error.to_string())?;
@@ -87,6 +77,15 @@ impl Drop for Files {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// A machine over the primary's disk, which can be protected.
+pub(crate) fn boot_over(disk: Arc<dyn Backend>, config: EmbeddedConfig) -> (EmbeddedDomain, RingPort, Disks) {
+    let tap = Tap::new(vec![(disk, DISK_BYTES)], TapConfig::default());
+    let config = EmbeddedConfig { disk_bytes: DISK_BYTES, ..config };
+    let (domain, card) = EmbeddedDomain::boot_with(&config, Some(Arc::new(tap.disk(0)))).unwrap();
+    let gate = domain.disk_gate().expect("it has a disk");
+    (domain, card, Disks::Primary(Box::new(GatedTap::new(gate, tap))))
 }
 
 /// The guest's own check of its store.

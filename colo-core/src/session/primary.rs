@@ -167,6 +167,8 @@ pub(super) enum Control {
 pub(super) enum Alert {
     Trigger(Trigger),
     Lost(Loss),
+    /// The secondary was heard, since it was asked whether it is.
+    Heard,
     /// The machine is being left, and all that was held for its clients is with them.
     Empty,
     /// The net thread itself has ended.
@@ -310,6 +312,10 @@ fn protect(
         _ => None,
     };
     let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(callbacks, disks)));
+    if outcome.is_err() {
+        // The end of a machine waits for what its disks are doing, and that may wait for what does not come any more.
+        let _ = catch_unwind(AssertUnwindSafe(|| engine.disks.with(|disks| disks.detach())));
+    }
     // Before anything of the connections goes: the other side takes their end for this side's death.
     if outcome.is_err() || matches!(outcome, Ok(Outcome::Failed(_))) {
         engine.domain.destroy();

@@ -1,5 +1,7 @@
 //! The primary's engine: checkpoints until something ends protection, and then what becomes of the machine.
 
+mod give_way;
+
 use super::WhenUnprotected;
 use super::disk_copy::DiskCopy;
 use super::disks::{Primaries, WithDisks, disk_events};
@@ -100,6 +102,8 @@ enum End {
     Lost(Loss),
     /// This side cannot go on protecting.
     Cannot(String),
+    /// A disk of this host's has failed, and the other side can take over.
+    Disk(String),
     /// The net thread is gone, and with it the clients.
     Net(String),
 }
@@ -113,7 +117,10 @@ impl Engine<'_> {
             return Outcome::Failed(error.to_string());
         }
         let end = self.keep_protected(callbacks, disks);
-        // From here on nobody waits for a checkpoint.
+        if let End::Disk(_) = end {
+            self.keep_from_hearing();
+        }
+        // From here on nobody waits for a checkpoint, and what has failed is told.
         self.disks.with(|disks| disks.detach());
         self.after(end)
     }
@@ -150,7 +157,7 @@ impl Engine<'_> {
                 }
                 Ok(Step::Waiting(until)) => until.min(now + WATCH),
                 Ok(Step::Working | Step::Done) => now,
-                Err(error) => return self.end_of(error),
+                Err(error) => return self.end_of(error, &primary),
             };
             if let Err(end) = self.hear(&primary, until) {
                 return end;
@@ -225,7 +232,7 @@ impl Engine<'_> {
             }
             Some(Alert::Lost(loss)) => Err(End::Lost(loss)),
             Some(Alert::NetEnded(why)) => Err(End::Net(why)),
-            Some(Alert::Empty) => Ok(()),
+            Some(Alert::Heard | Alert::Empty) => Ok(()),
             None => Err(End::Net("the net thread is gone".into())),
         }
     }
@@ -238,6 +245,7 @@ impl Engine<'_> {
             }
             Some(DiskEvent::InStep) => self.are_disks_in_step = true,
             Some(DiskEvent::WantsCheckpoint) => primary.borrow_mut().handle_trigger(Trigger::QueueFull),
+            Some(DiskEvent::Failed(why)) => return Err(self.give_way(why, primary)),
             Some(DiskEvent::Lost(why)) => return Err(self.verdict_of_net(&why)),
             None => {}
         }
@@ -262,21 +270,32 @@ impl Engine<'_> {
 
     /// Another channel broke: what the net thread makes of it counts, since it hears goodbyes and heartbeats.
     fn verdict_of_net(&self, what: &str) -> End {
+        self.hear_net().err().unwrap_or_else(|| End::Cannot(what.to_owned()))
+    }
+
+    /// Waits for as long as the net thread takes at most to find that the secondary is lost. Returns whether it was heard instead, where that
+    /// was [asked for](PrimaryNetHandle::await_peer).
+    fn hear_net(&self) -> Result<bool, End> {
         let patience = Instant::now() + self.heartbeat * (Detector::MISSED + 1) + WATCH;
         while let Ok(alert) = self.alerts.recv_deadline(patience) {
             match alert {
-                Alert::Lost(loss) => return End::Lost(loss),
-                Alert::NetEnded(why) => return End::Net(why),
+                Alert::Lost(loss) => return Err(End::Lost(loss)),
+                Alert::NetEnded(why) => return Err(End::Net(why)),
+                Alert::Heard => return Ok(true),
                 Alert::Trigger(_) | Alert::Empty => {}
             }
         }
-        End::Cannot(what.to_owned())
+        Ok(false)
     }
 
-    fn end_of(&mut self, error: SaveError) -> End {
+    fn end_of(&mut self, error: SaveError, primary: &RefCell<Checkpoints>) -> End {
         let run_state = self.domain.run_state();
         if matches!(run_state, RunState::ShutDown | RunState::Crashed) {
             return End::Guest(run_state);
+        }
+        // A guest whose disk does not answer cannot always be captured.
+        if let Some(end) = self.failed_disk(primary) {
+            return end;
         }
         match error {
             SaveError::Sink(error) => self.verdict_of_net(&format!("the state channel is gone: {error}")),
@@ -308,6 +327,8 @@ impl Engine<'_> {
             End::Cannot(why) => self.part(GoodbyeReason::Failed(why.clone()), &why),
             // Without its packets this side is dead to its clients; so that the other side takes over, it must be dead.
             End::Net(why) => Outcome::Failed(why),
+            // The same: here the guest would be told, and there it need not be.
+            End::Disk(why) => Outcome::Failed(format!("{why}, and the secondary is to take over")),
             End::Lost(loss) => self.lost(&loss),
         }
     }
@@ -401,7 +422,7 @@ impl Engine<'_> {
         while asked.is_ok() {
             match self.alerts.recv_deadline(deadline) {
                 Ok(Alert::Empty) => return,
-                Ok(Alert::Trigger(_) | Alert::Lost(_)) => {}
+                Ok(Alert::Trigger(_) | Alert::Lost(_) | Alert::Heard) => {}
                 Ok(Alert::NetEnded(why)) => return tracing::error!("what was held is lost: {why}"),
                 Err(_) => return tracing::error!("the clients' network takes nothing: what was held for it is lost"),
             }

@@ -53,6 +53,8 @@ struct State {
     asked: bool,
     /// The peer was lost, and the engine knows.
     lost: bool,
+    /// The engine waits for the next sign of the peer.
+    awaited: bool,
     /// The machine is left as soon as nothing waits here.
     leaving: bool,
     /// What was said to have left, to be reported together, and since when it waits.
@@ -91,6 +93,7 @@ impl PrimaryNetHandle {
             frozen: false,
             asked: false,
             lost: false,
+            awaited: false,
             leaving: false,
             reports: BTreeMap::new(),
             reports_since: None,
@@ -175,6 +178,12 @@ impl PrimaryNetHandle {
         state.gate.open();
         drop(state);
         self.0.waker.wake();
+        Ok(())
+    }
+
+    /// Tells the engine, by [`Alert::Heard`], when the secondary is heard next; nothing when it is lost, which is told as ever.
+    pub(super) fn await_peer(&self) -> Result<(), Panicked> {
+        self.0.lane.first()?.awaited = true;
         Ok(())
     }
 
@@ -293,6 +302,9 @@ impl State {
         }
         if let Err(error) = received {
             self.lose(loss_of(error));
+        }
+        if moved && !self.lost && std::mem::take(&mut self.awaited) {
+            self.tell(Alert::Heard);
         }
         moved
     }

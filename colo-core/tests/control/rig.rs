@@ -1,10 +1,10 @@
 //! Two hosts, each with a disk server and somebody who drives it.
 
+use crate::breakable::Breakable;
 use crate::folder::Folder;
 use colo_core::disk::control::{ControlServer, ControlledPrimary, ControlledSecondary, ServedDisks};
 use colo_core::disk::{
-    Backend, DiskEvent, FileBackend, PrimaryDisks, Replica, ReplicaConfig, SecondaryDisks, StoreConfig, Tap, TapConfig,
-    TapDisk,
+    Backend, DiskEvent, PrimaryDisks, Replica, ReplicaConfig, SecondaryDisks, StoreConfig, Tap, TapConfig, TapDisk,
 };
 use colo_core::ids::Epoch;
 use colo_core::peer::StateChannel;
@@ -25,6 +25,8 @@ pub(crate) struct Rig {
     /// The disk as the primary's guest has it, and as the secondary's.
     pub(crate) guest: TapDisk,
     pub(crate) own: TapDisk,
+    /// The primary's disk itself.
+    pub(crate) disk: Arc<Breakable>,
     pub(crate) primary_server: Option<ControlServer>,
     pub(crate) secondary_server: Option<ControlServer>,
     events: Receiver<DiskEvent>,
@@ -40,7 +42,8 @@ impl Rig {
         std::fs::write(path("primary"), vec![1; SIZE as usize]).unwrap();
         std::fs::write(path("secondary"), vec![2; SIZE as usize]).unwrap();
         let file = OpenOptions::new().read(true).write(true).open(path("primary")).unwrap();
-        let tap = Tap::new(vec![(Arc::new(FileBackend::new(file)), SIZE)], config);
+        let disk = Breakable::new(file);
+        let tap = Tap::new(vec![(disk.clone(), SIZE)], config);
         let store = StoreConfig { memory_bytes: 1 << 20, ..StoreConfig::default() };
         let config = ReplicaConfig { disks: vec![path("secondary")], journal: path("journal"), store };
         let replica = Replica::open(config).unwrap();
@@ -52,6 +55,7 @@ impl Rig {
             secondary: None,
             guest,
             own,
+            disk,
             primary_server: start("primary.control", ServedDisks::Primary(tap)),
             secondary_server: start("secondary.control", ServedDisks::Secondary(replica, over)),
             events: crossbeam_channel::never(),

@@ -1,7 +1,7 @@
 //! Both hosts over one disk.
 
 use super::*;
-use colo_core::disk::{DiskError, DiskState, SharedFile, VerifyError};
+use colo_core::disk::{DiskError, DiskState, FileBackend, SharedFile, VerifyError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 

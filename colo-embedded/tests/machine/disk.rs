@@ -10,26 +10,31 @@ use colo_embedded::abi::{
     MAX_DISK_TRANSFER_BYTES, RAM_BASE,
 };
 use colo_embedded::machine::{DirtyLogChoice, EmbeddedConfig, EmbeddedDomain};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 
-const DISK_BYTES: u64 = 1 << 20;
+pub(crate) const DISK_BYTES: u64 = 1 << 20;
 const SHARED: u64 = RAM_BASE + 0x1000;
 const POSITIONS: u64 = SHARED + 48;
 const RING: u64 = RAM_BASE + DISK_RING_OFFSET;
 
 /// A disk in memory that keeps account, and can be made to wait or to panic.
 #[derive(Default)]
-struct TestDisk {
+pub(crate) struct TestDisk {
     bytes: Mutex<Vec<u8>>,
     events: Mutex<Vec<&'static str>>,
     /// Each write says that it has begun, and waits for leave.
     turnstile: Mutex<Option<(Sender<()>, Receiver<()>)>>,
     panics: bool,
+    /// Writes fail, and are counted.
+    pub(crate) fails: AtomicBool,
+    pub(crate) failures: AtomicUsize,
 }
 
 impl TestDisk {
-    fn new() -> Arc<TestDisk> {
+    pub(crate) fn new() -> Arc<TestDisk> {
         Arc::new(TestDisk { bytes: Mutex::new(vec![0; DISK_BYTES as usize]), ..TestDisk::default() })
     }
 
@@ -59,6 +64,10 @@ impl Backend for TestDisk {
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         assert!(!self.panics, "a disk that panics, for a test");
+        if self.fails.load(SeqCst) {
+            self.failures.fetch_add(1, SeqCst);
+            return Err(DiskError::Io);
+        }
         if let Some((begun, may_go)) = &*self.turnstile.lock().unwrap() {
             begun.send(()).unwrap();
             // Nobody to wait for: the test is over.
@@ -86,7 +95,7 @@ fn boot(program: &[u8], disk: &Arc<TestDisk>) -> TestVm {
 }
 
 /// A request's words.
-fn request(operation: u32, offset: u64, bytes: u64, buffer: u64) -> [u64; 4] {
+pub(crate) fn request(operation: u32, offset: u64, bytes: u64, buffer: u64) -> [u64; 4] {
     [u64::from(operation) | 0xAAAA_AAAA << 32, offset, bytes, buffer]
 }
 
@@ -95,7 +104,7 @@ fn pair(low: u32, high: u32) -> u64 {
 }
 
 /// Puts requests into the suspended guest's ring, as if it had.
-fn poke_requests(vm: &mut TestVm, requests: &[[u64; 4]]) {
+pub(crate) fn poke_requests(vm: &mut TestVm, requests: &[[u64; 4]]) {
     let consumed = (vm.peek(POSITIONS) >> 32) as u32;
     for (index, words) in requests.iter().enumerate() {
         let slot = (consumed + index as u32) % DISK_SLOTS;
@@ -104,12 +113,12 @@ fn poke_requests(vm: &mut TestVm, requests: &[[u64; 4]]) {
     vm.poke(POSITIONS, &[pair(consumed + requests.len() as u32, consumed)]);
 }
 
-fn all_done(vm: &TestVm) -> bool {
+pub(crate) fn all_done(vm: &TestVm) -> bool {
     let positions = vm.peek(POSITIONS);
     positions as u32 == (positions >> 32) as u32
 }
 
-fn status(vm: &TestVm, slot: u64) -> u32 {
+pub(crate) fn status(vm: &TestVm, slot: u64) -> u32 {
     (vm.peek(RING + slot * DISK_SLOT_BYTES) >> 32) as u32
 }
 

@@ -2,6 +2,7 @@
 
 mod dirty;
 mod disk;
+mod failing_disk;
 mod lifecycle;
 mod programs;
 mod rings;

@@ -313,6 +313,8 @@ impl Said {
             Said::Event(DiskEvent::InStep) => Packet::new(81, 0),
             Said::Event(DiskEvent::WantsCheckpoint) => Packet::new(82, 0),
             Said::Event(DiskEvent::Lost(why)) => Packet::new(83, 0).text(why),
+            // One that does not know it takes it for nonsense, and leaves: protection ends then, and the guest hears of it.
+            Said::Event(DiskEvent::Failed(why)) => Packet::new(84, 0).text(why),
         };
         packet.0
     }
@@ -369,6 +371,7 @@ impl Said {
             81 => Said::Event(DiskEvent::InStep),
             82 => Said::Event(DiskEvent::WantsCheckpoint),
             83 => Said::Event(DiskEvent::Lost(fields.text("reason", MAX_TEXT_BYTES)?)),
+            84 => Said::Event(DiskEvent::Failed(fields.text("reason", MAX_TEXT_BYTES)?)),
             other => return Err(bad("kind of message", other).into()),
         };
         fields.end()?;
@@ -406,6 +409,7 @@ mod tests {
             DiskEvent::InStep,
             DiskEvent::WantsCheckpoint,
             DiskEvent::Lost("gone".into()),
+            DiskEvent::Failed("a disk".into()),
         ];
         let answers = [Answer::Done, Answer::No, Answer::Never, Answer::Failed(DiskError::NoSpace)];
         let answers = answers.into_iter().zip(1..).map(|(answer, number)| Said::Answer(number, answer));

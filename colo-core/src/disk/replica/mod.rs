@@ -52,6 +52,9 @@ pub enum DiskEvent {
     InStep,
     /// So much waits for a checkpoint that there should be one.
     WantsCheckpoint,
+    /// A disk of this host's has failed, and the secondary's has not: so that the guest does not hear of it, the other side is to take over.
+    /// What failed is answered when nothing is attached any more, and not before. Told once, by the thread of the request that has failed.
+    Failed(String),
     /// The secondary's disks have failed, or the way to them: there will be no more checkpoints.
     Lost(String),
 }

@@ -130,7 +130,19 @@ impl Control for XenDomain {
         }
     }
 
+    /// Without its help, which may take longer: a guest is held when nobody will go on from where it stands.
+    fn hold(&mut self) -> Result<(), DomainError> {
+        if !self.is_held {
+            self.control.pause(self.domid)?;
+            self.is_held = true;
+        }
+        Ok(())
+    }
+
     fn resume(&mut self) -> Result<(), DomainError> {
+        if std::mem::take(&mut self.is_held) {
+            self.control.unpause(self.domid)?;
+        }
         match self.run_state() {
             RunState::Running => Ok(()),
             RunState::Suspended if self.is_asked => self.go_on(),

@@ -90,6 +90,8 @@ pub struct XenDomain {
     suspended_at: Option<Instant>,
     /// Whether the guest has been asked to suspend itself, by this, and has not been resumed.
     is_asked: bool,
+    /// It is paused, for as long as it is not known whether it may serve.
+    is_held: bool,
     last_pause: Option<Duration>,
     emulator: Option<EmulatorState>,
     /// The conversation with the device model, while it is held.
@@ -235,6 +237,7 @@ impl XenDomain {
             stop: None,
             suspended_at: None,
             is_asked: false,
+            is_held: false,
             last_pause: None,
             emulator: None,
             monitor: RefCell::new(None),

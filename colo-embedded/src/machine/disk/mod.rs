@@ -14,7 +14,7 @@ use colo_core::disk::Backend;
 use colo_core::domain::DomainError;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle, ThreadId};
 
 /// Stops the disk of a machine, and lets it go on: for whoever must know which requests were done before a moment, and which after.
 ///
@@ -59,6 +59,16 @@ impl DiskGate {
         self.line.lock().frozen = false;
         self.line.doorbell.ring();
     }
+
+    /// The request that is under way is not waited for any more: it has failed, and the guest is not to hear of it now. When it comes back it
+    /// touches nothing, and is begun anew. Nothing happens but in the thread that does it.
+    fn abandon(&self) {
+        let mut state = self.line.lock();
+        if state.busy == Some(thread::current().id()) {
+            state.abandoned = true;
+            self.line.idle.notify_all();
+        }
+    }
 }
 
 /// What the domain, its vCPU, its disk's thread and [`DiskGate`] share. A machine without a disk has one as well, at which nobody
@@ -77,8 +87,10 @@ struct LineState {
     frozen: bool,
     /// The domain has ended: the thread ends, too.
     ended: bool,
-    /// A request is under way.
-    busy: bool,
+    /// A request is under way, in that thread.
+    busy: Option<ThreadId>,
+    /// But it touches guest memory no more, and will not have been done.
+    abandoned: bool,
     /// The thread has panicked.
     broken: bool,
 }
@@ -129,7 +141,9 @@ impl DiskLine {
     fn hold(&self, change: impl FnOnce(&mut LineState)) -> MutexGuard<'_, LineState> {
         let mut state = self.lock();
         change(&mut state);
-        self.idle.wait_while(state, |state| state.busy).unwrap_or_else(PoisonError::into_inner)
+        self.idle
+            .wait_while(state, |state| state.busy.is_some() && !state.abandoned)
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The disk's thread.
@@ -139,7 +153,9 @@ impl DiskLine {
             match self.begin() {
                 Begun::Request(busy, position, request) => {
                     let status = ring::perform(&request, backend, disk_bytes, &self.ram, &mut buffer);
-                    ring::complete(&self.ram, position, status);
+                    if !self.lock().abandoned {
+                        ring::complete(&self.ram, position, status);
+                    }
                     drop(busy);
                 }
                 Begun::Nothing => {
@@ -162,7 +178,7 @@ impl DiskLine {
         let Some((position, request)) = ring::next(&self.ram) else {
             return Begun::Nothing;
         };
-        state.busy = true;
+        state.busy = Some(thread::current().id());
         Begun::Request(Busy(self), position, request)
     }
 }
@@ -179,8 +195,8 @@ struct Busy<'a>(&'a DiskLine);
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
-        state.busy = false;
-        state.broken = std::thread::panicking();
+        (state.busy, state.abandoned) = (None, false);
+        state.broken = thread::panicking();
         drop(state);
         self.0.idle.notify_all();
     }
@@ -200,7 +216,7 @@ impl DiskThread {
         disk_bytes: u64,
     ) -> Result<DiskThread, DomainError> {
         let served = line.clone();
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("colo-disk".into())
             .spawn(move || served.serve(&*backend, disk_bytes))
             .map_err(DomainError::sys("spawn of the disk's thread"))?;

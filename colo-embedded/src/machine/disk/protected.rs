@@ -1,5 +1,5 @@
 use super::DiskGate;
-use colo_core::disk::{DiskError, OnDiskEvent, PrimaryDisks, Tap};
+use colo_core::disk::{DiskError, DiskEvent, OnDiskEvent, PrimaryDisks, Tap};
 use colo_core::ids::Epoch;
 use colo_core::peer::StateChannel;
 
@@ -40,7 +40,15 @@ impl PrimaryDisks for GatedTap {
         if self.tap.is_shared() {
             return Err(DiskError::NotSupported);
         }
-        self.tap.attach(channel, on_event)
+        let gate = self.gate.clone();
+        let on_event = move |event| {
+            if let DiskEvent::Failed(_) = event {
+                // It is told by the disk's thread, which comes back only when nothing is attached any more.
+                gate.abandon();
+            }
+            on_event(event);
+        };
+        self.tap.attach(channel, Box::new(on_event))
     }
 
     fn freeze(&mut self) {

@@ -26,6 +26,8 @@ struct State {
     /// What was asked for, oldest first.
     asked: VecDeque<Asked>,
     compared: Compared,
+    /// What has failed on this host.
+    failed: Option<String>,
 }
 
 enum Stage {
@@ -54,7 +56,8 @@ impl Course {
     }
 
     fn at(stage: Stage) -> Course {
-        let state = State { stage, run: None, runs: 0, asked: VecDeque::new(), compared: Compared::default() };
+        let (asked, compared) = (VecDeque::new(), Compared::default());
+        let state = State { stage, run: None, runs: 0, asked, compared, failed: None };
         Course { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -77,9 +80,23 @@ impl Course {
     pub(super) fn end(&self, why: Option<String>) {
         let mut state = self.lock();
         if !matches!(state.stage, Stage::Ended(_)) {
-            state.stage = Stage::Ended(why);
+            state.stage = Stage::Ended(state.failed.take().or(why));
         }
         self.changed.notify_all();
+    }
+
+    /// A disk of this host's has failed. Returns whether it is the first that is heard of.
+    pub(super) fn fail(&self, why: &str) -> bool {
+        let mut state = self.lock();
+        let is_first = state.failed.is_none();
+        state.failed.get_or_insert_with(|| why.to_owned());
+        is_first
+    }
+
+    /// Waits until there is no secondary any more.
+    pub(super) fn wait_for_end(&self) {
+        let is_there = |state: &mut State| !matches!(state.stage, Stage::Ended(_));
+        drop(self.changed.wait_while(self.lock(), is_there).unwrap_or_else(PoisonError::into_inner));
     }
 
     pub(super) fn state(&self) -> DiskState {

@@ -168,6 +168,11 @@ impl Room {
         self.changed.notify_all();
     }
 
+    /// Whether there are epochs, and so something that can be taken over from.
+    pub(super) fn has_begun(&self) -> bool {
+        self.lock().has_begun
+    }
+
     /// Waits until there is room, or none is needed.
     pub(super) fn wait(&self) {
         let mut state = self.lock();

@@ -263,10 +263,14 @@ impl TapDisk {
         if let Some(before) = &self.shared.before {
             return self.shared.change_shared(before, self.disk, offset..offset + length, here, bytes);
         }
-        let _range = self.shared.ranges.enter(self.disk, offset..offset + length);
+        let range = self.shared.ranges.enter(self.disk, offset..offset + length);
         if let Err(error) = here(self.backend()) {
-            // Nobody knows what is there now.
-            self.shared.lose(format!("a write to disk {} failed on this host", self.disk));
+            // Nobody but the guest waits for what has failed.
+            drop(range);
+            if !self.give_way("write to", error) {
+                // Nobody knows what is there now.
+                self.shared.lose(format!("a write to disk {} failed on this host", self.disk));
+            }
             return Err(error);
         }
         self.shared.send(|link| {
@@ -275,12 +279,45 @@ impl TapDisk {
         });
         Ok(())
     }
+
+    /// A request has failed. Where the secondary's disks can take over this is where it ends: the guest's thread waits here until there is no
+    /// secondary any more. Else nothing happens, and false is returned.
+    fn give_way(&self, what: &str, error: DiskError) -> bool {
+        // The others are faults of the request, and would come there, too, as would those of a disk that both hosts have.
+        if !matches!(error, DiskError::Io | DiskError::NoSpace) || self.shared.before.is_some() {
+            return false;
+        }
+        let course = {
+            let link = self.shared.link();
+            let Some(link) = link.as_ref().filter(|_| self.shared.room.has_begun()) else { return false };
+            let why = format!("a {what} disk {} failed on this host: {error}", self.disk);
+            if link.course().fail(&why) {
+                link.tell(DiskEvent::Failed(why));
+            }
+            link.course().clone()
+        };
+        course.wait_for_end();
+        true
+    }
+
+    /// What was done, or has failed.
+    fn or_give_way(&self, what: &str, done: Result<(), DiskError>) -> Result<(), DiskError> {
+        if let Err(error) = done {
+            self.give_way(what, error);
+        }
+        done
+    }
 }
 
 impl Backend for TapDisk {
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
         self.shared.expected.note(self.disk, offset);
-        self.backend().read(offset, bytes)
+        let Err(error) = self.backend().read(offset, bytes) else { return Ok(()) };
+        if !self.shared.room.has_begun() {
+            return Err(error);
+        }
+        // What a disk does not give at once it may give when it is asked again.
+        self.or_give_way("read from", self.backend().read(offset, bytes))
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
@@ -318,7 +355,7 @@ impl Backend for TapDisk {
                 self.shared.send(|link| link.ask_flush(durability == Durability::Disk))
             }
         };
-        self.backend().flush()?;
+        self.or_give_way("flush of", self.backend().flush())?;
         if let Some(asked) = asked {
             // Over when the secondary is: what is safe here is enough then.
             asked.wait();
