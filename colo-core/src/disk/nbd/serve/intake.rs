@@ -103,7 +103,8 @@ impl<'a> Intake<'a> {
         while at < count {
             (self.start, self.end) = (0, 0);
             let (ours, next) = (&mut data[at..], &mut self.buffer[..AHEAD_OF_DATA]);
-            let received = self.socket.receive(Next::Data, &mut [IoSliceMut::new(ours), IoSliceMut::new(next)])?;
+            // Slept for: a look would find but a part of so much.
+            let received = wait(self.socket.socket, &mut [IoSliceMut::new(ours), IoSliceMut::new(next)])?;
             if received == 0 {
                 return Err(gone());
             }
@@ -124,7 +125,7 @@ impl<'a> Intake<'a> {
     }
 }
 
-/// What is waited for: a client that has begun to send data goes on, whenever it will ask for something else.
+/// What is looked for: a client that has begun to send data goes on, whenever it will ask for something else.
 #[derive(Clone, Copy)]
 enum Next {
     Request,
@@ -149,12 +150,7 @@ impl Socket<'_> {
                 return Ok(count);
             }
         }
-        loop {
-            match receive(self.socket, into, RecvFlags::empty()) {
-                Err(Errno::INTR) => {}
-                result => return Ok(result?),
-            }
-        }
+        wait(self.socket, into)
     }
 }
 
@@ -167,8 +163,7 @@ fn look_for_a_while(
     if let Some(count) = look(socket, into)? {
         return Ok(Some(count));
     }
-    let begin = Instant::now();
-    let mut took = Duration::ZERO;
+    let (begin, mut took) = (Instant::now(), Duration::ZERO);
     loop {
         std::thread::yield_now();
         let (found, turn_began) = (look(socket, into)?, took);
@@ -187,6 +182,16 @@ fn look(socket: BorrowedFd<'_>, into: &mut [IoSliceMut<'_>]) -> io::Result<Optio
         Ok(count) => Ok(Some(count)),
         Err(Errno::AGAIN | Errno::INTR) => Ok(None),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+/// What comes, however long that takes.
+fn wait(socket: BorrowedFd<'_>, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    loop {
+        match receive(socket, into, RecvFlags::empty()) {
+            Err(Errno::INTR) => {}
+            result => return Ok(result?),
+        }
     }
 }
 
