@@ -167,14 +167,14 @@ impl Contender for Protected {
     }
 }
 
-fn backend(disk: &Path) -> Result<(FileBackend, u64)> {
+pub(super) fn backend(disk: &Path) -> Result<(FileBackend, u64)> {
     let file = OpenOptions::new().read(true).write(true).open(disk).context("the disk")?;
     let size = file.metadata()?.len();
     Ok((FileBackend::new(file), size))
 }
 
 /// Serves a disk to whoever connects, until the process ends.
-fn serve_at(socket: &Path, disk: Arc<dyn Backend>, size: u64) -> Result<()> {
+pub(super) fn serve_at(socket: &Path, disk: Arc<dyn Backend>, size: u64) -> Result<()> {
     let listener = UnixListener::bind(socket)?;
     let export = Arc::new(Export::new("disk", size));
     std::thread::spawn(move || {
@@ -187,7 +187,7 @@ fn serve_at(socket: &Path, disk: Arc<dyn Backend>, size: u64) -> Result<()> {
 }
 
 /// Of all threads of this process.
-fn own_cpu_time() -> Duration {
+pub(super) fn own_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -1,11 +1,13 @@
 //! Servers of a disk over NBD, one beside the other, under the same load of fio's.
 
 mod colo;
+mod copies;
 mod load;
 mod process;
 mod qemu;
 
 pub use colo::{Alone, Protected};
+pub use copies::Copies;
 pub use load::{Load, Measured, Pattern, Processors};
 pub use process::{NbdKit, QemuNbd};
 pub use qemu::QemuReplication;

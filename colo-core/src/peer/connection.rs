@@ -4,6 +4,7 @@ use super::decoder::{FrameDecoder, ReadState};
 use super::error::PeerError;
 use super::frame::{FrameEncoder, MessageKind, StreamSum};
 use super::net_channel::NetChannel;
+use crate::net::sys::set_receive_low_water;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use socket2::{SockRef, TcpKeepalive};
@@ -14,6 +15,9 @@ use std::time::{Duration, Instant};
 
 /// The port that a secondary listens on, unless told otherwise: the one that Xen's tools have used for migration since Xend.
 pub const DEFAULT_PORT: u16 = 8002;
+
+/// Of a message that so much is missing of, or more, a [bulk](StateReceiver::expect_bulk) receiver is not woken for less.
+const BULK_BYTES: usize = 64 << 10;
 
 /// How often a quiet connection is probed: the most often that TCP can.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(1);
@@ -56,6 +60,9 @@ pub struct StateSender {
 pub struct StateReceiver {
     socket: TcpStream,
     decoder: FrameDecoder,
+    expects_bulk: bool,
+    /// From how many bytes on it is woken.
+    low_water: usize,
 }
 
 impl StateChannel {
@@ -99,7 +106,12 @@ impl StateChannel {
         let reading = socket.try_clone().map_err(PeerError::io("dup"))?;
         Ok(StateChannel {
             sender: StateSender { socket, patience, encoder: FrameEncoder::new(), out: Vec::new() },
-            receiver: StateReceiver { socket: reading, decoder: FrameDecoder::new() },
+            receiver: StateReceiver {
+                socket: reading,
+                decoder: FrameDecoder::new(),
+                expects_bulk: false,
+                low_water: 1,
+            },
         })
     }
 
@@ -238,10 +250,27 @@ impl StateReceiver {
             match self.decoder.read_step_from(&mut &self.socket).map_err(PeerError::io("recv"))? {
                 ReadState::More => {}
                 ReadState::Closed => return Err(self.decoder.closed()),
-                ReadState::Blocked if wait(&self.socket, PollFlags::IN, deadline)? => {}
+                ReadState::Blocked if self.wait(deadline)? => {}
                 ReadState::Blocked => return Ok(None),
             }
         }
+    }
+
+    /// From here on a long message is waited for as a whole: to be woken for each of its parts costs both sides more than to receive it. For
+    /// messages that nobody waits for.
+    pub fn expect_bulk(&mut self) {
+        self.expects_bulk = true;
+    }
+
+    /// Waits for more; false when the deadline passes first.
+    fn wait(&mut self, deadline: Instant) -> Result<bool, PeerError> {
+        let missing = self.decoder.missing_bytes();
+        let low_water = if self.expects_bulk && missing >= BULK_BYTES { missing } else { 1 };
+        if low_water != self.low_water {
+            set_receive_low_water(&self.socket, low_water).map_err(PeerError::io("SO_RCVLOWAT"))?;
+            self.low_water = low_water;
+        }
+        wait(&self.socket, PollFlags::IN, deadline)
     }
 
     /// The minor version that the peer speaks, by the last message that has come here.
@@ -333,6 +362,38 @@ fn wait(socket: &TcpStream, flags: PollFlags, deadline: Instant) -> Result<bool,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_long_message_is_waited_for_as_a_whole_and_a_short_one_is_not_missed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let patience = Duration::from_secs(60);
+        let (_, mut receiver) = StateChannel::new(listener.accept().unwrap().0, patience).unwrap().split();
+        receiver.expect_bulk();
+        let long = Message::DiskWrite { disk: 1, offset: 512, data: vec![7; 1 << 20].into() };
+        let (mut encoder, mut bytes) = (FrameEncoder::new(), Vec::new());
+        encoder.encode(&long, &mut bytes).unwrap();
+        let (some, rest) = bytes.split_at(400_000);
+        let (more, last) = rest.split_at(400_000);
+        socket.write_all(some).unwrap();
+        wait(&receiver.socket, PollFlags::IN, Instant::now() + patience).unwrap();
+        assert_eq!(receiver.recv(Instant::now()).unwrap(), None);
+        socket.write_all(more).unwrap();
+        let is_readable = |receiver: &StateReceiver| {
+            poll(&mut [PollFd::new(&receiver.socket, PollFlags::IN)], Some(&Timespec::default())).unwrap() == 1
+        };
+        assert!(!is_readable(&receiver), "woken for a part");
+        socket.write_all(last).unwrap();
+        assert_eq!(receiver.recv(Instant::now() + patience).unwrap(), Some(long));
+        assert_eq!(receiver.recv(Instant::now()).unwrap(), None);
+        let short = Message::Heartbeat { number: 3 };
+        bytes.clear();
+        encoder.encode(&short, &mut bytes).unwrap();
+        socket.write_all(&bytes).unwrap();
+        assert!(wait(&receiver.socket, PollFlags::IN, Instant::now() + patience).unwrap(), "not woken");
+        assert_eq!(receiver.recv(Instant::now()).unwrap(), Some(short));
+    }
 
     #[test]
     fn targets_with_and_without_a_port() {

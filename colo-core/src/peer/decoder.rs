@@ -83,8 +83,12 @@ impl FrameDecoder {
     /// source is given to somebody who polls it.
     pub(super) fn read_step_from(&mut self, source: &mut impl Read) -> io::Result<ReadState> {
         self.refill();
-        let missing = self.frame_bytes().saturating_sub(self.filling.len());
-        self.read(source, missing)
+        self.read(source, self.missing_bytes())
+    }
+
+    /// How many bytes are missing of the header or of the message under way.
+    pub(super) fn missing_bytes(&self) -> usize {
+        self.frame_bytes().saturating_sub(self.filling.len())
     }
 
     /// The next message, if all of it has come.

@@ -29,6 +29,7 @@
 //! ```
 
 mod link;
+mod low_water;
 mod name;
 mod netlink;
 mod packet;
@@ -36,6 +37,7 @@ mod slot;
 mod tap;
 
 pub use link::{BridgePort, Link, LinkId, Links};
+pub(crate) use low_water::set_receive_low_water;
 pub use name::{LinkName, LinkNameError};
 pub use packet::{PacketSocket, Promiscuous};
 pub use tap::{Offloads, Tap, open_bare_tap};

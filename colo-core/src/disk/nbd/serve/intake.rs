@@ -1,9 +1,12 @@
 use super::ServeError;
+use super::awake::{AWAKE, Awake};
 use super::buffer::Buffer;
 use crate::disk::nbd::request::Request;
 use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, recvmsg};
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 /// What is taken from the socket at once: many small requests, or small writes with their data.
 const AHEAD: usize = 256 << 10;
@@ -12,9 +15,12 @@ const AHEAD_OF_DATA: usize = 4 << 10;
 /// Data longer than this are received where they stay.
 const SMALL_DATA: usize = 64 << 10;
 
+/// To give the processor away and to look into the socket takes less than that, unless somebody else takes the processor.
+const TURN: Duration = Duration::from_micros(4);
+
 /// Requests as they come out of a socket.
 pub(super) struct Intake<'a> {
-    socket: BorrowedFd<'a>,
+    socket: Socket<'a>,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -26,6 +32,7 @@ impl<'a> Intake<'a> {
     pub(super) fn new(socket: BorrowedFd<'a>, early: &[u8]) -> Intake<'a> {
         let mut buffer = vec![0; AHEAD.max(early.len())];
         buffer[..early.len()].copy_from_slice(early);
+        let socket = Socket { socket, requests: Awake::default(), data: Awake::default() };
         Intake { socket, buffer, start: 0, end: early.len(), ahead: AHEAD }
     }
 
@@ -39,7 +46,7 @@ impl<'a> Intake<'a> {
         self.make_room(Request::BYTES);
         let limit = self.buffer.len().min(self.end + self.ahead);
         self.ahead = AHEAD;
-        let count = receive(self.socket, &mut [IoSliceMut::new(&mut self.buffer[self.end..limit])])?;
+        let count = self.socket.receive(Next::Request, &mut [IoSliceMut::new(&mut self.buffer[self.end..limit])])?;
         self.end += count;
         match count {
             0 if self.start == self.end => Ok(false),
@@ -70,7 +77,7 @@ impl<'a> Intake<'a> {
     pub(super) fn await_data(&mut self, count: usize) -> Result<(), ServeError> {
         self.make_room(count);
         while !self.has_data(count) {
-            let received = receive(self.socket, &mut [IoSliceMut::new(&mut self.buffer[self.end..])])?;
+            let received = self.socket.receive(Next::Data, &mut [IoSliceMut::new(&mut self.buffer[self.end..])])?;
             if received == 0 {
                 return Err(gone());
             }
@@ -96,7 +103,8 @@ impl<'a> Intake<'a> {
         while at < count {
             (self.start, self.end) = (0, 0);
             let (ours, next) = (&mut data[at..], &mut self.buffer[..AHEAD_OF_DATA]);
-            let received = receive(self.socket, &mut [IoSliceMut::new(ours), IoSliceMut::new(next)])?;
+            // Slept for: a look would find but a part of so much.
+            let received = wait(self.socket.socket, &mut [IoSliceMut::new(ours), IoSliceMut::new(next)])?;
             if received == 0 {
                 return Err(gone());
             }
@@ -117,13 +125,78 @@ impl<'a> Intake<'a> {
     }
 }
 
-fn receive(socket: BorrowedFd<'_>, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+/// What is looked for: a client that has begun to send data goes on, whenever it will ask for something else.
+#[derive(Clone, Copy)]
+enum Next {
+    Request,
+    Data,
+}
+
+/// A socket that is looked into for a while before it is slept at.
+struct Socket<'a> {
+    socket: BorrowedFd<'a>,
+    requests: Awake,
+    data: Awake,
+}
+
+impl Socket<'_> {
+    fn receive(&mut self, next: Next, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let awake = match next {
+            Next::Request => &mut self.requests,
+            Next::Data => &mut self.data,
+        };
+        if awake.looks() {
+            if let Some(count) = look_for_a_while(self.socket, awake, into)? {
+                return Ok(count);
+            }
+        }
+        wait(self.socket, into)
+    }
+}
+
+/// What is there, or comes before it is time to sleep.
+fn look_for_a_while(
+    socket: BorrowedFd<'_>,
+    awake: &mut Awake,
+    into: &mut [IoSliceMut<'_>],
+) -> io::Result<Option<usize>> {
+    if let Some(count) = look(socket, into)? {
+        return Ok(Some(count));
+    }
+    let (begin, mut took) = (Instant::now(), Duration::ZERO);
     loop {
-        match rustix::io::readv(socket, into) {
+        std::thread::yield_now();
+        let (found, turn_began) = (look(socket, into)?, took);
+        took = begin.elapsed();
+        // Where somebody else wants the processor it is better slept.
+        if found.is_some() || took > AWAKE || took - turn_began > TURN {
+            awake.looked(found.is_some() && took <= AWAKE);
+            return Ok(found);
+        }
+    }
+}
+
+/// What is there.
+fn look(socket: BorrowedFd<'_>, into: &mut [IoSliceMut<'_>]) -> io::Result<Option<usize>> {
+    match receive(socket, into, RecvFlags::DONTWAIT) {
+        Ok(count) => Ok(Some(count)),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// What comes, however long that takes.
+fn wait(socket: BorrowedFd<'_>, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    loop {
+        match receive(socket, into, RecvFlags::empty()) {
             Err(Errno::INTR) => {}
             result => return Ok(result?),
         }
     }
+}
+
+fn receive(socket: BorrowedFd<'_>, into: &mut [IoSliceMut<'_>], flags: RecvFlags) -> Result<usize, Errno> {
+    Ok(recvmsg(socket, into, &mut RecvAncillaryBuffer::default(), flags)?.bytes)
 }
 
 fn gone() -> ServeError {

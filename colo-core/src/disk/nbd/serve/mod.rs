@@ -1,6 +1,7 @@
 //! A connection: requests in bulk off the socket, done at once where that is quick, and by a few threads where it is not.
 
 mod answer;
+mod awake;
 mod buffer;
 mod intake;
 mod outbox;

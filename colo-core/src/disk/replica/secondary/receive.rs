@@ -25,6 +25,7 @@ impl Shared {
     /// When it ends otherwise than by the primary's word.
     pub(super) fn receive(&self, mut receiver: StateReceiver, mut sender: StateSender) -> Result<(), ReceiveError> {
         let disks = self.files.backends()?;
+        receiver.expect_bulk();
         let mut volume: Option<Arc<Volume>> = None;
         loop {
             let message = match receiver.recv(Instant::now() + WATCH) {
