@@ -39,9 +39,7 @@ impl Primaries {
             with(&mut **disks);
         }
     }
-}
 
-impl Primaries {
     /// Whether the secondary's host has the same ones.
     pub(super) fn are_shared(&self) -> bool {
         self.0.borrow().as_ref().is_some_and(|disks| disks.is_shared())
