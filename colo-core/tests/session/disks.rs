@@ -38,13 +38,13 @@ fn protect(folder: &Folder, setup: Setup, config: TapConfig) -> (Rig, TapDisk, R
     (setup.with_primary_disk(tap, SIZE).with_secondary_disk(replica).protect(), ours, theirs)
 }
 
-fn first_bytes(disk: &dyn Backend) -> [u8; 8] {
+pub(crate) fn first_bytes(disk: &dyn Backend) -> [u8; 8] {
     let mut bytes = [0; 8];
     disk.read(0, &mut bytes).unwrap();
     bytes
 }
 
-fn die() -> Result<(), CallbackError> {
+pub(crate) fn die() -> Result<(), CallbackError> {
     panic!("the primary dies, as the test wants")
 }
 

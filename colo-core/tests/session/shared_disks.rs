@@ -1,11 +1,11 @@
 //! A machine with a disk that both hosts have: who may write to it when one has lost the other.
 
+use crate::disks::{die, first_bytes};
 use crate::folder::Folder;
 use crate::relay::Relay;
 use crate::rig::{Rig, Setup};
 use colo_core::disk::{Backend, Replica, ReplicaConfig, ReplicaDisk, SharedFile, StoreConfig, Tap, TapConfig, TapDisk};
 use colo_core::failover::{Fence, FenceError};
-use colo_core::save::CallbackError;
 use colo_core::session::Event;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,16 +26,6 @@ fn with_disk(folder: &Folder, setup: Setup) -> (Setup, TapDisk, ReplicaDisk) {
     let mut setup = setup.with_primary_disk(tap, SIZE).with_secondary_disk(replica);
     setup.primary.fence = Some(Box::new(Scripted(Arc::new(AtomicBool::new(true)))));
     (setup, ours, theirs)
-}
-
-fn first_bytes(disk: &dyn Backend) -> [u8; 8] {
-    let mut bytes = [0; 8];
-    disk.read(0, &mut bytes).unwrap();
-    bytes
-}
-
-fn die() -> Result<(), CallbackError> {
-    panic!("the primary dies, as the test wants")
 }
 
 fn took_over(rig: &mut Rig) {

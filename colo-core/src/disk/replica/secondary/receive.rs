@@ -113,16 +113,26 @@ impl Shared {
             }
             None if epoch == Epoch::FIRST => {
                 self.files.disks.iter().try_for_each(File::sync_data)?;
-                let (journal, disks) = self.files.clones()?;
-                let begun = Arc::new(Volume::create(self.store, journal, disks, epoch)?);
-                self.lock().phase = Phase::Epochs(begun.clone());
-                *volume = Some(begun);
+                *volume = Some(self.begin_epochs(epoch)?);
             }
             None => return Err(ReceiveError::Unexpected("the end of an epoch")),
         }
+        self.has_whole(epoch);
+        Ok(())
+    }
+
+    /// From here on there are epochs, and this is the first.
+    pub(super) fn begin_epochs(&self, epoch: Epoch) -> Result<Arc<Volume>, ReceiveError> {
+        let (journal, disks) = self.files.clones()?;
+        let begun = Arc::new(Volume::create(self.store, journal, disks, epoch)?);
+        self.lock().phase = Phase::Epochs(begun.clone());
+        Ok(begun)
+    }
+
+    /// That epoch is here.
+    pub(super) fn has_whole(&self, epoch: Epoch) {
         self.lock().barrier = epoch;
         self.changed.notify_all();
-        Ok(())
     }
 
     fn part_of<'a>(

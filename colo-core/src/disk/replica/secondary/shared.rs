@@ -1,7 +1,7 @@
 //! What a primary says of disks that this host has, too.
 
+use super::Shared;
 use super::receive::{ReceiveError, WATCH};
-use super::{Phase, Shared};
 use crate::disk::replica::hash_of;
 use crate::disk::{Change, Volume};
 use crate::ids::Epoch;
@@ -76,16 +76,10 @@ impl Shared {
     fn barrier_shared(&self, volume: &mut Option<Arc<Volume>>, epoch: Epoch) -> Result<(), ReceiveError> {
         match &volume {
             Some(volume) => volume.barrier(epoch)?,
-            None if epoch == Epoch::FIRST => {
-                let (journal, disks) = self.files.clones()?;
-                let begun = Arc::new(Volume::create(self.store, journal, disks, epoch)?);
-                self.lock().phase = Phase::Epochs(begun.clone());
-                *volume = Some(begun);
-            }
+            None if epoch == Epoch::FIRST => *volume = Some(self.begin_epochs(epoch)?),
             None => return Err(ReceiveError::Unexpected("the end of an epoch")),
         }
-        self.lock().barrier = epoch;
-        self.changed.notify_all();
+        self.has_whole(epoch);
         Ok(())
     }
 }
