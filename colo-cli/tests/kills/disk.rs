@@ -10,6 +10,7 @@ use colo_embedded::switch::SwitchPort;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +26,9 @@ impl Files {
         let path = std::env::temp_dir().join(format!("colo-kills-{}-{name}.disks", std::process::id()));
         std::fs::create_dir(&path).unwrap();
         let files = Files(path);
-        std::fs::File::create(files.primary()).unwrap().set_len(DISK_BYTES).unwrap();
+        let primary = std::fs::File::create(files.primary()).unwrap();
+        // So that there is something to copy, however late the guest is to write.
+        primary.write_all_at(&[0x5e; 64 << 10], DISK_BYTES - (64 << 10)).unwrap();
         // Of another machine's.
         std::fs::write(files.secondary(), vec![0xe5; DISK_BYTES as usize]).unwrap();
         files
