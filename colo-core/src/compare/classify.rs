@@ -4,7 +4,7 @@ use super::datagram::Mask;
 use super::key::{Key, Tag};
 use crate::net::Vlans;
 use crate::net::ip::{IpPacket, Network};
-use crate::net::wire::{ETHERTYPE_ARP, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP, Segment, TcpFlags};
+use crate::net::wire::{ETHERTYPE_ARP, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_IGMP, PROTOCOL_UDP, Segment, TcpFlags};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// How a frame is to be compared.
@@ -12,6 +12,8 @@ use std::net::{IpAddr, Ipv4Addr};
 pub(super) enum Content {
     Segment(Segment),
     Datagram(Mask),
+    /// As a datagram, too. It says something that holds until another says otherwise, so that said again it says nothing.
+    Notice(Mask),
     /// A part of a packet; alone it is compared as a datagram.
     Fragment(IpPacket),
 }
@@ -26,7 +28,7 @@ pub(super) fn classify(nic: u8, frame: &[u8]) -> (Key, Content) {
     };
     let Network { vlans, ethertype, at } = network;
     if ethertype == ETHERTYPE_ARP {
-        return (classify_arp(nic, vlans, &frame[at..]), whole);
+        return classify_arp(nic, vlans, &frame[at..]);
     }
     match IpPacket::parse_behind(frame, network) {
         Some(packet) => classify_ip(nic, frame, &packet),
@@ -63,7 +65,15 @@ fn classify_ip(nic: u8, frame: &[u8], packet: &IpPacket) -> (Key, Content) {
             return (key(tag, [c, 0]), mask(Some(2)));
         }
     }
-    (key(Tag::Ip, [packet.protocol.into(), 0]), mask(None))
+    let content = match (packet.source, packet.protocol, payload.first()) {
+        // Membership of groups (RFC 3376, 2236, 1112; RFC 3810, 2710), and neighbour discovery but for redirects (RFC 4861).
+        (IpAddr::V4(_), PROTOCOL_IGMP, Some(0x12 | 0x16 | 0x17 | 0x22))
+        | (IpAddr::V6(_), PROTOCOL_ICMPV6, Some(131 | 132 | 133..=136 | 143)) => {
+            Content::Notice(Mask::of(packet, None))
+        }
+        _ => mask(None),
+    };
+    (key(Tag::Ip, [packet.protocol.into(), 0]), content)
 }
 
 /// Of a client's frame that resets a TCP connection, the flow of what the guest says in it.
@@ -74,12 +84,12 @@ pub(super) fn reset_flow(nic: u8, frame: &[u8]) -> Option<Key> {
     segment.has(TcpFlags::RST).then(key)
 }
 
-fn classify_arp(nic: u8, vlans: Vlans, arp: &[u8]) -> Key {
+fn classify_arp(nic: u8, vlans: Vlans, arp: &[u8]) -> (Key, Content) {
     const ETHERNET_AND_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
     let address = |at: usize| IpAddr::from(Ipv4Addr::new(arp[at], arp[at + 1], arp[at + 2], arp[at + 3]));
     if arp.len() >= 28 && arp[..6] == ETHERNET_AND_IPV4 {
-        Key::between(nic, vlans, Tag::Arp, address(14), address(24), [0, 0])
+        (Key::between(nic, vlans, Tag::Arp, address(14), address(24), [0, 0]), Content::Notice(Mask::default()))
     } else {
-        Key::plain(nic, vlans, Tag::Ethertype, ETHERTYPE_ARP)
+        (Key::plain(nic, vlans, Tag::Ethertype, ETHERTYPE_ARP), Content::Datagram(Mask::default()))
     }
 }

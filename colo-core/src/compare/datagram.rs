@@ -81,6 +81,7 @@ impl Mask {
 pub(super) struct Datagram<T> {
     item: T,
     mask: Mask,
+    is_notice: bool,
 }
 
 /// A flow of datagrams.
@@ -91,39 +92,85 @@ pub(super) struct DatagramFlow {
     /// How many of the first pairs were found equal, and wait for the flow to be opened.
     equal: usize,
     held: Held,
+    /// The notices that hold.
+    posted: Posted,
 }
 
 impl DatagramFlow {
-    pub(super) fn push_primary(&mut self, item: Outgoing, mask: Mask, spares: &mut AllSpares) {
+    pub(super) fn push_primary(&mut self, item: Outgoing, mask: Mask, is_notice: bool, spares: &mut AllSpares) {
         self.held.primary += item.charge();
         spares.outgoing.equip(&mut self.primary);
-        self.primary.push_back(Datagram { item, mask });
+        self.primary.push_back(Datagram { item, mask, is_notice });
     }
 
-    pub(super) fn push_secondary(&mut self, item: Witness, mask: Mask, spares: &mut AllSpares) {
+    pub(super) fn push_secondary(&mut self, item: Witness, mask: Mask, is_notice: bool, spares: &mut AllSpares) {
         self.held.secondary += charge(&item.frame);
         spares.witnesses.equip(&mut self.secondary);
-        self.secondary.push_back(Datagram { item, mask });
+        self.secondary.push_back(Datagram { item, mask, is_notice });
     }
 
     pub(super) fn advance(&mut self, out: &mut Outbox) -> Result<(), Reason> {
-        let verdict = self.compare(out);
-        while out.open && self.equal > 0 {
-            let (Some(outgoing), Some(witness)) = (self.primary.pop_front(), self.secondary.pop_front()) else {
-                break;
-            };
-            self.equal -= 1;
-            self.held.primary -= outgoing.item.charge();
-            self.held.secondary -= charge(&witness.item.frame);
-            out.consumed.push_back(witness.item.number);
-            out.release(outgoing.item);
-        }
+        let verdict = self.settle(out);
         out.spares.outgoing.settle(&mut self.primary);
         out.spares.witnesses.settle(&mut self.secondary);
         verdict
     }
 
+    /// Until somebody waits for the other machine, or the two differ.
+    fn settle(&mut self, out: &mut Outbox) -> Result<(), Reason> {
+        loop {
+            while out.open && self.equal > 0 {
+                self.equal -= 1;
+                self.release_first(out);
+                self.consume_first(out);
+            }
+            if out.open && !self.posted.is_empty() {
+                if self
+                    .primary
+                    .front()
+                    .is_some_and(|said| said.is_notice && self.posted.has(&said.item.frame, said.mask))
+                {
+                    self.release_first(out);
+                    continue;
+                }
+                if self
+                    .secondary
+                    .front()
+                    .is_some_and(|said| said.is_notice && self.posted.has(&said.item.frame, said.mask))
+                {
+                    self.consume_first(out);
+                    continue;
+                }
+            }
+            let (Some(ours), Some(theirs)) = (self.primary.get(self.equal), self.secondary.get(self.equal)) else {
+                return Ok(());
+            };
+            if let Some(at) = first_difference(&ours.item.frame, ours.mask, &theirs.item.frame, theirs.mask, out) {
+                return Err(Reason::PayloadDiffers { offset: at as u64 });
+            }
+            out.compared_bytes += ours.item.frame.len() as u64;
+            self.equal += 1;
+        }
+    }
+
+    /// The primary's first frame leaves.
+    fn release_first(&mut self, out: &mut Outbox) {
+        let Some(said) = self.primary.pop_front() else { return };
+        self.held.primary -= said.item.charge();
+        self.posted.note(&said);
+        out.release(said.item);
+    }
+
+    /// Of the secondary's first frame nothing is left to say.
+    fn consume_first(&mut self, out: &mut Outbox) {
+        let Some(said) = self.secondary.pop_front() else { return };
+        self.held.secondary -= charge(&said.item.frame);
+        out.consumed.push_back(said.item.number);
+    }
+
     pub(super) fn begin_epoch(&mut self, ended: &mut Vec<Outgoing>, spares: &mut AllSpares) {
+        // They leave before anything of this epoch does.
+        self.primary.iter().for_each(|said| self.posted.note(said));
         ended.extend(self.primary.drain(..).map(|datagram| datagram.item));
         self.secondary.clear();
         spares.outgoing.settle(&mut self.primary);
@@ -148,19 +195,40 @@ impl DatagramFlow {
             self.secondary.iter().map(|datagram| &datagram.item.frame),
         )
     }
+}
 
-    fn compare(&mut self, out: &mut Outbox) -> Result<(), Reason> {
-        while let (Some(outgoing), Some(witness)) = (self.primary.get(self.equal), self.secondary.get(self.equal)) {
-            let (ours, theirs) = (&outgoing.item.frame, &witness.item.frame);
-            match first_difference(ours, outgoing.mask, theirs, witness.mask, out) {
-                None => self.equal += 1,
-                Some(offset) => {
-                    return Err(Reason::PayloadDiffers { offset: offset as u64 });
-                }
-            }
-            out.compared_bytes += outgoing.item.frame.len() as u64;
+/// So many notices hold at once: what is said to everybody, to a group, to one neighbour, and one more.
+const MAX_POSTED: usize = 4;
+/// No notice is longer that is remembered: neighbour discovery's and a few groups' fit.
+const MAX_POSTED_BYTES: usize = 128;
+
+/// Notices that have left, and that nothing has contradicted since: who hears one of them again hears nothing new. Of those to one neighbour
+/// the last, and none of another Ethernet address than the last.
+#[derive(Default, Debug)]
+struct Posted(Vec<(Frame, Mask)>);
+
+impl Posted {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn has(&self, frame: &Frame, mask: Mask) -> bool {
+        self.0.iter().any(|(posted, of_it)| first_difference_in_bytes(frame, mask, posted, *of_it).is_none())
+    }
+
+    /// That leaves.
+    fn note(&mut self, said: &Datagram<Outgoing>) {
+        let frame = &said.item.frame;
+        if !said.is_notice || self.has(frame, said.mask) {
+            return;
         }
-        Ok(())
+        let (to, from) = (0..6, 6..12);
+        self.0.retain(|(posted, _)| {
+            posted[to.clone()] != frame[to.clone()] && posted[from.clone()] == frame[from.clone()]
+        });
+        if frame.len() <= MAX_POSTED_BYTES && self.0.len() < MAX_POSTED {
+            self.0.push((frame.clone(), said.mask));
+        }
     }
 }
 

@@ -156,7 +156,8 @@ impl Flow {
     pub(super) fn push_primary(&mut self, outgoing: Outgoing, content: &Content, spares: &mut AllSpares) {
         match (self, content) {
             (Flow::Stream(flow), Content::Segment(segment)) => flow.push_primary(outgoing, segment, &mut spares.tcp),
-            (Flow::Datagrams(flow), Content::Datagram(mask)) => flow.push_primary(outgoing, *mask, spares),
+            (Flow::Datagrams(flow), Content::Datagram(mask)) => flow.push_primary(outgoing, *mask, false, spares),
+            (Flow::Datagrams(flow), Content::Notice(mask)) => flow.push_primary(outgoing, *mask, true, spares),
             (flow, content) => unreachable!("{content:?} in {flow:?}"),
         }
     }
@@ -171,7 +172,11 @@ impl Flow {
         match (self, content) {
             (Flow::Stream(flow), Content::Segment(segment)) => flow.push_secondary(witness, segment, out),
             (Flow::Datagrams(flow), Content::Datagram(mask)) => {
-                flow.push_secondary(witness, *mask, &mut out.spares);
+                flow.push_secondary(witness, *mask, false, &mut out.spares);
+                Ok(())
+            }
+            (Flow::Datagrams(flow), Content::Notice(mask)) => {
+                flow.push_secondary(witness, *mask, true, &mut out.spares);
                 Ok(())
             }
             (flow, content) => unreachable!("{content:?} in {flow:?}"),

@@ -109,14 +109,21 @@
 //! | payload | compared | rule 1 |
 //! | **UDP** ports, length, payload | compared | |
 //! | checksum | ignored | follows from the rest, or is left to the card |
-//! | **ICMP**, **ICMPv6**, but for the checksum of an echo | compared | neighbour discovery, too |
-//! | **ARP**, whole frame | compared | |
+//! | **ICMP**, **ICMPv6**, but for the checksum of an echo | compared | |
+//! | **ARP**, whole frame; neighbour discovery, membership of groups | compared, unless it says [nothing new](#notices) | |
 //! | fragments | as the packet that they make | the originals leave, with the one that completes it |
 //! | other IP protocols | as IP above, payload whole | |
 //! | everything else (three tags, malformed), whole frame | compared | in order with the others of its EtherType |
 //!
 //! All but TCP is compared frame by frame, the first of the one machine with the first of the other. The order of frames within a
 //! [flow](FlowKey) never changes, but for segments that are said again, and does not matter between flows. [Rules](rules) take flows, or some of their bytes, out of all this.
+//!
+//! # Notices
+//!
+//! ARP, neighbour discovery but for redirects (RFC 4861), and reports of membership in groups (IGMP, MLD) say something that holds until it is
+//! said otherwise, and each machine says it again when its own timers want it, or when its card has connected anew. What has left
+//! before, to the same Ethernet address and with nothing said otherwise since, tells nobody anything: of the primary it leaves at once, of the secondary it
+//! is done with at once. Else two machines would differ whenever a neighbour's entry grows old in one of them.
 //!
 //! # Limits
 //!

@@ -1,7 +1,11 @@
 //! All that is compared packet by packet, and what tells flows apart.
 
 use super::*;
-use crate::net::testing::{CLIENT, arp_request, echo_reply, echo_reply6, fragments, tagged, udp};
+use crate::domain::MacAddr;
+use crate::net::announce::gratuitous_arp;
+use crate::net::testing::{
+    CLIENT, GUEST, GUEST_MAC, arp_request, echo_reply, echo_reply6, fragments, tagged, udp, udp6,
+};
 
 #[test]
 fn pings_of_ipv6_do_not_wait_for_each_other() {
@@ -151,4 +155,88 @@ fn cards_are_separate() {
     assert_eq!(bench.comparator.poll_release(), None);
     bench.comparator.handle_primary(1, udp(1, 2, b"x"), bench.now);
     assert_eq!(bench.comparator.poll_release().unwrap().nic, 1);
+}
+
+/// ICMPv6 of one type, or IGMP, instead of UDP.
+fn notice(frame: &[u8], header: usize, protocol_at: usize, protocol: u8, kind: u8, more: u8) -> Frame {
+    let mut frame = frame.to_vec();
+    frame[protocol_at] = protocol;
+    frame[header] = kind;
+    *frame.last_mut().unwrap() = more;
+    frame.into()
+}
+
+fn icmp6(kind: u8, more: u8) -> Frame {
+    notice(&udp6(1, 2, &[0; 20]), 54, 20, 58, kind, more)
+}
+
+fn igmp(kind: u8, more: u8) -> Frame {
+    notice(&udp(1, 2, &[0; 20]), 34, 23, 2, kind, more)
+}
+
+#[test]
+fn a_notice_that_has_left_is_said_again_by_either_alone() {
+    let other = MacAddr([2, 0, 0, 0, 0, 9]);
+    let arp = [gratuitous_arp(GUEST_MAC, GUEST), gratuitous_arp(other, GUEST)];
+    for [one, another] in
+        [arp, [icmp6(136, 1), icmp6(136, 2)], [icmp6(143, 1), icmp6(143, 2)], [igmp(0x22, 1), igmp(0x22, 2)]]
+    {
+        let mut bench = Bench::new();
+        // The first time it is news.
+        assert_eq!(bench.primary(&one), NOTHING);
+        assert_eq!(bench.secondary(&one), [one.clone()]);
+        for _ in 0..2 {
+            assert_eq!(bench.primary(&one), [one.clone()]);
+        }
+        assert_eq!(bench.secondary(&one), NOTHING);
+        assert_eq!(bench.consumed(), [0, 1]);
+        bench.pass(Duration::from_secs(1));
+        assert_eq!(bench.reason(), None);
+
+        // What is said otherwise is news, and what holds then is that.
+        assert_eq!(bench.secondary(&another), NOTHING);
+        assert_eq!(bench.primary(&one), [one.clone()], "the secondary's is not for the clients to know");
+        assert_eq!(bench.primary(&another), [another.clone()]);
+        assert_eq!(bench.primary(&one), NOTHING);
+        bench.pass(Duration::from_millis(200));
+        assert!(matches!(bench.reason(), Some(Reason::Unmatched { .. })));
+    }
+}
+
+#[test]
+fn a_notice_leaves_with_a_checkpoint_and_is_known_from_then_on() {
+    let mut bench = Bench::new();
+    let arp = gratuitous_arp(GUEST_MAC, GUEST);
+    bench.primary(&arp);
+    assert_eq!(bench.capture(), [arp.clone()]);
+    // Not before the checkpoint is: what this machine says is not that of the clients yet.
+    assert_eq!(bench.primary(&arp), NOTHING);
+    bench.comparator.secondary_running(bench.now);
+    assert_eq!(bench.released(), [arp.clone()]);
+    bench.secondary(&arp);
+    assert_eq!((bench.consumed(), bench.reason()), (vec![0], None));
+}
+
+#[test]
+fn a_notice_does_not_overtake_another() {
+    let mut bench = Bench::new();
+    let arp = gratuitous_arp(GUEST_MAC, GUEST);
+    let moved = gratuitous_arp(MacAddr([2, 0, 0, 0, 0, 9]), GUEST);
+    bench.primary(&arp);
+    bench.secondary(&arp);
+    assert_eq!(bench.primary(&moved), NOTHING);
+    assert_eq!(bench.primary(&arp), NOTHING);
+    assert_eq!(bench.secondary(&moved), [moved]);
+    assert_eq!(bench.secondary(&arp), [arp]);
+}
+
+#[test]
+fn what_is_no_notice_is_never_said_by_one_alone() {
+    // A redirect, an answer to a query for listeners, a name's answer.
+    for frame in [icmp6(137, 1), igmp(0x11, 1), udp(53, 4000, b"again")] {
+        let mut bench = Bench::new();
+        bench.primary(&frame);
+        assert_eq!(bench.secondary(&frame), [frame.clone()]);
+        assert_eq!(bench.primary(&frame), NOTHING);
+    }
 }
