@@ -428,7 +428,7 @@ pub trait Host: Send {
         Ok(())
     }
 
-    /// The domain serves: time for what clients do not wait for.
+    /// The domain serves, and has done so for a moment, or its time is over: now is the time for what clients do not wait for.
     fn took_over(&mut self, spec: &DomainSpec) {
         let _ = spec;
     }

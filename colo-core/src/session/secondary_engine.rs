@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// How often it is looked which connections still need this side: they are many, and end slowly.
 const FLOWS_WATCH: Duration = Duration::from_secs(1);
 
-/// How long the clients that have waited have this host for themselves, before what is not needed any more is given up.
+/// How long the guest and the clients that have waited have this host for themselves, before anything is done that they do not wait for.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// Between two attempts to fence.
@@ -254,8 +254,12 @@ impl Engine<'_> {
             Ok(resent_frames) => {
                 let (epoch, took) = (self.secondary.epoch(), lost_at.elapsed());
                 self.server.events.send(Event::TookOver { epoch, took, resent_frames });
-                self.server.host.took_over(self.domain.spec());
-                self.serve()
+                let mut settle_from = Some(Instant::now() + SETTLE);
+                let outcome = self.serve(&mut settle_from);
+                if settle_from.is_some() {
+                    self.settle();
+                }
+                outcome
             }
             Err(error) => Outcome::Failed(error),
         }
@@ -293,17 +297,22 @@ impl Engine<'_> {
         true
     }
 
-    /// Until told to stop, until the guest ends, or until nobody needs this side any more.
-    fn serve(&mut self) -> Outcome {
+    /// What a takeover still leaves to be done.
+    fn settle(&mut self) {
+        let _ = self.domain.disable_dirty_log();
+        self.server.host.took_over(self.domain.spec());
+    }
+
+    /// Until told to stop, until the guest ends, or until nobody needs this side any more. When it is time for it, settles, and takes the time.
+    fn serve(&mut self, settle_from: &mut Option<Instant>) -> Outcome {
         let mut look_at = Instant::now();
         let leave_from = self.server.config.leave_when_idle.map(|after| look_at + after);
-        let mut settle_from = Some(look_at + SETTLE);
         loop {
             if let Some(ended) = self.guest_ended() {
                 return ended;
             }
             if settle_from.take_if(|from| *from <= Instant::now()).is_some() {
-                let _ = self.domain.disable_dirty_log();
+                self.settle();
             }
             if look_at <= Instant::now() {
                 look_at = Instant::now() + FLOWS_WATCH;
