@@ -1,10 +1,12 @@
 use super::{GuestType, XenDomain};
 use crate::domain::{Control as _, DirtyBitmap, DirtyLog, DomainError, MAX_BATCH_PAGES, Pages, RunState};
 use crate::ids::{PAGE_SIZE, Pfn};
+use crate::random;
 use crate::stream::PageType;
+use foldhash::quality::FixedState;
+use std::hash::{BuildHasher, Hasher};
 use std::time::Instant;
 use xen_sys::ctrl;
-use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// How dirty pages are found.
 pub(super) enum DirtyLogState {
@@ -16,10 +18,7 @@ pub(super) enum DirtyLogState {
     },
     /// By comparing every page with what was last captured of it: for PV guests on a hypervisor without shadow paging, which has no
     /// log for them.
-    Comparing {
-        /// Of each page as it was captured, or [`NOT_CAPTURED`].
-        hashes: Vec<u128>,
-    },
+    Comparing(Captured),
     /// Not before the guest's memory is written, by comparing it with what is to be written: for such a guest, too, that runs beside its
     /// primary.
     WhenWritten,
@@ -83,21 +82,19 @@ impl XenDomain {
     }
 
     /// Adds to `into` every page that is not what was last captured.
-    fn compare(&mut self, hashes: &[u128], into: &mut DirtyBitmap) -> Result<(), DomainError> {
+    fn compare(&mut self, captured: &Captured, into: &mut DirtyBitmap) -> Result<(), DomainError> {
         let mut pages = DirtyBitmap::new(self.spec.pfn_limit);
         self.populated(&mut pages)?;
         // A page that is gone has no content: it is not what it was either.
-        for (pfn, _) in hashes.iter().enumerate().filter(|(_, hash)| **hash != NOT_CAPTURED) {
-            pages.set(Pfn(pfn as u64));
-        }
+        captured.pages().for_each(|pfn| pages.set(pfn));
         let mut pfns = pages.iter().peekable();
         let mut types = Vec::new();
         let mut data = vec![0; MAX_BATCH_PAGES * PAGE_SIZE];
         while pfns.peek().is_some() {
             let batch: Vec<Pfn> = pfns.by_ref().take(MAX_BATCH_PAGES).collect();
             self.capture_raw(&batch, &mut types, &mut data)?;
-            for_each_hash(&batch, &types, &data, |pfn, hash| {
-                if hashes[pfn.0 as usize] != hash {
+            for_each_page(&batch, &types, &data, |pfn, page_type, page| {
+                if !captured.has(pfn, page_type, page) {
                     into.set(pfn);
                 }
             });
@@ -107,8 +104,8 @@ impl XenDomain {
 
     /// Notes what has been captured, as it was in the guest, where it will be compared with what comes after.
     pub(super) fn note_captured(&mut self, pfns: &[Pfn], types: &[PageType], data: &[u8]) {
-        if let DirtyLogState::Comparing { hashes } = &mut self.log {
-            for_each_hash(pfns, types, data, |pfn, hash| hashes[pfn.0 as usize] = hash);
+        if let DirtyLogState::Comparing(captured) = &mut self.log {
+            for_each_page(pfns, types, data, |pfn, page_type, page| captured.note(pfn, page_type, page));
         }
     }
 }
@@ -138,15 +135,52 @@ fn keep_existing(
     Ok(())
 }
 
+/// What was last captured of each page, as a hash of its type and content, by numbers that no guest knows.
+pub(super) struct Captured {
+    hashes: Vec<u128>,
+    /// Each makes one half.
+    halves: [FixedState; 2],
+}
+
 /// The hash of no page.
 const NOT_CAPTURED: u128 = 0;
 
-/// Calls with the hash of each page: of its type, and of its content where it has any.
-fn for_each_hash(pfns: &[Pfn], types: &[PageType], data: &[u8], mut with: impl FnMut(Pfn, u128)) {
+impl Captured {
+    /// Nothing, of a domain with so many pages.
+    fn nothing(pfn_limit: u64) -> Captured {
+        let hashes = vec![NOT_CAPTURED; pfn_limit as usize];
+        Captured { hashes, halves: [(), ()].map(|()| FixedState::with_seed(random::number())) }
+    }
+
+    /// The pages of which something was.
+    fn pages(&self) -> impl Iterator<Item = Pfn> {
+        (0..).map(Pfn).zip(&self.hashes).filter(|(_, hash)| **hash != NOT_CAPTURED).map(|(pfn, _)| pfn)
+    }
+
+    fn has(&self, pfn: Pfn, page_type: PageType, page: &[u8]) -> bool {
+        self.hashes[pfn.0 as usize] == self.hash_of(page_type, page)
+    }
+
+    fn note(&mut self, pfn: Pfn, page_type: PageType, page: &[u8]) {
+        self.hashes[pfn.0 as usize] = self.hash_of(page_type, page);
+    }
+
+    fn hash_of(&self, page_type: PageType, page: &[u8]) -> u128 {
+        let [high, low] = self.halves.each_ref().map(|half| {
+            let mut hasher = half.build_hasher();
+            hasher.write(page);
+            hasher.write_u32(page_type as u32);
+            u128::from(hasher.finish())
+        });
+        (high << 64 | low) | 1
+    }
+}
+
+/// Calls with each page: its type, and its content where it has any.
+fn for_each_page(pfns: &[Pfn], types: &[PageType], data: &[u8], mut with: impl FnMut(Pfn, PageType, &[u8])) {
     let mut rest = data.chunks_exact(PAGE_SIZE);
     for (&pfn, &page_type) in pfns.iter().zip(types) {
-        let page = if page_type.has_data() { rest.next().unwrap_or_default() } else { &[] };
-        with(pfn, xxh3_128_with_seed(page, page_type as u64) | 1);
+        with(pfn, page_type, if page_type.has_data() { rest.next().unwrap_or_default() } else { &[] });
     }
 }
 
@@ -155,7 +189,7 @@ impl DirtyLog for XenDomain {
         match self.log {
             DirtyLogState::Off => "off",
             DirtyLogState::Hypervisor { .. } => "log-dirty",
-            DirtyLogState::Comparing { .. } | DirtyLogState::WhenWritten => "comparing",
+            DirtyLogState::Comparing(_) | DirtyLogState::WhenWritten => "comparing",
         }
     }
 
@@ -192,7 +226,7 @@ impl DirtyLog for XenDomain {
             self.log = DirtyLogState::WhenWritten;
             return Ok(());
         }
-        self.log = DirtyLogState::Comparing { hashes: vec![NOT_CAPTURED; self.spec.pfn_limit as usize] };
+        self.log = DirtyLogState::Comparing(Captured::nothing(self.spec.pfn_limit));
         Ok(())
     }
 
@@ -206,11 +240,11 @@ impl DirtyLog for XenDomain {
                 self.log = DirtyLogState::Hypervisor { words };
                 taken?;
             }
-            DirtyLogState::Comparing { hashes } => {
+            DirtyLogState::Comparing(captured) => {
                 let began = Instant::now();
-                let compared = self.compare(&hashes, into);
+                let compared = self.compare(&captured, into);
                 tracing::debug!("{}: compared in {:?}", self.spec.name, began.elapsed());
-                self.log = DirtyLogState::Comparing { hashes };
+                self.log = DirtyLogState::Comparing(captured);
                 compared?;
             }
             DirtyLogState::WhenWritten => self.log = DirtyLogState::WhenWritten,
@@ -235,6 +269,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn a_page_is_what_was_captured_only_with_each_of_its_bits() {
+        let mut captured = Captured::nothing(3);
+        let mut page = [0; PAGE_SIZE];
+        captured.note(Pfn(1), PageType::Normal, &page);
+        captured.note(Pfn(2), PageType::Invalid, &[]);
+        assert_eq!(captured.pages().collect::<Vec<_>>(), [Pfn(1), Pfn(2)]);
+        assert!(captured.has(Pfn(1), PageType::Normal, &page) && captured.has(Pfn(2), PageType::Invalid, &[]));
+        assert!(!captured.has(Pfn(0), PageType::Normal, &page) && !captured.has(Pfn(2), PageType::Normal, &page));
+        assert!(!captured.has(Pfn(1), PageType::L1, &page) && !captured.has(Pfn(1), PageType::Invalid, &[]));
+        for bit in 0..8 * PAGE_SIZE {
+            page[bit / 8] ^= 1 << (bit % 8);
+            assert!(!captured.has(Pfn(1), PageType::Normal, &page), "bit {bit}");
+            page[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
 
     proptest! {
         #[test]

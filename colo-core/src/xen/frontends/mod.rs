@@ -105,14 +105,14 @@ impl Frontends {
         Ok(TwinFrontends { devices: devices.collect() })
     }
 
-    /// Waits until each device works.
+    /// Waits until each network card and disk works. A console or a keyboard nobody waits for.
     ///
     /// # Errors
     /// When one does not before the deadline.
     pub fn wait_connected(&mut self, deadline: Instant) -> Result<(), DomainError> {
         self.refresh()?;
         let ends = |device: &Device| [format!("{}/state", device.path), format!("{}/state", device.backend)];
-        let ends: Vec<String> = self.devices.iter().flat_map(ends).collect();
+        let ends: Vec<String> = self.devices.iter().filter(|device| is_known(device)).flat_map(ends).collect();
         self.wait_states(ends.iter().map(|path| (path.as_str(), &[state::CONNECTED][..])).collect(), deadline)?;
         self.is_stale = true;
         Ok(())
@@ -133,7 +133,7 @@ impl Frontends {
     /// As there.
     pub fn begin_disconnect(&mut self) -> Result<(), DomainError> {
         self.refresh()?;
-        if let Some(other) = self.devices.iter().find(|device| !matches!(device.class.as_str(), "vif" | "vbd")) {
+        if let Some(other) = self.devices.iter().find(|device| !is_known(device)) {
             let why =
                 format!("{} has a device {}: only network cards and disks are known here", self.domid, other.path);
             return Err(DomainError::Other(why));
@@ -290,6 +290,11 @@ impl Frontends {
         }
         Ok(())
     }
+}
+
+/// Whether it is known how such a device is taken down and comes back.
+fn is_known(device: &Device) -> bool {
+    matches!(device.class.as_str(), "vif" | "vbd")
 }
 
 fn is_disk(device: &Device) -> bool {
