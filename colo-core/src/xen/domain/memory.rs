@@ -36,6 +36,10 @@ const STEP_WORDS: usize = 8;
 /// More dead slots than this, and everything is mapped anew as it is asked for.
 const MAX_STALE: usize = 256 * 1024;
 
+/// So many pages are mapped by one call. For as long as it takes the kernel lets no other thread of this process change its memory, nor take a
+/// page fault: the one that the other host listens for would be taken for dead.
+const MAP_AT_ONCE: usize = 2048;
+
 /// As many mappings, and everything is mapped anew: a process may have 65,530 (`vm.max_map_count`), and a large guest is more.
 const MAX_MAPPINGS: usize = 32 * 1024;
 
@@ -67,17 +71,16 @@ impl GuestMemory {
             pfns.push(pfn);
             frames.push(frame);
         }
-        if frames.is_empty() {
-            return Ok(());
+        for (pfns, frames) in pfns.chunks(MAP_AT_ONCE).zip(frames.chunks(MAP_AT_ONCE)) {
+            let mapped = foreign.map_partial(self.domid, access, frames)?;
+            let mapping = self.mappings.len() as u32;
+            for (page, (&pfn, &frame)) in pfns.iter().zip(frames).enumerate() {
+                let there = mapped.page_error(page).is_none();
+                let slot = if there { Slot { mapping, page: page as u32, frame } } else { NOWHERE };
+                self.set_slot(pfn, slot);
+            }
+            self.mappings.push(mapped);
         }
-        let mapped = foreign.map_partial(self.domid, access, &frames)?;
-        let mapping = self.mappings.len() as u32;
-        for (page, (pfn, frame)) in pfns.into_iter().zip(frames).enumerate() {
-            let there = mapped.page_error(page).is_none();
-            let slot = if there { Slot { mapping, page: page as u32, frame } } else { NOWHERE };
-            self.set_slot(pfn, slot);
-        }
-        self.mappings.push(mapped);
         Ok(())
     }
 
