@@ -41,8 +41,10 @@ pub struct Comparator {
     /// The numbers of fragments of the secondary, by that of the one that stands for all of them.
     grouped: HashMap<u64, Box<[u64]>>,
     epoch: Epoch,
-    /// From when on the secondary has been running in this epoch.
-    running_since: Option<Instant>,
+    /// When the primary first said something in this epoch.
+    said_since: Option<Instant>,
+    /// Until when the secondary, which runs in this epoch, has time to do what the primary had done before it ran.
+    catches_up_until: Option<Instant>,
     /// A frame of the secondary was forgotten: what it says is not known any more, and nothing leaves before the next epoch.
     is_blind: bool,
     has_diverged: bool,
@@ -82,7 +84,8 @@ impl Comparator {
             secondary_fragments: Fragments::default(),
             grouped: HashMap::new(),
             epoch: Epoch::NONE,
-            running_since: None,
+            said_since: None,
+            catches_up_until: None,
             is_blind: false,
             has_diverged: false,
             divergence: None,
@@ -99,6 +102,7 @@ impl Comparator {
     /// [`begin_epoch`](Self::begin_epoch). The caller stops when [`is_full`](Self::is_full).
     pub fn handle_primary(&mut self, nic: u8, frame: Frame, now: Instant) {
         self.counters.primary_frames += 1;
+        self.said_since.get_or_insert(now);
         let (key, content) = &classify(nic, &frame);
         let outgoing = Outgoing { order: self.next_order, since: now, frame, fragments: None };
         self.next_order += 1;
@@ -251,7 +255,8 @@ impl Comparator {
 
         self.epoch = epoch;
         self.held = Held::default();
-        (self.is_blind, self.has_diverged, self.running_since) = (false, false, None);
+        (self.is_blind, self.has_diverged) = (false, false);
+        (self.said_since, self.catches_up_until) = (None, None);
         self.divergence = None;
         self.out.consumed.clear();
         self.grouped.clear();
@@ -260,12 +265,13 @@ impl Comparator {
     }
 
     /// The secondary runs in this epoch, and all that [`begin_epoch`](Self::begin_epoch) returned has left. No frame of the primary
-    /// has waited longer than from now on.
+    /// has waited longer than from the moment on at which it may have caught up: it has as long for that as it is behind now.
     pub fn secondary_running(&mut self, now: Instant) {
-        if self.running_since.is_some() {
+        if self.is_running() {
             return;
         }
-        self.running_since = Some(now);
+        let behind = self.said_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.catches_up_until = Some(now + behind);
         let mut waiting: Vec<(Instant, SlotId)> = self.alarms.iter().map(|Reverse(alarm)| *alarm).collect();
         waiting.sort_unstable();
         for (_, id) in waiting {
@@ -312,7 +318,7 @@ impl Comparator {
             Ok(())
         });
         // Until the secondary runs nothing can leave, and a checkpoint would not help: the caller's waiting for room will.
-        if self.running_since.is_none() {
+        if !self.is_running() {
             return;
         }
         if self.held_bytes().primary >= self.config.max_held_bytes {
@@ -446,7 +452,7 @@ impl Comparator {
         now: Instant,
         step: impl FnOnce(&mut Flow, &mut Outbox) -> Result<(), Reason>,
     ) -> Held {
-        let open = self.running_since.is_some() && !self.is_blind;
+        let open = self.is_running() && !self.is_blind;
         let Some((key, entry)) = self.flows.get_mut(id) else {
             return Held::default();
         };
@@ -487,9 +493,14 @@ impl Comparator {
         }
     }
 
+    /// Whether the secondary runs in this epoch.
+    fn is_running(&self) -> bool {
+        self.catches_up_until.is_some()
+    }
+
     /// When somebody who waits since then has waited too long; `None` while the secondary does not run.
     fn deadline(&self, since: Instant) -> Option<Instant> {
-        Some(since.max(self.running_since?) + self.config.timeout)
+        Some(since.max(self.catches_up_until?) + self.config.timeout)
     }
 
     fn is_late(&self, since: Instant, now: Instant) -> bool {

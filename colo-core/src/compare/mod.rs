@@ -36,6 +36,10 @@
 //! releases none, not even a retransmission or an acknowledgement known from the ended epoch. For were the primary to die now, the
 //! secondary would go on from where *it* stood in the ended epoch, and what the primary held then has not been seen by anybody.
 //!
+//! By the time at which the secondary runs it is *behind*: its clients' questions of all that time wait for it, as do the primary's answers. It is given as
+//! much time again before anything counts as late. Two machines of which one is put in place slowly would never run in
+//! lock-step else, for they would be called different before the second had answered the first question.
+//!
 //! # TCP
 //!
 //! A connection is compared as a stream of bytes in the primary's sequence numbers. It does not matter how the machines cut it into
@@ -159,7 +163,8 @@ use std::time::{Duration, Instant};
 /// When a comparator asks for a checkpoint, and how much it holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CompareConfig {
-    /// How long a frame of the one machine may wait for the other's.
+    /// How long a frame of the one machine may wait for the other's, when the secondary has had as long to catch up after a checkpoint as it was
+    /// behind then.
     ///
     /// 200 ms by default: the shortest retransmission timeout in wide use (Linux), so that a client is not made to send again by
     /// waiting alone; and long against what two machines under load drift apart.

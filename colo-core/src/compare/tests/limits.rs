@@ -22,20 +22,37 @@ fn idle_flows_are_forgotten_in_time() {
 }
 
 #[test]
-fn waiting_is_limited_and_counted_from_the_secondarys_run() {
+fn waiting_is_limited_and_counted_from_when_the_secondary_may_have_caught_up() {
     let mut bench = Bench::new();
+    let after = |bench: &Bench, ms| Some(bench.now + Duration::from_millis(ms));
+    bench.capture();
+    // The primary stands still for a while, and goes on a second before the secondary.
+    bench.pass(Duration::from_secs(3));
+    bench.primary(&udp(1, 2, b"x"));
+    bench.pass(Duration::from_secs(1));
+    bench.comparator.secondary_running(bench.now);
+    assert_eq!(bench.comparator.poll_timeout(), after(&bench, 1200));
+    bench.pass(Duration::from_millis(1199));
+    assert_eq!(bench.reason(), None);
+    bench.pass(Duration::from_millis(1));
+    assert_eq!(bench.reason(), Some(Reason::Unmatched { waited: Duration::from_millis(2200) }));
+    assert_eq!(bench.comparator.poll_timeout(), None);
+    assert_eq!(bench.checkpoint(), [udp(1, 2, b"x")]);
+    assert_eq!(bench.comparator.poll_timeout(), None);
+
+    // It was not behind in this epoch.
+    bench.primary(&udp(1, 2, b"y"));
+    assert_eq!(bench.comparator.poll_timeout(), after(&bench, 200));
+
+    // What is said when it has caught up waits no longer than ever.
     bench.capture();
     bench.primary(&udp(1, 2, b"x"));
     bench.pass(Duration::from_secs(1));
     bench.comparator.secondary_running(bench.now);
-    assert_eq!(bench.comparator.poll_timeout(), Some(bench.now + Duration::from_millis(200)));
-    bench.pass(Duration::from_millis(199));
-    assert_eq!(bench.reason(), None);
-    bench.pass(Duration::from_millis(1));
-    assert_eq!(bench.reason(), Some(Reason::Unmatched { waited: Duration::from_millis(1200) }));
-    assert_eq!(bench.comparator.poll_timeout(), None);
-    assert_eq!(bench.checkpoint(), [udp(1, 2, b"x")]);
-    assert_eq!(bench.comparator.poll_timeout(), None);
+    assert_eq!(bench.secondary(&udp(1, 2, b"x")), [udp(1, 2, b"x")]);
+    bench.pass(Duration::from_secs(1));
+    bench.primary(&udp(1, 2, b"z"));
+    assert_eq!(bench.comparator.poll_timeout(), after(&bench, 200));
 }
 
 #[test]
