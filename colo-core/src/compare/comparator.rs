@@ -192,15 +192,23 @@ impl Comparator {
                 continue;
             };
             entry.has_alarm = false;
-            let (key, waiting) = (*key, entry.flow.waiting());
+            let (key, waiting, is_notice) = (*key, entry.flow.waiting(), entry.flow.secondary_has_notice());
             if waiting.is_some_and(|waiting| waiting.what == What::Nobody) {
                 // It stays among the alarms, for the next epoch.
                 entry.has_alarm = true;
                 unheard.push(id);
                 continue;
             }
+            let late_one = waiting.filter(|waiting| self.is_late(waiting.since, now));
+            if is_notice && late_one.is_some_and(|late| late.what == What::Secondary) {
+                self.work(id, now, |flow, out| {
+                    flow.forget_notice(out);
+                    Ok(())
+                });
+                continue;
+            }
             self.set_alarm(id);
-            if let Some(reason) = waiting.filter(|w| self.is_late(w.since, now)).and_then(|w| late(w, now)) {
+            if let Some(reason) = late_one.and_then(|late_one| late(late_one, now)) {
                 self.differ(id, key, reason);
             }
         }

@@ -116,6 +116,16 @@ impl DatagramFlow {
         verdict
     }
 
+    pub(super) fn secondary_has_notice(&self) -> bool {
+        self.equal == 0 && self.secondary.front().is_some_and(|said| said.is_notice)
+    }
+
+    /// Nobody waits for the secondary's first notice any more: no client has heard it.
+    pub(super) fn forget_notice(&mut self, out: &mut Outbox) {
+        self.consume_first(out);
+        out.spares.witnesses.settle(&mut self.secondary);
+    }
+
     /// Until somebody waits for the other machine, or the two differ.
     fn settle(&mut self, out: &mut Outbox) -> Result<(), Reason> {
         loop {

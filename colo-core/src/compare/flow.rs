@@ -205,6 +205,18 @@ impl Flow {
         }
     }
 
+    /// Whether what the secondary has said first of all that waits is a notice.
+    pub(super) fn secondary_has_notice(&self) -> bool {
+        matches!(self, Flow::Datagrams(flow) if flow.secondary_has_notice())
+    }
+
+    /// Nobody waits for that notice any more.
+    pub(super) fn forget_notice(&mut self, out: &mut Outbox) {
+        if let Flow::Datagrams(flow) = self {
+            flow.forget_notice(out);
+        }
+    }
+
     /// Whether only a part of the frame that is to leave next has been said by both.
     pub(super) fn has_part(&self) -> bool {
         matches!(self, Flow::Stream(flow) if flow.has_part())

@@ -127,7 +127,7 @@
 //! ARP, neighbour discovery but for redirects (RFC 4861), and reports of membership in groups (IGMP, MLD) say something that holds until it is
 //! said otherwise, and each machine says it again when its own timers want it, or when its card has connected anew. What has left
 //! before, to the same Ethernet address and with nothing said otherwise since, tells nobody anything: of the primary it leaves at once, of the secondary it
-//! is done with at once. Else two machines would differ whenever a neighbour's entry grows old in one of them.
+//! is done with at once. What the secondary alone says is forgotten when it has waited too long: no client has heard it. Else two machines would differ whenever a neighbour's entry grows old in one of them.
 //!
 //! # Limits
 //!

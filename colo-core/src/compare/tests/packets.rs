@@ -218,6 +218,22 @@ fn a_notice_leaves_with_a_checkpoint_and_is_known_from_then_on() {
 }
 
 #[test]
+fn a_notice_of_the_secondary_alone_is_no_reason_for_a_checkpoint() {
+    let mut bench = Bench::new();
+    let arp = gratuitous_arp(GUEST_MAC, GUEST);
+    bench.secondary(&arp);
+    assert_eq!(bench.comparator.poll_timeout(), Some(bench.now + Duration::from_millis(200)));
+    bench.pass(Duration::from_millis(199));
+    assert!(bench.consumed().is_empty());
+    bench.pass(Duration::from_millis(1));
+    assert_eq!((bench.consumed(), bench.reason(), bench.comparator.poll_timeout()), (vec![0], None, None));
+    // It was not heard by anybody.
+    assert_eq!(bench.primary(&arp), NOTHING);
+    bench.pass(Duration::from_millis(200));
+    assert!(matches!(bench.reason(), Some(Reason::Unmatched { .. })));
+}
+
+#[test]
 fn a_notice_does_not_overtake_another() {
     let mut bench = Bench::new();
     let arp = gratuitous_arp(GUEST_MAC, GUEST);
