@@ -17,7 +17,7 @@ pub(crate) fn mixture(count: usize) -> Vec<Frame> {
                 0 => udp(53, 4000 + flow, payload),
                 1 => echo_reply(flow, number as u16, payload),
                 2 => Tcp::new(80, 4000 + flow).seq(1000 * number as u32).ack(1).payload(payload).frame(),
-                3 => arp_request(Ipv4Addr::new(10, 0, 0, number as u8)),
+                3 => arp_request(Ipv4Addr::from((10 << 24) + number as u32)),
                 4 => tagged(&udp(53, 4000 + flow, payload), &[(0x8100, 5 + flow)]),
                 5 => udp6(53, 4000 + flow, payload),
                 6 => echo_reply6(flow, number as u16, payload),
