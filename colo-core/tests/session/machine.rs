@@ -260,19 +260,24 @@ pub(crate) struct ModelHost {
     disks: Option<Box<dyn SecondaryDisks>>,
     guests: Sender<Guest>,
     lans: Sender<End>,
+    settled: Sender<()>,
 }
 
 /// The test's view of a [`ModelHost`].
+#[derive(Clone)]
 pub(crate) struct HostView {
     guests: Receiver<Guest>,
     lans: Receiver<End>,
+    settled: Receiver<()>,
 }
 
 impl ModelHost {
     pub(crate) fn new(hypervisor: &'static str) -> (Self, HostView) {
         let (guests, guests_out) = unbounded();
         let (lans, lans_out) = unbounded();
-        (ModelHost { hypervisor, disks: None, guests, lans }, HostView { guests: guests_out, lans: lans_out })
+        let (settled, settled_out) = unbounded();
+        let view = HostView { guests: guests_out, lans: lans_out, settled: settled_out };
+        (ModelHost { hypervisor, disks: None, guests, lans, settled }, view)
     }
 }
 
@@ -294,6 +299,16 @@ impl HostView {
         self.lans.recv_deadline(deadline()).expect("the clients' network is opened")
     }
 
+    /// Waits until what is left of a takeover is done.
+    pub(crate) fn wait_settled(&self) {
+        self.settled.recv_deadline(deadline()).expect("what is left of a takeover is done");
+    }
+
+    /// How often that was.
+    pub(crate) fn settled(&self) -> usize {
+        self.settled.len()
+    }
+
     /// Whether a network was opened: the machine may be seen there.
     pub(crate) fn has_lan(&self) -> bool {
         !self.lans.is_empty()
@@ -309,6 +324,10 @@ impl Host for ModelHost {
         let (machine, guest) = machine(spec.clone());
         let _ = self.guests.send(guest);
         Ok(Machine { disks: self.disks.take().map_or(Disks::None, Disks::Secondary), ..machine })
+    }
+
+    fn took_over(&mut self, _spec: &DomainSpec) {
+        let _ = self.settled.send(());
     }
 
     fn open_lan(&mut self, _spec: &DomainSpec, _nic: usize) -> Result<Box<dyn Port>, DomainError> {

@@ -143,6 +143,22 @@ fn a_machine_that_never_spoke_is_announced() {
     rig.stop();
 }
 
+/// Once, when it has served for a moment, or before it ends.
+#[test]
+fn a_takeover_leaves_nothing_undone() {
+    for serves_on in [true, false] {
+        let mut rig = Setup::remus().primary_fault("suspend", 2, die).protect();
+        rig.primary.controller().checkpoint();
+        taken_over(&mut rig);
+        let host = rig.host.clone();
+        if serves_on {
+            host.wait_settled();
+        }
+        rig.stop();
+        assert_eq!(host.settled(), usize::from(!serves_on));
+    }
+}
+
 #[test]
 fn before_the_first_checkpoint_there_is_nothing_to_take_over() {
     let mut rig = Setup::colo().primary_fault("capture", 1, die).start();
