@@ -2,8 +2,9 @@
 
 use crate::rig::namespace::{Namespace, possible};
 use colo_core::domain::MacAddr;
-use colo_core::net::sys::{BridgePort, LinkName, Links, PacketSocket, Tap};
+use colo_core::net::sys::{BridgePort, LinkName, Links, Offloads, PacketSocket, Promiscuous, Tap};
 use colo_core::net::takeover::{Orphan, Repaired, Takeover, TakeoverError, repair, repair_kept_out};
+use colo_core::net::testing::udp;
 use colo_core::net::{Frame, Port};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -278,6 +279,44 @@ impl Drop for Monitor {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// A device model's TAP holds nobody back: what does not fit into its queue is dropped. Nor does ours, while nobody takes what clients say.
+#[test]
+fn what_comes_while_a_guest_or_we_stand_still_is_not_lost() {
+    const FRAMES: usize = 5000;
+    if !possible() {
+        return;
+    }
+    let host = Host::new("queue");
+    let mut model = host.network.enter(|| Tap::open(&name("vif7.0-emu"), Offloads::Off)).unwrap();
+    host.network.run("ip link set vif7.0-emu master xenbr0 txqueuelen 77 up");
+    let queue = |card: &str| host.network.enter(|| Links::open().unwrap().find(&name(card)).unwrap().queue_frames);
+    let (takeover, mut guest, mut clients) = host.start("vif7.0-emu", "colo7.0").unwrap();
+
+    let said: Vec<Frame> = (0..FRAMES).map(|number| udp(number as u16, 9, b"to whoever stands still")).collect();
+    let hear = |port: &mut dyn Port| {
+        let mut heard = Vec::new();
+        while port.receive(&mut heard).unwrap() > 0 {}
+        heard.retain(|frame| said.contains(frame));
+        heard.len()
+    };
+    send_all(&mut guest, &said);
+    assert_eq!(hear(&mut model), FRAMES);
+    let mut outside = host.network.enter(|| PacketSocket::open(&name("colo7.0"), Promiscuous::No)).unwrap();
+    send_all(&mut outside, &said);
+    assert_eq!(hear(&mut clients), FRAMES);
+
+    takeover.stop().unwrap();
+    assert_eq!((queue("vif7.0-emu"), host.master("vif7.0-emu")), (77, "xenbr0".into()));
+}
+
+fn send_all(to: &mut PacketSocket, frames: &[Frame]) {
+    let mut rest = frames;
+    while !rest.is_empty() {
+        let sent = to.send(rest).unwrap();
+        rest = &rest[sent..];
     }
 }
 

@@ -9,6 +9,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
+const IFLA_TXQLEN: u16 = 13;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_EXT_MASK: u16 = 29;
@@ -51,6 +52,8 @@ pub struct Link {
     pub has_arp: bool,
     /// The longest packet, without the Ethernet header.
     pub mtu: u32,
+    /// How many frames wait for it at most. What is more is dropped.
+    pub queue_frames: u32,
     /// Its Ethernet address, where it has one.
     pub address: Option<MacAddr>,
     /// The bridge that it is a port of, or whatever else it belongs to.
@@ -58,6 +61,11 @@ pub struct Link {
 }
 
 impl Link {
+    /// Whether a program is at its other end.
+    pub fn is_tap(&self) -> bool {
+        self.kind.as_deref() == Some("tun")
+    }
+
     /// Whether it is a bridge of Linux' own.
     pub fn is_bridge(&self) -> bool {
         self.kind.as_deref().is_some_and(|kind| kind.as_bytes() == BRIDGE)
@@ -139,6 +147,14 @@ impl Links {
     /// What the kernel says.
     pub fn set_mtu(&mut self, id: LinkId, mtu: u32) -> io::Result<()> {
         self.set(id, IFLA_MTU, &mtu.to_ne_bytes())
+    }
+
+    /// Sets how many frames wait for it at most.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_queue_frames(&mut self, id: LinkId, frames: u32) -> io::Result<()> {
+        self.set(id, IFLA_TXQLEN, &frames.to_ne_bytes())
     }
 
     /// Sets the Ethernet address.
@@ -248,6 +264,7 @@ fn link_of(header: LinkHeader, attributes: Attributes<'_>) -> Option<Link> {
         is_running: header.flags & libc::IFF_RUNNING as u32 != 0,
         has_arp: header.flags & libc::IFF_NOARP as u32 == 0,
         mtu: attributes.number(IFLA_MTU)?,
+        queue_frames: attributes.number(IFLA_TXQLEN)?,
         address: attributes.find(IFLA_ADDRESS).and_then(|bytes| Some(MacAddr(bytes.try_into().ok()?))),
         master: attributes.number(IFLA_MASTER).map(LinkId),
     })

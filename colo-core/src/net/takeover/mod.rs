@@ -61,6 +61,11 @@ use std::path::{Path, PathBuf};
 /// that they are about.
 pub const STATE_FOLDER: &str = "/run/colo/net";
 
+/// So many frames may wait in a TAP, ours for clients or a device model's for its guest. Both stand still at a checkpoint, and at a secondary
+/// all comes at once that was said since its primary went on; what is more than that is dropped unseen, for a TAP holds nobody back. The kernel's
+/// 500 or 1000 are a second or two of a guest with some clients.
+const QUEUE_FRAMES: u32 = 8192;
+
 /// A card that is taken over, until this is dropped.
 #[derive(Debug)]
 #[must_use]
@@ -186,6 +191,7 @@ impl Takeover {
             bridge: Device { id: bridge.id, name: bridge.name },
             is_up: card.is_up,
             has_arp: card.has_arp,
+            queue: card.is_tap().then_some(card.queue_frames),
             host: quiet::settings(vif).map_err(doing(what))?,
             port,
         };
@@ -216,6 +222,9 @@ impl Takeover {
         // The host's IP would get to see it as soon as it is in no bridge.
         quiet::silence(&vif.name)?;
         links.set_arp(vif.id, false)?;
+        if self.record.queue.is_some() {
+            links.set_queue_frames(vif.id, QUEUE_FRAMES)?;
+        }
         links.set_master(vif.id, None)
     }
 
@@ -391,6 +400,7 @@ fn dress(links: &mut Links, tap: &Link, card: &Link) -> io::Result<()> {
     quiet::silence(&tap.name)?;
     links.set_arp(tap.id, false)?;
     links.set_mtu(tap.id, card.mtu)?;
+    links.set_queue_frames(tap.id, QUEUE_FRAMES)?;
     // A bridge that was given no address of its own has its lowest port's: it must not change.
     card.address.map_or(Ok(()), |address| links.set_address(tap.id, address))
 }
