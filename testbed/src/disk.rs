@@ -6,6 +6,7 @@
 
 use crate::control::Running;
 use crate::host::{COMMAND_LIMIT, Host};
+use crate::lun::LUN;
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ pub(crate) const BACKING: &str = "/tmp/disk.img";
 pub(crate) const SIZE_BYTES: u64 = 64 << 20;
 /// What the block device's are, as docs/disks.md has it.
 pub(crate) const BLOCK_BYTES: u32 = 4096;
+
+/// So much of its end no file system has: a scenario may write there.
+pub(crate) const FREE_BYTES: u64 = 1 << 20;
 
 const SOCKET: &str = "/run/colo-disk.socket";
 const JOURNAL: &str = "/tmp/disk.journal";
@@ -46,13 +50,23 @@ pub(crate) struct ServedDisk<'a> {
 impl<'a> ServedDisk<'a> {
     /// A new disk, of nothing but zeroes, served and connected.
     pub(crate) fn new(host: &'a Host, side: Side) -> Result<ServedDisk<'a>> {
-        host.sh(&format!("rm -f {BACKING} {JOURNAL}; truncate -s {SIZE_BYTES} {BACKING}"))?;
+        host.sh(&format!("rm -f {BACKING}; truncate -s {SIZE_BYTES} {BACKING}"))?;
+        ServedDisk::serve(host, side, BACKING)
+    }
+
+    /// One that is the other host's, too: a [LUN](crate::lun::Lun) that is connected.
+    pub(crate) fn shared(host: &'a Host, side: Side) -> Result<ServedDisk<'a>> {
+        ServedDisk::serve(host, side, &format!("{LUN} --shared"))
+    }
+
+    fn serve(host: &'a Host, side: Side, backing: &str) -> Result<ServedDisk<'a>> {
+        host.sh(&format!("rm -f {JOURNAL}"))?;
         let journal = match side {
             Side::Primary => String::new(),
             Side::Secondary => format!(" --journal {JOURNAL}"),
         };
         let command = format!(
-            "exec colo --json disk serve --backing {BACKING} --socket {SOCKET} --control {CONTROL}{journal} -v \
+            "exec colo --json disk serve --backing {backing} --socket {SOCKET} --control {CONTROL}{journal} -v \
              2>>/var/log/xen/colo-disk.log"
         );
         let mut server = host.spawn(&command, LIMIT)?;
@@ -78,9 +92,9 @@ impl<'a> ServedDisk<'a> {
         Ok(())
     }
 
-    /// Makes an ext4 file system, as it is usual.
+    /// Makes an ext4 file system, as it is usual, but for the [end](FREE_BYTES) of the disk.
     pub(crate) fn make_file_system(&self) -> Result<()> {
-        self.host.sh(&format!("mkfs.ext4 -q {DEVICE}"))?;
+        self.host.sh(&format!("mkfs.ext4 -q {DEVICE} {}k", (SIZE_BYTES - FREE_BYTES) / 1024))?;
         Ok(())
     }
 

@@ -13,6 +13,7 @@ mod image;
 mod interrupt;
 mod kernel;
 mod logs;
+mod lun;
 mod modules;
 mod net;
 mod packages;

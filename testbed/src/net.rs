@@ -20,14 +20,18 @@ use crate::qemu::{Card, CardEnd};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use colo_testbed_inside::ports;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// The clients' own address.
+pub(crate) const CLIENTS: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 254);
 
 const NAMES: [&str; 3] = ["A", "B", "C"];
 const PREFIX: &str = "colo-testbed-";
@@ -66,7 +70,7 @@ impl Network {
         network.within(&["link", "set", "lo", "up"])?;
         network.within(&["link", "add", "br0", "type", "bridge", "forward_delay", "0"])?;
         network.within(&["link", "set", "br0", "up"])?;
-        network.within(&["addr", "add", "10.9.0.254/24", "dev", "br0"])?;
+        network.within(&["addr", "add", &format!("{CLIENTS}/24"), "dev", "br0"])?;
         for name in &NAMES[..hosts] {
             let tap = &tap(name);
             network.within(&["tuntap", "add", tap, "mode", "tap"])?;
@@ -122,6 +126,14 @@ impl Network {
         .with_context(|| format!("a client of {address}"))
     }
 
+    /// A command that runs where the clients are.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let words = self.words();
+        let mut command = tied(&words[0]);
+        command.args(&words[1..]).arg(program);
+        command
+    }
+
     /// Does something where the clients are.
     pub(crate) fn as_client<T: Send + 'static>(&self, what: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         self.client(what)?.join().map_err(|_| anyhow!("a client panicked"))?
@@ -152,9 +164,14 @@ impl Network {
             number,
             cards,
             linked: others.map(host_number).collect(),
-            within: [&self.ip[..], &["netns", "exec", &self.namespace].map(OsString::from)].concat(),
+            within: self.words(),
             ..HostConfig::alone()
         }
+    }
+
+    /// What a program is run with in the namespace.
+    fn words(&self) -> Vec<OsString> {
+        [&self.ip[..], &["netns", "exec", &self.namespace].map(OsString::from)].concat()
     }
 
     /// The socket at one end of a link.

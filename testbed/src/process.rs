@@ -12,7 +12,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -179,6 +179,11 @@ impl Process {
         pidfd_send_signal(&self.ended, Signal::KILL).with_context(|| self.name.clone())?;
         ensure!(wait_readable(&[self.ended.as_fd()], KILL_LIMIT)?[0], "{} does not die", self.name);
         Ok(())
+    }
+
+    /// What it writes to its standard output, if that is a pipe that nobody has yet.
+    pub(crate) fn stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     /// Readable when it has ended.

@@ -24,11 +24,29 @@ impl<'a> Fence<'a> {
         Ok(Fence { host, asked: host.spawn("cat /tmp/fence.asked", limit)? })
     }
 
-    /// Waits until it is asked for, kills the other host, and tells that it is dead.
-    pub(crate) fn wait_and_kill(self, other: &Host) -> Result<()> {
+    /// Waits until it is asked for.
+    pub(crate) fn wait_asked(self) -> Result<Asked<'a>> {
         let done = self.asked.wait()?;
         ensure!(done.stdout == "please\n", "the fence of host {} was asked: {:?}", self.host.name(), done.stdout);
+        Ok(Asked { host: self.host })
+    }
+
+    /// Waits until it is asked for, kills the other host, and tells that it is dead.
+    pub(crate) fn wait_and_kill(self, other: &Host) -> Result<()> {
+        let asked = self.wait_asked()?;
         other.kill()?;
+        asked.answer()
+    }
+}
+
+/// A fence that has been asked for, and whoever has asked waits. Dropped, it has no answer.
+pub(crate) struct Asked<'a> {
+    host: &'a Host,
+}
+
+impl Asked<'_> {
+    /// Tells that the other host is dead.
+    pub(crate) fn answer(self) -> Result<()> {
         self.host.sh_within("echo dead > /tmp/fence.answer", COMMAND_LIMIT)?;
         Ok(())
     }

@@ -4,7 +4,7 @@
 
 use super::Scenario;
 use super::protect::{OUTAGE, config, load, plan, types};
-use crate::client::{Clients, Load};
+use crate::client::{Clients, Load, Record, Seen};
 use crate::context::Context;
 use crate::disk::{BACKING, CONTROL, DEVICE, ServedDisk, Side, ensure_file_system_clean};
 use crate::guest::{Guest, GuestType};
@@ -32,9 +32,9 @@ pub(super) const TWICE: Scenario = Scenario {
 };
 
 /// How long clients are at work before the guest is protected.
-const ALONE: Duration = Duration::from_secs(5);
+pub(super) const ALONE: Duration = Duration::from_secs(5);
 /// The host dies at most so long after the guest is protected.
-const WHOLE: Duration = Duration::from_secs(15);
+pub(super) const WHOLE: Duration = Duration::from_secs(15);
 
 fn run(context: &Context) -> Result<()> {
     ensure!(context.options().protector == Tool::Colo, "this is about colo");
@@ -158,19 +158,10 @@ fn fail_over(
         ("protected", protected, killed),
         ("after the host's death", killed, ended),
     ];
-    for (what, from, to) in windows {
-        seen.print_between(&format!("{}: {what}", guest.name()), from, to);
-    }
-    seen.print();
-    seen.ensure_good()?;
+    let ledger = look_at(context, guest.name(), &seen, &windows)?;
     let copy = protection.disk_copy().context("no disk was copied")?;
     println!("{}: first copy of the disk: {copy}", guest.name());
     ensure!(copy.sent_bytes() > 0, "the second host's disk is empty, and nothing is sent to it");
-    let ledger = seen.ledger()?;
-    for (what, from, to) in windows {
-        let transactions = ledger.between(from, to).answers() as u64;
-        context.figure_of(&format!("{}: transactions, {what}", guest.name()), transactions, "");
-    }
     ensure!(ledger.between(killed + OUTAGE / 2, ended).answers() > 0, "there is no transaction on the second host");
     context.figure(&format!("{}: outage, pings", guest.name()), seen.pings()?.outage_since(killed).length);
     context.figure(&format!("{}: outage, transactions", guest.name()), ledger.outage_since(killed).length);
@@ -180,4 +171,25 @@ fn fail_over(
     moved.shut_down()?;
     protection.close()?;
     Ok(ledger.whole().answers())
+}
+
+/// Prints what clients have seen in each of these times, and how many transactions there were. Returns what the ledger's client has seen; an
+/// error if something went wrong.
+pub(super) fn look_at<'a>(
+    context: &Context,
+    name: &str,
+    seen: &'a Seen,
+    windows: &[(&str, Instant, Instant)],
+) -> Result<&'a Record> {
+    for (what, from, to) in windows {
+        seen.print_between(&format!("{name}: {what}"), *from, *to);
+    }
+    seen.print();
+    seen.ensure_good()?;
+    let ledger = seen.ledger()?;
+    for (what, from, to) in windows {
+        let transactions = ledger.between(*from, *to).answers() as u64;
+        context.figure_of(&format!("{name}: transactions, {what}"), transactions, "");
+    }
+    Ok(ledger)
 }

@@ -187,7 +187,7 @@ fn failover_twice(context: &Context) -> Result<()> {
 }
 
 /// Whether a guest of this name runs on a host: not one that is paused, or another one by its name.
-fn ensure_serves(host: &Host, guest: &str, serves: bool) -> Result<()> {
+pub(super) fn ensure_serves(host: &Host, guest: &str, serves: bool) -> Result<()> {
     let list = host.sh("xl list")?.stdout;
     let runs = list.lines().any(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();

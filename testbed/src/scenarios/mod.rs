@@ -5,6 +5,7 @@ mod check;
 mod ci;
 mod disk;
 mod disk_alone;
+mod disk_shared;
 mod endings;
 mod failover;
 mod guests;
@@ -65,6 +66,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     failover::SCENARIO,
     disk::SCENARIO,
     disk::TWICE,
+    disk_shared::SCENARIO,
+    disk_shared::CUT,
     endings::SCENARIO,
     losses::SECONDARY,
     losses::LINK,
