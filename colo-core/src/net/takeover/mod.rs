@@ -62,8 +62,7 @@ use std::path::{Path, PathBuf};
 pub const STATE_FOLDER: &str = "/run/colo/net";
 
 /// So many frames may wait in a TAP, ours for clients or a device model's for its guest. Both stand still at a checkpoint, and at a secondary
-/// all comes at once that was said since its primary went on; what is more than that is dropped unseen, for a TAP holds nobody back. The kernel's
-/// 500 or 1000 are a second or two of a guest with some clients.
+/// all comes at once that was said since its primary went on. What a bridge sends into a full TAP is dropped unseen.
 const QUEUE_FRAMES: u32 = 8192;
 
 /// A card that is taken over, until this is dropped.
