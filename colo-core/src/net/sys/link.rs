@@ -52,8 +52,6 @@ pub struct Link {
     pub has_arp: bool,
     /// The longest packet, without the Ethernet header.
     pub mtu: u32,
-    /// How many frames wait for it at most. What is more is dropped.
-    pub queue_frames: u32,
     /// Its Ethernet address, where it has one.
     pub address: Option<MacAddr>,
     /// The bridge that it is a port of, or whatever else it belongs to.
@@ -61,11 +59,6 @@ pub struct Link {
 }
 
 impl Link {
-    /// Whether a program is at its other end.
-    pub fn is_tap(&self) -> bool {
-        self.kind.as_deref() == Some("tun")
-    }
-
     /// Whether it is a bridge of Linux' own.
     pub fn is_bridge(&self) -> bool {
         self.kind.as_deref().is_some_and(|kind| kind.as_bytes() == BRIDGE)
@@ -264,7 +257,6 @@ fn link_of(header: LinkHeader, attributes: Attributes<'_>) -> Option<Link> {
         is_running: header.flags & libc::IFF_RUNNING as u32 != 0,
         has_arp: header.flags & libc::IFF_NOARP as u32 == 0,
         mtu: attributes.number(IFLA_MTU)?,
-        queue_frames: attributes.number(IFLA_TXQLEN)?,
         address: attributes.find(IFLA_ADDRESS).and_then(|bytes| Some(MacAddr(bytes.try_into().ok()?))),
         master: attributes.number(IFLA_MASTER).map(LinkId),
     })

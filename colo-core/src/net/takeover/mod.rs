@@ -61,8 +61,7 @@ use std::path::{Path, PathBuf};
 /// that they are about.
 pub const STATE_FOLDER: &str = "/run/colo/net";
 
-/// So many frames may wait in a TAP, ours for clients or a device model's for its guest. Both stand still at a checkpoint, and at a secondary
-/// all comes at once that was said since its primary went on. What a bridge sends into a full TAP is dropped unseen.
+/// So many frames may wait for us in a TAP, as they do when a pause is long. What a bridge sends into a full one is dropped unseen.
 const QUEUE_FRAMES: u32 = 8192;
 
 /// A card that is taken over, until this is dropped.
@@ -190,7 +189,6 @@ impl Takeover {
             bridge: Device { id: bridge.id, name: bridge.name },
             is_up: card.is_up,
             has_arp: card.has_arp,
-            queue: card.is_tap().then_some(card.queue_frames),
             host: quiet::settings(vif).map_err(doing(what))?,
             port,
         };
@@ -221,9 +219,6 @@ impl Takeover {
         // The host's IP would get to see it as soon as it is in no bridge.
         quiet::silence(&vif.name)?;
         links.set_arp(vif.id, false)?;
-        if self.record.queue.is_some() {
-            links.set_queue_frames(vif.id, QUEUE_FRAMES)?;
-        }
         links.set_master(vif.id, None)
     }
 

@@ -41,7 +41,6 @@ pub(super) fn put_back(record: &Record, file: &Path) -> Result<Repaired, Takeove
     }
     quiet::restore(&vif.name, &record.host).map_err(doing(what))?;
     links.set_arp(vif.id, record.has_arp).map_err(doing(what))?;
-    record.queue.map_or(Ok(()), |frames| links.set_queue_frames(vif.id, frames)).map_err(doing(what))?;
     links.set_up(vif.id, record.is_up).map_err(doing(what))?;
     Ok(bridge.map_or(Repaired::Elsewhere, |bridge| Repaired::PutBack { bridge: bridge.name }))
 }

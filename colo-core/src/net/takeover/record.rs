@@ -13,7 +13,6 @@
 //! bridge 3 xenbr0
 //! up 1
 //! arp 0
-//! queue 1000
 //! host disable_ipv6 0
 //! host rp_filter 2
 //! setting 5 0100
@@ -55,8 +54,6 @@ pub(super) struct Record {
     pub(super) bridge: Device,
     pub(super) is_up: bool,
     pub(super) has_arp: bool,
-    /// How many frames could wait for it, where that is changed.
-    pub(super) queue: Option<u32>,
     /// What the host's IP was told about the card: see [`super::quiet`].
     pub(super) host: Vec<(String, i32)>,
     pub(super) port: BridgePort,
@@ -86,9 +83,6 @@ impl fmt::Display for Record {
             writeln!(f, "{role} {} {}", device.id, device.name)?;
         }
         writeln!(f, "up {}\narp {}", u8::from(self.is_up), u8::from(self.has_arp))?;
-        if let Some(frames) = self.queue {
-            writeln!(f, "queue {frames}")?;
-        }
         for (name, value) in &self.host {
             writeln!(f, "host {name} {value}")?;
         }
@@ -113,7 +107,6 @@ impl FromStr for Written {
         }
         let (mut process, mut namespace, mut is_up, mut has_arp) = (None, None, None, None);
         let (mut vif, mut tap, mut bridge, mut orphan) = (None, None, None, None);
-        let mut queue = None;
         let (mut host, mut port) = (Vec::new(), BridgePort::default());
         for line in lines {
             let known = match line.split(' ').collect::<Vec<_>>()[..] {
@@ -126,7 +119,6 @@ impl FromStr for Written {
                 ["bridge", id, name] => set(&mut bridge, device(id, name)),
                 ["up", value] => set(&mut is_up, flag(value)),
                 ["arp", value] => set(&mut has_arp, flag(value)),
-                ["queue", frames] => set(&mut queue, frames.parse().ok()),
                 ["host", name, value] => value.parse().ok().map(|value| host.push((name.to_owned(), value))),
                 ["setting", kind, value] => {
                     pair(kind.parse().ok(), unhex(value)).map(|setting| port.settings.push(setting))
@@ -148,7 +140,6 @@ impl FromStr for Written {
             bridge: bridge.ok_or_else(|| missing("bridge"))?,
             is_up: is_up.ok_or_else(|| missing("up"))?,
             has_arp: has_arp.ok_or_else(|| missing("arp"))?,
-            queue,
             host,
             port,
         }))
@@ -211,13 +202,13 @@ mod tests {
     fn any_record() -> impl Strategy<Value = Record> {
         let devices = (any_device(), any_device(), any_device());
         let orphan = prop_oneof![Just(Orphan::PutBack), Just(Orphan::StayOut)];
-        let flags = (any::<u32>(), any::<u64>(), any::<bool>(), any::<bool>(), orphan, any::<Option<u32>>());
+        let flags = (any::<u32>(), any::<u64>(), any::<bool>(), any::<bool>(), orphan);
         let host = vec(("[a-z_]{1,12}", any::<i32>()), 0..3);
         let port = (vec((any::<u16>(), vec(any::<u8>(), 0..9)), 0..20), vec(any::<(u16, u16)>(), 0..9));
         (devices, flags, host, port).prop_map(|(devices, flags, host, (settings, vlans))| {
-            let ((vif, tap, bridge), (process, namespace, is_up, has_arp, orphan, queue)) = (devices, flags);
+            let ((vif, tap, bridge), (process, namespace, is_up, has_arp, orphan)) = (devices, flags);
             let port = BridgePort { settings, vlans };
-            Record { process, namespace, orphan, vif, tap, bridge, is_up, has_arp, queue, host, port }
+            Record { process, namespace, orphan, vif, tap, bridge, is_up, has_arp, host, port }
         })
     }
 
@@ -269,7 +260,6 @@ mod tests {
             ("arp 0", "arp 2", "\"arp 2\" makes no sense"),
             ("vif 7 vif5.0", "vif 7 a/b", "\"vif 7 a/b\" makes no sense"),
             ("arp 0", "arp 0\nsetting 5 012", "\"setting 5 012\" makes no sense"),
-            ("arp 0", "arp 0\nqueue x", "\"queue x\" makes no sense"),
             ("arp 0", "arp 0\nvlan 6", "\"vlan 6\" makes no sense"),
         ] {
             let text = whole.replace(from, to);
