@@ -3,11 +3,12 @@
 //! looks at the disk from without.
 
 use super::Scenario;
+use super::deaths::{Death, each_death};
 use super::protect::{OUTAGE, config, load, plan, types};
 use crate::client::{Clients, Load, Record, Seen};
 use crate::context::Context;
 use crate::disk::{BACKING, CONTROL, DEVICE, ServedDisk, Side, ensure_file_system_clean};
-use crate::guest::{Guest, GuestType};
+use crate::guest::Guest;
 use crate::host::Host;
 use crate::net::Network;
 use crate::protect::{Plan, Tool};
@@ -38,24 +39,9 @@ pub(super) const WHOLE: Duration = Duration::from_secs(15);
 
 fn run(context: &Context) -> Result<()> {
     ensure!(context.options().protector == Tool::Colo, "this is about colo");
-    let mut random = context.random();
     let network = Network::new(context, 2)?;
-    let [a, b] = network.boot(context)?;
-    let mut first = Some(a);
-    let times = context.options().times;
-    for kind in types(context) {
-        for (number, moment) in random.moments(times, WHOLE).into_iter().enumerate() {
-            let a = match first.take() {
-                Some(host) => host,
-                None => network.start(context, 0)?.wait()?,
-            };
-            let (kind_name, number, seconds) = (kind.name(), number + 1, moment.as_secs_f64());
-            let name = format!("{kind_name}, {number} of {times}, {seconds:.2} s after it is protected");
-            context.say(&name);
-            once(context, &network, [&a, &b], kind, moment).with_context(|| name.clone())?;
-        }
-    }
-    Ok(())
+    let hosts = network.boot(context)?;
+    each_death(context, &network, hosts, WHOLE, |hosts, death| once(context, &network, hosts, death))
 }
 
 fn twice(context: &Context) -> Result<()> {
@@ -79,8 +65,7 @@ fn twice(context: &Context) -> Result<()> {
         } else {
             Guest::came_to(from, &config.name, config.number)?
         };
-        let load = Load { is_light: true, has_ledger: true, ..load(context, OUTAGE) };
-        let mut clients = Clients::start(&network, guest.address(), &load)?;
+        let mut clients = Clients::start(&network, guest.address(), &with_ledger(context))?;
         let plan = Plan { has_disk: true, ..plan(context, [from, to], guest.name()) };
         let mut protection = plan.start(Tool::Colo)?;
         protection.wait_protected()?;
@@ -103,19 +88,19 @@ fn twice(context: &Context) -> Result<()> {
     third.stop()
 }
 
-fn once(context: &Context, network: &Network, [a, b]: [&Host; 2], kind: GuestType, moment: Duration) -> Result<()> {
+fn once(context: &Context, network: &Network, [a, b]: [&Host; 2], death: &Death) -> Result<()> {
     let disks = [ServedDisk::new(a, Side::Primary)?, ServedDisk::new(b, Side::Secondary)?];
     disks[0].make_file_system()?;
-    let config = config(context, kind).with_disk();
+    let config = config(context, death.kind).with_disk();
     let (guest, _) = a.guest(&config)?;
     let before = Residue::of(b)?;
     // The one that was there is another one.
     b.logs().forget_all();
-    let entries = fail_over(context, network, [a, b], &guest, moment)?;
+    let entries = fail_over(context, network, [a, b], &guest, death.moment)?;
 
     let [_, disk] = disks;
     before.ensure_same(b).context("host B, after the guest's end")?;
-    context.figure(&format!("{}: fsck.ext4, which finds nothing", kind.name()), ensure_file_system_clean(b, DEVICE)?);
+    context.figure(&format!("{}: fsck.ext4, which finds nothing", guest.name()), ensure_file_system_clean(b, DEVICE)?);
     disk.ensure_ledger(entries)?;
     disk.stop()?;
     // Nothing is left in the journal.
@@ -131,8 +116,7 @@ fn fail_over(
     guest: &Guest<'_>,
     moment: Duration,
 ) -> Result<usize> {
-    let load = Load { is_light: true, has_ledger: true, ..load(context, OUTAGE) };
-    let mut clients = Clients::start(network, guest.address(), &load)?;
+    let mut clients = Clients::start(network, guest.address(), &with_ledger(context))?;
     let alone = Instant::now();
     clients.run_for(ALONE)?;
     let begun = Instant::now();
@@ -171,6 +155,11 @@ fn fail_over(
     moved.shut_down()?;
     protection.close()?;
     Ok(ledger.whole().answers())
+}
+
+/// Clients that leave the guest time for its database, of which one is a client.
+pub(super) fn with_ledger(context: &Context) -> Load {
+    Load { is_light: true, has_ledger: true, ..load(context, OUTAGE) }
 }
 
 /// Prints what clients have seen in each of these times, and how many transactions there were. Returns what the ledger's client has seen; an

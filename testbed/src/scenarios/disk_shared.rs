@@ -2,10 +2,11 @@
 //! epoch. So only one may write to it at any time, and a fence says which.
 
 use super::Scenario;
-use super::disk::{ALONE, WHOLE, look_at};
+use super::deaths::{Death, each_death};
+use super::disk::{ALONE, WHOLE, look_at, with_ledger};
 use super::losses::ensure_serves;
-use super::protect::{OUTAGE, config, load, plan, types};
-use crate::client::{Clients, Load};
+use super::protect::{OUTAGE, config, plan, types};
+use crate::client::Clients;
 use crate::context::Context;
 use crate::disk::{CONTROL, DEVICE, SIZE_BYTES, ServedDisk, Side, ensure_file_system_clean};
 use crate::guest::{Guest, GuestType};
@@ -44,7 +45,6 @@ const FENCING: Duration = Duration::from_secs(2);
 
 fn run(context: &Context) -> Result<()> {
     ensure!(context.options().protector == Tool::Colo, "this is about colo");
-    let mut random = context.random();
     let network = Network::new(context, 2)?;
     let [a, b] = network.boot(context)?;
     for block_bytes in LUN_BLOCKS {
@@ -52,25 +52,14 @@ fn run(context: &Context) -> Result<()> {
         around_caches(context, &network, [&a, &b], block_bytes)
             .with_context(|| format!("a LUN with blocks of {block_bytes}"))?;
     }
-    let mut first = Some(a);
-    let (times, mut luns) = (context.options().times, LUN_BLOCKS.iter().cycle());
-    for kind in types(context) {
-        for (number, moment) in random.moments(times, WHOLE).into_iter().enumerate() {
-            let a = match first.take() {
-                Some(host) => host,
-                None => network.start(context, 0)?.wait()?,
-            };
-            let (kind_name, number, seconds) = (kind.name(), number + 1, moment.as_secs_f64());
-            let name = format!("{kind_name}, {number} of {times}, {seconds:.2} s after it is protected");
-            context.say(&name);
-            let lun = Lun::new(context, &network)?;
-            let block_bytes = *luns.next().context("a circle has no end")?;
-            [&a, &b].into_iter().try_for_each(|host| lun.connect(host, block_bytes))?;
-            once(context, &network, [&a, &b], &lun, (kind, moment)).with_context(|| name.clone())?;
-            lun.disconnect(&b)?;
-        }
-    }
-    Ok(())
+    let mut luns = LUN_BLOCKS.iter().cycle();
+    each_death(context, &network, [a, b], WHOLE, |hosts, death| {
+        let lun = Lun::new(context, &network)?;
+        let block_bytes = *luns.next().context("a circle has no end")?;
+        hosts.into_iter().try_for_each(|host| lun.connect(host, block_bytes))?;
+        once(context, &network, hosts, &lun, death)?;
+        lun.disconnect(hosts[1])
+    })
 }
 
 /// Each host's kernel has the LUN in its cache, as it was. Both servers must see what others have written, and others what they write.
@@ -115,7 +104,7 @@ fn once(
     network: &Network,
     [a, b]: [&Host; 2],
     lun: &Lun<'_>,
-    (kind, moment): (GuestType, Duration),
+    &Death { kind, moment, .. }: &Death,
 ) -> Result<()> {
     let [disk, others] = [ServedDisk::shared(a, Side::Primary)?, ServedDisk::shared(b, Side::Secondary)?];
     disk.make_file_system()?;
@@ -271,10 +260,6 @@ fn one_of_two(context: &Context, network: &Network, [a, b]: [&Host; 2], kind: Gu
     }
     ensure_whole(host, disk, &lun, ledger.whole().answers())?;
     lun.disconnect(host)
-}
-
-fn with_ledger(context: &Context) -> Load {
-    Load { is_light: true, has_ledger: true, ..load(context, OUTAGE) }
 }
 
 fn fenced<'a>(context: &Context, hosts: [&'a Host; 2], guest: &'a Guest<'_>) -> Result<Box<dyn Protection + 'a>> {

@@ -2,10 +2,11 @@
 //! and that is all that they see.
 
 use super::Scenario;
-use super::protect::{OUTAGE, config, load, plan, types};
+use super::deaths::{Death, each_death};
+use super::protect::{OUTAGE, config, load, plan};
 use crate::client::Clients;
 use crate::context::Context;
-use crate::guest::{Guest, GuestType};
+use crate::guest::Guest;
 use crate::host::Host;
 use crate::net::Network;
 use crate::protect::{Mode, Protection, Tool};
@@ -25,30 +26,15 @@ pub(super) const SCENARIO: Scenario = Scenario {
 const WHOLE: Duration = Duration::from_secs(10);
 
 fn run(context: &Context) -> Result<()> {
-    let mut random = context.random();
     let network = Network::new(context, 2)?;
-    let [a, b] = network.boot(context)?;
-    let mut first = Some(a);
-    let times = context.options().times;
+    let hosts = network.boot(context)?;
     let mut outages = Vec::new();
-    for kind in types(context) {
-        for (number, moment) in random.moments(times, WHOLE).into_iter().enumerate() {
-            let a = match first.take() {
-                Some(host) => host,
-                None => network.start(context, 0)?.wait()?,
-            };
-            let name = format!(
-                "{}, {} of {times}, {:.2} s after it is protected",
-                kind.name(),
-                number + 1,
-                moment.as_secs_f64()
-            );
-            context.say(&name);
-            let outage = once(context, &network, [&a, &b], kind, moment).with_context(|| name.clone())?;
-            context.figure(&format!("outage: {name}"), outage);
-            outages.push(outage);
-        }
-    }
+    each_death(context, &network, hosts, WHOLE, |hosts, death| {
+        let outage = once(context, &network, hosts, death)?;
+        context.figure(&format!("outage: {}", death.name), outage);
+        outages.push(outage);
+        Ok(())
+    })?;
     outages.sort_unstable();
     let (Some(worst), goal) = (outages.last().copied(), goal(context)) else { return Ok(()) };
     context.figure("median outage", outages[outages.len() / 2]);
@@ -67,17 +53,11 @@ fn goal(context: &Context) -> Duration {
 }
 
 /// A new guest, whose host dies; and then it ends, too.
-fn once(
-    context: &Context,
-    network: &Network,
-    [a, b]: [&Host; 2],
-    kind: GuestType,
-    moment: Duration,
-) -> Result<Duration> {
-    let config = config(context, kind);
+fn once(context: &Context, network: &Network, [a, b]: [&Host; 2], death: &Death) -> Result<Duration> {
+    let config = config(context, death.kind);
     let (guest, _) = a.guest(&config)?;
     let before = Residue::of(b)?;
-    let (protection, outage) = fail_over(context, network, [a, b], &guest, moment)?;
+    let (protection, outage) = fail_over(context, network, [a, b], &guest, death.moment)?;
     Guest::came_to(b, &config.name, config.number)?.destroy()?;
     protection.close()?;
     before.ensure_same(b).context("host B, after the guest's end")?;

@@ -3,6 +3,7 @@
 mod boot;
 mod check;
 mod ci;
+mod deaths;
 mod disk;
 mod disk_alone;
 mod disk_shared;
