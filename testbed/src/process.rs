@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(stopper.run(shell("echo out; echo err >&2"), "it", SOON).unwrap(), "out\n");
         let error = stopper.run(shell("echo why >&2; exit 3"), "it", SOON).unwrap_err();
         assert_eq!(error.to_string(), "it failed (exit status: 3): why");
-        let error = stopper.run(shell("sleep 100"), "it", Duration::ZERO).unwrap_err();
+        let error = stopper.run(shell("exec sleep 100"), "it", Duration::ZERO).unwrap_err();
         assert_eq!(error.to_string(), "it did not end within 0 s: ");
         assert!(stopper.0.lock().unwrap().running.is_empty());
     }
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_stop_kills_what_runs_and_keeps_more_from_starting() {
         let stopper = Stopper::default();
-        let mut process = stopper.start(shell("sleep 100"), "it").unwrap();
+        let mut process = stopper.start(shell("exec sleep 100"), "it").unwrap();
         assert!(process.wait(Duration::ZERO).unwrap().is_none());
         stopper.stop(Reason::Signal(2));
         stopper.stop(Reason::Signal(15));
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn the_clock_stops_it() {
         let stopper = Stopper::default();
-        let mut process = stopper.start(shell("sleep 100"), "it").unwrap();
+        let mut process = stopper.start(shell("exec sleep 100"), "it").unwrap();
         let _watchdog = stopper.watch(Some(Duration::ZERO)).unwrap();
         assert!(process.wait(SOON).unwrap().is_some());
         assert_eq!(stopper.reason().unwrap().to_string(), "not done after 0 s");
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn killed_it_is_gone() {
         let stopper = Stopper::default();
-        let mut process = stopper.start(shell("sleep 100"), "it").unwrap();
+        let mut process = stopper.start(shell("exec sleep 100"), "it").unwrap();
         process.kill().unwrap();
         assert!(!process.wait(Duration::ZERO).unwrap().expect("it is gone").success());
         assert!(process.kill().is_err());
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn dropped_it_is_killed() {
         let stopper = Stopper::default();
-        let process = stopper.start(shell("sleep 100"), "it").unwrap();
+        let process = stopper.start(shell("exec sleep 100"), "it").unwrap();
         let ended = process.ended.try_clone().unwrap();
         drop(process);
         assert!(wait_readable(&[ended.as_fd()], SOON).unwrap()[0]);
