@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Before, the vCPUs must have let go of their page tables and GDTs (`XEN_DOMCTL_setvcpucontext` with no context), and get theirs
-//! of the checkpoint after. This is the order of COLO's first implementation for Xen, which had no fourth step.
+//! of the checkpoint after. This is the order of COLO's first implementation for Xen.
 //!
 //! ```
 //! use colo_core::domain::DirtyBitmap;
