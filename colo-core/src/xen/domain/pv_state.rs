@@ -1,14 +1,14 @@
 use super::pv::Frames;
-use super::pv_twin::{pin, unpin};
+use super::pv_twin::pin;
 use super::{XenDomain, bad_state};
 use crate::domain::{DomainError, StateRecord};
 use crate::ids::{Mfn, PAGE_SIZE, Page};
 use crate::stream::pv::shared_info as parse_shared_info;
 use crate::stream::{PvInfo, TscInfo, VcpuBlob, VcpuPart, kind};
+use crate::xen::control::MmuextOp;
 use crate::xen::foreign::Access;
-use crate::xen::pv::flush::{Batch, FlushPlan};
 use crate::xen::pv::start_info::{self, HostPart, Rings};
-use crate::xen::pv::{GuestWidth, Physmap, RestoredP2m, shared_info, vcpu};
+use crate::xen::pv::{GuestWidth, PfnToFrame, Physmap, RestoredP2m, shared_info, vcpu};
 use std::collections::BTreeMap;
 
 /// The registers of one vCPU, by parts.
@@ -171,11 +171,12 @@ impl XenDomain {
     }
 
     fn pin_tables(&self, p2m: &RestoredP2m) -> Result<(), DomainError> {
-        FlushPlan::of_pins(p2m.types()).batches().try_for_each(|batch| match batch {
-            Batch::Pin(tables) => pin(&self.control, self.domid, p2m, tables),
-            Batch::Unpin(tables) => unpin(&self.control, self.domid, p2m, tables),
-            Batch::Write(_) => Ok(()),
-        })
+        let pins = p2m.pinned().map(|(pfn, level)| {
+            let frame = p2m.frame_of(pfn).ok_or_else(|| bad_state(format!("the pinned {pfn} has no frame")))?;
+            Ok(pin(level, frame))
+        });
+        let pins: Vec<MmuextOp> = pins.collect::<Result<_, DomainError>>()?;
+        Ok(self.control.mmuext(self.domid, &pins)?)
     }
 
     fn restore_start_info(

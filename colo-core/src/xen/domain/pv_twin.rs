@@ -354,10 +354,16 @@ impl Flush<'_> {
 
     fn carry_out(&self, batch: Batch<'_>, local: &LocalPages<'_, '_>) -> Result<(), DomainError> {
         match batch {
-            Batch::Pin(tables) => pin(self.control, self.domid, self.p2m, tables),
-            Batch::Unpin(tables) => unpin(self.control, self.domid, self.p2m, tables),
+            Batch::Pin(tables) => {
+                let pins = tables.iter().map(|(pfn, level)| self.frame(*pfn).map(|frame| pin(*level, frame)));
+                Ok(self.control.mmuext(self.domid, &pins.collect::<Result<Vec<_>, _>>()?)?)
+            }
+            Batch::Unpin(tables) => {
+                let unpins = tables.iter().map(|pfn| self.frame(*pfn).map(MmuextOp::Unpin));
+                Ok(self.control.mmuext(self.domid, &unpins.collect::<Result<Vec<_>, _>>()?)?)
+            }
             Batch::Write(pages) => {
-                let frames = pages.iter().map(|pfn| frame_of(self.p2m, *pfn).map(|frame| frame.0));
+                let frames = pages.iter().map(|pfn| self.frame(*pfn).map(|frame| frame.0));
                 let frames: Vec<u64> = frames.collect::<Result<_, _>>()?;
                 // For these pages alone: one that becomes a table must not be mapped for writing any more.
                 let mut mapping = self.foreign.map(self.domid, Access::ReadWrite, &frames)?;
@@ -366,28 +372,20 @@ impl Flush<'_> {
             }
         }
     }
+
+    fn frame(&self, pfn: Pfn) -> Result<Mfn, DomainError> {
+        self.p2m.frame_of(pfn).ok_or_else(|| bad_state(format!("{pfn} has no frame")))
+    }
 }
 
-/// Pins tables, each of its level.
-pub(super) fn pin(control: &Control, domid: DomId, p2m: &RestoredP2m, tables: &[(Pfn, u8)]) -> Result<(), DomainError> {
-    let operation = |level: u8| match level {
-        1 => MmuextOp::PinL1,
-        2 => MmuextOp::PinL2,
-        3 => MmuextOp::PinL3,
-        _ => MmuextOp::PinL4,
-    };
-    let pins = tables.iter().map(|(pfn, level)| frame_of(p2m, *pfn).map(operation(*level)));
-    Ok(control.mmuext(domid, &pins.collect::<Result<Vec<_>, _>>()?)?)
-}
-
-/// Takes pins back.
-pub(super) fn unpin(control: &Control, domid: DomId, p2m: &RestoredP2m, tables: &[Pfn]) -> Result<(), DomainError> {
-    let unpins = tables.iter().map(|pfn| frame_of(p2m, *pfn).map(MmuextOp::Unpin));
-    Ok(control.mmuext(domid, &unpins.collect::<Result<Vec<_>, _>>()?)?)
-}
-
-fn frame_of(p2m: &RestoredP2m, pfn: Pfn) -> Result<Mfn, DomainError> {
-    p2m.frame_of(pfn).ok_or_else(|| bad_state(format!("{pfn} has no frame")))
+/// The operation that pins a table of this level.
+pub(super) fn pin(level: u8, frame: Mfn) -> MmuextOp {
+    match level {
+        1 => MmuextOp::PinL1(frame),
+        2 => MmuextOp::PinL2(frame),
+        3 => MmuextOp::PinL3(frame),
+        _ => MmuextOp::PinL4(frame),
+    }
 }
 
 fn not_twin() -> DomainError {

@@ -3,17 +3,15 @@
 //! Xen watches over the pages that are page tables: whoever maps such a page writable is refused, and a page is one as long as a
 //! vCPU uses it, another table names it, or it is *pinned*. What makes a page a table is costly: Xen checks every entry. So the
 //! tables that change must stop to be tables, be written, and become tables again, and those that do not change should stay what
-//! they are. Tables of level 1 are by far the most; they are kept by a pin of our own. And each that is new is checked by itself: the
-//! pin of one table of level 4 could check all of a guest's memory, and on a host with a kernel that is not interrupted in a hypercall nothing
-//! else runs meanwhile on that processor, not even what answers the peer. With *D* the pages that either guest has dirtied since both were the same:
+//! they are. Tables of level 1 are by far the most; they are kept by a pin of our own. With *D* the pages that either guest has
+//! dirtied since both were the same:
 //!
 //! ```text
 //! 1. shield     pin  every table of level 1 outside D that the secondary has not pinned
 //! 2. unpin           every pinned table of level 2 to 4, and those of level 1 in D
 //! 3. write           every page of D that the primary has, and tell Xen its number (MMU_MACHPHYS_UPDATE) if its frame is new
-//! 4. check    pin  every table of level 1 in D that the primary has, few at a time
-//! 5. pin             what the primary has pinned of level 2 to 4
-//! 6. unshield unpin  every table of level 1 that the primary has not pinned
+//! 4. pin             what the primary has pinned, but for level 1 outside D
+//! 5. unshield unpin  every table of level 1 outside D that the primary has not pinned
 //! ```
 //!
 //! Before, the vCPUs must have let go of their page tables and GDTs (`XEN_DOMCTL_setvcpucontext` with no context), and get theirs
@@ -38,9 +36,8 @@
 //!         Batch::Pin(&[(Pfn(1), 1)]),
 //!         Batch::Unpin(&[Pfn(0)]),
 //!         Batch::Write(&[Pfn(0), Pfn(2)]),
-//!         Batch::Pin(&[(Pfn(2), 1)]),
 //!         Batch::Pin(&[(Pfn(0), 2)]),
-//!         Batch::Unpin(&[Pfn(1), Pfn(2)]),
+//!         Batch::Unpin(&[Pfn(1)]),
 //!     ]
 //! );
 //! # Ok::<(), colo_core::xen::pv::flush::FlushError>(())
@@ -52,9 +49,6 @@ use crate::stream::PageType;
 
 #[cfg(test)]
 mod tests;
-
-/// So many tables are checked in one hypercall at most, of 512 entries each: some milliseconds.
-const CHECKED_TABLES: usize = 16;
 
 /// Why a checkpoint cannot be put into a secondary that has run.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
@@ -88,7 +82,6 @@ pub struct FlushPlan {
     shield: Vec<(Pfn, u8)>,
     unpin: Vec<Pfn>,
     write: Vec<Pfn>,
-    check: Vec<(Pfn, u8)>,
     pin: Vec<(Pfn, u8)>,
     unshield: Vec<Pfn>,
 }
@@ -124,15 +117,6 @@ impl FlushPlan {
         Ok(plan)
     }
 
-    /// Plans the pins of a domain that has its memory, but no tables yet: nothing is written.
-    pub fn of_pins(types: &[PageType]) -> FlushPlan {
-        let mut plan = FlushPlan::default();
-        for (index, page_type) in types.iter().enumerate() {
-            plan.add_table(Pfn(index as u64), *page_type);
-        }
-        plan
-    }
-
     /// The pages that will be written, lowest first: those in *D* that the primary has.
     pub fn written(&self) -> &[Pfn] {
         &self.write
@@ -143,10 +127,9 @@ impl FlushPlan {
         let shield = self.shield.chunks(MAX_BATCH_PAGES).map(Batch::Pin);
         let unpin = self.unpin.chunks(MAX_BATCH_PAGES).map(Batch::Unpin);
         let write = self.write.chunks(MAX_BATCH_PAGES).map(Batch::Write);
-        let check = self.check.chunks(CHECKED_TABLES).map(Batch::Pin);
-        let pin = self.pin.chunks(CHECKED_TABLES).map(Batch::Pin);
+        let pin = self.pin.chunks(MAX_BATCH_PAGES).map(Batch::Pin);
         let unshield = self.unshield.chunks(MAX_BATCH_PAGES).map(Batch::Unpin);
-        shield.chain(unpin).chain(write).chain(check).chain(pin).chain(unshield)
+        shield.chain(unpin).chain(write).chain(pin).chain(unshield)
     }
 
     fn add(&mut self, pfn: Pfn, ours: PageType, theirs: PageType, is_dirty: bool) {
@@ -166,20 +149,8 @@ impl FlushPlan {
         if is_dirty && theirs.has_data() {
             self.write.push(pfn);
         }
-        self.add_table(pfn, theirs);
-    }
-
-    /// A page that is no table yet.
-    fn add_table(&mut self, pfn: Pfn, theirs: PageType) {
-        match theirs.table_level() {
-            Some(1) => {
-                self.check.push((pfn, 1));
-                if !theirs.is_pinned() {
-                    self.unshield.push(pfn);
-                }
-            }
-            Some(level) if theirs.is_pinned() => self.pin.push((pfn, level)),
-            _ => {}
+        if let Some(level) = theirs.table_level().filter(|_| theirs.is_pinned()) {
+            self.pin.push((pfn, level));
         }
     }
 }

@@ -185,6 +185,12 @@ impl RestoredP2m {
         &self.types
     }
 
+    /// The pinned page tables, each with its level, as they must be pinned when everything is in place.
+    pub fn pinned(&self) -> impl Iterator<Item = (Pfn, u8)> + '_ {
+        let pages = (0..).map(Pfn).zip(&self.types);
+        pages.filter(|(_, page_type)| page_type.is_pinned()).filter_map(|(pfn, t)| Some((pfn, t.table_level()?)))
+    }
+
     /// The pages that the guest's own table is in, as far as the stream has said.
     pub fn table_pfns(&self) -> impl Iterator<Item = Pfn> + '_ {
         self.table.iter().copied().flatten()

@@ -465,6 +465,7 @@ fn records_and_pages_that_cannot_be() {
     assert_eq!(p2m.table_pages().unwrap().map(|page| page.bytes().len()).collect::<Vec<_>>(), [PAGE_SIZE, 89 * 8]);
     p2m.set_type(Pfn(4), PageType::L1Pinned).unwrap();
     assert_eq!(bad(&p2m), (1, 4, PageType::L1Pinned, Some(Mfn(10))));
+    assert_eq!(p2m.pinned().collect::<Vec<_>>(), [(Pfn(4), 1)]);
     assert_eq!((p2m.take_frame(Pfn(3)), p2m.take_frame(Pfn(3))), (Ok(Some(Mfn(9))), Ok(None)));
 
     for (width, most) in [(GuestWidth::Bits32Pae, u64::from(u32::MAX)), (GuestWidth::Bits64, (1 << 40) - 1)] {
