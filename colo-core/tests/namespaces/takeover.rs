@@ -3,7 +3,7 @@
 use crate::rig::namespace::{Namespace, possible};
 use colo_core::domain::MacAddr;
 use colo_core::net::sys::{BridgePort, LinkName, Links, PacketSocket, Promiscuous, Tap};
-use colo_core::net::takeover::{Orphan, Repaired, Takeover, TakeoverError, repair, repair_kept_out};
+use colo_core::net::takeover::{CardGuard, Orphan, Repaired, Takeover, TakeoverError, repair, repair_kept_out};
 use colo_core::net::testing::udp;
 use colo_core::net::{Frame, Port};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -633,7 +633,12 @@ fn a_guest_that_is_not_to_be_seen_yet_joins_later() {
     }
     let host = Host::new("aside");
     let before = host.state("vif5.0");
-    let aside = || host.network.enter(|| Takeover::start_aside_in(&host.folder, &name("vif5.0"), &name("colo5.0")));
+    let aside = || {
+        host.network.enter(|| {
+            let guard = CardGuard::start()?;
+            Takeover::start_aside_in(&host.folder, &name("vif5.0"), &name("colo5.0"), guard)
+        })
+    };
     let (takeover, guest, clients) = aside().unwrap();
     assert_eq!((host.state("vif5.0").port, host.state("colo5.0").port), (None, None));
     host.network.enter(|| takeover.join()).unwrap();

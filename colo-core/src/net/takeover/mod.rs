@@ -64,6 +64,24 @@ pub const STATE_FOLDER: &str = "/run/colo/net";
 /// So many frames may wait for us in a TAP, as they do when a pause is long. What a bridge sends into a full one is dropped unseen.
 const QUEUE_FRAMES: u32 = 8192;
 
+/// Somebody to put a card back when this process is killed: for a takeover to come.
+///
+/// It has a copy of all that this process had in memory when it was started ([`Guard::start`]). Of a guest's memory that would be as much again,
+/// and nothing else in this process could go on while it is made: so start it before there is any.
+#[derive(Debug)]
+#[must_use]
+pub struct CardGuard(Guard);
+
+impl CardGuard {
+    /// Starts it, in the network namespace of the cards.
+    ///
+    /// # Errors
+    /// [`TakeoverError::Guard`]: when there can be no more processes.
+    pub fn start() -> Result<CardGuard, TakeoverError> {
+        Guard::start(put_back_after_death).map(CardGuard).map_err(TakeoverError::Guard)
+    }
+}
+
 /// A card that is taken over, until this is dropped.
 #[derive(Debug)]
 #[must_use]
@@ -94,7 +112,7 @@ impl Takeover {
         vif: &LinkName,
         tap: &LinkName,
     ) -> Result<(Takeover, PacketSocket, Tap), TakeoverError> {
-        let (takeover, guest, clients) = Self::take(folder, vif, tap, Orphan::PutBack)?;
+        let (takeover, guest, clients) = Self::take(folder, vif, tap, Orphan::PutBack, CardGuard::start()?)?;
         takeover.join()?;
         Ok((takeover, guest, clients))
     }
@@ -104,8 +122,12 @@ impl Takeover {
     ///
     /// # Errors
     /// As [`Takeover::start`].
-    pub fn start_aside(vif: &LinkName, tap: &LinkName) -> Result<(Takeover, PacketSocket, Tap), TakeoverError> {
-        Self::start_aside_in(Path::new(STATE_FOLDER), vif, tap)
+    pub fn start_aside(
+        vif: &LinkName,
+        tap: &LinkName,
+        guard: CardGuard,
+    ) -> Result<(Takeover, PacketSocket, Tap), TakeoverError> {
+        Self::start_aside_in(Path::new(STATE_FOLDER), vif, tap, guard)
     }
 
     /// As [`Takeover::start_aside`], with another folder for records.
@@ -116,8 +138,9 @@ impl Takeover {
         folder: &Path,
         vif: &LinkName,
         tap: &LinkName,
+        guard: CardGuard,
     ) -> Result<(Takeover, PacketSocket, Tap), TakeoverError> {
-        Self::take(folder, vif, tap, Orphan::StayOut)
+        Self::take(folder, vif, tap, Orphan::StayOut, guard)
     }
 
     /// The TAP enters the bridge, in the card's place.
@@ -152,6 +175,7 @@ impl Takeover {
         vif: &LinkName,
         tap: &LinkName,
         orphan: Orphan,
+        CardGuard(mut guard): CardGuard,
     ) -> Result<(Takeover, PacketSocket, Tap), TakeoverError> {
         let what = || format!("taking {vif} over");
         let mut links = Links::open().map_err(doing(what))?;
@@ -170,8 +194,6 @@ impl Takeover {
         if links.find(tap).is_ok() {
             return Err(TakeoverError::TapExists(tap.clone()));
         }
-        // Before the TAP: the guard shall have no descriptor of it.
-        let mut guard = Guard::start(put_back_after_death).map_err(TakeoverError::Guard)?;
         guard.keep(&file).map_err(TakeoverError::Guard)?;
         let clients = Tap::open(tap, Offloads::On).map_err(|error| match error.kind() {
             io::ErrorKind::ResourceBusy | io::ErrorKind::InvalidInput => TakeoverError::TapExists(tap.clone()),

@@ -2,7 +2,7 @@ use crate::domain::DomainError;
 use crate::ids::DomId;
 use crate::net::late::LateEnd;
 use crate::net::sys::{LinkName, Tap};
-use crate::net::takeover::{Orphan, Takeover};
+use crate::net::takeover::{CardGuard, Orphan, Takeover};
 use crate::net::{Port, late};
 use crate::xen::XenStore;
 use crate::xen::plan::DomainPlan;
@@ -11,8 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// The network cards of the domain that this host takes in: out of their bridges until it serves.
 #[derive(Default)]
 pub(super) struct Cards {
-    /// Where the session waits for them.
-    ends: Vec<LateEnd>,
+    /// Where the session waits for them, and who will put them back.
+    expected: Vec<(LateEnd, CardGuard)>,
     taken: Vec<Card>,
     /// Whose they are, once it is known.
     domid: Option<DomId>,
@@ -33,16 +33,17 @@ impl Cards {
         for _ in 0..count {
             let (port, end) = late::port().map_err(DomainError::sys("making a port"))?;
             ports.push(Box::new(port));
-            self.ends.push(end);
+            // Now, while this process has nothing yet of the domain's memory.
+            self.expected.push((end, CardGuard::start().map_err(failed)?));
         }
         Ok(ports)
     }
 
     /// The toolstack has made the cards and put them into their bridges: takes them out, before the guest can say anything.
     pub(super) fn take_aside(&mut self, store: &XenStore, domid: DomId, plan: &DomainPlan) -> Result<(), DomainError> {
-        for (nic, end) in plan.config.nics().iter().zip(std::mem::take(&mut self.ends)) {
+        for (nic, (end, guard)) in plan.config.nics().iter().zip(std::mem::take(&mut self.expected)) {
             let (vif, tap) = (card_name(store, domid, nic.devid, plan)?, tap_name(domid, nic.devid)?);
-            let (takeover, guest, clients) = Takeover::start_aside(&vif, &tap).map_err(failed)?;
+            let (takeover, guest, clients) = Takeover::start_aside(&vif, &tap, guard).map_err(failed)?;
             self.taken.push(Card { takeover, clients: Some(clients) });
             end.connect(Box::new(guest)).map_err(DomainError::sys("watching a card"))?;
         }
