@@ -310,18 +310,20 @@ impl State {
     }
 
     fn watch_peer(&mut self, now: Instant) {
-        if self.detector.is_lost(now) {
+        if self.detector.stood_still(now) || self.detector.look(now) {
             // Something may have come while this thread was kept from looking.
             self.hear_peer(now);
         }
         let Some(peer) = self.peer.as_mut().filter(|_| !self.lost) else {
             return;
         };
-        if self.detector.is_lost(now) {
+        if self.detector.look(now) {
             self.lose(Loss::Silent);
         } else if let Some(number) = self.detector.heartbeats_due(now) {
-            // A full queue has something else in it to be heard.
+            // A full queue has something else in it to be heard. At once: what there is to do in a turn may take long. If it cannot be sent, the
+            // end of the turn tells.
             let _ = peer.queue(&Message::Heartbeat { number });
+            let _ = peer.flush();
         }
     }
 

@@ -292,17 +292,19 @@ impl State {
     }
 
     fn watch_peer(&mut self, now: Instant) {
-        if self.detector.is_lost(now) {
+        if self.detector.stood_still(now) || self.detector.look(now) {
             // Something may have come while this thread was kept from looking.
             self.hear_peer(now);
         }
         if self.peer.is_none() || self.lost {
             return;
         }
-        if self.detector.is_lost(now) {
+        if self.detector.look(now) {
             self.lose(Loss::Silent);
         } else if let Some(number) = self.detector.heartbeats_due(now) {
             self.send_peer(&Message::Heartbeat { number });
+            // At once: what there is to do in a turn may take long. If it cannot be sent, the end of the turn tells.
+            let _ = self.peer.as_mut().map(NetChannel::flush);
         }
     }
 

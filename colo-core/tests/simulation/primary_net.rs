@@ -176,7 +176,7 @@ impl Net {
         if !self.peer || self.lost {
             return;
         }
-        if self.detector.is_lost(now) {
+        if self.detector.look(now) {
             self.lose(Loss::Silent);
         } else if let Some(number) = self.detector.heartbeats_due(now) {
             let _ = self.wires.net.send(Side::Primary, &Message::Heartbeat { number });
