@@ -277,7 +277,8 @@ impl crate::domain::Control for Arriving {
             }
             Phase::Standing(Standing { mut domain, .. }) | Phase::Running(mut domain) => domain.destroy(),
             Phase::Twin(mut twin) => twin.destroy(),
-            Phase::Planned | Phase::Gone => return,
+            // Whoever was to put its cards back is there already.
+            Phase::Planned | Phase::Gone => return lock(&self.cards).clear(),
         }
         self.guard.forget();
         self.lock = None;
