@@ -7,6 +7,7 @@ mod control;
 mod cpio;
 mod disk;
 mod elf;
+mod examine;
 mod guest;
 mod host;
 mod image;

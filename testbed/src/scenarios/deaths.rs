@@ -2,6 +2,7 @@
 
 use super::protect::types;
 use crate::context::Context;
+use crate::examine::examined;
 use crate::guest::GuestType;
 use crate::host::Host;
 use crate::net::Network;
@@ -37,7 +38,7 @@ pub(super) fn each_death(
             let name = format!("{kind_name}, {number} of {times}, {seconds:.2} s after it is protected");
             context.say(&name);
             let death = Death { kind, moment, name };
-            once([&a, &b], &death).with_context(|| death.name.clone())?;
+            examined(&[&a, &b], once([&a, &b], &death)).with_context(|| death.name.clone())?;
         }
     }
     Ok(())

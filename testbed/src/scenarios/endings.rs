@@ -5,6 +5,7 @@ use super::Scenario;
 use super::protect::{config, plan, types};
 use crate::client::{Clients, Load};
 use crate::context::Context;
+use crate::examine::examined;
 use crate::guest::{Guest, GuestType};
 use crate::host::Host;
 use crate::net::Network;
@@ -42,7 +43,7 @@ fn run(context: &Context) -> Result<()> {
         let untold = |what: &str| is_unaware && ["crashes", "balloons", "is saved"].contains(&what);
         for (what, ending) in endings.into_iter().filter(|(what, _)| !untold(what)) {
             context.say(&format!("a {} guest that {what}", kind.name()));
-            let tried = one(context, &network, [&a, &b], kind, (what, ending));
+            let tried = examined(&[&a, &b], one(context, &network, [&a, &b], kind, (what, ending)));
             tried.with_context(|| format!("a {} guest that {what}", kind.name()))?;
         }
     }

@@ -3,6 +3,7 @@
 use super::Scenario;
 use crate::client::{Clients, Load};
 use crate::context::Context;
+use crate::examine::examined;
 use crate::guest::{GuestConfig, GuestType};
 use crate::host::Host;
 use crate::net::Network;
@@ -29,7 +30,8 @@ fn run(context: &Context) -> Result<()> {
     let [a, b] = network.boot(context)?;
     for kind in types(context) {
         context.say(&format!("a {} guest", kind.name()));
-        guest(context, &network, [&a, &b], kind).with_context(|| format!("a {} guest", kind.name()))?;
+        let tried = examined(&[&a, &b], guest(context, &network, [&a, &b], kind));
+        tried.with_context(|| format!("a {} guest", kind.name()))?;
     }
     Ok(())
 }
