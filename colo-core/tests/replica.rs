@@ -330,7 +330,7 @@ fn a_secondary_that_lies_or_goes_is_left() {
 fn a_primary_that_lies_is_left_and_changes_nothing() {
     let mut rig = Rig::new(TapConfig::default());
     let before = rig.settled_bytes();
-    let data = bytes::Bytes::from_static(&[7; 512]);
+    let data = colo_core::disk::Summed::from(vec![7; 512]);
     let lies = [
         Message::DiskWrite { disk: 0, offset: SIZE - 511, data: data.clone() },
         Message::DiskWrite { disk: 1, offset: 0, data: data.clone() },

@@ -1,5 +1,5 @@
 use super::extents::Cut;
-use bytes::Bytes;
+use super::summed::Summed;
 
 /// What a part of a disk is in a store.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -7,7 +7,7 @@ pub enum Content {
     /// These bytes, in memory. `at` is where in the journal they stand too, or will.
     Memory {
         /// The bytes.
-        bytes: Bytes,
+        bytes: Summed,
         /// Their place in the journal, in bytes from its beginning.
         at: Option<u64>,
     },
@@ -27,7 +27,7 @@ pub enum Content {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
     /// These bytes are written there.
-    Data(Bytes),
+    Data(Summed),
     /// It is zeroes from here on.
     Zeroes {
         /// It was discarded: the disk may give the space back.

@@ -1,8 +1,8 @@
 use super::Content;
 use super::extents::ExtentMap;
 use super::journal::Mark;
+use super::summed::Summed;
 use crate::ids::Epoch;
-use bytes::Bytes;
 use std::ops::Range;
 
 /// What all disks are from an epoch on, as far as they were written in it.
@@ -69,7 +69,7 @@ impl Layer {
     }
 
     /// Data that are in memory only.
-    pub(super) fn unwritten(&self) -> impl Iterator<Item = (u8, Range<u64>, Bytes)> + '_ {
+    pub(super) fn unwritten(&self) -> impl Iterator<Item = (u8, Range<u64>, Summed)> + '_ {
         self.extents().filter_map(|(disk, range, content)| match content {
             Content::Memory { bytes, at: None } => Some((disk, range, bytes.clone())),
             _ => None,

@@ -48,6 +48,7 @@ mod replica;
 mod segments;
 mod shared_file;
 mod store;
+mod summed;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -66,6 +67,7 @@ pub use shared_file::SharedFile;
 pub use store::{
     Action, ActionId, EpochStore, Garbage, Piece, ReadId, RecoverError, Source, StoreConfig, StoreError, Taken,
 };
+pub use summed::Summed;
 pub use volume::{Volume, VolumeDisk, VolumeError};
 
 /// The most disks of one machine.

@@ -325,7 +325,7 @@ impl Bench {
             Action::SyncJournal => self.journal.sync(),
             Action::Disk { disk, range, content } => {
                 let source = match content {
-                    Content::Memory { bytes, .. } => Source::Memory(bytes),
+                    Content::Memory { bytes, .. } => Source::Memory(bytes.as_bytes().clone()),
                     Content::Stored { at } => Source::Journal { at },
                     Content::Zeroes { .. } => Source::Zeroes,
                 };

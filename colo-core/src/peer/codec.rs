@@ -188,9 +188,11 @@ fn decode_fields(kind: MessageKind, payload: &Bytes, fields: &mut Fields<'_>) ->
         },
         MessageKind::Released => Message::Released { epoch: get_epoch(fields)?, numbers: get_numbers(fields)? },
         MessageKind::HeldReleased => Message::HeldReleased(get_epoch(fields)?),
-        MessageKind::DiskWrite => {
-            Message::DiskWrite { disk: get_disk(fields)?, offset: fields.u64("offset")?, data: fields.rest(payload) }
-        }
+        MessageKind::DiskWrite => Message::DiskWrite {
+            disk: get_disk(fields)?,
+            offset: fields.u64("offset")?,
+            data: fields.rest(payload).into(),
+        },
         MessageKind::DiskZeroes => Message::DiskZeroes {
             disk: get_disk(fields)?,
             offset: fields.u64("offset")?,
@@ -222,9 +224,11 @@ fn decode_fields(kind: MessageKind, payload: &Bytes, fields: &mut Fields<'_>) ->
             let size = |_| fields.u64("size of a disk");
             Message::DiskShared { sizes: (0..count).map(size).collect::<Result<_>>()? }
         }
-        MessageKind::DiskBefore => {
-            Message::DiskBefore { disk: get_disk(fields)?, offset: fields.u64("offset")?, data: fields.rest(payload) }
-        }
+        MessageKind::DiskBefore => Message::DiskBefore {
+            disk: get_disk(fields)?,
+            offset: fields.u64("offset")?,
+            data: fields.rest(payload).into(),
+        },
         MessageKind::DiskBeforeZeroes => Message::DiskBeforeZeroes {
             disk: get_disk(fields)?,
             offset: fields.u64("offset")?,

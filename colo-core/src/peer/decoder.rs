@@ -166,11 +166,16 @@ impl FrameDecoder {
             return Ok(None);
         }
         let payload = self.ready.slice(FRAME_HEADER_BYTES..frame_bytes);
-        let payload_crc = header.check(&payload)?;
+        let sums = header.check(&payload)?;
         let kind = header.kind;
-        let message = decode_payload(kind, &payload).map_err(|error| PeerError::Payload { kind, error })?;
+        let mut message = decode_payload(kind, &payload).map_err(|error| PeerError::Payload { kind, error })?;
         if kind == MessageKind::Stream {
-            self.stream_sum.add(payload.len(), &payload_crc);
+            self.stream_sum.add(payload.len(), &sums.whole);
+        }
+        if let (Message::DiskWrite { data, .. } | Message::DiskBefore { data, .. }, Some(crc)) =
+            (&mut message, sums.data)
+        {
+            data.set_crc(crc);
         }
         self.ready = self.ready.slice(frame_bytes..);
         self.header = None;

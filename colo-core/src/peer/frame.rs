@@ -217,15 +217,31 @@ impl FrameHeader {
         Ok(FrameHeader { kind, payload_bytes: length, minor: raw.minor, crc: raw.crc.get(), own_crc })
     }
 
-    /// Checks the checksum; returns that of the payload alone.
-    pub(super) fn check(&self, payload: &[u8]) -> Result<Hasher, PeerError> {
-        let mut payload_crc = Hasher::new();
-        payload_crc.update(payload);
-        if self.crc != joined(self.own_crc, &payload_crc) {
+    /// Checks the checksum; returns those of the payload alone.
+    pub(super) fn check(&self, payload: &[u8]) -> Result<PayloadSums, PeerError> {
+        let is_data = matches!(self.kind, MessageKind::DiskWrite | MessageKind::DiskBefore);
+        let parts =
+            payload.split_at_checked(DISK_WRITE_HEAD_BYTES).filter(|(_, data)| is_data && data.len() >= LONG_BYTES);
+        let (head, rest) = parts.unwrap_or((&[], payload));
+        let (mut whole, mut rest_crc) = (Hasher::new(), Hasher::new());
+        rest_crc.update(rest);
+        whole.update(head);
+        whole.combine(&rest_crc);
+        if self.crc != joined(self.own_crc, &whole) {
             return Err(PeerError::Checksum(self.kind));
         }
-        Ok(payload_crc)
+        Ok(PayloadSums { whole, data: parts.map(|_| rest_crc.finalize()) })
     }
+}
+
+/// Data so long are given the sum that they were checked by: of shorter ones another is made sooner than put together.
+const LONG_BYTES: usize = 16 << 10;
+
+/// CRC-32 of a payload that has been checked.
+pub(super) struct PayloadSums {
+    pub(super) whole: Hasher,
+    /// Of the data of a disk in it, if they are long.
+    pub(super) data: Option<u32>,
 }
 
 /// CRC-32 of a header followed by a payload.

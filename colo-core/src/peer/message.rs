@@ -1,3 +1,4 @@
+use crate::disk::Summed;
 use crate::domain::DomainSpec;
 use crate::ids::Epoch;
 use crate::net::Frame;
@@ -138,7 +139,7 @@ pub enum Message {
         /// Where, in bytes.
         offset: u64,
         /// What: at most [`MAX_DISK_BYTES`](super::MAX_DISK_BYTES).
-        data: Bytes,
+        data: Summed,
     },
     /// P→S, disk: that part reads as zeroes from here on.
     DiskZeroes {
@@ -203,7 +204,7 @@ pub enum Message {
         /// Where, in bytes.
         offset: u64,
         /// What: at most [`MAX_DISK_BYTES`](super::MAX_DISK_BYTES).
-        data: Bytes,
+        data: Summed,
     },
     /// P→S, disk: the same for a part in which there are only zeroes.
     DiskBeforeZeroes {

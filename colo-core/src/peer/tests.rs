@@ -1,7 +1,7 @@
 //! The framing and the codec together: what goes in comes out, and nothing else does.
 
 use super::*;
-use crate::disk::MAX_DISKS;
+use crate::disk::{MAX_DISKS, Summed};
 use crate::domain::{DiskSpec, DomainSpec, MacAddr, NicSpec};
 use crate::ids::Epoch;
 use crate::net::{Frame, MAX_FRAME_BYTES, Offload};
@@ -240,6 +240,21 @@ proptest! {
             Ok(messages) => prop_assert_eq!(encode(&messages), bytes),
             Err(error) => prop_assert!(matches!(error, PeerError::Payload { .. }), "{}", error),
         }
+    }
+
+    #[test]
+    fn data_have_the_sum_that_they_were_checked_by(length in 0..40_000_usize, byte: u8, is_before: bool) {
+        let data: Summed = (0..length).map(|at| (at / 7) as u8 ^ byte).collect::<Vec<_>>().into();
+        let message = match is_before {
+            false => Message::DiskWrite { disk: 1, offset: 512, data },
+            true => Message::DiskBefore { disk: 1, offset: 512, data },
+        };
+        let mut decoded = decode(&encode(&[message])).unwrap();
+        let (Message::DiskWrite { data, .. } | Message::DiskBefore { data, .. }) = decoded.remove(0) else { unreachable!() };
+        prop_assert_eq!(data.crc(), crc32(&data));
+        // A part has another one.
+        let part = data.slice(length / 3..length);
+        prop_assert_eq!(part.crc(), crc32(&part));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Both hosts over one disk.
 
 use super::*;
-use colo_core::disk::{DiskError, DiskState, FileBackend, SharedFile, VerifyError};
+use colo_core::disk::{DiskError, DiskState, FileBackend, SharedFile, Summed, VerifyError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
@@ -191,7 +191,7 @@ impl InHand {
     }
 
     /// What stood there, by the primary's word: from where on.
-    fn before(&mut self) -> (u64, bytes::Bytes) {
+    fn before(&mut self) -> (u64, Summed) {
         match next(&mut self.secondary) {
             Message::DiskBefore { disk: 0, offset, data } => (offset, data),
             other => panic!("{other:?}"),

@@ -21,8 +21,8 @@ impl EpochStore {
             let length = if is_new { self.make_room(all) } else { all };
             let content = match content.cut(offset - range.start, length) {
                 Content::Memory { bytes, at: None } => {
-                    let checksum = crc32fast::hash(&bytes);
-                    let at = self.append(Entry::Data { disk, offset, length, checksum }, Some(bytes.clone()));
+                    let entry = Entry::Data { disk, offset, length, checksum: bytes.crc() };
+                    let at = self.append(entry, Some(bytes.as_bytes().clone()));
                     Content::Memory { bytes, at: Some(at) }
                 }
                 scratch @ (Content::Memory { at: Some(at), .. } | Content::Stored { at }) => {

@@ -64,10 +64,8 @@ impl EpochStore {
             while at < range.end {
                 let end = at + self.make_room(range.end - at);
                 let piece = bytes.slice((at - range.start) as usize..(end - range.start) as usize);
-                let stands_at = self.append(
-                    Entry::Scratch { length: end - at, checksum: crc32fast::hash(&piece) },
-                    Some(piece.clone()),
-                );
+                let entry = Entry::Scratch { length: end - at, checksum: piece.crc() };
+                let stands_at = self.append(entry, Some(piece.as_bytes().clone()));
                 overlay.insert(disk, at..end, Content::Memory { bytes: piece, at: Some(stands_at) });
                 at = end;
             }

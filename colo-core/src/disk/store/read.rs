@@ -58,7 +58,9 @@ impl EpochStore {
             for (range, content) in parts.into_iter().flat_map(|part| layer.map(disk).read(part)) {
                 match content {
                     None => missing.push(range),
-                    Some(Content::Memory { bytes, .. }) => pieces.push((range, Source::Memory(bytes))),
+                    Some(Content::Memory { bytes, .. }) => {
+                        pieces.push((range, Source::Memory(bytes.as_bytes().clone())));
+                    }
                     Some(Content::Stored { at }) => pieces.push((range, Source::Journal { at: self.place(at) })),
                     Some(Content::Zeroes { .. }) => pieces.push((range, Source::Zeroes)),
                 }
