@@ -4,8 +4,8 @@
 //! being restored is half made for a while, and would stay so. One whose network card has been taken over would be cut off. A [`Guard`]
 //! is a small process of its own that does nothing but wait for that.
 //!
-//! Each one that is started has copies of the descriptors that are open then, those of the ones before it included: of several the last
-//! one acts first.
+//! Of several the last one that was started acts first. Of the descriptors that are open here it has the first three (it may have to say
+//! something), and those that it is given to [keep](Guard::keep): what this process serves and holds ends with this process.
 //!
 //! ```
 //! use colo_core::guard::Guard;
@@ -24,10 +24,20 @@ use rustix::net::{
 };
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The most that a guard can be told of what it watches over.
 pub const MAX_WATCHED_BYTES: usize = 8 << 10;
+
+/// This process's ends of the connections to its guards. A guard has copies of those of the ones before it: they do not hear of our death
+/// before it has done its work.
+static ENDS: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
+
+fn ends() -> MutexGuard<'static, Vec<RawFd>> {
+    // No panic leaves a list half changed.
+    ENDS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// While it lives, the guard watches over this process. Dropping it counts as having died.
 #[derive(Debug)]
@@ -45,21 +55,30 @@ impl Guard {
     /// [keep](Guard::keep), when this process ends, in whatever way, without having dismissed it.
     ///
     /// It runs in a process of its own with a copy of this one's memory and without its other threads: it must take no lock that
-    /// another thread may hold. Start it early: before there are other threads, and before there is much to copy, descriptors included.
+    /// another thread may hold, and use no descriptor that was opened here. Start it early: before there are other threads, and before
+    /// there is much to copy.
     ///
     /// # Errors
     /// When there can be no more processes.
     pub fn start(on_death: impl FnOnce(&[u8], Vec<OwnedFd>)) -> io::Result<Guard> {
         let (watched, alive) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        // Held by this thread, so that the child has it whole.
+        let mut ends = ends();
         // SAFETY: the child runs on the same code and a copy of the same memory, and only this thread; it never returns from
         // `watch`, so nothing of the caller's is run or dropped twice.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => {
-                drop(alive);
+                let mut kept = std::mem::take(&mut *ends);
+                drop(ends);
+                kept.push(watched.as_raw_fd());
+                close_all_but(&mut kept);
                 watch(&watched, on_death)
             }
-            child => Ok(Guard { alive: Some(alive), is_apart: false, child }),
+            child => {
+                ends.push(alive.as_raw_fd());
+                Ok(Guard { alive: Some(alive), is_apart: false, child })
+            }
         }
     }
 
@@ -128,6 +147,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         // Closing it is not enough: a guard that was started later may have a copy.
         if let Some(alive) = self.alive.take() {
+            ends().retain(|end| *end != alive.as_raw_fd());
             let _ = shutdown(&alive, Shutdown::Both);
         }
         let mut status = 0;
@@ -144,6 +164,19 @@ const WATCH: u8 = 1;
 const KEEP: u8 = 2;
 /// Nothing needs to be watched over any more.
 const DISMISS: u8 = 3;
+
+/// Closes all descriptors but these and the first three. A kernel that cannot (Linux has it since 5.9) leaves them open.
+fn close_all_but(kept: &mut [RawFd]) {
+    kept.sort_unstable();
+    let mut from = 3;
+    for end in kept.iter().filter_map(|kept| u32::try_from(*kept).ok()).chain([u32::MAX]) {
+        if from < end {
+            // SAFETY: in a guard, where nothing that has a descriptor is used, or dropped, but what is kept.
+            unsafe { libc::close_range(from, end - 1, 0) };
+        }
+        from = from.max(end.saturating_add(1));
+    }
+}
 
 /// What the guard does for a living.
 fn watch(watched: &OwnedFd, on_death: impl FnOnce(&[u8], Vec<OwnedFd>)) -> ! {
@@ -191,10 +224,14 @@ mod tests {
     use std::fs::File;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     fn trace(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("colo-guard-{name}-{}", std::process::id()))
+    }
+
+    fn append(path: &Path, what: &str) -> io::Result<()> {
+        File::options().append(true).create(true).open(path)?.write_all(what.as_bytes())
     }
 
     #[test]
@@ -261,19 +298,35 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_acts_when_its_process_is_killed_with_all_its_group() {
+    fn a_guard_has_nothing_that_it_was_not_given() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let first = Guard::start(|_, _| ()).unwrap();
+        let second = Guard::start(|_, _| ()).unwrap();
+        drop(theirs);
+        assert_eq!(ours.read(&mut [0]).unwrap(), 0, "it has an end, though both guards live");
+        first.dismiss();
+        second.dismiss();
+    }
+
+    #[test]
+    fn guards_act_when_their_process_is_killed_with_all_its_group_and_the_last_one_first() {
         let path = trace("killed");
         let (mut told, mut tell) = UnixStream::pair().unwrap();
-        // SAFETY: the child only starts a guard, says so, and waits to be killed.
+        // No other test's thread may have it just then.
+        let ends = ends();
+        // SAFETY: the child only starts guards, says so, and waits to be killed.
         let process = unsafe { libc::fork() };
+        drop(ends);
         if process == 0 {
             drop(told);
             let _ = rustix::process::setpgid(None, None);
-            let mut guard = Guard::start(|_, _| drop(std::fs::write(&path, "acted")));
-            let watched = guard.as_mut().is_ok_and(|guard| guard.watch(&[]).is_ok());
-            let _ = tell.write_all(&[u8::from(watched)]);
+            let guards = ["first ", "second "].map(|name| {
+                let mut guard = Guard::start(|_, _kept| drop(append(&path, name))).ok()?;
+                guard.keep(&tell).and_then(|()| guard.watch(&[])).ok().map(|()| guard)
+            });
+            let _ = tell.write_all(&[u8::from(guards.iter().all(Option::is_some))]);
             loop {
-                std::hint::black_box(&guard);
+                std::hint::black_box(&guards);
                 std::thread::park();
             }
         }
@@ -285,9 +338,9 @@ mod tests {
         assert_eq!(unsafe { libc::kill(-process, libc::SIGKILL) }, 0);
         // SAFETY: that child is waited for.
         unsafe { libc::waitpid(process, std::ptr::null_mut(), 0) };
-        // The guard has a copy of the other end: its end is the guard's.
+        // They have been given the other end: its end is theirs.
         told.read_to_end(&mut Vec::new()).unwrap();
-        assert!(path.exists());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "second first ");
         std::fs::remove_file(&path).unwrap();
     }
 }

@@ -187,16 +187,18 @@ mod tests {
     #[test]
     fn a_guard_has_it_until_it_has_done_its_work() {
         let folder = Folder::new("guard");
-        let (mut guards, mut ours) = UnixStream::pair().unwrap();
+        let (guards, mut ours) = UnixStream::pair().unwrap();
         let at = folder.0.clone();
         let mut guard = Guard::start(move |_, mut kept| {
             let lock = kept.pop().map(|file| SaveLock::taken_over_in(&at, DomId(3), file));
+            let Some(mut guards) = kept.pop().map(UnixStream::from) else { return };
             // Its work: until it is told that this is enough.
             let _ = guards.write_all(&std::process::id().to_le_bytes()).and_then(|()| guards.read_exact(&mut [0]));
             drop(lock);
         })
         .unwrap();
         let lock = folder.take(3).unwrap();
+        guard.keep(&guards).unwrap();
         guard.keep(&lock).unwrap();
         guard.watch(&[]).unwrap();
         // As in a process that is killed: its descriptor is closed, and nothing else is done.

@@ -55,7 +55,7 @@ fn begin(record: &Record) -> Result<Links, TakeoverError> {
     Ok(links)
 }
 
-/// Removes the TAP, which would stay as long as anybody has a descriptor of it: a guard that was started later has.
+/// Removes the TAP, which would stay as long as anybody has a descriptor of it.
 fn remove_tap(links: &mut Links, tap: &Device) -> Result<(), TakeoverError> {
     let what = || format!("removing {}", tap.name);
     let is_it = |link: &Link| link.name == tap.name && link.kind.as_deref() == Some("tun");
