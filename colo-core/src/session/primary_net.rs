@@ -212,8 +212,13 @@ impl PrimaryNet for PrimaryNetHandle {
     fn begin_epoch(&mut self, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
         let mut state = self.0.lane.first()?;
         state.asked = false;
-        state.take_left_output(Instant::now());
+        let now = Instant::now();
+        state.take_left_output(now);
         let held = state.gate.begin_epoch(epoch);
+        // What the guest has not taken it will take in this epoch; the secondary's guest, which becomes the same, forgets that it did.
+        for nic in 0..state.nics.len() {
+            state.mirror(nic, now);
+        }
         let mut bytes = 0;
         // Beyond the limit clients would have to wait for a retransmission, were the primary to die now.
         let held = held
@@ -258,7 +263,7 @@ impl State {
         self.gate.handle_timeout(now);
         moved |= self.release();
         if !self.frozen {
-            moved |= self.give_input();
+            moved |= self.give_input(now);
         }
         if let Some(trigger) = self.gate.poll_trigger() {
             self.record();
@@ -389,36 +394,42 @@ impl State {
         }
     }
 
-    fn give_input(&mut self) -> bool {
+    fn give_input(&mut self, now: Instant) -> bool {
         let mut moved = false;
         for index in 0..self.nics.len() {
             let mut frames = Vec::new();
             if let Err(error) = self.nics[index].read_lan(&mut frames) {
                 self.lose_lan(index, &error);
             }
-            self.nics[index].input.append(&mut frames);
+            if !frames.is_empty() {
+                self.nics[index].input.append(&mut frames);
+                self.mirror(index, now);
+            }
             let taken = self.nics[index].feed_guest();
             moved |= !taken.is_empty();
             taken.iter().for_each(|frame| self.gate.handle_input(index as u8, frame));
-            self.mirror(index, taken);
         }
         moved
     }
 
-    /// Sends the secondary what the guest was given, in the same epoch and order.
-    fn mirror(&mut self, nic: usize, frames: Vec<crate::net::Frame>) {
+    /// Sends the secondary what waits for the guest, in the same epoch and order, and at once: on a busy host the guest takes the processor
+    /// when it is given something, and what it says then waits for what the secondary says.
+    fn mirror(&mut self, nic: usize, now: Instant) {
         let epoch = self.gate.epoch();
         let Some(peer) = self.peer.as_mut().filter(|_| self.mode == Mode::Colo && epoch != Epoch::NONE) else {
             return;
         };
         let mut lost = false;
-        messages(tag(nic, frames), |frames| {
+        messages(tag(nic, self.nics[nic].input.clone()), |frames| {
             lost |= !matches!(peer.queue(&Message::Input { epoch, frames }), Ok(Queued::Yes));
         });
         if lost {
             // The secondary has not seen what the primary has: they differ from here on.
             self.ask(Trigger::QueueFull);
         }
+        self.report(now);
+        // If it cannot be sent, the end of the turn tells.
+        let _ = self.peer.as_mut().map(NetChannel::flush);
     }
 
     fn lose_lan(&mut self, nic: usize, error: &io::Error) {

@@ -281,3 +281,90 @@ fn what_has_left_is_told_though_nothing_else_is_to_be_said() {
     thread.join().unwrap().unwrap();
     assert_eq!(told, [Message::Released { epoch: Epoch::FIRST, numbers: vec![0] }]);
 }
+
+/// A primary in lock-step, in its first epoch, whose one card has these two sides.
+fn lock_step(guest: Box<dyn Port>, lan: MemoryPort, peer: NetChannel) -> PrimaryNetHandle {
+    let gate = Gate::new(Mode::Colo, CompareConfig::default());
+    let nics = vec![Nic::new(guest, Some(Box::new(lan)))];
+    let ends = Ends { nics, peer, state: state_channel().0 };
+    let mut net = PrimaryNetHandle::new(Mode::Colo, gate, ends, HEARTBEAT, bounded(8).0).unwrap();
+    net.begin_epoch(Epoch::FIRST).unwrap();
+    net
+}
+
+/// The input of which the secondary has been told, once there is some.
+fn told_input(peer: &mut NetChannel) -> Vec<(Epoch, Vec<u8>)> {
+    let timeout = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    let mut input = Vec::new();
+    while input.is_empty() {
+        assert_eq!(poll(&mut [PollFd::from_borrowed_fd(peer.poll_fd(), PollFlags::IN)], Some(&timeout)).unwrap(), 1);
+        let mut messages = Vec::new();
+        peer.receive(&mut messages).unwrap();
+        input.extend(messages.into_iter().filter_map(|message| match message {
+            Message::Input { epoch, frames } => Some((epoch, frames.iter().map(|one| one.frame[0]).collect())),
+            _ => None,
+        }));
+    }
+    input
+}
+
+/// A guest that looks at what the secondary was told before it takes something.
+struct LookingPort {
+    port: MemoryPort,
+    peer: NetChannel,
+}
+
+impl Port for LookingPort {
+    fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.port.poll_fd()
+    }
+
+    fn receive(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize> {
+        self.port.receive(frames)
+    }
+
+    fn send(&mut self, frames: &[Frame]) -> io::Result<usize> {
+        let given = frames.iter().map(|frame| frame[0]).collect();
+        assert_eq!(told_input(&mut self.peer), [(Epoch::FIRST, given)]);
+        self.port.send(frames)
+    }
+}
+
+#[test]
+fn the_secondary_is_told_of_input_before_the_guest_has_it() {
+    let ((mut guest_end, guest), (mut clients, lan)) = (pair(8).unwrap(), pair(8).unwrap());
+    let (ours, theirs) = connection();
+    let guest = Box::new(LookingPort { port: guest, peer: theirs.into_net() });
+    let net = lock_step(guest, lan, ours.into_net());
+    assert_eq!(clients.send(&[1, 2].map(|byte| Frame::from(vec![byte; 60]))).unwrap(), 2);
+    net.turn(Instant::now()).unwrap();
+    assert_eq!(guest_end.receive(&mut Vec::new()).unwrap(), 2);
+}
+
+#[test]
+fn what_a_guest_has_not_taken_is_input_of_the_next_epoch_too() {
+    let ((mut guest_end, guest), (mut clients, lan)) = (pair(1).unwrap(), pair(8).unwrap());
+    let (ours, theirs) = connection();
+    let (mut net, mut peer) = (lock_step(Box::new(guest), lan, ours.into_net()), theirs.into_net());
+    let now = Instant::now();
+    assert_eq!(clients.send(&[1, 2, 3].map(|byte| Frame::from(vec![byte; 60]))).unwrap(), 3);
+    net.turn(now).unwrap();
+    assert_eq!(told_input(&mut peer), [(Epoch::FIRST, vec![1, 2, 3])]);
+    net.freeze().unwrap();
+    net.begin_epoch(Epoch(2)).unwrap();
+    assert_eq!(told_input(&mut peer), [(Epoch(2), vec![2, 3])]);
+    net.thaw().unwrap();
+    let mut given = Vec::new();
+    while given.len() < 3 {
+        net.turn(now).unwrap();
+        assert_eq!(guest_end.receive(&mut given).unwrap(), 1);
+    }
+    assert_eq!(given.iter().map(|frame| frame[0]).collect::<Vec<_>>(), [1, 2, 3]);
+    // Each once: the next that is heard is what comes next.
+    assert_eq!(clients.send(&[Frame::from(vec![4; 60])]).unwrap(), 1);
+    let running = net.clone();
+    let thread = std::thread::spawn(move || running.run().map_err(|error| error.to_string()));
+    assert_eq!(told_input(&mut peer), [(Epoch(2), vec![4])]);
+    net.stop();
+    thread.join().unwrap().unwrap();
+}
