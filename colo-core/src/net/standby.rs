@@ -76,7 +76,7 @@ impl Standby {
         self.addresses.add(address);
     }
 
-    /// Frames from the clients that the primary's guest was given in that epoch.
+    /// Frames from the clients for the primary's guest in that epoch.
     pub fn handle_input(&mut self, epoch: Epoch, frames: Vec<NetFrame>) {
         if epoch < self.epoch {
             return;

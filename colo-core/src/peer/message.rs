@@ -107,7 +107,8 @@ pub enum Message {
     EpochApplied(Epoch),
     /// S→P, state: the secondary needs a checkpoint (a queue of its is full).
     CheckpointWanted,
-    /// P→S, net: frames from the clients, given to the primary's guest in this epoch, in this order.
+    /// P→S, net: frames from the clients, for the primary's guest in this epoch, in this order. What it has not taken when the epoch ends
+    /// comes once more, in the next one.
     Input {
         /// The primary's epoch.
         epoch: Epoch,

@@ -253,7 +253,7 @@ impl PrimaryNet for PrimaryNetHandle {
 }
 
 impl State {
-    /// Moves whatever can be moved now. Returns whether anything did.
+    /// Moves what can be moved now, a batch each way: the peer must hear something in time, whatever waits. Returns whether anything did.
     fn turn(&mut self, now: Instant) -> bool {
         let mut moved = std::mem::take(&mut self.peer_ready) && self.hear_peer(now);
         self.watch_peer(now);
@@ -372,25 +372,23 @@ impl State {
     }
 
     fn release(&mut self) -> bool {
-        let mut moved = false;
-        loop {
-            let batch = self.gate.next_batch();
-            let Some(first) = batch.first() else {
-                return moved;
-            };
-            let nic = usize::from(first.nic);
-            let frames: Vec<_> = batch.into_iter().map(|release| release.frame).collect();
-            let sent = match self.nics.get_mut(nic).and_then(|nic| nic.lan.as_mut()) {
-                Some(lan) => lan.send(&frames),
-                None => Ok(frames.len()),
-            };
-            match sent {
-                Ok(0) => return moved,
-                Ok(sent) => self.gate.released(sent),
-                // A cable that was pulled: what is said into it is gone.
-                Err(error) => self.lose_lan(nic, &error),
+        let batch = self.gate.next_batch();
+        let Some(nic) = batch.first().map(|first| usize::from(first.nic)) else { return false };
+        let frames: Vec<_> = batch.into_iter().map(|release| release.frame).collect();
+        let sent = match self.nics.get_mut(nic).and_then(|nic| nic.lan.as_mut()) {
+            Some(lan) => lan.send(&frames),
+            None => Ok(frames.len()),
+        };
+        match sent {
+            Ok(sent) => {
+                self.gate.released(sent);
+                sent > 0
             }
-            moved = true;
+            // A cable that was pulled: what is said into it is gone.
+            Err(error) => {
+                self.lose_lan(nic, &error);
+                true
+            }
         }
     }
 

@@ -10,9 +10,9 @@ use crate::checkpoint::SecondaryNet;
 use crate::domain::StateRecord;
 use crate::failover::{Detector, Loss};
 use crate::ids::Epoch;
-use crate::net::Port;
 use crate::net::announce::Address;
 use crate::net::standby::Standby;
+use crate::net::{MAX_BATCH_FRAMES, Port};
 use crate::peer::{GoodbyeReason, Hello, Message, Mode, NetChannel, NetFrame, ShutdownHandle};
 use crate::save::CallbackError;
 use crate::stream::NetState;
@@ -240,7 +240,7 @@ impl State {
         Ok((PollSet::new(&self.nics, self.peer.as_ref())?, self.ports_changed))
     }
 
-    /// Moves whatever can be moved now. Returns whether anything did.
+    /// Moves what can be moved now, a batch each way: the peer must hear something in time, whatever waits. Returns whether anything did.
     fn turn(&mut self, now: Instant) -> bool {
         let mut moved = std::mem::take(&mut self.peer_ready) && self.hear_peer(now);
         self.watch_peer(now);
@@ -333,14 +333,14 @@ impl State {
                 moved |= self.read_clients(index);
             }
         }
-        while self.nics.iter().all(|nic| nic.input.is_empty()) {
+        if self.nics.iter().all(|nic| nic.input.is_empty()) {
             let batch = self.standby.next_input();
-            let Some(first) = batch.first() else { break };
-            let Some(nic) = self.nics.get_mut(usize::from(first.nic)) else {
-                continue;
-            };
-            nic.input.extend(batch.into_iter().map(|frame| frame.frame));
-            moved |= !nic.feed_guest().is_empty();
+            moved |= !batch.is_empty();
+            for NetFrame { nic, frame } in batch {
+                if let Some(nic) = self.nics.get_mut(usize::from(nic)) {
+                    nic.input.push(frame);
+                }
+            }
         }
         for nic in &mut self.nics {
             moved |= !nic.feed_guest().is_empty();
@@ -407,29 +407,24 @@ impl State {
         }
     }
 
-    /// Sends the clients what waits for them.
+    /// Sends the clients some of what waits for them.
     fn send_output(&mut self) -> bool {
-        let mut moved = false;
-        while let Some(first) = self.output.front() {
-            let nic = first.nic;
-            let frames: Vec<_> =
-                self.output.iter().take_while(|frame| frame.nic == nic).map(|frame| frame.frame.clone()).collect();
-            let nic = usize::from(nic);
-            let sent = match self.nics.get_mut(nic).and_then(|nic| nic.lan.as_mut()) {
-                Some(lan) => lan.send(&frames),
-                None => Ok(frames.len()),
-            };
-            match sent {
-                Ok(0) => return moved,
-                Ok(sent) => {
-                    self.output.drain(..sent);
-                }
-                // A cable that was pulled: what is said into it is gone.
-                Err(error) => self.lose_lan(nic, &error),
+        let Some(nic) = self.output.front().map(|first| first.nic) else { return false };
+        let frames = self.output.iter().take_while(|frame| frame.nic == nic).take(MAX_BATCH_FRAMES);
+        let frames: Vec<_> = frames.map(|frame| frame.frame.clone()).collect();
+        let nic = usize::from(nic);
+        let sent = match self.nics.get_mut(nic).and_then(|nic| nic.lan.as_mut()) {
+            Some(lan) => lan.send(&frames),
+            None => Ok(frames.len()),
+        };
+        match sent {
+            Ok(sent) => self.output.drain(..sent).count() > 0,
+            // A cable that was pulled: what is said into it is gone.
+            Err(error) => {
+                self.lose_lan(nic, &error);
+                true
             }
-            moved = true;
         }
-        moved
     }
 
     fn lose_lan(&mut self, nic: usize, error: &io::Error) {
