@@ -1,7 +1,8 @@
 //! The primary's net thread: clients and guest, the gate between them, and the mirror to the secondary.
 
 use super::net_loop::{
-    Farewell, IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, Source, goodbye, messages, note_ready, part, tag,
+    Farewell, IDLE, Lane, MAX_TURNS, Nic, PORTION, Panicked, PollSet, RETRY, Source, goodbye, messages, note_ready,
+    part, tag,
 };
 use super::primary::Alert;
 use super::recorder::Recorder;
@@ -124,11 +125,13 @@ impl PrimaryNetHandle {
             let (wanted, timeout) = {
                 let mut state = self.0.lane.after_others()?;
                 state.peer_ready |= note_ready(&ready, &mut state.nics);
-                let mut turns = 0;
-                while state.turn(Instant::now()) && turns < MAX_TURNS {
+                let mut turns = 1;
+                let mut moved = state.turn(Instant::now());
+                while moved && turns < MAX_TURNS && !self.0.lane.is_wanted() {
+                    moved = state.turn(Instant::now());
                     turns += 1;
                 }
-                let timeout = if turns == MAX_TURNS { Duration::ZERO } else { state.timeout(Instant::now()) };
+                let timeout = if moved { Duration::ZERO } else { state.timeout(Instant::now()) };
                 (state.wanted(), timeout)
             };
             ready = set.sleep(&self.0.waker, &wanted, timeout)?;
@@ -253,7 +256,7 @@ impl PrimaryNet for PrimaryNetHandle {
 }
 
 impl State {
-    /// Moves what can be moved now, a batch each way: the peer must hear something in time, whatever waits. Returns whether anything did.
+    /// Moves some of what can be moved now: the peer must hear from this side in time, whatever waits. Returns whether anything did.
     fn turn(&mut self, now: Instant) -> bool {
         let mut moved = std::mem::take(&mut self.peer_ready) && self.hear_peer(now);
         self.watch_peer(now);
@@ -374,7 +377,7 @@ impl State {
     fn release(&mut self) -> bool {
         let batch = self.gate.next_batch();
         let Some(nic) = batch.first().map(|first| usize::from(first.nic)) else { return false };
-        let frames: Vec<_> = batch.into_iter().map(|release| release.frame).collect();
+        let frames: Vec<_> = batch.into_iter().take(PORTION).map(|release| release.frame).collect();
         let sent = match self.nics.get_mut(nic).and_then(|nic| nic.lan.as_mut()) {
             Some(lan) => lan.send(&frames),
             None => Ok(frames.len()),

@@ -2,7 +2,7 @@
 //! clients' network.
 
 use super::net_loop::{
-    IDLE, Lane, MAX_TURNS, Nic, Panicked, PollSet, RETRY, Source, goodbye, messages, note_ready, tag,
+    IDLE, Lane, MAX_TURNS, Nic, PORTION, Panicked, PollSet, RETRY, Source, goodbye, messages, note_ready, tag,
 };
 use super::primary_net::loss_of;
 use super::wake::Waker;
@@ -10,9 +10,9 @@ use crate::checkpoint::SecondaryNet;
 use crate::domain::StateRecord;
 use crate::failover::{Detector, Loss};
 use crate::ids::Epoch;
+use crate::net::Port;
 use crate::net::announce::Address;
 use crate::net::standby::Standby;
-use crate::net::{MAX_BATCH_FRAMES, Port};
 use crate::peer::{GoodbyeReason, Hello, Message, Mode, NetChannel, NetFrame, ShutdownHandle};
 use crate::save::CallbackError;
 use crate::stream::NetState;
@@ -128,11 +128,13 @@ impl SecondaryNetHandle {
                     (set, ports) = state.poll_set()?;
                 }
                 state.peer_ready |= note_ready(&ready, &mut state.nics);
-                let mut turns = 0;
-                while state.turn(Instant::now()) && turns < MAX_TURNS {
+                let mut turns = 1;
+                let mut moved = state.turn(Instant::now());
+                while moved && turns < MAX_TURNS && !self.0.lane.is_wanted() {
+                    moved = state.turn(Instant::now());
                     turns += 1;
                 }
-                let timeout = if turns == MAX_TURNS { Duration::ZERO } else { state.timeout(Instant::now()) };
+                let timeout = if moved { Duration::ZERO } else { state.timeout(Instant::now()) };
                 (state.wanted(), timeout)
             };
             ready = set.sleep(&self.0.waker, &wanted, timeout)?;
@@ -240,7 +242,7 @@ impl State {
         Ok((PollSet::new(&self.nics, self.peer.as_ref())?, self.ports_changed))
     }
 
-    /// Moves what can be moved now, a batch each way: the peer must hear something in time, whatever waits. Returns whether anything did.
+    /// Moves some of what can be moved now: the peer must hear from this side in time, whatever waits. Returns whether anything did.
     fn turn(&mut self, now: Instant) -> bool {
         let mut moved = std::mem::take(&mut self.peer_ready) && self.hear_peer(now);
         self.watch_peer(now);
@@ -410,7 +412,7 @@ impl State {
     /// Sends the clients some of what waits for them.
     fn send_output(&mut self) -> bool {
         let Some(nic) = self.output.front().map(|first| first.nic) else { return false };
-        let frames = self.output.iter().take_while(|frame| frame.nic == nic).take(MAX_BATCH_FRAMES);
+        let frames = self.output.iter().take_while(|frame| frame.nic == nic).take(PORTION);
         let frames: Vec<_> = frames.map(|frame| frame.frame.clone()).collect();
         let nic = usize::from(nic);
         let sent = match self.nics.get_mut(nic).and_then(|nic| nic.lan.as_mut()) {

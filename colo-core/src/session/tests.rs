@@ -1,6 +1,6 @@
 //! What needs a peer that acts at an exact moment of a net thread's turn: a port that is called in the middle of it.
 
-use super::net_loop::{self, Nic};
+use super::net_loop::{self, Nic, PORTION};
 use super::primary_net::{Ends, PrimaryNetHandle};
 use super::secondary_net::SecondaryNetHandle;
 use super::{primary, secondary_net};
@@ -12,7 +12,7 @@ use crate::failover::{Detector, Loss};
 use crate::ids::Epoch;
 use crate::net::gate::Gate;
 use crate::net::memory::{MemoryPort, pair};
-use crate::net::{Frame, MAX_BATCH_FRAMES, Port};
+use crate::net::{Frame, Port};
 use crate::peer::{
     Channel, GoodbyeReason, Hello, Message, Mode, NetChannel, NetFrame, Queued, ShutdownHandle, StateChannel,
 };
@@ -378,10 +378,10 @@ fn count(port: &mut MemoryPort) -> usize {
 }
 
 #[test]
-fn a_turn_of_the_secondary_is_a_batch_whatever_waits() {
-    let ((mut guest_end, guest), (ours, theirs)) = (pair(4 * MAX_BATCH_FRAMES).unwrap(), connection());
+fn a_turn_of_the_secondary_is_a_portion_whatever_waits() {
+    let ((mut guest_end, guest), (ours, theirs)) = (pair(4 * PORTION).unwrap(), connection());
     let (mut peer, shutdown) = (theirs.into_net(), state_channel().0);
-    let frames = vec![Frame::from_static(&[1; 60]); 3 * MAX_BATCH_FRAMES];
+    let frames = vec![Frame::from_static(&[1; 60]); 3 * PORTION];
     net_loop::messages(net_loop::tag(0, frames), |frames| {
         assert_eq!(peer.queue(&Message::Input { epoch: Epoch::FIRST, frames }).unwrap(), Queued::Yes);
     });
@@ -394,20 +394,19 @@ fn a_turn_of_the_secondary_is_a_batch_whatever_waits() {
         net.turn(Instant::now()).unwrap();
         count(&mut guest_end)
     });
-    assert_eq!(turns, [MAX_BATCH_FRAMES, MAX_BATCH_FRAMES, MAX_BATCH_FRAMES, 0]);
+    assert_eq!(turns, [PORTION, PORTION, PORTION, 0]);
 }
 
 #[test]
-fn a_turn_of_the_primary_is_a_batch_whatever_may_leave() {
-    let ((mut guest_end, guest), (mut clients, lan)) =
-        (pair(4 * MAX_BATCH_FRAMES).unwrap(), pair(4 * MAX_BATCH_FRAMES).unwrap());
+fn a_turn_of_the_primary_is_a_portion_whatever_may_leave() {
+    let ((mut guest_end, guest), (mut clients, lan)) = (pair(4 * PORTION).unwrap(), pair(4 * PORTION).unwrap());
     let ((ours, _theirs), shutdown) = (connection(), state_channel().0);
     let nics = vec![Nic::new(Box::new(guest), Some(Box::new(lan)))];
     let ends = Ends { nics, peer: ours.into_net(), state: shutdown };
     let gate = Gate::new(Mode::Remus, CompareConfig::default());
     let mut net = PrimaryNetHandle::new(Mode::Remus, gate, ends, HEARTBEAT, bounded(8).0).unwrap();
     net.begin_epoch(Epoch::FIRST).unwrap();
-    let frames = vec![Frame::from_static(&[1; 60]); 3 * MAX_BATCH_FRAMES];
+    let frames = vec![Frame::from_static(&[1; 60]); 3 * PORTION];
     assert_eq!(guest_end.send(&frames).unwrap(), frames.len());
     for _ in 0..4 {
         net.turn(Instant::now()).unwrap();
@@ -418,5 +417,5 @@ fn a_turn_of_the_primary_is_a_batch_whatever_may_leave() {
         net.turn(Instant::now()).unwrap();
         count(&mut clients)
     });
-    assert_eq!(turns, [MAX_BATCH_FRAMES, MAX_BATCH_FRAMES, MAX_BATCH_FRAMES, 0]);
+    assert_eq!(turns, [PORTION, PORTION, PORTION, 0]);
 }
