@@ -20,7 +20,7 @@ pub(super) const IDLE: Duration = Duration::from_millis(500);
 const MESSAGE_BYTES: usize = 1 << 20;
 
 /// How many turns a net thread makes at most before it lets the engine have the lock.
-pub(super) const MAX_TURNS: u32 = 16;
+const MAX_TURNS: u32 = 16;
 
 /// So many frames are sent in one turn, to a guest or to clients. A guest on a busy host takes the processor for each that it is given:
 /// with more of them the peer would not hear from this side in time.
@@ -53,17 +53,30 @@ impl<T> Lane<T> {
         guard.map_err(|_| Panicked)
     }
 
-    /// Whether the engine waits.
-    pub(super) fn is_wanted(&self) -> bool {
-        self.waiting.load(Ordering::SeqCst) > 0
-    }
-
     /// For the net thread.
     pub(super) fn after_others(&self) -> Result<MutexGuard<'_, T>, Panicked> {
         while self.is_wanted() {
             std::thread::yield_now();
         }
         self.inner.lock().map_err(|_| Panicked)
+    }
+
+    /// For the net thread, which has it: takes turns as long as something moves, but no more of them when the engine waits. Returns whether
+    /// there may be more to move.
+    pub(super) fn turns(&self, mut turn: impl FnMut() -> bool) -> bool {
+        for _ in 0..MAX_TURNS {
+            if !turn() {
+                return false;
+            }
+            if self.is_wanted() {
+                break;
+            }
+        }
+        true
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
     }
 }
 

@@ -1,8 +1,7 @@
 //! The primary's net thread: clients and guest, the gate between them, and the mirror to the secondary.
 
 use super::net_loop::{
-    Farewell, IDLE, Lane, MAX_TURNS, Nic, PORTION, Panicked, PollSet, RETRY, Source, goodbye, messages, note_ready,
-    part, tag,
+    Farewell, IDLE, Lane, Nic, PORTION, Panicked, PollSet, RETRY, Source, goodbye, messages, note_ready, part, tag,
 };
 use super::primary::Alert;
 use super::recorder::Recorder;
@@ -125,13 +124,8 @@ impl PrimaryNetHandle {
             let (wanted, timeout) = {
                 let mut state = self.0.lane.after_others()?;
                 state.peer_ready |= note_ready(&ready, &mut state.nics);
-                let mut turns = 1;
-                let mut moved = state.turn(Instant::now());
-                while moved && turns < MAX_TURNS && !self.0.lane.is_wanted() {
-                    moved = state.turn(Instant::now());
-                    turns += 1;
-                }
-                let timeout = if moved { Duration::ZERO } else { state.timeout(Instant::now()) };
+                let is_more = self.0.lane.turns(|| state.turn(Instant::now()));
+                let timeout = if is_more { Duration::ZERO } else { state.timeout(Instant::now()) };
                 (state.wanted(), timeout)
             };
             ready = set.sleep(&self.0.waker, &wanted, timeout)?;
@@ -416,12 +410,11 @@ impl State {
     /// Sends the secondary what waits for the guest, in the same epoch and order, and at once: on a busy host the guest takes the processor
     /// when it is given something, and what it says then waits for what the secondary says.
     fn mirror(&mut self, nic: usize, now: Instant) {
-        let epoch = self.gate.epoch();
-        let Some(peer) = self.peer.as_mut().filter(|_| self.mode == Mode::Colo && epoch != Epoch::NONE) else {
-            return;
-        };
+        let (epoch, frames) = (self.gate.epoch(), self.nics[nic].input.clone());
+        let is_told = self.mode == Mode::Colo && epoch != Epoch::NONE && !frames.is_empty();
+        let Some(peer) = self.peer.as_mut().filter(|_| is_told) else { return };
         let mut lost = false;
-        messages(tag(nic, self.nics[nic].input.clone()), |frames| {
+        messages(tag(nic, frames), |frames| {
             lost |= !matches!(peer.queue(&Message::Input { epoch, frames }), Ok(Queued::Yes));
         });
         if lost {

@@ -1,9 +1,7 @@
 //! The secondary's net thread: the primary's mirror to the guest, the guest's output to the primary; and, once it serves, the
 //! clients' network.
 
-use super::net_loop::{
-    IDLE, Lane, MAX_TURNS, Nic, PORTION, Panicked, PollSet, RETRY, Source, goodbye, messages, note_ready, tag,
-};
+use super::net_loop::{IDLE, Lane, Nic, PORTION, Panicked, PollSet, RETRY, Source, goodbye, messages, note_ready, tag};
 use super::primary_net::loss_of;
 use super::wake::Waker;
 use crate::checkpoint::SecondaryNet;
@@ -128,13 +126,8 @@ impl SecondaryNetHandle {
                     (set, ports) = state.poll_set()?;
                 }
                 state.peer_ready |= note_ready(&ready, &mut state.nics);
-                let mut turns = 1;
-                let mut moved = state.turn(Instant::now());
-                while moved && turns < MAX_TURNS && !self.0.lane.is_wanted() {
-                    moved = state.turn(Instant::now());
-                    turns += 1;
-                }
-                let timeout = if moved { Duration::ZERO } else { state.timeout(Instant::now()) };
+                let is_more = self.0.lane.turns(|| state.turn(Instant::now()));
+                let timeout = if is_more { Duration::ZERO } else { state.timeout(Instant::now()) };
                 (state.wanted(), timeout)
             };
             ready = set.sleep(&self.0.waker, &wanted, timeout)?;

@@ -370,6 +370,30 @@ fn what_a_guest_has_not_taken_is_input_of_the_next_epoch_too() {
     thread.join().unwrap().unwrap();
 }
 
+#[test]
+fn the_net_thread_turns_as_long_as_something_moves_and_nobody_waits() {
+    let lane = net_loop::Lane::new(());
+    let held = lane.after_others().unwrap();
+    let turns = |most: u32| {
+        let mut turns = 0;
+        let is_more = lane.turns(|| {
+            turns += 1;
+            turns < most
+        });
+        (turns, is_more)
+    };
+    assert_eq!(turns(3), (3, false));
+    assert!(matches!(turns(u32::MAX), (2.., true)));
+    std::thread::scope(|scope| {
+        let engine = scope.spawn(|| drop(lane.first().unwrap()));
+        while turns(u32::MAX).0 > 1 {
+            std::thread::yield_now();
+        }
+        drop(held);
+        engine.join().unwrap();
+    });
+}
+
 /// How many frames have come.
 fn count(port: &mut MemoryPort) -> usize {
     let mut frames = Vec::new();
