@@ -60,8 +60,9 @@ pub(crate) fn build_example(name: &str, stopper: &Stopper) -> Result<Vec<u8>> {
     example.args(["build", "-q", "--release", "--locked", "-p", "colo-core", "--example", name]);
     example.current_dir(workspace());
     run(example, "the building of an example", stopper)?;
-    let stripped = target.join("testbed").join(name);
-    strip(&target.join("release/examples").join(name), &stripped, stopper)?;
+    let built = target.join("release/examples").join(name);
+    let stripped = built.with_extension("stripped");
+    strip(&built, &stripped, stopper)?;
     Ok(fs::read(stripped)?)
 }
 

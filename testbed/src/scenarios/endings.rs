@@ -1,5 +1,5 @@
 //! How a protection ends that nobody has ended: the guest shuts down, reboots, crashes, or is saved by an operator. And what does not end
-//! it: a guest that gives memory back, and gets it again. And what is left when everything of `colo` is killed.
+//! it: a guest that gives memory back, and gets it again. And what is left when `colo` is killed, and when its guards are, too.
 
 use super::Scenario;
 use super::protect::{config, plan, types};
@@ -28,13 +28,14 @@ const WHILE: Duration = Duration::from_secs(3);
 fn run(context: &Context) -> Result<()> {
     let network = Network::new(context, 2)?;
     let [a, b] = network.boot(context)?;
-    let endings: [(&str, Ending); 6] = [
+    let endings: [(&str, Ending); 7] = [
         ("shuts down", |guest| guest.order("poweroff")),
         ("reboots", |guest| guest.order("reboot")),
         ("crashes", |guest| guest.order("crash")),
         ("is saved", |guest| guest.host().sh(&format!("xl save {} /tmp/image", guest.name())).map(drop)),
         ("balloons", balloon),
-        ("loses colo and its guards", kill_colo),
+        ("loses colo", kill_colo),
+        ("loses colo and its guards", kill_all_of_colo),
     ];
     for kind in types(context) {
         // A guest that does not know Xen does not tell it that it has crashed, and gives nothing of its memory back; and it is stopped by
@@ -78,11 +79,16 @@ fn one(
             guest.check(counted)?;
             guest.destroy()?;
         }
-        "loses colo and its guards" => {
+        "loses colo" | "loses colo and its guards" => {
             // Its clients lose it: what serves is with the second host by then.
             ending(&guest)?;
             protection.wait_taken_over()?;
-            cleaned_up(a, guest.name())?;
+            if what == "loses colo" {
+                // The guards clean up.
+                a.sh("while pgrep -x colo >/dev/null; do usleep 50000; done")?;
+            } else {
+                cleaned_up(a, guest.name())?;
+            }
             clients.run_for(2 * WHILE)?;
             clients.stop()?.ensure_good()?;
             let moved = Guest::came_to(b, &config.name, config.number)?;
@@ -125,8 +131,13 @@ fn balloon(guest: &Guest<'_>) -> Result<()> {
     Ok(())
 }
 
-/// All at once, so that nobody is left to put anything right.
+/// The guards are its children.
 fn kill_colo(guest: &Guest<'_>) -> Result<()> {
+    guest.host().sh("kill -KILL $(pgrep -o -x colo)").map(drop)
+}
+
+/// All at once, so that nobody is left to put anything right.
+fn kill_all_of_colo(guest: &Guest<'_>) -> Result<()> {
     // A program that is run by its number in /proc is called after that file.
     guest.host().sh("for process in $(grep -lsxE 'colo|exe' /proc/[0-9]*/comm); do kill -KILL $(basename ${process%/comm}); done").map(drop)
 }
