@@ -85,7 +85,7 @@ fn one(
             protection.wait_taken_over()?;
             if what == "loses colo" {
                 // The guards clean up.
-                a.sh("while pgrep -x colo >/dev/null; do usleep 50000; done")?;
+                a.sh("while grep -qsx colo /proc/[0-9]*/comm; do usleep 50000; done")?;
             } else {
                 cleaned_up(a, guest.name())?;
             }
@@ -131,9 +131,9 @@ fn balloon(guest: &Guest<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The guards are its children.
+/// The guards are its children, and younger.
 fn kill_colo(guest: &Guest<'_>) -> Result<()> {
-    guest.host().sh("kill -KILL $(pgrep -o -x colo)").map(drop)
+    guest.host().sh("kill -KILL $(grep -lsx colo /proc/[0-9]*/comm | cut -d/ -f3 | sort -n | head -1)").map(drop)
 }
 
 /// All at once, so that nobody is left to put anything right.
