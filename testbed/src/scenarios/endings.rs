@@ -84,8 +84,8 @@ fn one(
             ending(&guest)?;
             protection.wait_taken_over()?;
             if what == "loses colo" {
-                // The guards clean up.
-                a.sh("while grep -qsx colo /proc/[0-9]*/comm; do usleep 50000; done")?;
+                // The guards end what must not go on here. A card that had to stay out is known until somebody looks.
+                a.sh("while grep -qsx colo /proc/[0-9]*/comm; do usleep 50000; done; colo cleanup")?;
             } else {
                 cleaned_up(a, guest.name())?;
             }
