@@ -49,12 +49,6 @@ impl TestVm {
         TestVm { domain, port }
     }
 
-    pub(crate) fn empty_with_disk(disk_bytes: u64, disk: Arc<dyn Backend>) -> TestVm {
-        let config = EmbeddedConfig { disk_bytes, ..small_config() };
-        let (domain, port) = EmbeddedDomain::empty_with(&config, Some(disk)).unwrap();
-        TestVm { domain, port }
-    }
-
     pub(crate) fn empty() -> TestVm {
         let (domain, port) = EmbeddedDomain::empty(&small_config()).unwrap();
         TestVm { domain, port }
