@@ -1,7 +1,7 @@
 use super::EngineError;
 use crate::domain::{Domain, DomainSpec, StateRecord};
 use crate::ids::Epoch;
-use crate::peer::Message;
+use crate::peer::{Message, StreamSum};
 use crate::restore::{Flushed, Progress, RestoreCallbacks, Restorer};
 use crate::save::CallbackError;
 use crate::stream::StreamUse;
@@ -65,9 +65,8 @@ pub struct Secondary<N> {
     epoch: Epoch,
     /// Whether the first epoch is a rehearsal.
     rehearse: bool,
-    /// Of the epoch that is arriving.
-    stream_bytes: u64,
-    crc: crc32fast::Hasher,
+    /// What has come of the next one.
+    arrived: StreamSum,
     complete: bool,
     staged: Option<(Epoch, u64)>,
     outbox: VecDeque<Message>,
@@ -81,8 +80,7 @@ impl<N: SecondaryNet> Secondary<N> {
             net,
             epoch: Epoch::NONE,
             rehearse: false,
-            stream_bytes: 0,
-            crc: crc32fast::Hasher::new(),
+            arrived: StreamSum::default(),
             complete: false,
             staged: None,
             outbox: VecDeque::new(),
@@ -127,8 +125,7 @@ impl<N: SecondaryNet> Secondary<N> {
                 when: "while a staged epoch was not applied".into(),
             }),
             Message::Stream(bytes) => {
-                self.stream_bytes += bytes.len() as u64;
-                self.crc.update(&bytes);
+                self.arrived.add(&bytes);
                 let progress = self.restorer.handle_stream(&bytes, domain, callbacks)?;
                 self.complete |= progress != Progress::More;
                 Ok(())
@@ -183,20 +180,20 @@ impl<N: SecondaryNet> Secondary<N> {
 
     fn end_epoch(&mut self, epoch: Epoch, stream_bytes: u64, crc: u32) -> Result<(), EngineError> {
         let damaged = |what| Err(EngineError::Damaged { epoch: epoch.0, what });
-        let ours = std::mem::take(&mut self.crc).finalize();
+        let arrived = std::mem::take(&mut self.arrived);
         if epoch != self.epoch.next() {
             return damaged(format!("it is not the one after {}", self.epoch));
         }
-        if stream_bytes != self.stream_bytes {
-            return damaged(format!("{} bytes of {stream_bytes} came", self.stream_bytes));
+        if stream_bytes != arrived.bytes() {
+            return damaged(format!("{} bytes of {stream_bytes} came", arrived.bytes()));
         }
-        if crc != ours {
+        if crc != arrived.crc() {
             return damaged("the checksum is wrong".into());
         }
         if !std::mem::take(&mut self.complete) {
             return damaged("its last record is not a checkpoint".into());
         }
-        self.staged = Some((epoch, std::mem::take(&mut self.stream_bytes)));
+        self.staged = Some((epoch, stream_bytes));
         self.outbox.push_back(Message::EpochStaged(epoch));
         Ok(())
     }

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use std::ops::{Deref, Range};
 
-/// Bytes, and their CRC-32 where it is known already: what came over a link was checked there, and need not be gone through once more for
+/// Bytes, and their CRC-32C where it is known already: what came over a link was checked there, and need not be gone through once more for
 /// the journal, which holds the same sum. So it goes with the bytes all the way, and tells if they change on it.
 ///
 /// Two are equal when their bytes are.
@@ -10,7 +10,7 @@ use std::ops::{Deref, Range};
 /// use colo_core::disk::Summed;
 ///
 /// let bytes: Summed = b"123456789".to_vec().into();
-/// assert_eq!((bytes.len(), bytes.crc()), (9, 0xcbf4_3926));
+/// assert_eq!((bytes.len(), bytes.crc()), (9, 0xe306_9283));
 /// ```
 #[derive(Clone, Default, Debug)]
 pub struct Summed {
@@ -19,9 +19,9 @@ pub struct Summed {
 }
 
 impl Summed {
-    /// CRC-32 (IEEE 802.3) over them: computed, if nobody has.
+    /// CRC-32C (Castagnoli, RFC 3720) over them: computed, if nobody has.
     pub fn crc(&self) -> u32 {
-        self.crc.unwrap_or_else(|| crc32fast::hash(&self.bytes))
+        self.crc.unwrap_or_else(|| crc32c::crc32c(&self.bytes))
     }
 
     /// The bytes alone, which are shared, not copied.

@@ -1,7 +1,7 @@
 use super::Message;
 use super::codec::decode_payload;
 use super::error::PeerError;
-use super::frame::{FRAME_HEADER_BYTES, FrameHeader, MessageKind, StreamSum};
+use super::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use bytes::Bytes;
 use std::io::{self, ErrorKind, Read};
 
@@ -36,7 +36,6 @@ pub struct FrameDecoder {
     next_number: u64,
     /// The minor version that the last message had.
     minor: Option<u8>,
-    stream_sum: StreamSum,
     failed: bool,
 }
 
@@ -113,11 +112,6 @@ impl FrameDecoder {
         }
     }
 
-    /// The sum over the `Stream` messages taken since the last call.
-    pub fn take_stream_sum(&mut self) -> StreamSum {
-        std::mem::take(&mut self.stream_sum)
-    }
-
     /// The minor version that the peer speaks, by the last message that was taken.
     pub fn peer_minor(&self) -> Option<u8> {
         self.minor
@@ -166,14 +160,11 @@ impl FrameDecoder {
             return Ok(None);
         }
         let payload = self.ready.slice(FRAME_HEADER_BYTES..frame_bytes);
-        let sums = header.check(&payload)?;
+        let data_crc = header.check(&payload)?;
         let kind = header.kind;
         let mut message = decode_payload(kind, &payload).map_err(|error| PeerError::Payload { kind, error })?;
-        if kind == MessageKind::Stream {
-            self.stream_sum.add(payload.len(), &sums.whole);
-        }
         if let (Message::DiskWrite { data, .. } | Message::DiskBefore { data, .. }, Some(crc)) =
-            (&mut message, sums.data)
+            (&mut message, data_crc)
         {
             data.set_crc(crc);
         }

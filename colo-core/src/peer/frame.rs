@@ -6,20 +6,21 @@
 //! ```
 //!
 //! All numbers are little-endian. `number` counts the messages of this direction of this connection from 0; `length` is the
-//! payload's; `crc` is CRC-32 (IEEE 802.3) over the first 20 bytes of the header and the payload.
+//! payload's; `crc` is CRC-32C (Castagnoli's, as in RFC 3720, 12.1) over the first 20 bytes of the header and the
+//! payload.
 
 use super::error::PeerError;
 use super::wire::FRAME_OVERHEAD_BYTES;
 use super::{Message, codec};
 use crate::stream::{Headers, MAX_BODY_BYTES, RECORD_HEADER_BYTES};
-use crc32fast::Hasher;
+use crc32c::{crc32c, crc32c_append, crc32c_combine};
 use std::io::IoSlice;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The protocol's version. Another major one is refused; another minor one only adds kinds of messages that need not be sent, and moments
 /// at which one may be sent.
-pub const MAJOR_VERSION: u8 = 3;
+pub const MAJOR_VERSION: u8 = 4;
 /// The protocol's minor version.
 pub const MINOR_VERSION: u8 = 2;
 
@@ -187,7 +188,7 @@ pub(super) struct FrameHeader {
     pub(super) payload_bytes: usize,
     pub(super) minor: u8,
     crc: u32,
-    /// CRC-32 of the header's first [`CRC_OFFSET`] bytes.
+    /// CRC-32C of the header's first [`CRC_OFFSET`] bytes.
     own_crc: u32,
 }
 
@@ -213,50 +214,37 @@ impl FrameHeader {
         if got > expected {
             return Err(PeerError::Missing { expected, got });
         }
-        let own_crc = crc32fast::hash(&bytes[..CRC_OFFSET]);
+        let own_crc = crc32c(&bytes[..CRC_OFFSET]);
         Ok(FrameHeader { kind, payload_bytes: length, minor: raw.minor, crc: raw.crc.get(), own_crc })
     }
 
-    /// Checks the checksum; returns those of the payload alone.
-    pub(super) fn check(&self, payload: &[u8]) -> Result<PayloadSums, PeerError> {
+    /// Checks the checksum. Returns that of the data of a disk in it alone, if they are long.
+    pub(super) fn check(&self, payload: &[u8]) -> Result<Option<u32>, PeerError> {
         let is_data = matches!(self.kind, MessageKind::DiskWrite | MessageKind::DiskBefore);
         let parts =
             payload.split_at_checked(DISK_WRITE_HEAD_BYTES).filter(|(_, data)| is_data && data.len() >= LONG_BYTES);
-        let (head, rest) = parts.unwrap_or((&[], payload));
-        let (mut whole, mut rest_crc) = (Hasher::new(), Hasher::new());
-        rest_crc.update(rest);
-        whole.update(head);
-        whole.combine(&rest_crc);
-        if self.crc != joined(self.own_crc, &whole) {
+        let (crc, data_crc) = match parts {
+            Some((head, data)) => {
+                let (before, data_crc) = (crc32c_append(self.own_crc, head), crc32c(data));
+                (crc32c_combine(before, data_crc, data.len()), Some(data_crc))
+            }
+            None => (crc32c_append(self.own_crc, payload), None),
+        };
+        if self.crc != crc {
             return Err(PeerError::Checksum(self.kind));
         }
-        Ok(PayloadSums { whole, data: parts.map(|_| rest_crc.finalize()) })
+        Ok(data_crc)
     }
 }
 
-/// Data so long are given the sum that they were checked by: of shorter ones another is made sooner than put together.
-const LONG_BYTES: usize = 16 << 10;
+/// Data so long are given the sum that they were checked by: of shorter ones another is made sooner than put together with the rest.
+pub(super) const LONG_BYTES: usize = 256 << 10;
 
-/// CRC-32 of a payload that has been checked.
-pub(super) struct PayloadSums {
-    pub(super) whole: Hasher,
-    /// Of the data of a disk in it, if they are long.
-    pub(super) data: Option<u32>,
-}
-
-/// CRC-32 of a header followed by a payload.
-fn joined(header_crc: u32, payload: &Hasher) -> u32 {
-    let mut crc = Hasher::new_with_initial_len(header_crc, CRC_OFFSET as u64);
-    crc.combine(payload);
-    crc.finalize()
-}
-
-/// The length and checksum of the `Stream` messages of an epoch, as `EpochEnd` tells them. Kept by both sides, at no cost: the
-/// frames' checksums are put together.
+/// The length and checksum of the `Stream` messages of an epoch, as `EpochEnd` tells them.
 #[derive(Clone, Default, Debug)]
 pub struct StreamSum {
     bytes: u64,
-    crc: Hasher,
+    crc: u32,
 }
 
 impl StreamSum {
@@ -265,14 +253,15 @@ impl StreamSum {
         self.bytes
     }
 
-    /// CRC-32 over them.
+    /// CRC-32C over them.
     pub fn crc(&self) -> u32 {
-        self.crc.clone().finalize()
+        self.crc
     }
 
-    pub(super) fn add(&mut self, payload_bytes: usize, payload_crc: &Hasher) {
-        self.bytes += payload_bytes as u64;
-        self.crc.combine(payload_crc);
+    /// These are the next.
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.crc = crc32c_append(self.crc, bytes);
     }
 }
 
@@ -334,12 +323,8 @@ impl FrameEncoder {
         if length > limit {
             return Err(PeerError::TooLong { kind, length, limit });
         }
-        let mut payload_crc = Hasher::new();
-        for part in parts {
-            payload_crc.update(part);
-        }
         if kind == MessageKind::Stream {
-            self.stream_sum.add(length, &payload_crc);
+            parts.iter().for_each(|part| self.stream_sum.add(part));
         }
         let raw = RawHeader {
             magic: MAGIC.into(),
@@ -353,7 +338,7 @@ impl FrameEncoder {
         };
         self.next_number += 1;
         let mut header: [u8; FRAME_HEADER_BYTES] = zerocopy::transmute!(raw);
-        let crc = joined(crc32fast::hash(&header[..CRC_OFFSET]), &payload_crc);
+        let crc = parts.iter().fold(crc32c(&header[..CRC_OFFSET]), |crc, part| crc32c_append(crc, part));
         header[CRC_OFFSET..].copy_from_slice(&crc.to_le_bytes());
         Ok(header)
     }

@@ -95,7 +95,7 @@ pub enum Message {
         epoch: Epoch,
         /// The sum of the lengths of its `Stream` messages.
         stream_bytes: u64,
-        /// CRC-32 over their bytes, in order.
+        /// CRC-32C over their bytes, in order.
         crc: u32,
     },
     /// S→P, state: the epoch is here, whole and verified; it will be applied whatever happens to the primary.

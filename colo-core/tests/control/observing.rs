@@ -245,7 +245,7 @@ fn pretend(channel: StateChannel, minor: u8, answers: Vec<Message>) -> JoinHandl
             let mut frame = Vec::new();
             encoder.encode(message, &mut frame).unwrap();
             frame[5] = minor;
-            let crc = crc32fast::hash(&[&frame[..20], &frame[24..]].concat());
+            let crc = crc32c::crc32c(&[&frame[..20], &frame[24..]].concat());
             frame[20..24].copy_from_slice(&crc.to_le_bytes());
             // The other side may have left by now.
             let _ = socket.write_all(&frame);

@@ -20,7 +20,7 @@
 //! | superblock | bytes | |
 //! | --- | --: | --- |
 //! | magic | 8 | `COLODISK` |
-//! | version | 4 | 2; of disks that both hosts have 3 |
+//! | version | 4 | 4; of disks that both hosts have 5 |
 //! | disks | 4 | how many: at most 16 |
 //! | generation | 8 | a random number, in each record too: what is left of an older journal is not taken for this one's |
 //! | number | 8 | counts up |
@@ -31,7 +31,7 @@
 //! | serves | 4 | 1 if the secondary's guest serves, or 0: then a record may say so |
 //! | segment | 8 | a segment's length in bytes: a multiple of 64 |
 //! | sizes | 8 each | the disks', in bytes; zeroes up to 16 |
-//! | checksum | 4 | CRC-32 over all before it |
+//! | checksum | 4 | CRC-32C over all before it |
 //!
 //! | record | bytes | |
 //! | --- | --: | --- |
@@ -44,10 +44,10 @@
 //! | epoch | 8 | of 4 and 5 |
 //! | offset | 8 | on the disk, of 1 to 3 |
 //! | length | 8 | in bytes, of 1 to 3 and 7 |
-//! | checksum of the data | 4 | CRC-32, of 1 and 7 |
+//! | checksum of the data | 4 | CRC-32C, of 1 and 7 |
 //! | link | 4 | the checksum of the record before this one |
 //! | life | 4 | of 4 |
-//! | checksum | 4 | CRC-32 over all before it |
+//! | checksum | 4 | CRC-32C over all before it |
 //! | data | length | of 1 and 7, filled up to a multiple of 64 |
 //!
 //! Instead of the epoch a record of kind 8 has the place of scratch data in the journal which are a disk's now, and those of kinds 6 and 9 a random
@@ -98,9 +98,9 @@ const MAX_AT: u64 = 1 << 62;
 
 const MAGIC: [u8; 8] = *b"COLODISK";
 const RECORD_MAGIC: [u8; 4] = *b"COLJ";
-const VERSION: u32 = 2;
+const VERSION: u32 = 4;
 /// Whoever knows only the other version must not take such a journal up.
-const SHARED_VERSION: u32 = 3;
+const SHARED_VERSION: u32 = 5;
 
 /// A place between two records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -160,7 +160,7 @@ impl Superblock {
         for index in 0..MAX_DISKS {
             bytes.extend(self.sizes.get(index).copied().unwrap_or(0).to_le_bytes());
         }
-        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
         bytes
     }
 
@@ -174,7 +174,7 @@ impl Superblock {
             && (0..=MAX_AT).contains(&u64_at(bytes, 40))
             && SEGMENT_BYTES.contains(&u64_at(bytes, 64))
             && [40, 64].into_iter().all(|at| u64_at(bytes, at) % RECORD_BYTES == 0)
-            && crc32fast::hash(body).to_le_bytes() == checksum;
+            && crc32c::crc32c(body).to_le_bytes() == checksum;
         is_one.then(|| Superblock {
             generation: u64_at(bytes, 16),
             number: u64_at(bytes, 24),
@@ -199,7 +199,7 @@ pub enum Entry {
         offset: u64,
         /// How many bytes.
         length: u64,
-        /// CRC-32 over them.
+        /// CRC-32C over them.
         checksum: u32,
     },
     /// So much of a disk is zeroes now.
@@ -231,7 +231,7 @@ pub enum Entry {
     Scratch {
         /// How many bytes.
         length: u64,
-        /// CRC-32 over them: they may become data.
+        /// CRC-32C over them: they may become data.
         checksum: u32,
     },
     /// Data that were scratch are at this place of a disk now.
@@ -294,7 +294,7 @@ impl Entry {
         if let Entry::Barrier { life, .. } = self {
             bytes[56..60].copy_from_slice(&life.to_le_bytes());
         }
-        let link = crc32fast::hash(&bytes[..60]);
+        let link = crc32c::crc32c(&bytes[..60]);
         bytes[60..].copy_from_slice(&link.to_le_bytes());
         (bytes, self.behind(mark, link))
     }
@@ -309,7 +309,7 @@ impl Entry {
             && u64_at(bytes, 8) == generation
             && u64_at(bytes, 16) == mark.sequence
             && u32_at(bytes, 52) == mark.link
-            && u32_at(bytes, 60) == crc32fast::hash(&bytes[..60]);
+            && u32_at(bytes, 60) == crc32c::crc32c(&bytes[..60]);
         if !is_ours {
             return None;
         }

@@ -84,7 +84,7 @@ pub(in crate::disk) fn read_records(
         if let Entry::Data { length, checksum, .. } | Entry::Scratch { length, checksum } = entry {
             data.resize(length as usize, 0);
             journal.read_at(place + RECORD_BYTES, &mut data)?;
-            if crc32fast::hash(&data) != checksum {
+            if crc32c::crc32c(&data) != checksum {
                 return Ok(mark);
             }
         }

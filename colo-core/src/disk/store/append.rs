@@ -51,7 +51,7 @@ impl EpochStore {
     /// A record that says nothing, of that length with its head.
     fn fill(&mut self, bytes: u64) {
         let data = Bytes::from_static(&ZEROES[..(bytes - RECORD_BYTES) as usize]);
-        self.append(Entry::Scratch { length: data.len() as u64, checksum: crc32fast::hash(&data) }, Some(data));
+        self.append(Entry::Scratch { length: data.len() as u64, checksum: crc32c::crc32c(&data) }, Some(data));
     }
 
     fn put(&mut self, entry: Entry, data: Option<Bytes>) -> u64 {
