@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 /// unless it shall stay, and closed.
 #[derive(Debug)]
 pub(crate) struct LockFile {
-    /// Closing it is unlocking it, unless it is open elsewhere, too.
     pub(crate) file: File,
     path: PathBuf,
     stays: bool,
@@ -67,5 +66,25 @@ impl Drop for LockFile {
         if !self.stays && matches!(self.is_at_its_path(), Ok(true)) {
             let _ = std::fs::remove_file(&self.path);
         }
+        // Closing it is not enough: a process that is being made this moment has a copy until it is another program.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_stays_is_free_though_a_copy_of_its_descriptor_is_left() {
+        let path = std::env::temp_dir().join(format!("colo-lock-file-{}", std::process::id()));
+        let mut lock = LockFile::try_lock(&path).unwrap().unwrap();
+        assert!(LockFile::try_lock(&path).unwrap().is_none());
+        lock.set_stays(true);
+        let copy = lock.file.try_clone().unwrap();
+        drop(lock);
+        let next = LockFile::try_lock(&path).unwrap().expect("nobody has it");
+        drop((copy, next));
+        assert!(!path.exists());
     }
 }

@@ -105,7 +105,7 @@ fn a_peer_that_takes_nothing_is_given_up() {
 fn what_cannot_be_sent_leaves_the_channel_as_it_was() {
     let (mut primary, mut secondary) = pair();
     let frame = NetFrame { nic: 200, frame: "x".into() };
-    let refused = primary.send(&Message::Input { epoch: Epoch(1), frames: vec![frame] });
+    let refused = primary.send(&Message::Input { epoch: Epoch(1), again: false, frames: vec![frame] });
     assert!(matches!(refused, Err(PeerError::Payload { .. })));
     let records = vec![0; MAX_STREAM_BYTES + 1];
     assert!(matches!(primary.send_stream(&[IoSlice::new(&records)]), Err(PeerError::TooLong { .. })));

@@ -95,7 +95,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         Message::EpochApplied(epoch),
         Message::CheckpointWanted,
         Message::Likeness(Bytes::from_static(b"ports")),
-        Message::Input { epoch, frames: frames.clone() },
+        Message::Input { epoch, again: true, frames: frames.clone() },
         Message::Output { epoch, first: 5, frames },
         Message::Released { epoch, numbers: vec![1, 2, 3] },
         Message::HeldReleased(epoch),

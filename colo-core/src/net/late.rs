@@ -80,6 +80,10 @@ impl Port for LatePort {
     fn send(&mut self, frames: &[Frame]) -> io::Result<usize> {
         self.port().map_or(Ok(0), |port| port.send(frames))
     }
+
+    fn take_back(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize> {
+        self.port().map_or(Ok(0), |port| port.take_back(frames))
+    }
 }
 
 #[cfg(test)]

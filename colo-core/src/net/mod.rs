@@ -69,4 +69,14 @@ pub trait Port: Send {
     /// # Errors
     /// When the port is gone for good.
     fn send(&mut self, frames: &[Frame]) -> io::Result<usize>;
+
+    /// Takes back what was sent and is still on its way to the guest, in order, and returns how many frames that is: its memory does not
+    /// have them. Called while the guest stands still. A port has none where nothing is on its way, or where nobody can tell.
+    ///
+    /// # Errors
+    /// When the port is gone for good.
+    fn take_back(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize> {
+        let _ = frames;
+        Ok(0)
+    }
 }

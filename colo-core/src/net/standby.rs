@@ -15,7 +15,7 @@
 //!
 //! let mut standby = Standby::default();
 //! let frame = NetFrame { nic: 0, frame: Frame::from_static(&[0; 60]) };
-//! standby.handle_input(Epoch(1), vec![frame.clone()]);
+//! standby.handle_input(Epoch(1), false, vec![frame.clone()]);
 //! assert!(standby.next_input().is_empty(), "the guest is not there yet");
 //! standby.begin_epoch(Epoch(1), NetState::default());
 //! assert_eq!(standby.next_input().len(), 1);
@@ -46,7 +46,7 @@ pub const MAX_UNRELEASED_BYTES: usize = 64 << 20;
 #[derive(Default)]
 pub struct Standby {
     epoch: Epoch,
-    input: VecDeque<(Epoch, NetFrame)>,
+    input: VecDeque<Input>,
     input_bytes: usize,
     rewriter: Rewriter,
     /// Out of the rewriter, on its way to the guest.
@@ -58,6 +58,14 @@ pub struct Standby {
     held: Vec<NetFrame>,
     addresses: AddressBook,
     input_lost: bool,
+}
+
+/// What waits for the guest, or for its epoch.
+struct Input {
+    epoch: Epoch,
+    /// It was input of the epoch before, too.
+    again: bool,
+    frame: NetFrame,
 }
 
 impl Standby {
@@ -76,8 +84,8 @@ impl Standby {
         self.addresses.add(address);
     }
 
-    /// Frames from the clients for the primary's guest in that epoch.
-    pub fn handle_input(&mut self, epoch: Epoch, frames: Vec<NetFrame>) {
+    /// Frames from the clients for the primary's guest in that epoch; `again`, if it had not taken them in the one before.
+    pub fn handle_input(&mut self, epoch: Epoch, again: bool, frames: Vec<NetFrame>) {
         if epoch < self.epoch {
             return;
         }
@@ -87,7 +95,7 @@ impl Standby {
                 return;
             }
             self.input_bytes += frame.frame.len();
-            self.input.push_back((epoch, frame));
+            self.input.push_back(Input { epoch, again, frame });
         }
     }
 
@@ -99,21 +107,26 @@ impl Standby {
                 batch.push(kept);
                 continue;
             }
-            let Some((epoch, frame)) = self.input.front() else {
+            let Some(Input { epoch, frame, .. }) = self.input.front() else {
                 break;
             };
             if *epoch > self.epoch || batch.first().is_some_and(|first| first.nic != frame.nic) {
                 break;
             }
-            let Some((_, NetFrame { nic, frame })) = self.input.pop_front() else {
+            let Some(NetFrame { nic, frame }) = self.pop_input() else {
                 break;
             };
-            self.input_bytes -= frame.len();
             if let Some(frame) = self.rewriter.handle_input(nic, frame) {
                 batch.push(NetFrame { nic, frame });
             }
         }
         batch
+    }
+
+    fn pop_input(&mut self) -> Option<NetFrame> {
+        let Input { frame, .. } = self.input.pop_front()?;
+        self.input_bytes -= frame.frame.len();
+        Some(frame)
     }
 
     /// A frame that the rewriter kept until the guest had answered, if the batch can take it.
@@ -173,10 +186,8 @@ impl Standby {
         self.unreleased.clear();
         self.unreleased_bytes = 0;
         self.input_lost = false;
-        while self.input.front().is_some_and(|(tagged, _)| *tagged < epoch) {
-            if let Some((_, frame)) = self.input.pop_front() {
-                self.input_bytes -= frame.frame.len();
-            }
+        while self.input.front().is_some_and(|input| input.epoch < epoch) {
+            self.pop_input();
         }
     }
 
@@ -207,19 +218,57 @@ impl Standby {
     /// This side serves from here on.
     pub fn go_live(&mut self) {
         // What the primary's guest was given after a checkpoint that never came here is for this guest now: there will be no other
-        // epoch, and what clients say waits behind it.
-        self.input.iter_mut().for_each(|(epoch, _)| *epoch = self.epoch);
+        // epoch, and what clients say waits behind it. But not what this one has had already.
+        for input in std::mem::take(&mut self.input) {
+            if input.epoch > self.epoch && input.again {
+                self.input_bytes -= input.frame.frame.len();
+            } else {
+                self.input.push_back(Input { epoch: self.epoch, ..input });
+            }
+        }
         self.rewriter.go_live();
     }
 
     /// A frame of the clients once this side serves. It goes to the guest as the mirror's did.
     pub fn live_input(&mut self, frame: NetFrame) {
         self.input_bytes += frame.frame.len();
-        self.input.push_back((self.epoch, frame));
+        self.input.push_back(Input { epoch: self.epoch, again: false, frame });
     }
 
     /// A frame of the guest once it serves, to the numbers that the clients know.
     pub fn live_output(&mut self, frame: NetFrame) -> NetFrame {
         NetFrame { nic: frame.nic, frame: self.rewriter.handle_output(frame.nic, frame.frame) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Frame;
+
+    fn given(standby: &mut Standby) -> Vec<u8> {
+        standby.next_input().iter().map(|input| input.frame[0]).collect()
+    }
+
+    #[test]
+    fn what_comes_again_is_given_once_to_whoever_takes_over_and_to_whoever_becomes_the_primary_anew() {
+        for takes_over in [false, true] {
+            let mut standby = Standby::default();
+            let frames = |bytes: &[u8]| {
+                bytes.iter().map(|byte| NetFrame { nic: 0, frame: Frame::from(vec![*byte; 60]) }).collect()
+            };
+            standby.begin_epoch(Epoch(1), NetState::default());
+            standby.handle_input(Epoch(1), false, frames(&[1, 2, 3]));
+            assert_eq!(given(&mut standby), [1, 2, 3]);
+            standby.handle_input(Epoch(2), true, frames(&[2, 3]));
+            standby.handle_input(Epoch(2), false, frames(&[4]));
+            assert!(given(&mut standby).is_empty());
+            match takes_over {
+                true => standby.go_live(),
+                false => standby.begin_epoch(Epoch(2), NetState::default()),
+            }
+            assert_eq!(given(&mut standby), if takes_over { vec![4] } else { vec![2, 3, 4] });
+            assert_eq!(standby.input_bytes, 0);
+        }
     }
 }

@@ -85,8 +85,9 @@ pub(super) fn encode_payload(message: &Message, out: &mut Vec<u8>) -> Result<()>
         Message::EpochStaged(epoch) | Message::EpochApplied(epoch) | Message::HeldReleased(epoch) => {
             put_u64(out, epoch.0);
         }
-        Message::Input { epoch, frames } => {
+        Message::Input { epoch, again, frames } => {
             put_u64(out, epoch.0);
+            out.push(u8::from(*again));
             put_frames(out, frames)?;
         }
         Message::Output { epoch, first, frames } => {
@@ -180,7 +181,11 @@ fn decode_fields(kind: MessageKind, payload: &Bytes, fields: &mut Fields<'_>) ->
         MessageKind::EpochStaged => Message::EpochStaged(get_epoch(fields)?),
         MessageKind::EpochApplied => Message::EpochApplied(get_epoch(fields)?),
         MessageKind::CheckpointWanted => Message::CheckpointWanted,
-        MessageKind::Input => Message::Input { epoch: get_epoch(fields)?, frames: get_frames(fields, payload)? },
+        MessageKind::Input => Message::Input {
+            epoch: get_epoch(fields)?,
+            again: get_flag(fields, "again")?,
+            frames: get_frames(fields, payload)?,
+        },
         MessageKind::Output => Message::Output {
             epoch: get_epoch(fields)?,
             first: fields.u64("first number")?,

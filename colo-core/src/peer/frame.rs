@@ -146,7 +146,7 @@ impl MessageKind {
             | MessageKind::HeldReleased
             | MessageKind::Heartbeat
             | MessageKind::DiskFlushed => 8,
-            MessageKind::Input => 8 + 4 + FRAMES,
+            MessageKind::Input => 8 + 1 + 4 + FRAMES,
             MessageKind::Output => 8 + 8 + 4 + FRAMES,
             MessageKind::Released => 8 + 4 + 8 * MAX_RELEASED,
             MessageKind::DiskWrite | MessageKind::DiskBefore => DISK_WRITE_HEAD_BYTES + MAX_DISK_BYTES,

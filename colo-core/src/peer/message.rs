@@ -108,10 +108,12 @@ pub enum Message {
     /// S→P, state: the secondary needs a checkpoint (a queue of its is full).
     CheckpointWanted,
     /// P→S, net: frames from the clients, for the primary's guest in this epoch, in this order. What it has not taken when the epoch ends
-    /// comes once more, in the next one.
+    /// comes once more, as the first of the next one.
     Input {
         /// The primary's epoch.
         epoch: Epoch,
+        /// They were input of the epoch before, too: a secondary that never gets to this one has had them.
+        again: bool,
         /// The frames.
         frames: Vec<NetFrame>,
     },

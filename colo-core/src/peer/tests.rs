@@ -74,7 +74,7 @@ fn message() -> impl Strategy<Value = Message> {
         epoch().prop_map(Message::EpochApplied),
         Just(Message::CheckpointWanted),
         prop::collection::vec(any::<u8>(), 0..300).prop_map(|bytes| Message::Likeness(bytes.into())),
-        (epoch(), frames(8)).prop_map(|(epoch, frames)| Message::Input { epoch, frames }),
+        (epoch(), any::<bool>(), frames(8)).prop_map(|(epoch, again, frames)| Message::Input { epoch, again, frames }),
         (epoch(), any::<u64>(), frames(8)).prop_map(|(epoch, first, frames)| Message::Output { epoch, first, frames }),
         (epoch(), prop::collection::vec(any::<u64>(), 0..50))
             .prop_map(|(epoch, numbers)| Message::Released { epoch, numbers }),
@@ -363,7 +363,7 @@ fn the_longest_messages_round_trip() {
     let net_frame = |bytes: usize| NetFrame { nic: 15, frame: vec![0xAB; bytes].into() };
     let messages = [
         Message::Stream(vec![1; MAX_STREAM_BYTES].into()),
-        Message::Input { epoch: Epoch(1), frames: vec![net_frame(2048); MAX_MESSAGE_FRAMES] },
+        Message::Input { epoch: Epoch(1), again: false, frames: vec![net_frame(2048); MAX_MESSAGE_FRAMES] },
         Message::Output { epoch: Epoch(1), first: u64::MAX, frames: vec![net_frame(MAX_FRAME_BYTES); 31] },
         Message::Released { epoch: Epoch(1), numbers: (0..MAX_RELEASED as u64).collect() },
         Message::Facts(Facts {
@@ -393,7 +393,7 @@ fn the_longest_messages_round_trip() {
 #[test]
 fn what_is_beyond_a_limit_is_not_sent() {
     let net_frame = |bytes: usize| NetFrame { nic: 0, frame: vec![0; bytes].into() };
-    let input = |frames| Message::Input { epoch: Epoch(1), frames };
+    let input = |frames| Message::Input { epoch: Epoch(1), again: false, frames };
     let facts = |facts| Message::Facts(Facts { clock_ns: 0, facts });
     let refused = [
         input(vec![net_frame(1); MAX_MESSAGE_FRAMES + 1]),

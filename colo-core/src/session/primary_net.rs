@@ -213,8 +213,13 @@ impl PrimaryNet for PrimaryNetHandle {
         state.take_left_output(now);
         let held = state.gate.begin_epoch(epoch);
         // What the guest has not taken it will take in this epoch; the secondary's guest, which becomes the same, forgets that it did.
-        for nic in 0..state.nics.len() {
-            state.mirror(nic, now);
+        for index in 0..state.nics.len() {
+            let Nic { guest, input, .. } = &mut state.nics[index];
+            let mut left = Vec::new();
+            // A ring that is gone belongs to a guest that is gone; the engine sees that by itself.
+            let _ = guest.take_back(&mut left);
+            input.splice(..0, left);
+            state.mirror(index, true, now);
         }
         let mut bytes = 0;
         // Beyond the limit clients would have to wait for a retransmission, were the primary to die now.
@@ -398,7 +403,7 @@ impl State {
             }
             if !frames.is_empty() {
                 self.nics[index].input.append(&mut frames);
-                self.mirror(index, now);
+                self.mirror(index, false, now);
             }
             let taken = self.nics[index].feed_guest();
             moved |= !taken.is_empty();
@@ -409,13 +414,13 @@ impl State {
 
     /// Sends the secondary what waits for the guest, in the same epoch and order, and at once: on a busy host the guest takes the processor
     /// when it is given something, and what it says then waits for what the secondary says.
-    fn mirror(&mut self, nic: usize, now: Instant) {
+    fn mirror(&mut self, nic: usize, again: bool, now: Instant) {
         let (epoch, frames) = (self.gate.epoch(), self.nics[nic].input.clone());
         let is_told = self.mode == Mode::Colo && epoch != Epoch::NONE && !frames.is_empty();
         let Some(peer) = self.peer.as_mut().filter(|_| is_told) else { return };
         let mut lost = false;
         messages(tag(nic, frames), |frames| {
-            lost |= !matches!(peer.queue(&Message::Input { epoch, frames }), Ok(Queued::Yes));
+            lost |= !matches!(peer.queue(&Message::Input { epoch, again, frames }), Ok(Queued::Yes));
         });
         if lost {
             // The secondary has not seen what the primary has: they differ from here on.

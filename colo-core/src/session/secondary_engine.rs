@@ -6,7 +6,7 @@ use super::disks::{CommitsDisks, Secondaries};
 use super::event::{Event, Outcome};
 use super::secondary::{Control, Served, Server, WATCH};
 use super::secondary_net::{Alert, SecondaryNetHandle};
-use super::stopped::ForgetsOutput;
+use super::stopped::ForgetsFrames;
 use crate::checkpoint::{EngineError, Secondary, SecondaryNet};
 use crate::domain::{Domain, RunState};
 use crate::failover::{CommandFence, Detector, Fence, Loss, OnSilence, SecondaryVerdict, secondary_verdict};
@@ -85,7 +85,7 @@ impl Engine<'_> {
             Mode::Colo => Box::new(ColoRestore::default()),
             Mode::Remus => Box::new(RemusRestore::default()),
         };
-        chain = Box::new(ForgetsOutput::new(chain, self.net.clone()));
+        chain = Box::new(ForgetsFrames::new(chain, self.net.clone()));
         chain = Box::new(CommitsDisks::new(chain, self.disks.clone()));
         if self.server.config.verify {
             chain = Box::new(Verified::new(chain));

@@ -147,12 +147,14 @@ impl SecondaryNetHandle {
         self.0.waker.wake();
     }
 
-    /// The guest stands still: what it has said, and what has left its memory, was of the epoch that ends now.
-    pub(super) fn forget_output(&self) -> Result<(), Panicked> {
+    /// The guest stands still: what is under way between it and this side, and not in its memory, was of the epoch that ends now.
+    pub(super) fn forget_frames(&self) -> Result<(), Panicked> {
         let mut state = self.0.lane.first()?;
         let mut frames = Vec::new();
-        for nic in state.nics.iter_mut().filter(|nic| nic.guest.has_left_guest()) {
-            while nic.guest.receive(&mut frames).unwrap_or(0) > 0 {
+        for nic in &mut state.nics {
+            // A ring that is gone belongs to a guest that is gone; the engine sees that by itself.
+            let _ = nic.guest.take_back(&mut frames);
+            while nic.guest.has_left_guest() && nic.guest.receive(&mut frames).unwrap_or(0) > 0 {
                 frames.clear();
             }
         }
@@ -272,7 +274,7 @@ impl State {
         }
         for message in messages {
             match message {
-                Message::Input { epoch, frames } => self.standby.handle_input(epoch, frames),
+                Message::Input { epoch, again, frames } => self.standby.handle_input(epoch, again, frames),
                 Message::Released { epoch, numbers } => self.standby.handle_released(epoch, &numbers),
                 Message::HeldReleased(epoch) => self.standby.handle_held_released(epoch),
                 Message::Heartbeat { .. } => {}

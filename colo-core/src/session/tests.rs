@@ -22,6 +22,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,6 +40,19 @@ fn connection() -> (StateChannel, StateChannel) {
 fn state_channel() -> (ShutdownHandle, StateChannel) {
     let (ours, theirs) = connection();
     (ours.shutdown_handle().unwrap(), theirs)
+}
+
+/// What the peer has been sent of these, once there is some.
+fn heard<T>(peer: &mut NetChannel, pick: impl Fn(Message) -> Option<T>) -> Vec<T> {
+    let timeout = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    let mut picked = Vec::new();
+    while picked.is_empty() {
+        assert_eq!(poll(&mut [PollFd::from_borrowed_fd(peer.poll_fd(), PollFlags::IN)], Some(&timeout)).unwrap(), 1);
+        let mut messages = Vec::new();
+        peer.receive(&mut messages).unwrap();
+        picked.extend(messages.into_iter().filter_map(&pick));
+    }
+    picked
 }
 
 fn hello() -> Hello {
@@ -228,22 +242,16 @@ fn a_secondary_that_was_stopped_has_said_nothing_yet_in_the_next_epoch() {
         SecondaryNetHandle::new(&hello(), vec![guest], ours.into_net(), shutdown, HEARTBEAT, bounded(8).0).unwrap();
     net.freeze().unwrap();
     assert_eq!(guest_end.send(&[Frame::from_static(&[1; 60])]).unwrap(), 1);
-    net.forget_output().unwrap();
+    net.forget_frames().unwrap();
     net.begin_epoch(Epoch::FIRST, Vec::new()).unwrap();
     assert_eq!(guest_end.send(&[Frame::from_static(&[2; 60])]).unwrap(), 1);
     let running = net.clone();
     let thread = std::thread::spawn(move || running.run().map_err(|error| error.to_string()));
     let mut peer = theirs.into_net();
-    let mut said = Vec::new();
-    while said.is_empty() {
-        poll(&mut [PollFd::from_borrowed_fd(peer.poll_fd(), PollFlags::IN)], None).unwrap();
-        let mut messages = Vec::new();
-        peer.receive(&mut messages).unwrap();
-        said.extend(messages.into_iter().filter_map(|message| match message {
-            Message::Output { frames, .. } => Some(frames),
-            _ => None,
-        }));
-    }
+    let said = heard(&mut peer, |message| match message {
+        Message::Output { frames, .. } => Some(frames),
+        _ => None,
+    });
     net.stop();
     thread.join().unwrap().unwrap();
     assert_eq!(said.concat().iter().map(|said| said.frame[0]).collect::<Vec<_>>(), [2]);
@@ -270,14 +278,7 @@ fn what_has_left_is_told_though_nothing_else_is_to_be_said() {
     let frames = vec![NetFrame { nic: 0, frame }];
     assert_eq!(peer.queue(&Message::Output { epoch: Epoch::FIRST, first: 0, frames }).unwrap(), Queued::Yes);
     peer.flush().unwrap();
-    let mut told = Vec::new();
-    while told.is_empty() {
-        let timeout = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
-        assert_eq!(poll(&mut [PollFd::from_borrowed_fd(peer.poll_fd(), PollFlags::IN)], Some(&timeout)).unwrap(), 1);
-        let mut messages = Vec::new();
-        peer.receive(&mut messages).unwrap();
-        told.extend(messages.into_iter().filter(|message| matches!(message, Message::Released { .. })));
-    }
+    let told = heard(&mut peer, |message| matches!(message, Message::Released { .. }).then_some(message));
     net.stop();
     thread.join().unwrap().unwrap();
     assert_eq!(told, [Message::Released { epoch: Epoch::FIRST, numbers: vec![0] }]);
@@ -293,29 +294,60 @@ fn lock_step(guest: Box<dyn Port>, lan: MemoryPort, peer: NetChannel) -> Primary
     net
 }
 
-/// The input of which the secondary has been told, once there is some.
-fn told_input(peer: &mut NetChannel) -> Vec<(Epoch, Vec<u8>)> {
-    let timeout = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
-    let mut input = Vec::new();
-    while input.is_empty() {
-        assert_eq!(poll(&mut [PollFd::from_borrowed_fd(peer.poll_fd(), PollFlags::IN)], Some(&timeout)).unwrap(), 1);
-        let mut messages = Vec::new();
-        peer.receive(&mut messages).unwrap();
-        input.extend(messages.into_iter().filter_map(|message| match message {
-            Message::Input { epoch, frames } => Some((epoch, frames.iter().map(|one| one.frame[0]).collect())),
-            _ => None,
-        }));
-    }
-    input
+/// The input of which the secondary has been told, once there is some: in which epoch, and whether again.
+fn told_input(peer: &mut NetChannel) -> Vec<(u64, bool, Vec<u8>)> {
+    heard(peer, |message| match message {
+        Message::Input { epoch, again, frames } => {
+            Some((epoch.0, again, frames.iter().map(|one| one.frame[0]).collect()))
+        }
+        _ => None,
+    })
 }
 
-/// A guest that looks at what the secondary was told before it takes something.
-struct LookingPort {
+/// The way to a guest that takes nothing.
+struct FarPort {
+    port: MemoryPort,
+    /// What is on it.
+    sent: Arc<Mutex<Vec<Frame>>>,
+}
+
+impl FarPort {
+    fn new() -> (Box<dyn Port>, Arc<Mutex<Vec<Frame>>>) {
+        let sent = Arc::default();
+        (Box::new(FarPort { port: pair(1).unwrap().0, sent: Arc::clone(&sent) }), sent)
+    }
+}
+
+impl Port for FarPort {
+    fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.port.poll_fd()
+    }
+
+    fn receive(&mut self, _: &mut Vec<Frame>) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn send(&mut self, frames: &[Frame]) -> io::Result<usize> {
+        self.sent.lock().unwrap().extend_from_slice(frames);
+        Ok(frames.len())
+    }
+
+    fn take_back(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize> {
+        let mut sent = self.sent.lock().unwrap();
+        let count = sent.len();
+        frames.append(&mut sent);
+        Ok(count)
+    }
+}
+
+/// A guest that looks at what the other host was told before it takes something.
+struct LookingPort<L> {
     port: MemoryPort,
     peer: NetChannel,
+    look: L,
 }
 
-impl Port for LookingPort {
+impl<L: FnMut(&mut NetChannel, &[Frame]) + Send> Port for LookingPort<L> {
     fn poll_fd(&self) -> BorrowedFd<'_> {
         self.port.poll_fd()
     }
@@ -325,8 +357,7 @@ impl Port for LookingPort {
     }
 
     fn send(&mut self, frames: &[Frame]) -> io::Result<usize> {
-        let given = frames.iter().map(|frame| frame[0]).collect();
-        assert_eq!(told_input(&mut self.peer), [(Epoch::FIRST, given)]);
+        (self.look)(&mut self.peer, frames);
         self.port.send(frames)
     }
 }
@@ -335,11 +366,47 @@ impl Port for LookingPort {
 fn the_secondary_is_told_of_input_before_the_guest_has_it() {
     let ((mut guest_end, guest), (mut clients, lan)) = (pair(8).unwrap(), pair(8).unwrap());
     let (ours, theirs) = connection();
-    let guest = Box::new(LookingPort { port: guest, peer: theirs.into_net() });
+    let look = |peer: &mut NetChannel, frames: &[Frame]| {
+        let given = frames.iter().map(|frame| frame[0]).collect();
+        assert_eq!(told_input(peer), [(1, false, given)]);
+    };
+    let guest = Box::new(LookingPort { port: guest, peer: theirs.into_net(), look });
     let net = lock_step(guest, lan, ours.into_net());
     assert_eq!(clients.send(&[1, 2].map(|byte| Frame::from(vec![byte; 60]))).unwrap(), 2);
     net.turn(Instant::now()).unwrap();
     assert_eq!(guest_end.receive(&mut Vec::new()).unwrap(), 2);
+}
+
+/// On a busy host a guest takes the processor for what it is given.
+#[test]
+fn a_heartbeat_has_left_before_a_guest_is_given_anything() {
+    let look = |peer: &mut NetChannel, _: &[Frame]| {
+        // It is the first message, whatever follows.
+        let messages = heard(peer, Some);
+        assert!(matches!(messages[0], Message::Heartbeat { .. }), "{messages:?}");
+    };
+    for is_primary in [false, true] {
+        let ((mut guest_end, guest), (mut clients, lan)) = (pair(8).unwrap(), pair(8).unwrap());
+        let (ours, theirs) = connection();
+        let (mut peer, frame) = (theirs.into_net(), Frame::from_static(&[1; 60]));
+        if is_primary {
+            let guest = Box::new(LookingPort { port: guest, peer, look });
+            let net = lock_step(guest, lan, ours.into_net());
+            assert_eq!(clients.send(&[frame]).unwrap(), 1);
+            net.turn(Instant::now()).unwrap();
+        } else {
+            let frames = vec![NetFrame { nic: 0, frame }];
+            assert_eq!(peer.queue(&Message::Input { epoch: Epoch::FIRST, again: false, frames }).unwrap(), Queued::Yes);
+            peer.flush().unwrap();
+            let guest = Box::new(LookingPort { port: guest, peer, look });
+            let (shutdown, alerts) = (state_channel().0, bounded(8).0);
+            let mut net =
+                SecondaryNetHandle::new(&hello(), vec![guest], ours.into_net(), shutdown, HEARTBEAT, alerts).unwrap();
+            net.begin_epoch(Epoch::FIRST, Vec::new()).unwrap();
+            net.turn(Instant::now()).unwrap();
+        }
+        assert_eq!(guest_end.receive(&mut Vec::new()).unwrap(), 1, "primary: {is_primary}");
+    }
 }
 
 #[test]
@@ -350,10 +417,10 @@ fn what_a_guest_has_not_taken_is_input_of_the_next_epoch_too() {
     let now = Instant::now();
     assert_eq!(clients.send(&[1, 2, 3].map(|byte| Frame::from(vec![byte; 60]))).unwrap(), 3);
     net.turn(now).unwrap();
-    assert_eq!(told_input(&mut peer), [(Epoch::FIRST, vec![1, 2, 3])]);
+    assert_eq!(told_input(&mut peer), [(1, false, vec![1, 2, 3])]);
     net.freeze().unwrap();
     net.begin_epoch(Epoch(2)).unwrap();
-    assert_eq!(told_input(&mut peer), [(Epoch(2), vec![2, 3])]);
+    assert_eq!(told_input(&mut peer), [(2, true, vec![2, 3])]);
     net.thaw().unwrap();
     let mut given = Vec::new();
     while given.len() < 3 {
@@ -365,9 +432,42 @@ fn what_a_guest_has_not_taken_is_input_of_the_next_epoch_too() {
     assert_eq!(clients.send(&[Frame::from(vec![4; 60])]).unwrap(), 1);
     let running = net.clone();
     let thread = std::thread::spawn(move || running.run().map_err(|error| error.to_string()));
-    assert_eq!(told_input(&mut peer), [(Epoch(2), vec![4])]);
+    assert_eq!(told_input(&mut peer), [(2, false, vec![4])]);
     net.stop();
     thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn what_was_on_its_way_to_a_guest_is_given_to_it_again_and_told_so() {
+    let ((guest, sent), (mut clients, lan)) = (FarPort::new(), pair(8).unwrap());
+    let (ours, theirs) = connection();
+    let (mut net, mut peer) = (lock_step(guest, lan, ours.into_net()), theirs.into_net());
+    assert_eq!(clients.send(&[1, 2].map(|byte| Frame::from(vec![byte; 60]))).unwrap(), 2);
+    net.turn(Instant::now()).unwrap();
+    assert_eq!((told_input(&mut peer), sent.lock().unwrap().len()), (vec![(1, false, vec![1, 2])], 2));
+    net.freeze().unwrap();
+    net.begin_epoch(Epoch(2)).unwrap();
+    assert_eq!((told_input(&mut peer), sent.lock().unwrap().len()), (vec![(2, true, vec![1, 2])], 0));
+    net.thaw().unwrap();
+    net.turn(Instant::now()).unwrap();
+    assert_eq!(sent.lock().unwrap().iter().map(|frame| frame[0]).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn what_was_on_its_way_to_a_stopped_secondary_is_nothing_to_it() {
+    let ((guest, sent), (ours, theirs)) = (FarPort::new(), connection());
+    let (mut peer, shutdown) = (theirs.into_net(), state_channel().0);
+    let mut net =
+        SecondaryNetHandle::new(&hello(), vec![guest], ours.into_net(), shutdown, HEARTBEAT, bounded(8).0).unwrap();
+    net.begin_epoch(Epoch::FIRST, Vec::new()).unwrap();
+    let frames = vec![NetFrame { nic: 0, frame: Frame::from_static(&[1; 60]) }];
+    assert_eq!(peer.queue(&Message::Input { epoch: Epoch::FIRST, again: false, frames }).unwrap(), Queued::Yes);
+    peer.flush().unwrap();
+    net.turn(Instant::now()).unwrap();
+    assert_eq!(sent.lock().unwrap().len(), 1);
+    net.freeze().unwrap();
+    net.forget_frames().unwrap();
+    assert_eq!(sent.lock().unwrap().len(), 0);
 }
 
 #[test]
@@ -407,7 +507,7 @@ fn a_turn_of_the_secondary_is_a_portion_whatever_waits() {
     let (mut peer, shutdown) = (theirs.into_net(), state_channel().0);
     let frames = vec![Frame::from_static(&[1; 60]); 3 * PORTION];
     net_loop::messages(net_loop::tag(0, frames), |frames| {
-        assert_eq!(peer.queue(&Message::Input { epoch: Epoch::FIRST, frames }).unwrap(), Queued::Yes);
+        assert_eq!(peer.queue(&Message::Input { epoch: Epoch::FIRST, again: false, frames }).unwrap(), Queued::Yes);
     });
     peer.flush().unwrap();
     let mut net =

@@ -219,7 +219,7 @@ impl Net {
         if frames.is_empty() || !self.peer || self.mode != Mode::Colo || epoch == Epoch::NONE {
             return;
         }
-        if !queue(&self.wires, Side::Primary, self.queue_bytes, &Message::Input { epoch, frames }) {
+        if !queue(&self.wires, Side::Primary, self.queue_bytes, &Message::Input { epoch, again: false, frames }) {
             self.ask(Trigger::QueueFull);
         }
     }

@@ -128,7 +128,7 @@ impl Net {
             };
             self.detector.heard(now);
             match message {
-                Message::Input { epoch, frames } => self.standby.handle_input(epoch, frames),
+                Message::Input { epoch, again, frames } => self.standby.handle_input(epoch, again, frames),
                 Message::Released { epoch, numbers } => self.standby.handle_released(epoch, &numbers),
                 Message::HeldReleased(epoch) => self.standby.handle_held_released(epoch),
                 Message::Heartbeat { .. } => {}

@@ -28,6 +28,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod backlog;
 mod link;
 mod low_water;
 mod name;
@@ -36,6 +37,7 @@ mod packet;
 mod slot;
 mod tap;
 
+pub use backlog::Backlog;
 pub use link::{BridgePort, Link, LinkId, Links};
 pub(crate) use low_water::set_receive_low_water;
 pub use name::{LinkName, LinkNameError};

@@ -1,3 +1,4 @@
+use super::backlog::Backlog;
 use super::name::LinkName;
 use super::slot::{Slot, Tag};
 use crate::net::{Frame, MAX_BATCH_FRAMES, Offload, Port};
@@ -33,6 +34,8 @@ pub struct PacketSocket {
     index: u32,
     slots: Vec<Slot>,
     lost_frames: u64,
+    /// What of the sent frames can be taken back.
+    backlog: Option<Backlog>,
 }
 
 /// Whether a card shall receive what is meant for others, too.
@@ -80,7 +83,12 @@ impl PacketSocket {
         }
         bind(&socket, index)?;
         let slots = std::iter::repeat_with(Slot::new).take(CALL_FRAMES).collect();
-        Ok(PacketSocket { socket, index, slots, lost_frames: 0 })
+        Ok(PacketSocket { socket, index, slots, lost_frames: 0, backlog: None })
+    }
+
+    /// What is sent can be [taken back](Port::take_back) from there, until the guest's device model has read it.
+    pub fn set_backlog(&mut self, backlog: Backlog) {
+        self.backlog = Some(backlog);
     }
 
     /// How many frames were sent that the device could not take: it was down, or they were malformed or longer than its MTU.
@@ -203,6 +211,10 @@ impl Port for PacketSocket {
             }
         }
         Ok(sent)
+    }
+
+    fn take_back(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize> {
+        self.backlog.as_mut().map_or(Ok(0), |backlog| backlog.take(frames))
     }
 }
 

@@ -1,7 +1,7 @@
 use crate::domain::DomainError;
 use crate::ids::DomId;
 use crate::net::late::LateEnd;
-use crate::net::sys::{LinkName, Tap};
+use crate::net::sys::{Backlog, LinkName, PacketSocket, Tap};
 use crate::net::takeover::{CardGuard, Orphan, Takeover};
 use crate::net::{Port, late};
 use crate::xen::XenStore;
@@ -43,7 +43,8 @@ impl Cards {
     pub(super) fn take_aside(&mut self, store: &XenStore, domid: DomId, plan: &DomainPlan) -> Result<(), DomainError> {
         for (nic, (end, guard)) in plan.config.nics().iter().zip(std::mem::take(&mut self.expected)) {
             let (vif, tap) = (card_name(store, domid, nic.devid, plan)?, tap_name(domid, nic.devid)?);
-            let (takeover, guest, clients) = Takeover::start_aside(&vif, &tap, guard).map_err(failed)?;
+            let (takeover, mut guest, clients) = Takeover::start_aside(&vif, &tap, guard).map_err(failed)?;
+            set_backlog(&mut guest, store, domid, &vif, plan)?;
             self.taken.push(Card { takeover, clients: Some(clients) });
             end.connect(Box::new(guest)).map_err(DomainError::sys("watching a card"))?;
         }
@@ -97,6 +98,29 @@ pub(in crate::xen) fn card_name(
     let name = store.read_text(&path)?.unwrap_or_else(|| format!("vif{}.{devid}", domid.0));
     let emulated = if plan.has_emulated_cards { "-emu" } else { "" };
     format!("{}{emulated}", name.trim()).parse().map_err(failed)
+}
+
+/// What a device model has not read of what its guest's card was sent can be taken back.
+pub(in crate::xen) fn set_backlog(
+    card: &mut PacketSocket,
+    store: &XenStore,
+    domid: DomId,
+    vif: &LinkName,
+    plan: &DomainPlan,
+) -> Result<(), DomainError> {
+    if !plan.has_emulated_cards {
+        return Ok(());
+    }
+    let process = store.read_text(&format!("{}/image/device-model-pid", store.domain_path(domid)?))?;
+    let process = process.and_then(|process| process.trim().parse().ok()).unwrap_or_default();
+    match Backlog::open(process, vif) {
+        Ok(backlog) => card.set_backlog(backlog),
+        // What one guest reads in this epoch and the other in the next is found by comparing what they say.
+        Err(error) => {
+            tracing::warn!("{vif}: what its device model has not read is not known, {error}: more checkpoints");
+        }
+    }
+    Ok(())
 }
 
 /// The name of the TAP in its place.

@@ -22,7 +22,7 @@ mod arriving;
 mod cards;
 mod tail;
 
-pub(super) use cards::{card_name, tap_name};
+pub(super) use cards::{card_name, set_backlog, tap_name};
 
 use super::check::{DiskServerFit, HostFacts};
 use super::disks::{GuestDisk, Uncached, replicated};

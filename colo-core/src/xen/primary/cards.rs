@@ -4,7 +4,7 @@ use crate::ids::DomId;
 use crate::net::Port;
 use crate::net::takeover::{Orphan, Takeover};
 use crate::xen::XenStore;
-use crate::xen::host::{card_name, tap_name};
+use crate::xen::host::{card_name, set_backlog, tap_name};
 use crate::xen::plan::DomainPlan;
 
 /// A domain's cards, taken over.
@@ -23,8 +23,9 @@ impl Cards {
         let (mut cards, mut guests, mut clients) = (Cards(Vec::new()), Sides::new(), Sides::new());
         for nic in plan.config.nics() {
             let (vif, tap) = (card_name(store, domid, nic.devid, plan)?, tap_name(domid, nic.devid)?);
-            let (takeover, guest, lan) = Takeover::start(&vif, &tap).map_err(failed)?;
+            let (takeover, mut guest, lan) = Takeover::start(&vif, &tap).map_err(failed)?;
             cards.0.push(takeover);
+            set_backlog(&mut guest, store, domid, &vif, plan)?;
             guests.push(Box::new(guest));
             clients.push(Box::new(lan));
         }

@@ -1,0 +1,110 @@
+use super::name::LinkName;
+use super::slot::Slot;
+use crate::net::{Frame, Offload};
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, read, retry_on_intr};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// What was sent to a TAP and the process that has it open, such as a device model, has not read yet.
+///
+/// Linux keeps up to a thousand frames there for it (`txqueuelen`), and does not tell how many.
+#[derive(Debug)]
+pub struct Backlog {
+    /// The process's own: what is read from one is not read from the other.
+    device: OwnedFd,
+    header_bytes: usize,
+    slot: Slot,
+}
+
+impl Backlog {
+    /// That of the TAP of this name, which this process has open.
+    ///
+    /// # Errors
+    /// `NotFound` when it has not, or is not there; `PermissionDenied` to whoever may not debug that process.
+    ///
+    /// ```no_run
+    /// use colo_core::net::sys::Backlog;
+    ///
+    /// let device_model = 4711;
+    /// let mut backlog = Backlog::open(device_model, &"vif5.0-emu".parse()?)?;
+    /// let mut frames = Vec::new();
+    /// backlog.take(&mut frames)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open(process: u32, name: &LinkName) -> io::Result<Backlog> {
+        let not_found =
+            || io::Error::new(io::ErrorKind::NotFound, format!("process {process} does not have {name} open"));
+        let pid = i32::try_from(process).ok().and_then(Pid::from_raw).ok_or_else(not_found)?;
+        // From here on it is this process, or none.
+        let holder = pidfd_open(pid, PidfdFlags::empty())?;
+        let number = descriptor_of(process, name)?.ok_or_else(not_found)?;
+        let device = pidfd_getfd(&holder, number, PidfdGetfdFlags::empty())?;
+        let header_bytes = header_bytes(&device)?;
+        Ok(Backlog { device, header_bytes, slot: Slot::new() })
+    }
+
+    /// Appends all of it to `frames`, and returns how many that is. Its reader is not to read meanwhile.
+    ///
+    /// # Errors
+    /// When the device is gone.
+    pub fn take(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize> {
+        let before = frames.len();
+        loop {
+            let room = self.slot.room();
+            if self.header_bytes == 0 {
+                room.extend([0; Offload::HEADER_BYTES]);
+            }
+            match retry_on_intr(|| read(&self.device, spare_capacity(room))) {
+                Ok(0) | Err(Errno::AGAIN) => return Ok(frames.len() - before),
+                Ok(_) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            if self.header_bytes > Offload::HEADER_BYTES {
+                // What a longer one has behind is for merged buffers.
+                room.drain(Offload::HEADER_BYTES..self.header_bytes.min(room.len()));
+            }
+            frames.extend(self.slot.take(None));
+        }
+    }
+}
+
+/// By which number the process knows the TAP. (The kernel tells whose a descriptor of `/dev/net/tun` is by its `iff`.)
+fn descriptor_of(process: u32, name: &LinkName) -> io::Result<Option<c_int>> {
+    for entry in std::fs::read_dir(format!("/proc/{process}/fdinfo"))? {
+        let entry = entry?;
+        let about = match std::fs::read_to_string(entry.path()) {
+            Ok(about) => about,
+            // Closed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let is_it = about.lines().filter_map(|line| line.strip_prefix("iff:")).any(|iff| iff.trim() == name.as_str());
+        if is_it {
+            return Ok(entry.file_name().to_str().and_then(|number| number.parse().ok()));
+        }
+    }
+    Ok(None)
+}
+
+/// How many bytes are before each frame that is read.
+fn header_bytes(device: &OwnedFd) -> io::Result<usize> {
+    // SAFETY: plain C data, for which all bits zero is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: the request takes a pointer to an `ifreq`, which lives over the call.
+    done(unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNGETIFF, &raw mut request) })?;
+    // SAFETY: the request has filled in the flags.
+    if c_int::from(unsafe { request.ifr_ifru.ifru_flags }) & libc::IFF_VNET_HDR == 0 {
+        return Ok(0);
+    }
+    let mut bytes: c_int = 0;
+    // SAFETY: the request takes a pointer to an `int`, which lives over the call.
+    done(unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNGETVNETHDRSZ, &raw mut bytes) })?;
+    Ok(bytes as usize)
+}
+
+fn done(result: c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
