@@ -312,7 +312,7 @@ struct FarPort {
 }
 
 impl FarPort {
-    fn new() -> (Box<dyn Port>, Arc<Mutex<Vec<Frame>>>) {
+    fn over() -> (Box<dyn Port>, Arc<Mutex<Vec<Frame>>>) {
         let sent = Arc::default();
         (Box::new(FarPort { port: pair(1).unwrap().0, sent: Arc::clone(&sent) }), sent)
     }
@@ -439,7 +439,7 @@ fn what_a_guest_has_not_taken_is_input_of_the_next_epoch_too() {
 
 #[test]
 fn what_was_on_its_way_to_a_guest_is_given_to_it_again_and_told_so() {
-    let ((guest, sent), (mut clients, lan)) = (FarPort::new(), pair(8).unwrap());
+    let ((guest, sent), (mut clients, lan)) = (FarPort::over(), pair(8).unwrap());
     let (ours, theirs) = connection();
     let (mut net, mut peer) = (lock_step(guest, lan, ours.into_net()), theirs.into_net());
     assert_eq!(clients.send(&[1, 2].map(|byte| Frame::from(vec![byte; 60]))).unwrap(), 2);
@@ -455,7 +455,7 @@ fn what_was_on_its_way_to_a_guest_is_given_to_it_again_and_told_so() {
 
 #[test]
 fn what_was_on_its_way_to_a_stopped_secondary_is_nothing_to_it() {
-    let ((guest, sent), (ours, theirs)) = (FarPort::new(), connection());
+    let ((guest, sent), (ours, theirs)) = (FarPort::over(), connection());
     let (mut peer, shutdown) = (theirs.into_net(), state_channel().0);
     let mut net =
         SecondaryNetHandle::new(&hello(), vec![guest], ours.into_net(), shutdown, HEARTBEAT, bounded(8).0).unwrap();

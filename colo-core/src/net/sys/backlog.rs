@@ -15,7 +15,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 pub struct Backlog {
     /// The process's own: what is read from one is not read from the other.
     device: OwnedFd,
-    header_bytes: usize,
+    /// Whether virtio's header is before each frame.
+    has_header: bool,
     slot: Slot,
 }
 
@@ -23,7 +24,7 @@ impl Backlog {
     /// That of the TAP of this name, which this process has open.
     ///
     /// # Errors
-    /// `NotFound` when it has not, or is not there; `PermissionDenied` to whoever may not debug that process.
+    /// `NotFound` when it has not, or is not there; `Unsupported` when it is no plain card's; `PermissionDenied` to whoever may not debug that process.
     ///
     /// ```no_run
     /// use colo_core::net::sys::Backlog;
@@ -42,8 +43,13 @@ impl Backlog {
         let holder = pidfd_open(pid, PidfdFlags::empty())?;
         let number = descriptor_of(process, name)?.ok_or_else(not_found)?;
         let device = pidfd_getfd(&holder, number, PidfdGetfdFlags::empty())?;
-        let header_bytes = header_bytes(&device)?;
-        Ok(Backlog { device, header_bytes, slot: Slot::new() })
+        let has_header = match header_bytes(&device)? {
+            0 => false,
+            Offload::HEADER_BYTES => true,
+            // A device model asks for more only on behalf of a guest that has such a card.
+            more => return Err(io::Error::new(io::ErrorKind::Unsupported, format!("frames behind {more} bytes"))),
+        };
+        Ok(Backlog { device, has_header, slot: Slot::new() })
     }
 
     /// Appends all of it to `frames`, and returns how many that is. Its reader is not to read meanwhile.
@@ -54,17 +60,13 @@ impl Backlog {
         let before = frames.len();
         loop {
             let room = self.slot.room();
-            if self.header_bytes == 0 {
+            if !self.has_header {
                 room.extend([0; Offload::HEADER_BYTES]);
             }
             match retry_on_intr(|| read(&self.device, spare_capacity(room))) {
                 Ok(0) | Err(Errno::AGAIN) => return Ok(frames.len() - before),
                 Ok(_) => {}
                 Err(errno) => return Err(errno.into()),
-            }
-            if self.header_bytes > Offload::HEADER_BYTES {
-                // What a longer one has behind is for merged buffers.
-                room.drain(Offload::HEADER_BYTES..self.header_bytes.min(room.len()));
             }
             frames.extend(self.slot.take(None));
         }
