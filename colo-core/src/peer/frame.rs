@@ -7,13 +7,13 @@
 //!
 //! All numbers are little-endian. `number` counts the messages of this direction of this connection from 0; `length` is the
 //! payload's; `crc` is CRC-32C (Castagnoli's, as in RFC 3720, 12.1) over the first 20 bytes of the header and the
-//! payload.
+//! payload. Of a message with data of a disk (`DiskWrite`, `DiskBefore`) their own CRC-32C takes part in their place: the journal has it, too.
 
 use super::error::PeerError;
 use super::wire::FRAME_OVERHEAD_BYTES;
 use super::{Message, codec};
 use crate::stream::{Headers, MAX_BODY_BYTES, RECORD_HEADER_BYTES};
-use crc32c::{crc32c, crc32c_append, crc32c_combine};
+use crc32c::{crc32c, crc32c_append};
 use std::io::IoSlice;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -218,18 +218,9 @@ impl FrameHeader {
         Ok(FrameHeader { kind, payload_bytes: length, minor: raw.minor, crc: raw.crc.get(), own_crc })
     }
 
-    /// Checks the checksum. Returns that of the data of a disk in it alone, if they are long.
+    /// Checks the checksum. Returns that of a disk's data in it.
     pub(super) fn check(&self, payload: &[u8]) -> Result<Option<u32>, PeerError> {
-        let is_data = matches!(self.kind, MessageKind::DiskWrite | MessageKind::DiskBefore);
-        let parts =
-            payload.split_at_checked(DISK_WRITE_HEAD_BYTES).filter(|(_, data)| is_data && data.len() >= LONG_BYTES);
-        let (crc, data_crc) = match parts {
-            Some((head, data)) => {
-                let (before, data_crc) = (crc32c_append(self.own_crc, head), crc32c(data));
-                (crc32c_combine(before, data_crc, data.len()), Some(data_crc))
-            }
-            None => (crc32c_append(self.own_crc, payload), None),
-        };
+        let (crc, data_crc) = sum(self.kind, self.own_crc, &[IoSlice::new(payload)]);
         if self.crc != crc {
             return Err(PeerError::Checksum(self.kind));
         }
@@ -237,8 +228,18 @@ impl FrameHeader {
     }
 }
 
-/// Data so long are given the sum that they were checked by: of shorter ones another is made sooner than put together with the rest.
-pub(super) const LONG_BYTES: usize = 256 << 10;
+/// The checksum of a message, whose header alone has this one, and which has this payload; and that of a disk's data in it.
+fn sum(kind: MessageKind, header_crc: u32, parts: &[IoSlice<'_>]) -> (u32, Option<u32>) {
+    let has_data = matches!(kind, MessageKind::DiskWrite | MessageKind::DiskBefore);
+    let mut before_data = if has_data { DISK_WRITE_HEAD_BYTES } else { usize::MAX };
+    let (mut crc, mut data_crc) = (header_crc, 0);
+    for part in parts {
+        let (head, data) = part.split_at(before_data.min(part.len()));
+        before_data -= head.len();
+        (crc, data_crc) = (crc32c_append(crc, head), crc32c_append(data_crc, data));
+    }
+    if has_data { (crc32c_append(crc, &data_crc.to_le_bytes()), Some(data_crc)) } else { (crc, None) }
+}
 
 /// The length and checksum of the `Stream` messages of an epoch, as `EpochEnd` tells them.
 #[derive(Clone, Default, Debug)]
@@ -338,7 +339,7 @@ impl FrameEncoder {
         };
         self.next_number += 1;
         let mut header: [u8; FRAME_HEADER_BYTES] = zerocopy::transmute!(raw);
-        let crc = parts.iter().fold(crc32c(&header[..CRC_OFFSET]), |crc, part| crc32c_append(crc, part));
+        let (crc, _) = sum(kind, crc32c(&header[..CRC_OFFSET]), parts);
         header[CRC_OFFSET..].copy_from_slice(&crc.to_le_bytes());
         Ok(header)
     }

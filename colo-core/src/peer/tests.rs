@@ -1,6 +1,5 @@
 //! The framing and the codec together: what goes in comes out, and nothing else does.
 
-use super::frame::LONG_BYTES;
 use super::*;
 use crate::disk::{MAX_DISKS, Summed};
 use crate::domain::{DiskSpec, DomainSpec, MacAddr, NicSpec};
@@ -174,6 +173,16 @@ fn golden_frame() {
     assert_eq!(crc, crc32c(&bytes).to_le_bytes());
 }
 
+#[test]
+fn golden_frame_of_data() {
+    let data: Summed = b"what is on a disk".to_vec().into();
+    let bytes = encode(&[Message::DiskWrite { disk: 1, offset: 512, data: data.clone() }]);
+    let (header, head) = (&bytes[..20], &bytes[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + 9]);
+    assert_eq!((head, &bytes[FRAME_HEADER_BYTES + 9..]), (&[1, 0, 2, 0, 0, 0, 0, 0, 0][..], &data[..]));
+    let summed = [header, head, &crc32c(&data).to_le_bytes()].concat();
+    assert_eq!(bytes[20..24], crc32c(&summed).to_le_bytes());
+}
+
 proptest! {
     #[test]
     fn messages_round_trip_however_they_are_cut(
@@ -244,7 +253,7 @@ proptest! {
     }
 
     #[test]
-    fn data_have_the_sum_that_they_were_checked_by(length in prop_oneof![0..4096_usize, LONG_BYTES - 2..LONG_BYTES + 4096], byte: u8, is_before: bool) {
+    fn data_have_the_sum_that_they_were_checked_by(length in 0..4096_usize, byte: u8, is_before: bool) {
         let data: Summed = (0..length).map(|at| (at / 7) as u8 ^ byte).collect::<Vec<_>>().into();
         let message = match is_before {
             false => Message::DiskWrite { disk: 1, offset: 512, data },
