@@ -264,6 +264,9 @@ fn what_a_device_model_has_not_read_is_taken_back() {
             assert_eq!(card.take_back(&mut back).unwrap(), frames.len() - 1);
             assert!(back == frames[1..]);
             assert_eq!(rustix::io::read(&device, &mut first).unwrap_err(), Errno::AGAIN);
+            // It goes with its reader.
+            drop(device);
+            assert_eq!(links.get(id).unwrap_err().raw_os_error(), Some(Errno::NODEV.raw_os_error()));
         }
     });
 }

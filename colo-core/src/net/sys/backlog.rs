@@ -13,8 +13,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 /// Linux keeps up to a thousand frames there for it (`txqueuelen`), and does not tell how many.
 #[derive(Debug)]
 pub struct Backlog {
-    /// The process's own: what is read from one is not read from the other.
-    device: OwnedFd,
+    /// The process (a pidfd), and by which number it knows the TAP. Its descriptor is borrowed for each look only: a TAP is there as long as
+    /// anybody has it open, and this one is to go with its process.
+    holder: OwnedFd,
+    number: c_int,
     /// Whether virtio's header is before each frame.
     has_header: bool,
     slot: Slot,
@@ -42,28 +44,28 @@ impl Backlog {
         // From here on it is this process, or none.
         let holder = pidfd_open(pid, PidfdFlags::empty())?;
         let number = descriptor_of(process, name)?.ok_or_else(not_found)?;
-        let device = pidfd_getfd(&holder, number, PidfdGetfdFlags::empty())?;
-        let has_header = match header_bytes(&device)? {
+        let has_header = match header_bytes(&pidfd_getfd(&holder, number, PidfdGetfdFlags::empty())?)? {
             0 => false,
             Offload::HEADER_BYTES => true,
             // A device model asks for more only on behalf of a guest that has such a card.
             more => return Err(io::Error::new(io::ErrorKind::Unsupported, format!("frames behind {more} bytes"))),
         };
-        Ok(Backlog { device, has_header, slot: Slot::new() })
+        Ok(Backlog { holder, number, has_header, slot: Slot::new() })
     }
 
     /// Appends all of it to `frames`, and returns how many that is. Its reader is not to read meanwhile.
     ///
     /// # Errors
-    /// When the device is gone.
+    /// When the process is gone.
     pub fn take(&mut self, frames: &mut Vec<Frame>) -> io::Result<usize> {
+        let device = pidfd_getfd(&self.holder, self.number, PidfdGetfdFlags::empty())?;
         let before = frames.len();
         loop {
             let room = self.slot.room();
             if !self.has_header {
                 room.extend([0; Offload::HEADER_BYTES]);
             }
-            match retry_on_intr(|| read(&self.device, spare_capacity(room))) {
+            match retry_on_intr(|| read(&device, spare_capacity(room))) {
                 Ok(0) | Err(Errno::AGAIN) => return Ok(frames.len() - before),
                 Ok(_) => {}
                 Err(errno) => return Err(errno.into()),
