@@ -225,6 +225,10 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
     use std::path::{Path, PathBuf};
+    use std::time::Duration;
+
+    /// Longer than anything takes that is not broken.
+    const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
 
     fn trace(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("colo-guard-{name}-{}", std::process::id()))
@@ -300,6 +304,7 @@ mod tests {
     #[test]
     fn a_guard_has_nothing_that_it_was_not_given() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(PATIENCE).unwrap();
         let first = Guard::start(|_, _| ()).unwrap();
         let second = Guard::start(|_, _| ()).unwrap();
         drop(theirs);
@@ -331,6 +336,7 @@ mod tests {
             }
         }
         drop(tell);
+        told.set_read_timeout(PATIENCE).unwrap();
         let mut started = [0];
         told.read_exact(&mut started).unwrap();
         assert_eq!(started, [1]);

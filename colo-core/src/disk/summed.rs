@@ -12,7 +12,7 @@ use std::ops::{Deref, Range};
 /// let bytes: Summed = b"123456789".to_vec().into();
 /// assert_eq!((bytes.len(), bytes.crc()), (9, 0xe306_9283));
 /// ```
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Debug)]
 pub struct Summed {
     bytes: Bytes,
     crc: Option<u32>,

@@ -1,3 +1,4 @@
+use super::done;
 use super::name::LinkName;
 use super::slot::Slot;
 use crate::net::{Frame, Offload};
@@ -107,8 +108,4 @@ fn header_bytes(device: &OwnedFd) -> io::Result<usize> {
     // SAFETY: the request takes a pointer to an `int`, which lives over the call.
     done(unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNGETVNETHDRSZ, &raw mut bytes) })?;
     Ok(bytes as usize)
-}
-
-fn done(result: c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

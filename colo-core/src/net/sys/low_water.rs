@@ -1,3 +1,4 @@
+use super::done;
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -8,10 +9,7 @@ pub(crate) fn set_receive_low_water(socket: impl AsFd, bytes: usize) -> io::Resu
     let (option, length) = (std::ptr::from_ref(&value).cast(), size_of::<c_int>() as libc::socklen_t);
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the kernel reads so many bytes of the value, which lives over the call.
-    match unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, option, length) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    done(unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, option, length) })
 }
 
 #[cfg(test)]

@@ -43,3 +43,11 @@ pub(crate) use low_water::set_receive_low_water;
 pub use name::{LinkName, LinkNameError};
 pub use packet::{PacketSocket, Promiscuous};
 pub use tap::{Offloads, Tap, open_bare_tap};
+
+use std::ffi::c_int;
+use std::io;
+
+/// What a call of C's says, or the error that it has left.
+fn done(result: c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,4 +1,5 @@
 use super::backlog::Backlog;
+use super::done;
 use super::name::LinkName;
 use super::slot::{Slot, Tag};
 use crate::net::{Frame, MAX_BATCH_FRAMES, Offload, Port};
@@ -296,10 +297,6 @@ fn set<T>(socket: &OwnedFd, option: c_int, value: &T) -> io::Result<()> {
     let (value, bytes) = (std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t);
     // SAFETY: the kernel reads so many bytes of the value, which lives over the call.
     done(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, option, value, bytes) })
-}
-
-fn done(result: c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn last_errno() -> Errno {

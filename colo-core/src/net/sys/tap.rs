@@ -1,3 +1,4 @@
+use super::done;
 use super::name::LinkName;
 use super::slot::Slot;
 use crate::net::{Frame, MAX_BATCH_FRAMES, Offload, Port};
@@ -145,8 +146,4 @@ fn offload(device: &OwnedFd, offloads: Offloads) -> io::Result<()> {
 fn set(device: &OwnedFd, request: libc::Ioctl, value: c_int) -> io::Result<()> {
     // SAFETY: the requests that are made here take a pointer to an `int`, which lives over the call.
     done(unsafe { libc::ioctl(device.as_raw_fd(), request, &raw const value) })
-}
-
-fn done(result: c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
