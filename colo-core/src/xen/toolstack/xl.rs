@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -114,7 +115,8 @@ impl Xl {
         Xl { program: program.into() }
     }
 
-    /// Runs a command and returns what it prints on its standard output.
+    /// Runs a command and returns what it prints on its standard output. What is sent to this process's group (by Ctrl-C) does not reach it:
+    /// half of a `destroy` would leave a part of the domain for good.
     ///
     /// # Errors
     /// [`XlError`].
@@ -123,7 +125,9 @@ impl Xl {
         arguments: impl IntoIterator<Item = A>,
         limit: Duration,
     ) -> Result<String, XlError> {
-        let mut running = Running::start(self.command(arguments))?;
+        let mut command = self.command(arguments);
+        command.process_group(0);
+        let mut running = Running::start(command)?;
         running.wait(Instant::now() + limit, limit)?;
         Ok(running.stdout.text())
     }
@@ -378,6 +382,14 @@ mod tests {
         let error = Xl::at("/bin/sh").run(["-c", "echo reading $0; false", STDIN_PATH], limit).unwrap_err();
         assert_eq!(error.to_string(), "xl -c echo reading $0; false failed (exit status: 1): reading its input");
         assert!(matches!(Xl::at("/nonexistent/xl").run(["list"], limit), Err(XlError::NotStarted { .. })));
+    }
+
+    #[test]
+    fn what_is_sent_to_our_group_does_not_reach_a_command() {
+        // The first and the fifth word are the process and its group.
+        let said = sh("set -- $(cat /proc/$$/stat); echo $1; echo $5", Duration::from_secs(20)).unwrap();
+        let [process, group] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+        assert_eq!(process, group);
     }
 
     #[test]
