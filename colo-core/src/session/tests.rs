@@ -486,7 +486,9 @@ fn the_net_thread_turns_as_long_as_something_moves_and_nobody_waits() {
     assert!(matches!(turns(u32::MAX), (2.., true)));
     std::thread::scope(|scope| {
         let engine = scope.spawn(|| drop(lane.first().unwrap()));
+        let end = Instant::now() + PATIENCE;
         while turns(u32::MAX).0 > 1 {
+            assert!(Instant::now() < end, "the engine waits");
             std::thread::yield_now();
         }
         drop(held);
