@@ -81,7 +81,7 @@ pub enum Event {
         /// Output that was sent at once.
         resent_frames: usize,
     },
-    /// The session is over.
+    /// The session is over, and what it had taken from this host is put back.
     Ended(Outcome),
 }
 

@@ -77,6 +77,8 @@ impl SecondarySession {
             // A guest that this thread held is destroyed by being dropped, and the primary finds its connection closed.
             let outcome = catch_unwind(AssertUnwindSafe(|| server.run()))
                 .unwrap_or_else(|_| Outcome::Failed("the engine has panicked".into()));
+            // What it has taken from this host is put back before anybody hears that this is over, and ends the process.
+            drop(server.host);
             server.events.send(Event::Ended(outcome.clone()));
             outcome
         });

@@ -1,13 +1,14 @@
 //! Who may begin a session, and who may not.
 
 use crate::machine::{ModelHost, machine, spec};
-use crate::rig::{Setup, Watch, start_primary};
+use crate::rig::{PATIENCE, Setup, Watch, start_primary};
 use colo_core::domain::DomainSpec;
 use colo_core::net::Port;
 use colo_core::net::memory::pair;
 use colo_core::session::{
     Event, Outcome, PrimarySession, SecondarySession, SecondarySessionConfig, SessionError, inquire,
 };
+use crossbeam_channel::{Receiver, Sender, bounded};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
@@ -34,6 +35,29 @@ fn is_protected(secondary: &SecondarySession) {
     Watch::new(primary.events()).find(|event| matches!(event, Event::Protected(_)));
     primary.controller().stop();
     assert_eq!(primary.wait(), Outcome::Stopped);
+}
+
+/// Given up only when the test says so.
+struct Slow(Sender<()>, Receiver<()>);
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        self.0.send(()).unwrap();
+        self.1.recv_timeout(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn the_end_is_told_when_the_host_has_put_everything_back() {
+    let ((begins, begun), (done, is_done)) = (bounded(1), bounded(1));
+    let host = ModelHost::new("model").0.holding(Slow(begins, is_done));
+    let secondary = SecondarySession::listen("127.0.0.1:0", Box::new(host), SecondarySessionConfig::default()).unwrap();
+    secondary.controller().stop();
+    begun.recv_timeout(PATIENCE).unwrap();
+    let told: Vec<Event> = secondary.events().try_iter().collect();
+    assert!(!told.iter().any(|event| matches!(event, Event::Ended(_))), "{told:?}");
+    done.send(()).unwrap();
+    Watch::new(secondary.events()).find(|event| matches!(event, Event::Ended(Outcome::Stopped)));
 }
 
 #[test]

@@ -261,6 +261,8 @@ pub(crate) struct ModelHost {
     guests: Sender<Guest>,
     lans: Sender<End>,
     settled: Sender<()>,
+    /// Something that is given up with the host.
+    _held: Option<Box<dyn Send>>,
 }
 
 /// The test's view of a [`ModelHost`].
@@ -277,7 +279,7 @@ impl ModelHost {
         let (lans, lans_out) = unbounded();
         let (settled, settled_out) = unbounded();
         let view = HostView { guests: guests_out, lans: lans_out, settled: settled_out };
-        (ModelHost { hypervisor, disks: None, guests, lans, settled }, view)
+        (ModelHost { hypervisor, disks: None, guests, lans, settled, _held: None }, view)
     }
 }
 
@@ -285,6 +287,11 @@ impl ModelHost {
     /// The next machine has these disks.
     pub(crate) fn with_disks(self, disks: Option<Box<dyn SecondaryDisks>>) -> Self {
         ModelHost { disks, ..self }
+    }
+
+    /// It has something of this host's, which it gives up with itself.
+    pub(crate) fn holding(self, held: impl Send + 'static) -> Self {
+        ModelHost { _held: Some(Box::new(held)), ..self }
     }
 }
 
