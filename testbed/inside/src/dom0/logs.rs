@@ -86,6 +86,7 @@ mod tests {
     use super::*;
     use colo_testbed_inside::protocol::read_frame;
     use std::io::Write;
+    use std::net::Shutdown;
     use std::os::unix::net::UnixStream;
 
     #[test]
@@ -115,7 +116,8 @@ mod tests {
         let mut log = File::create(folder.join("g.log")).unwrap();
         log.write_all(b"4").unwrap();
         assert_eq!(hear(), ("g.log".into(), "4".into()));
-        drop(port);
+        // Not only dropped: a program that another test starts has a copy of it for a moment, and what is more is told but once.
+        port.shutdown(Shutdown::Both).unwrap();
         fs::write(folder.join("g.log.2.log"), "more").unwrap();
         assert!(thread.join().unwrap().is_err());
         fs::remove_dir_all(folder).unwrap();
