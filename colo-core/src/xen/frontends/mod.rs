@@ -18,6 +18,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod device;
 mod disk_ring;
 mod nodes;
 mod store_ring;
@@ -30,6 +31,7 @@ use super::{Xen, XenStore};
 use crate::domain::DomainError;
 use crate::ids::DomId;
 use crate::stream::{TwinFrontend, TwinFrontends};
+use device::{Device, note};
 use nodes::{Found, find};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -49,20 +51,8 @@ pub struct Frontends {
     domid: DomId,
     home: String,
     devices: Vec<Device>,
-    /// Whether something may have changed since they were looked at.
+    /// Whether there may be others since they were looked for.
     is_stale: bool,
-}
-
-struct Device {
-    class: String,
-    handle: u32,
-    /// `/local/domain/3/device/vif/0`.
-    path: String,
-    /// `/local/domain/0/backend/vif/3/0`.
-    backend: String,
-    /// What the guest's driver has told.
-    nodes: BTreeMap<String, String>,
-    is_connected: bool,
 }
 
 /// Watches, by what they are for.
@@ -96,13 +86,15 @@ impl Frontends {
     /// When xenstore refuses.
     pub fn published(&mut self) -> Result<TwinFrontends, DomainError> {
         self.refresh()?;
-        let connected = self.devices.iter().filter(|device| device.is_connected);
-        let devices = connected.map(|device| TwinFrontend {
-            class: device.class.clone(),
-            handle: device.handle,
-            nodes: device.nodes.clone().into_iter().collect(),
-        });
-        Ok(TwinFrontends { devices: devices.collect() })
+        let mut devices = Vec::with_capacity(self.devices.len());
+        for device in &mut self.devices {
+            let told = device.told(&self.store)?;
+            if told.is_connected {
+                let nodes = told.nodes.clone().into_iter().collect();
+                devices.push(TwinFrontend { class: device.class.clone(), handle: device.handle, nodes });
+            }
+        }
+        Ok(TwinFrontends { devices })
     }
 
     /// Waits until each network card and disk works. A console or a keyboard nobody waits for.
@@ -112,13 +104,21 @@ impl Frontends {
     pub fn wait_connected(&mut self, deadline: Instant) -> Result<(), DomainError> {
         self.refresh()?;
         let ends = |device: &Device| [format!("{}/state", device.path), format!("{}/state", device.backend)];
-        let ends: Vec<String> = self.devices.iter().filter(|device| is_known(device)).flat_map(ends).collect();
-        self.wait_states(ends.iter().map(|path| (path.as_str(), &[state::CONNECTED][..])).collect(), deadline)?;
-        self.is_stale = true;
-        Ok(())
+        let ends: Vec<String> = self.devices.iter().filter(|device| device.is_known()).flat_map(ends).collect();
+        self.wait_states(ends.iter().map(|path| (path.as_str(), &[state::CONNECTED][..])).collect(), deadline)
     }
 
-    /// Makes the backends let go of the guest's memory and event channels.
+    /// Makes the backends let go of the guest's memory and event channels, and forget them: the devices can only
+    /// [start over](Frontends::start_over).
+    ///
+    /// # Errors
+    /// When one does not before the deadline; when there is a device of a class that is not known to come back.
+    pub fn close(&mut self, deadline: Instant) -> Result<(), DomainError> {
+        self.refresh_known()?;
+        self.close_those(|_| true, deadline)
+    }
+
+    /// Makes the backends let go of the guest's memory and event channels, for [`Frontends::connect`] or [`Frontends::start_over`].
     ///
     /// # Errors
     /// When one does not before the deadline; when there is a device of a class that is not known to come back.
@@ -132,12 +132,7 @@ impl Frontends {
     /// # Errors
     /// As there.
     pub fn begin_disconnect(&mut self) -> Result<(), DomainError> {
-        self.refresh()?;
-        if let Some(other) = self.devices.iter().find(|device| !is_known(device)) {
-            let why =
-                format!("{} has a device {}: only network cards and disks are known here", self.domid, other.path);
-            return Err(DomainError::Other(why));
-        }
+        self.refresh_known()?;
         self.devices.iter().try_for_each(|device| self.set_state(device, state::CLOSING))
     }
 
@@ -148,12 +143,12 @@ impl Frontends {
     pub fn finish_disconnect(&mut self, deadline: Instant) -> Result<(), DomainError> {
         self.wait_backends(|_| true, &[state::CLOSING, state::CLOSED], deadline)?;
         // A disk's backend lets go only then.
-        self.close(is_disk, deadline)
+        self.close_those(Device::is_disk, deadline)
     }
 
     /// Whether there is a disk.
     pub fn has_disk(&self) -> bool {
-        self.devices.iter().any(is_disk)
+        self.devices.iter().any(Device::is_disk)
     }
 
     /// Of disconnected devices: tells the disks' backends once more to let go. One says that it has as soon as it was told, and keeps what it
@@ -162,7 +157,7 @@ impl Frontends {
     /// # Errors
     /// When xenstore refuses.
     pub fn close_disks_again(&self) -> Result<(), DomainError> {
-        self.say_closed(is_disk)
+        self.say_closed(Device::is_disk)
     }
 
     /// Makes the backends take hold again, of rings and event channels as `published` names them; devices that are not named stay
@@ -184,13 +179,21 @@ impl Frontends {
     /// # Errors
     /// When a backend does not follow before the deadline.
     pub fn start_over(&mut self, deadline: Instant) -> Result<(), DomainError> {
-        self.close(|_| true, deadline)?;
+        let mut open = Vec::with_capacity(self.devices.len());
+        for device in &self.devices {
+            if self.read_state(&format!("{}/state", device.backend))? != Some(state::CLOSED) {
+                open.push(device.path.clone());
+            }
+        }
+        self.close_those(|device| open.contains(&device.path), deadline)?;
+        for device in &mut self.devices {
+            device.told = None;
+        }
         self.devices.iter().try_for_each(|device| self.set_state(device, state::INITIALISING))?;
-        self.is_stale = true;
         self.wait_backends(|_| true, &[state::INIT_WAIT], deadline)
     }
 
-    fn close(&self, which: impl Fn(&Device) -> bool, deadline: Instant) -> Result<(), DomainError> {
+    fn close_those(&mut self, which: impl Fn(&Device) -> bool, deadline: Instant) -> Result<(), DomainError> {
         self.say_closed(&which)?;
         self.wait_backends(which, &[state::CLOSED], deadline)
     }
@@ -209,15 +212,17 @@ impl Frontends {
                 DomainError::BadState(format!("the primary has a device {class}/{handle}, {} has not", self.domid))
             })?;
             let device = &mut self.devices[index];
+            let home = device.path.clone();
+            let told = device.told(&self.store)?;
             let live = nodes.iter().filter(|(path, _)| is_live(path)).cloned();
             let nodes: BTreeMap<String, String> = live.collect();
-            for (path, value) in nodes.iter().filter(|(path, value)| device.nodes.get(*path) != Some(*value)) {
-                self.store.write(&format!("{}/{path}", device.path), value.as_bytes())?;
+            for (path, value) in nodes.iter().filter(|(path, value)| told.nodes.get(*path) != Some(*value)) {
+                self.store.write(&format!("{home}/{path}"), value.as_bytes())?;
             }
-            for path in device.nodes.keys().filter(|path| !nodes.contains_key(*path)) {
-                self.store.rm(&format!("{}/{path}", device.path))?;
+            for path in told.nodes.keys().filter(|path| !nodes.contains_key(*path)) {
+                self.store.rm(&format!("{home}/{path}"))?;
             }
-            device.nodes = nodes;
+            told.nodes = nodes;
             named.push(index);
         }
         Ok(named)
@@ -228,7 +233,7 @@ impl Frontends {
     }
 
     fn wait_backends(
-        &self,
+        &mut self,
         which: impl Fn(&Device) -> bool,
         states: &[u32],
         deadline: Instant,
@@ -238,12 +243,16 @@ impl Frontends {
         self.wait_states(paths.iter().map(|path| (path.as_str(), states)).collect(), deadline)
     }
 
+    fn read_state(&self, path: &str) -> Result<Option<u32>, DomainError> {
+        Ok(self.store.read_text(path)?.and_then(|state| state.parse().ok()))
+    }
+
     /// Waits until each of the nodes is in one of its states.
-    fn wait_states(&self, mut waiting: Vec<(&str, &[u32])>, deadline: Instant) -> Result<(), DomainError> {
+    fn wait_states(&mut self, mut waiting: Vec<(&str, &[u32])>, deadline: Instant) -> Result<(), DomainError> {
         loop {
             let mut still = Vec::with_capacity(waiting.len());
             for (path, states) in waiting {
-                let state = self.store.read_text(path)?.and_then(|state| state.parse().ok());
+                let state = self.read_state(path)?;
                 if !state.is_some_and(|state| states.contains(&state)) {
                     still.push((path, states, state));
                 }
@@ -259,8 +268,9 @@ impl Frontends {
 
     /// Waits for a change of some device's state; false when there is none before the deadline. A driver writes many other nodes, and each
     /// look takes from the time of the guest that does so.
-    fn wait_state(&self, deadline: Instant) -> Result<bool, DomainError> {
+    fn wait_state(&mut self, deadline: Instant) -> Result<bool, DomainError> {
         while let Some(event) = self.store.wait(deadline)? {
+            self.is_stale |= event.token == FRONTENDS && note(&mut self.devices, &event.path);
             if event.path.ends_with("/state") {
                 return Ok(true);
             }
@@ -268,12 +278,20 @@ impl Frontends {
         Ok(false)
     }
 
-    /// Looks at them anew if something has changed.
+    /// As [`Frontends::refresh`], for devices that are to be taken from the guest.
+    fn refresh_known(&mut self) -> Result<(), DomainError> {
+        self.refresh()?;
+        let Some(other) = self.devices.iter().find(|device| !device.is_known()) else { return Ok(()) };
+        let why = format!("{} has a device {}: only network cards and disks are known here", self.domid, other.path);
+        Err(DomainError::Other(why))
+    }
+
+    /// Looks for them anew if there may be others.
     fn refresh(&mut self) -> Result<(), DomainError> {
         // What happened before an answer is told before it.
         self.store.read(&format!("{}/domid", self.home))?;
         while let Some(event) = self.store.check_watch()? {
-            self.is_stale |= event.token == FRONTENDS && !event.path.ends_with("/state");
+            self.is_stale |= event.token == FRONTENDS && note(&mut self.devices, &event.path);
         }
         if !std::mem::take(&mut self.is_stale) {
             return Ok(());
@@ -283,20 +301,8 @@ impl Frontends {
         }
         for Found { class, handle, path, backend } in find(&self.store, &self.home)? {
             self.store.watch(&format!("{backend}/state"), BACKEND)?;
-            let nodes = nodes::read_live(&self.store, &path)?;
-            let state = self.store.read_text(&format!("{path}/state"))?;
-            let is_connected = state.is_some_and(|state| state == state::CONNECTED.to_string());
-            self.devices.push(Device { class, handle, path, backend, nodes, is_connected });
+            self.devices.push(Device { class, handle, path, backend, told: None });
         }
         Ok(())
     }
-}
-
-/// Whether it is known how such a device is taken down and comes back.
-fn is_known(device: &Device) -> bool {
-    matches!(device.class.as_str(), "vif" | "vbd")
-}
-
-fn is_disk(device: &Device) -> bool {
-    device.class == "vbd"
 }

@@ -79,7 +79,7 @@ impl Overlay for PvOverlay {
         let (domid, (control, ..)) = (domain.domid(), domain.handles());
         control.pause(domid)?;
         steps.step("stop");
-        self.frontends.disconnect(Instant::now() + STEP_LIMIT)?;
+        self.frontends.close(Instant::now() + STEP_LIMIT)?;
         wait_let_go(&self.frontends, &mut self.grants, domain, Instant::now() + STEP_LIMIT)?;
         steps.step("disconnect");
         reset(control, domid)?;
