@@ -1,3 +1,4 @@
+use super::memory::Piece;
 use super::{GuestType, XenDomain};
 use crate::domain::{Control as _, DirtyBitmap, DirtyLog, DomainError, MAX_BATCH_PAGES, Pages, RunState};
 use crate::ids::{PAGE_SIZE, Pfn};
@@ -89,15 +90,20 @@ impl XenDomain {
         captured.pages().for_each(|pfn| pages.set(pfn));
         let mut pfns = pages.iter().peekable();
         let mut types = Vec::new();
-        let mut data = vec![0; MAX_BATCH_PAGES * PAGE_SIZE];
         while pfns.peek().is_some() {
             let batch: Vec<Pfn> = pfns.by_ref().take(MAX_BATCH_PAGES).collect();
-            self.capture_raw(&batch, &mut types, &mut data)?;
-            for_each_page(&batch, &types, &data, |pfn, page_type, page| {
-                if !captured.has(pfn, page_type, page) {
+            // Where they are: a guest's whole memory copied first would take as long again.
+            self.look_pv(&batch, &mut types, |memory, pfn, page_type| {
+                let Some(pieces) = memory.pieces(pfn) else { return false };
+                if !captured.has(pfn, page_type, pieces) {
                     into.set(pfn);
                 }
-            });
+                true
+            })?;
+            let without = batch.iter().zip(&types).filter(|(_, page_type)| !page_type.has_data());
+            without
+                .filter(|(pfn, page_type)| !captured.has(**pfn, **page_type, []))
+                .for_each(|(pfn, _)| into.set(*pfn));
         }
         Ok(())
     }
@@ -142,6 +148,8 @@ pub(super) struct Captured {
     halves: [FixedState; 2],
 }
 
+type Hashers = [<FixedState as BuildHasher>::Hasher; 2];
+
 /// The hash of no page.
 const NOT_CAPTURED: u128 = 0;
 
@@ -157,23 +165,33 @@ impl Captured {
         (0..).map(Pfn).zip(&self.hashes).filter(|(_, hash)| **hash != NOT_CAPTURED).map(|(pfn, _)| pfn)
     }
 
-    fn has(&self, pfn: Pfn, page_type: PageType, page: &[u8]) -> bool {
-        self.hashes[pfn.0 as usize] == self.hash_of(page_type, page)
+    fn has(&self, pfn: Pfn, page_type: PageType, page: impl IntoIterator<Item = Piece>) -> bool {
+        let mut hashers = self.hashers();
+        page.into_iter().for_each(|piece| take(&mut hashers, piece.as_flattened()));
+        self.hashes[pfn.0 as usize] == hash(hashers, page_type)
     }
 
     fn note(&mut self, pfn: Pfn, page_type: PageType, page: &[u8]) {
-        self.hashes[pfn.0 as usize] = self.hash_of(page_type, page);
+        let mut hashers = self.hashers();
+        page.chunks(size_of::<Piece>()).for_each(|piece| take(&mut hashers, piece));
+        self.hashes[pfn.0 as usize] = hash(hashers, page_type);
     }
 
-    fn hash_of(&self, page_type: PageType, page: &[u8]) -> u128 {
-        let [high, low] = self.halves.each_ref().map(|half| {
-            let mut hasher = half.build_hasher();
-            hasher.write(page);
-            hasher.write_u32(page_type as u32);
-            u128::from(hasher.finish())
-        });
-        (high << 64 | low) | 1
+    fn hashers(&self) -> Hashers {
+        self.halves.each_ref().map(BuildHasher::build_hasher)
     }
+}
+
+fn take(hashers: &mut Hashers, piece: &[u8]) {
+    hashers.iter_mut().for_each(|hasher| hasher.write(piece));
+}
+
+fn hash(hashers: Hashers, page_type: PageType) -> u128 {
+    let [high, low] = hashers.map(|mut hasher| {
+        hasher.write_u32(page_type as u32);
+        u128::from(hasher.finish())
+    });
+    (high << 64 | low) | 1
 }
 
 /// Calls with each page: its type, and its content where it has any.
@@ -270,6 +288,10 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
+    fn pieces(page: &[u8]) -> impl Iterator<Item = Piece> {
+        page.chunks_exact(size_of::<Piece>()).map(|piece| piece.as_chunks().0.try_into().unwrap())
+    }
+
     #[test]
     fn a_page_is_what_was_captured_only_with_each_of_its_bits() {
         let mut captured = Captured::nothing(3);
@@ -277,12 +299,13 @@ mod tests {
         captured.note(Pfn(1), PageType::Normal, &page);
         captured.note(Pfn(2), PageType::Invalid, &[]);
         assert_eq!(captured.pages().collect::<Vec<_>>(), [Pfn(1), Pfn(2)]);
-        assert!(captured.has(Pfn(1), PageType::Normal, &page) && captured.has(Pfn(2), PageType::Invalid, &[]));
-        assert!(!captured.has(Pfn(0), PageType::Normal, &page) && !captured.has(Pfn(2), PageType::Normal, &page));
-        assert!(!captured.has(Pfn(1), PageType::L1, &page) && !captured.has(Pfn(1), PageType::Invalid, &[]));
+        let has = |pfn, page_type, page: &[u8]| captured.has(Pfn(pfn), page_type, pieces(page));
+        assert!(has(1, PageType::Normal, &page) && has(2, PageType::Invalid, &[]));
+        assert!(!has(0, PageType::Normal, &page) && !has(2, PageType::Normal, &page));
+        assert!(!has(1, PageType::L1, &page) && !has(1, PageType::Invalid, &[]));
         for bit in 0..8 * PAGE_SIZE {
             page[bit / 8] ^= 1 << (bit % 8);
-            assert!(!captured.has(Pfn(1), PageType::Normal, &page), "bit {bit}");
+            assert!(!has(1, PageType::Normal, &page), "bit {bit}");
             page[bit / 8] ^= 1 << (bit % 8);
         }
     }

@@ -1,4 +1,5 @@
 use super::lent::Place;
+use super::memory::GuestMemory;
 use super::pv_twin::TwinFrames;
 use super::{XenDomain, bad_state, grown, unmapped};
 use crate::domain::{DirtyBitmap, DomainError, MAX_BATCH_PAGES, Pages as _, StateRecord};
@@ -260,28 +261,39 @@ impl XenDomain {
         types: &mut Vec<PageType>,
         out: &mut [u8],
     ) -> Result<usize, DomainError> {
+        let mut count = 0;
+        self.look_pv(pfns, types, |memory, pfn, _| {
+            let page = (&mut out[count * PAGE_SIZE..][..PAGE_SIZE]).try_into();
+            let is_there = page.is_ok_and(|page: &mut Page| memory.read(pfn, page));
+            count += usize::from(is_there);
+            is_there
+        })?;
+        Ok(count)
+    }
+
+    /// Calls `look` with each page that has data, which says whether it is mapped.
+    pub(super) fn look_pv(
+        &mut self,
+        pfns: &[Pfn],
+        types: &mut Vec<PageType>,
+        mut look: impl FnMut(&GuestMemory, Pfn, PageType) -> bool,
+    ) -> Result<(), DomainError> {
         self.map_pv(pfns, types)?;
         let pv = self.pv.as_deref_mut().ok_or_else(not_pv)?;
         let (memory, stands_still) = (self.memory.get_mut(), self.suspended_at.is_some());
-
-        let mut count = 0;
         for (&pfn, page_type) in pfns.iter().zip(types.iter_mut()) {
-            if page_type.has_data() {
-                let page = (&mut out[count * PAGE_SIZE..][..PAGE_SIZE]).try_into();
-                if page.is_ok_and(|page: &mut Page| memory.read(pfn, page)) {
-                    count += 1;
-                } else if stands_still {
+            if page_type.has_data() && !look(memory, pfn, *page_type) {
+                if stands_still {
                     return Err(unmapped(pfn, &self.spec.name));
-                } else {
-                    // Given back since its type was asked for.
-                    *page_type = PageType::Invalid;
                 }
+                // Given back since its type was asked for.
+                *page_type = PageType::Invalid;
             }
             if *page_type == PageType::Invalid {
                 pv.deferred.push(pfn);
             }
         }
-        Ok(count)
+        Ok(())
     }
 
     /// Puts the page tables among captured pages into terms of the guest's own numbers. Returns how many pages are left.
