@@ -30,10 +30,6 @@ struct Slot {
 /// No page is there.
 const NOWHERE: Slot = Slot { mapping: u32::MAX, page: 0, frame: u64::MAX };
 
-/// Some words of a page.
-pub(super) type Piece = [[u8; 8]; PIECE_WORDS];
-const PIECE_WORDS: usize = 64;
-
 /// Words of a page that are compared before it is asked whether they are the same.
 const STEP_WORDS: usize = 8;
 
@@ -100,15 +96,14 @@ impl GuestMemory {
         }
     }
 
-    /// A page piece by piece, if it is mapped: for who goes over very many, and needs none of them for longer.
-    pub(super) fn pieces(&self, pfn: Pfn) -> Option<impl Iterator<Item = Piece>> {
+    /// A page's words, two by two, if it is mapped: for who goes over all of a guest's memory, and needs none of it for longer.
+    pub(super) fn word_pairs(&self, pfn: Pfn) -> Option<impl Iterator<Item = u128>> {
         // A page begins where a word may.
         #[allow(clippy::cast_ptr_alignment)]
         let there = self.pointer(pfn)?.cast::<u64>();
         // SAFETY: the page is mapped, and has so many words; volatile, as others may write to it.
-        let word = move |at| unsafe { there.add(at).read_volatile() };
-        let firsts = (0..PAGE_SIZE / 8).step_by(PIECE_WORDS);
-        Some(firsts.map(move |first| std::array::from_fn(|at| word(first + at).to_ne_bytes())))
+        let word = move |at| u128::from(unsafe { there.add(at).read_volatile() });
+        Some((0..PAGE_SIZE / 8).step_by(2).map(move |at| word(at) | word(at + 1) << 64))
     }
 
     /// Whether a page has this content, if it is mapped. While somebody writes to it the answer may be either.
