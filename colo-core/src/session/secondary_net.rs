@@ -331,7 +331,7 @@ impl State {
             }
         }
         if self.nics.iter().all(|nic| nic.input.is_empty()) {
-            let batch = self.standby.next_input();
+            let batch = self.next_input();
             moved |= !batch.is_empty();
             for NetFrame { nic, frame } in batch {
                 if let Some(nic) = self.nics.get_mut(usize::from(nic)) {
@@ -343,6 +343,28 @@ impl State {
             moved |= !nic.feed_guest().is_empty();
         }
         moved
+    }
+
+    fn next_input(&mut self) -> Vec<NetFrame> {
+        let mut batch = self.standby.next_input();
+        if self.is_rehearsing() {
+            // What its guest has missed while it was loaded would keep this side from loading the checkpoint that begins protection, and for
+            // nothing: that has it all.
+            loop {
+                let next = self.standby.next_input();
+                if next.is_empty() {
+                    break;
+                }
+                batch = next;
+            }
+            batch.drain(..batch.len().saturating_sub(PORTION));
+        }
+        batch
+    }
+
+    /// Whether nobody compares what its guest says, and nobody will miss it.
+    fn is_rehearsing(&self) -> bool {
+        self.standby.epoch() < Epoch::first_protected(self.rehearse)
     }
 
     /// What the clients say goes the same way as the mirror's: through the numbers that the guest knows.
@@ -380,8 +402,7 @@ impl State {
     }
 
     fn send_to_primary(&mut self, frames: Vec<NetFrame>) {
-        if self.standby.epoch() < Epoch::first_protected(self.rehearse) {
-            // Nobody compares it, and nobody will miss it.
+        if self.is_rehearsing() {
             return frames.into_iter().for_each(|frame| self.standby.pass_over(frame));
         }
         let mut first = None;

@@ -524,6 +524,28 @@ fn a_turn_of_the_secondary_is_a_portion_whatever_waits() {
 }
 
 #[test]
+fn in_a_rehearsal_only_the_latest_input_is_given() {
+    let ((mut guest_end, guest), (ours, theirs)) = (pair(1024).unwrap(), connection());
+    let (mut peer, shutdown) = (theirs.into_net(), state_channel().0);
+    let frames: Vec<_> = (0..1000_u16).map(|number| Frame::from(number.to_be_bytes().repeat(30))).collect();
+    net_loop::messages(net_loop::tag(0, frames.clone()), |frames| {
+        assert_eq!(peer.queue(&Message::Input { epoch: Epoch::FIRST, again: false, frames }).unwrap(), Queued::Yes);
+    });
+    peer.flush().unwrap();
+    let rehearsal = Hello { rehearse: true, ..hello() };
+    let mut net =
+        SecondaryNetHandle::new(&rehearsal, vec![Box::new(guest)], ours.into_net(), shutdown, HEARTBEAT, bounded(8).0)
+            .unwrap();
+    // All that was said is heard, and only then does the guest run.
+    while net.turn(Instant::now()).unwrap() {}
+    net.begin_epoch(Epoch::FIRST, Vec::new()).unwrap();
+    while net.turn(Instant::now()).unwrap() {}
+    let mut given = Vec::new();
+    while guest_end.receive(&mut given).unwrap() > 0 {}
+    assert_eq!(given, frames[frames.len() - PORTION..]);
+}
+
+#[test]
 fn a_turn_of_the_primary_is_a_portion_whatever_may_leave() {
     let ((mut guest_end, guest), (mut clients, lan)) = (pair(4 * PORTION).unwrap(), pair(4 * PORTION).unwrap());
     let ((ours, _theirs), shutdown) = (connection(), state_channel().0);
