@@ -31,7 +31,7 @@ use super::{Xen, XenStore};
 use crate::domain::DomainError;
 use crate::ids::DomId;
 use crate::stream::{TwinFrontend, TwinFrontends};
-use device::{Device, note};
+use device::{Device, Told, note};
 use nodes::{Found, find};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -222,7 +222,8 @@ impl Frontends {
             for path in told.nodes.keys().filter(|path| !nodes.contains_key(*path)) {
                 self.store.rm(&format!("{home}/{path}"))?;
             }
-            told.nodes = nodes;
+            // Its state is ours from here on: what we write there is nothing new.
+            *told = Told { nodes, is_connected: true };
             named.push(index);
         }
         Ok(named)
