@@ -92,9 +92,14 @@ impl XenDomain {
         Ok(records)
     }
 
-    pub(super) fn load_pv_state(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
-        // Nothing may be mapped for writing when it becomes a page table or a segment's page, now or when the guest runs.
+    /// Gives up what is mapped of the guest: nothing may be, for writing, when it becomes a page table or a segment's page, now or when the
+    /// guest runs. What is asked for is mapped again.
+    pub(in crate::xen) fn unmap(&mut self) {
         self.memory.get_mut().forget();
+    }
+
+    pub(super) fn load_pv_state(&mut self, state: &[StateRecord]) -> Result<(), DomainError> {
+        self.unmap();
         let width = self.pv()?.width;
         let state = PvState::parse(state, width.info())?;
         let Frames::Restored(p2m) = &self.pv()?.frames else {

@@ -258,6 +258,8 @@ impl crate::domain::Control for Arriving {
                 super::tail::load_device_model(domain, state)?;
                 *is_model_behind = false;
             }
+            // Before its pages become tables again; that takes as long as half of the detector's patience, under emulation.
+            Phase::Standing(Standing { domain, .. }) if domain.guest_type() == GuestType::Pv => domain.unmap(),
             _ => {}
         }
         Ok(())
