@@ -46,10 +46,12 @@ impl Epoch {
     /// The first checkpoint: from here on the machine is protected, unless it is a rehearsal.
     pub const FIRST: Epoch = Epoch(1);
 
-    /// The first epoch in which the machine is protected: the one after the rehearsal, if there is one.
+    /// The first epoch in which the machine is protected: the one after the rehearsal, if there is one. That takes two: in the first the
+    /// secondary's machine gets to run, and the second is put over one that runs, as all later ones. The first time takes longer
+    /// than any other, and nobody should have to wait for it.
     #[must_use]
     pub const fn first_protected(rehearse: bool) -> Epoch {
-        if rehearse { Epoch::FIRST.next() } else { Epoch::FIRST }
+        if rehearse { Epoch::FIRST.next().next() } else { Epoch::FIRST }
     }
 
     /// The epoch after this one.

@@ -17,8 +17,9 @@ pub struct PrimaryConfig {
     pub interval: Duration,
     /// How long the secondary may take to acknowledge a checkpoint that was sent to it, and to apply it.
     pub ack_timeout: Duration,
-    /// Whether the first epoch is a rehearsal: the secondary's machine gets to run, for as long as that takes, while the primary's
-    /// output leaves at once and nothing is protected. Protection begins with the second checkpoint, which follows at once.
+    /// Whether the first two epochs are a rehearsal: the secondary's machine gets to run, for as long as that takes, and is loaded once while
+    /// it runs; the primary's output leaves at once meanwhile, and nothing is protected. Protection begins with the third checkpoint; each
+    /// follows the one before at once.
     pub rehearse: bool,
     /// What takes the place of `ack_timeout` for a rehearsal.
     pub rehearsal_timeout: Duration,
@@ -153,7 +154,8 @@ impl<N: PrimaryNet> Primary<N> {
         self.staged >= Epoch::first_protected(self.config.rehearse)
     }
 
-    /// Whether the secondary's machine runs, and the checkpoint that begins its protection is to be taken now.
+    /// Whether the secondary's machine runs, and the next checkpoint of the rehearsal, or the one that begins its protection, is to be taken
+    /// now.
     pub fn is_rehearsed(&self) -> bool {
         self.is_rehearsal(self.begun) && self.applied == self.begun
     }
@@ -196,8 +198,7 @@ impl<N: PrimaryNet> Primary<N> {
                 self.net.applied(*epoch).map_err(EngineError::Net)
             }
             Message::Likeness(likeness) => {
-                let is_awaited =
-                    self.is_rehearsal(self.begun) && self.staged == self.begun && self.applied == Epoch::NONE;
+                let is_awaited = self.config.rehearse && self.staged == Epoch::FIRST && self.applied == Epoch::NONE;
                 if !is_awaited || self.likeness.is_some() {
                     return Err(self.unexpected("Likeness", self.begun));
                 }
@@ -216,7 +217,7 @@ impl<N: PrimaryNet> Primary<N> {
     }
 
     fn is_rehearsal(&self, epoch: Epoch) -> bool {
-        self.config.rehearse && epoch == Epoch::FIRST
+        epoch >= Epoch::FIRST && epoch < Epoch::first_protected(self.config.rehearse)
     }
 
     fn unexpected(&self, message: &'static str, epoch: Epoch) -> EngineError {
@@ -352,10 +353,17 @@ mod tests {
         assert_eq!(primary.checkpoint(Epoch(1), applied).unwrap(), Ready::Now(true));
         assert_eq!(primary.wait_checkpoint(applied).unwrap(), Ready::Now(Trigger::First));
         primary.capture(&mut domain, Epoch(2)).unwrap();
-        assert_eq!(primary.checkpoint(Epoch(2), applied).unwrap(), Ready::NotBefore(applied + ack));
         primary.handle_message(&Message::EpochStaged(Epoch(2))).unwrap();
+        assert!(primary.handle_message(&likeness).is_err(), "it ran already");
+        assert!(!primary.is_protected() && !primary.is_rehearsed());
+        primary.handle_message(&Message::EpochApplied(Epoch(2))).unwrap();
+        assert!(!primary.is_protected() && primary.is_rehearsed());
+        assert_eq!(primary.wait_checkpoint(applied).unwrap(), Ready::Now(Trigger::First));
+        primary.capture(&mut domain, Epoch(3)).unwrap();
+        assert_eq!(primary.checkpoint(Epoch(3), applied).unwrap(), Ready::NotBefore(applied + ack));
+        primary.handle_message(&Message::EpochStaged(Epoch(3))).unwrap();
         assert!(primary.is_protected());
-        let late = primary.checkpoint(Epoch(2), applied + ack).unwrap_err();
-        assert_eq!(late.to_string(), format!("no acknowledgement of epoch 2 within {} s", ack.as_secs()));
+        let late = primary.checkpoint(Epoch(3), applied + ack).unwrap_err();
+        assert_eq!(late.to_string(), format!("no acknowledgement of epoch 3 within {} s", ack.as_secs()));
     }
 }

@@ -63,7 +63,7 @@ pub struct Secondary<N> {
     net: N,
     /// The last epoch applied.
     epoch: Epoch,
-    /// Whether the first epoch is a rehearsal.
+    /// Whether the first two epochs are a rehearsal.
     rehearse: bool,
     /// What has come of the next one.
     arrived: StreamSum,
@@ -87,7 +87,7 @@ impl<N: SecondaryNet> Secondary<N> {
         }
     }
 
-    /// The first epoch is a rehearsal (or not, which is the default): the guest runs in it, and must not serve.
+    /// The first two epochs are a rehearsal (or not, which is the default): the guest runs in them, and must not serve.
     #[must_use]
     pub fn with_rehearsal(mut self, rehearse: bool) -> Self {
         self.rehearse = rehearse;
@@ -168,7 +168,7 @@ impl<N: SecondaryNet> Secondary<N> {
         let flushed = self.restorer.apply(domain, callbacks)?;
         self.net.begin_epoch(epoch, self.restorer.take_records()).map_err(EngineError::Net)?;
         self.epoch = epoch;
-        if epoch < Epoch::first_protected(self.rehearse) {
+        if self.rehearse && epoch == Epoch::FIRST {
             let likeness = domain.likeness().map_err(|error| EngineError::Restore(error.into()))?;
             if !likeness.is_empty() {
                 self.outbox.push_back(Message::Likeness(likeness.into()));

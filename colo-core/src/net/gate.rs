@@ -105,7 +105,7 @@ impl Gate {
         }
     }
 
-    /// The first epoch is a rehearsal (or not, which is the default): the gate stays open in it.
+    /// The first two epochs are a rehearsal (or not, which is the default): the gate stays open in them.
     #[must_use]
     pub fn with_rehearsal(mut self, rehearse: bool) -> Self {
         self.rehearse = rehearse;
@@ -371,16 +371,19 @@ mod tests {
             gate.handle_secondary(Epoch(1), 0, NetFrame { nic: 0, frame: frame(9) }, now);
             gate.handle_timeout(now + std::time::Duration::from_secs(3600));
             assert_eq!((gate.poll_trigger(), gate.poll_report()), (None, None));
+            assert!(gate.begin_epoch(Epoch(2)).is_empty(), "nor from that");
+            gate.commit(Epoch(2));
+            assert_eq!((gate.poll_trigger(), gate.poll_report()), (None, None));
             assert_eq!(bytes_of(&gate.next_batch()), [1, 2]);
             gate.released(1);
             // What has not left travels with the checkpoint that begins protection, and leaves all the same, before anything later.
-            assert_eq!(bytes_of(&gate.begin_epoch(Epoch(2))), [2]);
+            assert_eq!(bytes_of(&gate.begin_epoch(Epoch(3))), [2]);
             gate.handle_primary(0, frame(3), now);
             assert_eq!(bytes_of(&gate.next_batch()), [2]);
             gate.released(1);
             assert!(gate.next_batch().is_empty());
-            gate.commit(Epoch(2));
-            assert_eq!(gate.poll_report(), Some(Report::Held(Epoch(2))));
+            gate.commit(Epoch(3));
+            assert_eq!(gate.poll_report(), Some(Report::Held(Epoch(3))));
             assert!(gate.next_batch().is_empty(), "of the first epoch that is protected");
         }
     }

@@ -20,7 +20,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The protocol's version. Another major one is refused; another minor one only adds kinds of messages that need not be sent, and moments
 /// at which one may be sent.
-pub const MAJOR_VERSION: u8 = 4;
+pub const MAJOR_VERSION: u8 = 5;
 /// The protocol's minor version.
 pub const MINOR_VERSION: u8 = 2;
 

@@ -35,8 +35,8 @@ pub struct Hello {
     pub mode: Mode,
     /// Between two heartbeats, in milliseconds; both sides send them.
     pub heartbeat_ms: u32,
-    /// Whether the first epoch is a rehearsal, in which nothing is protected: the secondary's machine begins to run in it, and
-    /// must not take over.
+    /// Whether the first two epochs are a rehearsal, in which nothing is protected: the secondary's machine begins to run in
+    /// them, and must not take over.
     pub rehearse: bool,
     /// The domain.
     pub spec: DomainSpec,

@@ -166,7 +166,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 #[test]
 fn golden_frame() {
     let mut bytes = encode(&[Message::Welcome, Message::Heartbeat { number: 7 }]).split_off(FRAME_HEADER_BYTES);
-    let front = *b"COLO\x04\x02\x24\0\x01\0\0\0\0\0\0\0\x08\0\0\0";
+    let front = *b"COLO\x05\x02\x24\0\x01\0\0\0\0\0\0\0\x08\0\0\0";
     assert_eq!(bytes[..20], front);
     assert_eq!(bytes[24..], [7, 0, 0, 0, 0, 0, 0, 0]);
     let crc: Vec<u8> = bytes.drain(20..24).collect();

@@ -34,7 +34,7 @@ struct Shared {
 
 struct State {
     mode: Mode,
-    /// Whether the first epoch is a rehearsal.
+    /// Whether the first two epochs are a rehearsal.
     rehearse: bool,
     standby: Standby,
     nics: Vec<Nic>,

@@ -1,4 +1,4 @@
-//! The first epoch as a rehearsal: the secondary's machine gets to run, and clients notice nothing of it.
+//! The first epochs as a rehearsal: the secondary's machine gets to run, and clients notice nothing of it.
 
 use crate::rig::{Setup, answer, barrier, unprotected};
 use colo_core::domain::RunState;
@@ -21,16 +21,18 @@ fn while_the_secondarys_machine_is_made_to_run_nothing_is_held() {
         rig.pvm.say(&answer("at once"));
         assert_eq!(rig.client.next(), answer("at once"));
         resuming.go_on();
-        // The second checkpoint follows without being asked for, and nothing counts as protected before it.
+        // The other checkpoints follow without being asked for, and nothing counts as protected before the third.
         let protected = rig.primary_events.get(|event| match event {
             Event::Protected(epoch) => Some(format!("{epoch}, and no rehearsal")),
             Event::Rehearsed => Some(String::new()),
             _ => None,
         });
         assert_eq!(protected, "");
-        rig.primary_events.find(|event| {
-            matches!(event, Event::Checkpoint { stats, .. } if stats.epoch == Epoch(2) && stats.trigger == Trigger::First)
-        });
+        for epoch in [Epoch(2), Epoch(3)] {
+            rig.primary_events.find(|event| {
+                matches!(event, Event::Checkpoint { stats, .. } if stats.epoch == epoch && stats.trigger == Trigger::First)
+            });
+        }
         let mut rig = rig.protected();
         rig.pvm.say(&answer("of the primary alone"));
         assert!(rig.client.is_silent());
@@ -62,6 +64,17 @@ fn in_a_rehearsal_both_machines_hear_clients_and_only_the_primary_is_heard() {
 }
 
 #[test]
+fn the_first_time_that_a_running_machine_is_loaded_is_a_part_of_the_rehearsal() {
+    let (wait, loading) = barrier();
+    let mut rig = Setup::colo().rehearsed().secondary_fault("finish_restore", 2, wait).start();
+    loading.reached();
+    rig.pvm.say(&answer("at once"));
+    assert_eq!(rig.client.next(), answer("at once"));
+    loading.go_on();
+    rig.protected().stop();
+}
+
+#[test]
 fn before_protection_begins_the_primary_becomes_like_the_secondary() {
     for mode in [Mode::Colo, Mode::Remus] {
         let (wait, before_the_second) = barrier();
@@ -81,8 +94,8 @@ fn before_protection_begins_the_primary_becomes_like_the_secondary() {
 
 #[test]
 fn a_primary_that_is_lost_in_its_rehearsal_is_not_taken_over_from() {
-    for mode in [Mode::Colo, Mode::Remus] {
-        let mut rig = Setup::new(mode).rehearsed().primary_fault("suspend", 2, die).start();
+    for (mode, checkpoint) in [(Mode::Colo, 2), (Mode::Colo, 3), (Mode::Remus, 2), (Mode::Remus, 3)] {
+        let mut rig = Setup::new(mode).rehearsed().primary_fault("suspend", checkpoint, die).start();
         rig.secondary_events.applied();
         let why = unprotected(&mut rig.secondary_events);
         assert!(why.contains("nothing to go on from yet"), "{why}");
@@ -94,13 +107,13 @@ fn a_primary_that_is_lost_in_its_rehearsal_is_not_taken_over_from() {
 #[test]
 fn after_the_rehearsal_the_secondary_can_take_over() {
     for mode in [Mode::Colo, Mode::Remus] {
-        let mut rig = Setup::new(mode).rehearsed().primary_fault("suspend", 3, die).start().protected();
+        let mut rig = Setup::new(mode).rehearsed().primary_fault("suspend", 4, die).start().protected();
         rig.primary.controller().checkpoint();
         let epoch = rig.secondary_events.get(|event| match event {
             Event::TookOver { epoch, .. } => Some(*epoch),
             _ => None,
         });
-        assert_eq!(epoch, Epoch(2));
+        assert_eq!(epoch, Epoch(3));
         assert_eq!(rig.svm.run_state(), RunState::Running);
         rig.stop();
     }

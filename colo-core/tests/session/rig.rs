@@ -80,7 +80,7 @@ impl Setup {
         self
     }
 
-    /// The first epoch is a rehearsal.
+    /// The first two epochs are a rehearsal.
     pub(crate) fn rehearsed(mut self) -> Self {
         self.primary.checkpoints.rehearse = true;
         self
