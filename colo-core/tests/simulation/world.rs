@@ -248,6 +248,8 @@ impl World {
         let before = format!("{:?}", host.doing);
         host.engine_turn(self.now, &mut || self.fence(Side::Secondary));
         self.went_alone |= host.went_on_alone();
+        // Even if the secondary dies before the primary says a word: what it has shown by then, the primary's guest does not know.
+        self.two_servers |= self.went_alone && self.went_live && self.scenario.on_silence == OnSilence::TakeOver;
         if self.scenario.trace && !before.starts_with("Protecting") {
             self.trace(|| format!("primary: {before} -> {:?}", host.doing));
         }
