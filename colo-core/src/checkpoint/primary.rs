@@ -21,7 +21,7 @@ pub struct PrimaryConfig {
     /// it runs; the primary's output leaves at once meanwhile, and nothing is protected. Protection begins with the third checkpoint; each
     /// follows the one before at once.
     pub rehearse: bool,
-    /// What takes the place of `ack_timeout` for a rehearsal.
+    /// What takes the place of `ack_timeout` for the first epoch of a rehearsal.
     pub rehearsal_timeout: Duration,
 }
 
@@ -154,16 +154,15 @@ impl<N: PrimaryNet> Primary<N> {
         self.staged >= Epoch::first_protected(self.config.rehearse)
     }
 
-    /// Whether the secondary's machine runs, and the next checkpoint of the rehearsal, or the one that begins its protection, is to be taken
-    /// now.
+    /// Whether there was a rehearsal, and it is over.
     pub fn is_rehearsed(&self) -> bool {
-        self.is_rehearsal(self.begun) && self.applied == self.begun
+        self.config.rehearse && self.applied.next() >= Epoch::first_protected(true)
     }
 
-    /// What the domain must [become like](crate::domain::State::become_like) when it [is rehearsed](Primary::is_rehearsed), before the next
-    /// checkpoint; told once.
+    /// What the domain must [become like](crate::domain::State::become_like), before the next checkpoint; told once, when the secondary's
+    /// machine runs.
     pub fn take_likeness(&mut self) -> Option<Bytes> {
-        self.likeness.take()
+        if self.applied == Epoch::NONE { None } else { self.likeness.take() }
     }
 
     /// The packets' side.
@@ -232,7 +231,7 @@ impl<N: PrimaryNet> SaveCallbacks for Primary<N> {
             self.begun_at = Some(now);
             return Ok(Ready::Now(Trigger::First));
         };
-        if self.is_rehearsed() {
+        if self.is_rehearsal(self.begun) && self.applied == self.begun {
             self.begun_at = Some(now);
             return Ok(Ready::Now(Trigger::First));
         }
@@ -265,7 +264,8 @@ impl<N: PrimaryNet> SaveCallbacks for Primary<N> {
     }
 
     fn checkpoint(&mut self, epoch: Epoch, now: Instant) -> Result<Ready<bool>, CallbackError> {
-        let timeout = if self.is_rehearsal(epoch) { self.config.rehearsal_timeout } else { self.config.ack_timeout };
+        let is_made_to_run = self.config.rehearse && epoch == Epoch::FIRST;
+        let timeout = if is_made_to_run { self.config.rehearsal_timeout } else { self.config.ack_timeout };
         let deadline = *self.deadline.get_or_insert(now + timeout);
         if self.applied == epoch {
             return Ok(Ready::Now(true));
@@ -341,18 +341,19 @@ mod tests {
         let likeness = Message::Likeness(Bytes::from_static(b"ports"));
         assert!(primary.handle_message(&likeness).is_err(), "it does not run yet");
         primary.handle_message(&Message::EpochStaged(Epoch(1))).unwrap();
-        assert!(!primary.is_protected() && !primary.is_rehearsed());
         primary.handle_message(&likeness).unwrap();
         assert!(primary.handle_message(&likeness).is_err(), "once");
-        assert_eq!(primary.take_likeness().as_deref(), Some(&b"ports"[..]));
+        assert_eq!(primary.take_likeness(), None, "the guest is about to go on");
 
         // Long after any other checkpoint would have been given up.
         let applied = start + rehearsal - Duration::from_secs(1);
         primary.handle_message(&Message::EpochApplied(Epoch(1))).unwrap();
-        assert!(!primary.is_protected() && primary.is_rehearsed());
+        assert!(!primary.is_protected() && !primary.is_rehearsed());
+        assert_eq!(primary.take_likeness().as_deref(), Some(&b"ports"[..]));
         assert_eq!(primary.checkpoint(Epoch(1), applied).unwrap(), Ready::Now(true));
         assert_eq!(primary.wait_checkpoint(applied).unwrap(), Ready::Now(Trigger::First));
         primary.capture(&mut domain, Epoch(2)).unwrap();
+        assert_eq!(primary.checkpoint(Epoch(2), applied).unwrap(), Ready::NotBefore(applied + ack));
         primary.handle_message(&Message::EpochStaged(Epoch(2))).unwrap();
         assert!(primary.handle_message(&likeness).is_err(), "it ran already");
         assert!(!primary.is_protected() && !primary.is_rehearsed());
@@ -363,7 +364,11 @@ mod tests {
         assert_eq!(primary.checkpoint(Epoch(3), applied).unwrap(), Ready::NotBefore(applied + ack));
         primary.handle_message(&Message::EpochStaged(Epoch(3))).unwrap();
         assert!(primary.is_protected());
-        let late = primary.checkpoint(Epoch(3), applied + ack).unwrap_err();
-        assert_eq!(late.to_string(), format!("no acknowledgement of epoch 3 within {} s", ack.as_secs()));
+        primary.handle_message(&Message::EpochApplied(Epoch(3))).unwrap();
+        assert!(matches!(primary.wait_checkpoint(applied).unwrap(), Ready::NotBefore(_)), "as usual from here on");
+        primary.capture(&mut domain, Epoch(4)).unwrap();
+        assert_eq!(primary.checkpoint(Epoch(4), applied).unwrap(), Ready::NotBefore(applied + ack));
+        let late = primary.checkpoint(Epoch(4), applied + ack).unwrap_err();
+        assert_eq!(late.to_string(), format!("no acknowledgement of epoch 4 within {} s", ack.as_secs()));
     }
 }

@@ -32,7 +32,7 @@ pub enum Event {
         /// How fast it is, and how long it will still take, once that is known.
         pace: Option<Pace>,
     },
-    /// The secondary's machine runs. What is left of the rehearsal follows at once, and the checkpoint that begins protection.
+    /// The rehearsal is over: the secondary's machine runs. The checkpoint that begins protection follows at once.
     Rehearsed,
     /// A checkpoint to take over from is on the other side: from here on the machine is protected.
     Protected(Epoch),

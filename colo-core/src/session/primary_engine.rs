@@ -162,15 +162,16 @@ impl Engine<'_> {
             if let Err(end) = self.hear(&primary, until) {
                 return end;
             }
+            let likeness = primary.borrow_mut().take_likeness();
+            if let Some(likeness) = likeness {
+                match self.domain.become_like(&likeness) {
+                    Ok(None) => {}
+                    Ok(Some(why)) => tracing::info!("its devices have connected anew, for its twin's are: {why}"),
+                    Err(error) => return End::Cannot(format!("the guest cannot become like its twin: {error}")),
+                }
+            }
             if !rehearsed && primary.borrow().is_rehearsed() {
                 rehearsed = true;
-                if let Some(likeness) = primary.borrow_mut().take_likeness() {
-                    match self.domain.become_like(&likeness) {
-                        Ok(None) => {}
-                        Ok(Some(why)) => tracing::info!("its devices have connected anew, for its twin's are: {why}"),
-                        Err(error) => return End::Cannot(format!("the guest cannot become like its twin: {error}")),
-                    }
-                }
                 self.events.send(Event::Rehearsed);
             }
             if !protected && primary.borrow().is_protected() {
