@@ -25,6 +25,7 @@ mod disk_copy;
 mod disks;
 mod event;
 mod inquiry;
+mod line;
 mod net_loop;
 mod primary;
 mod primary_engine;

@@ -2,13 +2,13 @@
 
 use super::wake::Waker;
 use crate::net::{Frame, MAX_BATCH_FRAMES, Port};
-use crate::peer::{GoodbyeReason, Message, NetChannel, NetFrame, PeerError};
+use crate::peer::{NetChannel, NetFrame};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A port that had no room is tried again after so long: a ring in guest memory does not tell when it has room.
 pub(super) const RETRY: Duration = Duration::from_millis(1);
@@ -25,9 +25,6 @@ const MAX_TURNS: u32 = 16;
 /// So many frames are sent in one turn, to a guest or to clients. A guest on a busy host takes the processor for each that it is given:
 /// with more of them the peer would not hear from this side in time.
 pub(super) const PORTION: usize = 32;
-
-/// How long a goodbye may take to leave, and where an answer is awaited, to be answered.
-const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A mutex of which one taker has right of way: the engine, which holds a guest suspended while it waits.
 pub(super) struct Lane<T> {
@@ -155,56 +152,6 @@ pub(super) fn messages(frames: Vec<NetFrame>, mut send: impl FnMut(Vec<NetFrame>
     }
 }
 
-/// Says goodbye on the net channel, and sees it off.
-pub(super) fn goodbye(peer: &mut NetChannel, reason: GoodbyeReason) {
-    let deadline = Instant::now() + GOODBYE_TIMEOUT;
-    // To a peer that is not there any more a goodbye need not arrive.
-    if peer.queue(&Message::Goodbye(reason)).is_err() {
-        return;
-    }
-    while peer.flush().is_ok() && peer.wants_write() && Instant::now() < deadline {
-        let mut entry = [PollFd::from_borrowed_fd(peer.poll_fd(), PollFlags::OUT)];
-        let _ = poll(&mut entry, Some(&timespec(RETRY)));
-    }
-}
-
-/// What came of a goodbye to which an answer was awaited.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Farewell {
-    /// The other side has closed the connection in order: it knows, or its process is gone.
-    Heard,
-    /// Whether the other side knows is not known.
-    Unheard,
-    /// It had taken over before it could hear.
-    Promoted,
-}
-
-/// Says goodbye on the net channel, and waits for the other side to close it, as it does when it hears that.
-pub(super) fn part(mut peer: NetChannel, reason: GoodbyeReason) -> Farewell {
-    let deadline = Instant::now() + GOODBYE_TIMEOUT;
-    goodbye(&mut peer, reason);
-    loop {
-        let mut messages = Vec::new();
-        let received = peer.receive(&mut messages);
-        if messages.contains(&Message::Goodbye(GoodbyeReason::Promoted)) {
-            return Farewell::Promoted;
-        }
-        match received {
-            Ok(_) => {}
-            // It need not end what it was saying.
-            Err(PeerError::Closed | PeerError::Truncated { .. }) => return Farewell::Heard,
-            // A connection that was reset tells nothing about the other side.
-            Err(_) => return Farewell::Unheard,
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Farewell::Unheard;
-        }
-        let mut entry = [PollFd::from_borrowed_fd(peer.poll_fd(), PollFlags::IN)];
-        let _ = poll(&mut entry, Some(&timespec(left)));
-    }
-}
-
 /// The descriptors that a net thread sleeps on: of the cards, and of the peer. Duplicates: they are polled without the lock.
 pub(super) struct PollSet {
     guests: Vec<OwnedFd>,
@@ -279,7 +226,8 @@ pub(super) fn note_ready(ready: &[Source], nics: &mut [Nic]) -> bool {
     ready.contains(&Source::Peer)
 }
 
-fn timespec(duration: Duration) -> Timespec {
+/// For [`poll`].
+pub(super) fn timespec(duration: Duration) -> Timespec {
     // Rounded up to the next microsecond, so that a deadline is not met by spinning towards it.
     let duration = duration + Duration::from_micros(1);
     Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: i64::from(duration.subsec_nanos()) }

@@ -6,7 +6,7 @@ use super::WhenUnprotected;
 use super::disk_copy::DiskCopy;
 use super::disks::{Primaries, WithDisks, disk_events};
 use super::event::{Event, EventSender, Outcome};
-use super::net_loop::Farewell;
+use super::line::Farewell;
 use super::primary::{Alert, Control, DisksAndWay};
 use super::primary_net::PrimaryNetHandle;
 use crate::checkpoint::{EngineError, Primary, PrimaryConfig};

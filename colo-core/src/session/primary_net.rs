@@ -1,17 +1,16 @@
 //! The primary's net thread: clients and guest, the gate between them, and the mirror to the secondary.
 
-use super::net_loop::{
-    Farewell, IDLE, Lane, Nic, PORTION, Panicked, PollSet, RETRY, Source, goodbye, messages, note_ready, part, tag,
-};
+use super::line::{Farewell, Heard, Line, goodbye, part};
+use super::net_loop::{IDLE, Lane, Nic, PORTION, Panicked, PollSet, RETRY, Source, messages, note_ready, tag};
 use super::primary::Alert;
 use super::recorder::Recorder;
 use super::wake::Waker;
 use crate::checkpoint::PrimaryNet;
 use crate::domain::StateRecord;
-use crate::failover::{Detector, Loss};
+use crate::failover::Loss;
 use crate::ids::Epoch;
 use crate::net::gate::{Gate, Report};
-use crate::peer::{GoodbyeReason, Message, Mode, NetChannel, NetFrame, PeerError, Queued, ShutdownHandle};
+use crate::peer::{GoodbyeReason, Message, Mode, NetChannel, NetFrame, ShutdownHandle};
 use crate::save::{CallbackError, Trigger};
 use crate::stream::NetState;
 use crossbeam_channel::Sender;
@@ -42,17 +41,11 @@ struct State {
     mode: Mode,
     gate: Gate,
     nics: Vec<Nic>,
-    peer: Option<NetChannel>,
-    state: ShutdownHandle,
-    detector: Detector,
-    /// The peer may have said something.
-    peer_ready: bool,
+    line: Line,
     /// The guest's memory is the engine's for now.
     frozen: bool,
     /// A checkpoint was asked for in this epoch.
     asked: bool,
-    /// The peer was lost, and the engine knows.
-    lost: bool,
     /// The engine waits for the next sign of the peer.
     awaited: bool,
     /// The machine is left as soon as nothing waits here.
@@ -86,13 +79,9 @@ impl PrimaryNetHandle {
             mode,
             gate,
             nics: ends.nics,
-            peer: Some(ends.peer),
-            state: ends.state,
-            detector: Detector::new(heartbeat, Instant::now()),
-            peer_ready: true,
+            line: Line::new(ends.peer, ends.state, heartbeat),
             frozen: false,
             asked: false,
-            lost: false,
             awaited: false,
             leaving: false,
             reports: BTreeMap::new(),
@@ -117,13 +106,14 @@ impl PrimaryNetHandle {
     pub(super) fn run(&self) -> Result<(), CallbackError> {
         let set = {
             let state = self.0.lane.first()?;
-            PollSet::new(&state.nics, state.peer.as_ref())?
+            PollSet::new(&state.nics, state.line.channel())?
         };
         let mut ready = vec![Source::Peer];
         while !self.0.stop.load(Ordering::SeqCst) {
             let (wanted, timeout) = {
                 let mut state = self.0.lane.after_others()?;
-                state.peer_ready |= note_ready(&ready, &mut state.nics);
+                let is_peer_ready = note_ready(&ready, &mut state.nics);
+                state.line.note_ready(is_peer_ready);
                 let is_more = self.0.lane.turns(|| state.turn(Instant::now()));
                 let timeout = if is_more { Duration::ZERO } else { state.timeout(Instant::now()) };
                 (state.wanted(), timeout)
@@ -148,7 +138,7 @@ impl PrimaryNetHandle {
     /// Says goodbye to the secondary, if it is there, and forgets it.
     pub(super) fn goodbye(&self, reason: GoodbyeReason) -> Result<(), Panicked> {
         let mut state = self.0.lane.first()?;
-        if let Some(mut peer) = state.peer.take() {
+        if let Some(mut peer) = state.line.take() {
             goodbye(&mut peer, reason);
         }
         Ok(())
@@ -157,7 +147,7 @@ impl PrimaryNetHandle {
     /// Says goodbye to the secondary, forgets it, and waits for it to have heard. Meanwhile nothing leaves that might not.
     pub(super) fn part(&self, reason: GoodbyeReason) -> Result<Farewell, Panicked> {
         // Not under the lock: clients and guest have nothing to do with it.
-        let peer = self.0.lane.first()?.peer.take();
+        let peer = self.0.lane.first()?.line.take();
         Ok(peer.map_or(Farewell::Unheard, |peer| part(peer, reason)))
     }
 
@@ -170,7 +160,7 @@ impl PrimaryNetHandle {
     /// Lets everything leave from here on.
     pub(super) fn open(&self) -> Result<(), Panicked> {
         let mut state = self.0.lane.first()?;
-        state.peer = None;
+        state.line.take();
         state.frozen = false;
         state.gate.open();
         drop(state);
@@ -257,7 +247,7 @@ impl PrimaryNet for PrimaryNetHandle {
 impl State {
     /// Moves some of what can be moved now: the peer must hear from this side in time, whatever waits. Returns whether anything did.
     fn turn(&mut self, now: Instant) -> bool {
-        let mut moved = std::mem::take(&mut self.peer_ready) && self.hear_peer(now);
+        let mut moved = self.line.take_ready() && self.hear_peer(now);
         self.watch_peer(now);
         if !self.frozen {
             moved |= self.take_output(now);
@@ -272,10 +262,10 @@ impl State {
             self.ask(trigger);
         }
         self.report(now);
-        if let Some(Err(error)) = self.peer.as_mut().map(NetChannel::flush) {
+        if let Some(loss) = self.line.flush() {
             // Its last words may have come meanwhile, and only they tell who serves.
             while self.hear_peer(now) {}
-            self.lose(loss_of(error));
+            self.lose(loss);
         }
         if self.leaving && self.gate.is_empty() && self.nics.iter().all(|nic| nic.input.is_empty()) {
             (self.leaving, self.frozen) = (false, true);
@@ -285,15 +275,7 @@ impl State {
     }
 
     fn hear_peer(&mut self, now: Instant) -> bool {
-        let Some(peer) = self.peer.as_mut().filter(|_| !self.lost) else {
-            return false;
-        };
-        let mut messages = Vec::new();
-        let received = peer.receive(&mut messages);
-        let moved = !messages.is_empty();
-        if moved {
-            self.detector.heard(now);
-        }
+        let Heard { any, messages, loss } = self.line.hear(now);
         for message in messages {
             match message {
                 Message::Output { epoch, first, frames } => {
@@ -302,47 +284,31 @@ impl State {
                     }
                 }
                 Message::CheckpointWanted => self.ask(Trigger::QueueFull),
-                Message::Heartbeat { .. } => {}
-                Message::Goodbye(reason) => self.lose(Loss::Goodbye(reason)),
                 _ => self.lose(Loss::Broken("a message of another channel came on the net channel".into())),
             }
         }
-        if let Err(error) = received {
-            self.lose(loss_of(error));
+        if let Some(loss) = loss {
+            self.lose(loss);
         }
-        if moved && !self.lost && std::mem::take(&mut self.awaited) {
+        if any && !self.line.is_lost() && std::mem::take(&mut self.awaited) {
             self.tell(Alert::Heard);
         }
-        moved
+        any
     }
 
     fn watch_peer(&mut self, now: Instant) {
-        if self.detector.stood_still(now) || self.detector.look(now) {
-            // Something may have come while this thread was kept from looking.
+        if self.line.must_hear(now) {
             self.hear_peer(now);
         }
-        let Some(peer) = self.peer.as_mut().filter(|_| !self.lost) else {
-            return;
-        };
-        if self.detector.look(now) {
-            self.lose(Loss::Silent);
-        } else if let Some(number) = self.detector.heartbeats_due(now) {
-            // A full queue has something else in it to be heard. At once: what there is to do in a turn may take long. If it cannot be sent, the
-            // end of the turn tells.
-            let _ = peer.queue(&Message::Heartbeat { number });
-            let _ = peer.flush();
+        if let Some(loss) = self.line.watch(now) {
+            self.lose(loss);
         }
     }
 
-    /// From here on nothing leaves until the engine has decided who serves. A peer that may still be there is kept, for a
-    /// goodbye.
+    /// From here on nothing leaves until the engine has decided who serves.
     fn lose(&mut self, loss: Loss) {
-        if matches!(loss, Loss::Closed | Loss::Goodbye(_)) {
-            self.peer = None;
-        }
-        if !std::mem::replace(&mut self.lost, true) {
+        if self.line.lose(&loss) {
             self.gate.shut();
-            self.state.shutdown();
             self.tell(Alert::Lost(loss));
         }
     }
@@ -417,18 +383,18 @@ impl State {
     fn mirror(&mut self, nic: usize, again: bool, now: Instant) {
         let (epoch, frames) = (self.gate.epoch(), self.nics[nic].input.clone());
         let is_told = self.mode == Mode::Colo && epoch != Epoch::NONE && !frames.is_empty();
-        let Some(peer) = self.peer.as_mut().filter(|_| is_told) else { return };
+        if !is_told || !self.line.is_open() {
+            return;
+        }
         let mut lost = false;
-        messages(tag(nic, frames), |frames| {
-            lost |= !matches!(peer.queue(&Message::Input { epoch, again, frames }), Ok(Queued::Yes));
-        });
+        messages(tag(nic, frames), |frames| lost |= !self.line.queue(&Message::Input { epoch, again, frames }));
         if lost {
             // The secondary has not seen what the primary has: they differ from here on.
             self.ask(Trigger::QueueFull);
         }
         self.report(now);
         // If it cannot be sent, the end of the turn tells.
-        let _ = self.peer.as_mut().map(NetChannel::flush);
+        let _ = self.line.flush();
     }
 
     fn lose_lan(&mut self, nic: usize, error: &io::Error) {
@@ -450,20 +416,20 @@ impl State {
                 Report::Held(epoch) => held = Some(epoch),
             }
         }
-        let Some(peer) = &mut self.peer else {
+        if !self.line.is_open() {
             self.reports.clear();
             self.reports_since = None;
             return;
-        };
+        }
         // Unreported frames cost the secondary memory, and at a failover a duplicate: no reason to fail.
         if let Some(epoch) = held {
-            let _ = peer.queue(&Message::HeldReleased(epoch));
+            self.line.queue(&Message::HeldReleased(epoch));
         }
         let is_due = self.reports_since.is_some_and(|since| now >= since + REPORT_AFTER);
         let are_many = self.reports.values().map(Vec::len).sum::<usize>() >= MAX_REPORTS;
-        if peer.wants_write() || is_due || are_many {
+        if self.line.wants_write() || is_due || are_many {
             for (epoch, numbers) in std::mem::take(&mut self.reports) {
-                let _ = peer.queue(&Message::Released { epoch, numbers });
+                self.line.queue(&Message::Released { epoch, numbers });
             }
             self.reports_since = None;
         }
@@ -489,11 +455,7 @@ impl State {
     }
 
     fn wanted(&self) -> Vec<(Source, PollFlags)> {
-        let mut wanted = Vec::new();
-        if let Some(peer) = self.peer.as_ref().filter(|_| !self.lost) {
-            let flags = if peer.wants_write() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-            wanted.push((Source::Peer, flags));
-        }
+        let mut wanted: Vec<_> = self.line.wanted().into_iter().collect();
         if self.frozen {
             return wanted;
         }
@@ -510,11 +472,8 @@ impl State {
 
     fn timeout(&mut self, now: Instant) -> Duration {
         let mut until = now + IDLE;
-        if self.peer.is_some() && !self.lost {
-            until = until.min(self.detector.poll_timeout());
-        }
         let report = self.reports_since.map(|since| since + REPORT_AFTER);
-        for timeout in self.gate.poll_timeout().into_iter().chain(report) {
+        for timeout in self.line.poll_timeout().into_iter().chain(self.gate.poll_timeout()).chain(report) {
             until = until.min(timeout);
         }
         let blocked = !self.gate.next_batch().is_empty() || self.nics.iter().any(|nic| !nic.input.is_empty());
@@ -522,17 +481,5 @@ impl State {
             until = until.min(now + RETRY);
         }
         until.saturating_duration_since(now)
-    }
-}
-
-/// How an error of the channel looks to the one who decides who serves. Only what the other host's system has said tells that the
-/// process there is gone: this host's own giving up (a time-out, no route) is silence.
-pub(super) fn loss_of(error: PeerError) -> Loss {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset};
-    match error {
-        PeerError::Closed | PeerError::Truncated { .. } => Loss::Closed,
-        PeerError::Io { source, .. } if matches!(source.kind(), ConnectionReset | BrokenPipe) => Loss::Closed,
-        PeerError::Io { .. } => Loss::Silent,
-        broken => Loss::Broken(broken.to_string()),
     }
 }

@@ -209,7 +209,7 @@ impl Server {
             Ok(made) => made,
             Err(why) => {
                 let mut net = pair.net;
-                super::net_loop::goodbye(&mut net, GoodbyeReason::Failed(why.clone()));
+                super::line::goodbye(&mut net, GoodbyeReason::Failed(why.clone()));
                 return Served::Next(why);
             }
         };

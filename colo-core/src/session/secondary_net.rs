@@ -1,12 +1,12 @@
 //! The secondary's net thread: the primary's mirror to the guest, the guest's output to the primary; and, once it serves, the
 //! clients' network.
 
-use super::net_loop::{IDLE, Lane, Nic, PORTION, Panicked, PollSet, RETRY, Source, goodbye, messages, note_ready, tag};
-use super::primary_net::loss_of;
+use super::line::{Heard, Line, goodbye};
+use super::net_loop::{IDLE, Lane, Nic, PORTION, Panicked, PollSet, RETRY, Source, messages, note_ready, tag};
 use super::wake::Waker;
 use crate::checkpoint::SecondaryNet;
 use crate::domain::StateRecord;
-use crate::failover::{Detector, Loss};
+use crate::failover::Loss;
 use crate::ids::Epoch;
 use crate::net::Port;
 use crate::net::announce::Address;
@@ -38,18 +38,11 @@ struct State {
     rehearse: bool,
     standby: Standby,
     nics: Vec<Nic>,
-    peer: Option<NetChannel>,
-    /// Shut down when the peer is lost, so that the engine does not wait on the state channel for it.
-    state: ShutdownHandle,
-    detector: Detector,
-    /// The peer may have said something.
-    peer_ready: bool,
+    line: Line,
     /// The guest does not run, or its memory is the engine's for now.
     frozen: bool,
     /// A checkpoint was asked for in this epoch.
     asked: bool,
-    /// The peer was lost, and the engine knows.
-    lost: bool,
     /// This side serves.
     live: bool,
     /// The machine is left as soon as nothing waits here.
@@ -95,13 +88,9 @@ impl SecondaryNetHandle {
             rehearse: hello.rehearse,
             standby,
             nics: guests.into_iter().map(|guest| Nic::new(guest, None)).collect(),
-            peer: Some(peer),
-            state,
-            detector: Detector::new(heartbeat, Instant::now()),
-            peer_ready: true,
+            line: Line::new(peer, state, heartbeat),
             frozen: true,
             asked: false,
-            lost: false,
             live: false,
             leaving: false,
             output: VecDeque::new(),
@@ -125,7 +114,8 @@ impl SecondaryNetHandle {
                 if state.ports_changed != ports {
                     (set, ports) = state.poll_set()?;
                 }
-                state.peer_ready |= note_ready(&ready, &mut state.nics);
+                let is_peer_ready = note_ready(&ready, &mut state.nics);
+                state.line.note_ready(is_peer_ready);
                 let is_more = self.0.lane.turns(|| state.turn(Instant::now()));
                 let timeout = if is_more { Duration::ZERO } else { state.timeout(Instant::now()) };
                 (state.wanted(), timeout)
@@ -164,7 +154,7 @@ impl SecondaryNetHandle {
     /// Says goodbye to the primary, if it is there, and forgets it.
     pub(super) fn goodbye(&self, reason: GoodbyeReason) -> Result<(), Panicked> {
         let mut state = self.0.lane.first()?;
-        if let Some(mut peer) = state.peer.take() {
+        if let Some(mut peer) = state.line.take() {
             goodbye(&mut peer, reason);
         }
         Ok(())
@@ -189,7 +179,7 @@ impl SecondaryNetHandle {
     /// missing is sent first; returns how many frames that is.
     pub(super) fn go_live(&self, lans: Vec<Box<dyn Port>>) -> Result<usize, Panicked> {
         let mut state = self.0.lane.first()?;
-        state.peer = None;
+        state.line.take();
         state.live = true;
         state.standby.go_live();
         for (nic, lan) in state.nics.iter_mut().zip(lans) {
@@ -234,12 +224,12 @@ impl SecondaryNet for SecondaryNetHandle {
 
 impl State {
     fn poll_set(&self) -> io::Result<(PollSet, u64)> {
-        Ok((PollSet::new(&self.nics, self.peer.as_ref())?, self.ports_changed))
+        Ok((PollSet::new(&self.nics, self.line.channel())?, self.ports_changed))
     }
 
     /// Moves some of what can be moved now: the peer must hear from this side in time, whatever waits. Returns whether anything did.
     fn turn(&mut self, now: Instant) -> bool {
-        let mut moved = std::mem::take(&mut self.peer_ready) && self.hear_peer(now);
+        let mut moved = self.line.take_ready() && self.hear_peer(now);
         self.watch_peer(now);
         if !self.frozen {
             moved |= self.give_input();
@@ -248,12 +238,12 @@ impl State {
         }
         if self.standby.wants_checkpoint() && !self.asked {
             self.asked = true;
-            self.send_peer(&Message::CheckpointWanted);
+            self.line.queue(&Message::CheckpointWanted);
         }
-        if let Some(Err(error)) = self.peer.as_mut().map(NetChannel::flush) {
+        if let Some(loss) = self.line.flush() {
             // Its last words may have come meanwhile, and only they tell who serves.
             while self.hear_peer(now) {}
-            self.lose(loss_of(error));
+            self.lose(loss);
         }
         if self.leaving && self.output.is_empty() && self.nics.iter().all(|nic| nic.input.is_empty()) {
             (self.leaving, self.frozen) = (false, true);
@@ -263,62 +253,33 @@ impl State {
     }
 
     fn hear_peer(&mut self, now: Instant) -> bool {
-        let Some(peer) = self.peer.as_mut().filter(|_| !self.lost) else {
-            return false;
-        };
-        let mut messages = Vec::new();
-        let received = peer.receive(&mut messages);
-        let moved = !messages.is_empty();
-        if moved {
-            self.detector.heard(now);
-        }
+        let Heard { any, messages, loss } = self.line.hear(now);
         for message in messages {
             match message {
                 Message::Input { epoch, again, frames } => self.standby.handle_input(epoch, again, frames),
                 Message::Released { epoch, numbers } => self.standby.handle_released(epoch, &numbers),
                 Message::HeldReleased(epoch) => self.standby.handle_held_released(epoch),
-                Message::Heartbeat { .. } => {}
-                Message::Goodbye(reason) => self.lose(Loss::Goodbye(reason)),
                 _ => self.lose(Loss::Broken("a message of another channel came on the net channel".into())),
             }
         }
-        if let Err(error) = received {
-            self.lose(loss_of(error));
+        if let Some(loss) = loss {
+            self.lose(loss);
         }
-        moved
+        any
     }
 
     fn watch_peer(&mut self, now: Instant) {
-        if self.detector.stood_still(now) || self.detector.look(now) {
-            // Something may have come while this thread was kept from looking.
+        if self.line.must_hear(now) {
             self.hear_peer(now);
         }
-        if self.peer.is_none() || self.lost {
-            return;
-        }
-        if self.detector.look(now) {
-            self.lose(Loss::Silent);
-        } else if let Some(number) = self.detector.heartbeats_due(now) {
-            self.send_peer(&Message::Heartbeat { number });
-            // At once: what there is to do in a turn may take long. If it cannot be sent, the end of the turn tells.
-            let _ = self.peer.as_mut().map(NetChannel::flush);
+        if let Some(loss) = self.line.watch(now) {
+            self.lose(loss);
         }
     }
 
-    fn send_peer(&mut self, message: &Message) {
-        if let Some(peer) = &mut self.peer {
-            // What does not fit leaves the machines different, and the primary finds that by its time-out.
-            let _ = peer.queue(message);
-        }
-    }
-
-    /// Tells the engine, once. A peer that may still be there is kept, for a goodbye.
+    /// Tells the engine, once.
     fn lose(&mut self, loss: Loss) {
-        if matches!(loss, Loss::Closed | Loss::Goodbye(_)) {
-            self.peer = None;
-        }
-        if !std::mem::replace(&mut self.lost, true) {
-            self.state.shutdown();
+        if self.line.lose(&loss) {
             let _ = self.alerts.try_send(Alert::Lost(loss));
         }
     }
@@ -421,7 +382,8 @@ impl State {
             first += count;
         });
         for message in &out {
-            self.send_peer(message);
+            // What does not fit leaves the machines different, and the primary finds that by its time-out.
+            self.line.queue(message);
         }
     }
 
@@ -452,11 +414,7 @@ impl State {
     }
 
     fn wanted(&self) -> Vec<(Source, PollFlags)> {
-        let mut wanted = Vec::new();
-        if let Some(peer) = self.peer.as_ref().filter(|_| !self.lost) {
-            let flags = if peer.wants_write() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-            wanted.push((Source::Peer, flags));
-        }
+        let mut wanted: Vec<_> = self.line.wanted().into_iter().collect();
         if self.frozen {
             return wanted;
         }
@@ -472,10 +430,7 @@ impl State {
     }
 
     fn timeout(&self, now: Instant) -> Duration {
-        let mut until = now + IDLE;
-        if self.peer.is_some() && !self.lost {
-            until = until.min(self.detector.poll_timeout());
-        }
+        let mut until = self.line.poll_timeout().map_or(now + IDLE, |timeout| timeout.min(now + IDLE));
         let blocked = !self.output.is_empty() || self.nics.iter().any(|nic| !nic.input.is_empty());
         if blocked && !self.frozen {
             until = until.min(now + RETRY);

@@ -177,19 +177,6 @@ fn what_came_while_a_primary_was_held_up_is_heard_before_it_is_alone() {
     assert!(matches!(alert, primary::Alert::Lost(Loss::Goodbye(GoodbyeReason::Stopped))), "{alert:?}");
 }
 
-#[test]
-fn only_the_other_hosts_word_is_a_closed_connection() {
-    use super::primary_net::loss_of;
-    use crate::peer::PeerError;
-    let failed = |errno: rustix::io::Errno| loss_of(PeerError::Io { call: "recv", source: errno.into() });
-    assert_eq!(loss_of(PeerError::Closed), Loss::Closed);
-    assert_eq!(loss_of(PeerError::Truncated { needed: 24, got: 3 }), Loss::Closed);
-    assert_eq!((failed(rustix::io::Errno::CONNRESET), failed(rustix::io::Errno::PIPE)), (Loss::Closed, Loss::Closed));
-    for silence in [rustix::io::Errno::TIMEDOUT, rustix::io::Errno::HOSTUNREACH, rustix::io::Errno::NETUNREACH] {
-        assert_eq!(failed(silence), Loss::Silent, "{silence}");
-    }
-}
-
 /// A port whose frames have left the guest's memory.
 struct OutsidePort(MemoryPort);
 
