@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 /// Tells whether the other side is still there, by what is heard of it. Anything heard counts, not only heartbeats.
 ///
 /// Time in which nobody listened is no silence: a host that stood still itself may have what the other one said on its way still. So no more
-/// than [`Detector::UNSEEN`] intervals count between one look and the next.
+/// than [`Detector::UNSEEN`] intervals count between one look and the next. And the other host may have given up this one meanwhile.
 ///
 /// ```
 /// use colo_core::failover::Detector;
@@ -24,6 +24,8 @@ pub struct Detector {
     last_look: Instant,
     next_beat: Instant,
     number: u64,
+    /// Until when the other side may turn out to have given up this one.
+    doubtful_until: Option<Instant>,
 }
 
 impl Detector {
@@ -36,7 +38,7 @@ impl Detector {
 
     /// Begins at `now`, as if the other side had just been heard.
     pub fn new(interval: Duration, now: Instant) -> Self {
-        Detector { interval, last_heard: now, last_look: now, next_beat: now, number: 0 }
+        Detector { interval, last_heard: now, last_look: now, next_beat: now, number: 0, doubtful_until: None }
     }
 
     /// Something was heard.
@@ -53,9 +55,19 @@ impl Detector {
     pub fn look(&mut self, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.last_look);
         let unseen = since.saturating_sub(self.interval * Self::UNSEEN);
+        // One interval less than the other side's patience, for what its last sign took on the way.
+        if since >= self.interval * (Self::MISSED - 1) {
+            self.doubtful_until = Some(now + self.interval * Self::MISSED);
+        }
         self.last_heard = (self.last_heard + unseen).min(self.last_heard.max(now));
         self.last_look = self.last_look.max(now);
         now.saturating_duration_since(self.last_heard) >= self.interval * Self::MISSED
+    }
+
+    /// Whether the other side may have lost this one, which stood still itself: then it serves alone, and has closed the connection. It has
+    /// said so, but who did not listen cannot count on having heard it.
+    pub fn may_be_given_up(&self, now: Instant) -> bool {
+        self.doubtful_until.is_some_and(|until| now < until)
     }
 
     /// The number of the heartbeat to be sent now, if one is due.
@@ -92,6 +104,19 @@ mod tests {
         assert!(detector.look(start + INTERVAL * 103));
         detector.heard(start + INTERVAL * 103);
         assert!(!detector.look(start + INTERVAL * 103));
+    }
+
+    #[test]
+    fn who_stood_still_for_as_long_as_the_other_is_patient_may_be_given_up() {
+        let start = Instant::now();
+        let mut detector = Detector::new(INTERVAL, start);
+        let mut now = start;
+        for (passed, doubtful) in [(3, false), (4, true), (3, true), (2, false), (100, true), (1, true)] {
+            now += INTERVAL * passed;
+            detector.heard(now);
+            detector.look(now);
+            assert_eq!(detector.may_be_given_up(now), doubtful, "{:?}", now - start);
+        }
     }
 
     proptest! {

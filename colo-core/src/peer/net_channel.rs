@@ -2,7 +2,8 @@ use super::Message;
 use super::decoder::{FrameDecoder, ReadState};
 use super::error::PeerError;
 use super::frame::FrameEncoder;
-use std::io::{ErrorKind, Write};
+use socket2::SockRef;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -40,6 +41,8 @@ pub struct NetChannel {
     sent_bytes: usize,
     /// How sending has failed. The system tells it once, and from then on shows an end that the peer has not made.
     failed: Option<ErrorKind>,
+    /// The end of this side's words was sent.
+    has_ended: bool,
 }
 
 impl Drop for NetChannel {
@@ -53,7 +56,7 @@ impl Drop for NetChannel {
 impl NetChannel {
     /// The socket does not block.
     pub(super) fn new(socket: TcpStream, encoder: FrameEncoder, decoder: FrameDecoder) -> NetChannel {
-        NetChannel { socket, encoder, decoder, out: Vec::new(), sent_bytes: 0, failed: None }
+        NetChannel { socket, encoder, decoder, out: Vec::new(), sent_bytes: 0, failed: None, has_ended: false }
     }
 
     /// Readable when [`NetChannel::receive`] may have something; to be polled for writing too while
@@ -133,6 +136,42 @@ impl NetChannel {
         }
         self.forget_sent();
         Ok(())
+    }
+
+    /// Ends this side's words: sends what is left, then the end, and throws away what the peer still says. Returns whether it is over: the peer
+    /// has closed the connection, or it has broken. Until then it is to be called again whenever the socket is ready, and the channel to
+    /// be kept, for as long as the peer may take: who closes a connection on which the peer still speaks has the system throw away what the
+    /// peer has not read, and the peer sees a connection that broke, and no last word.
+    pub fn see_off(&mut self) -> bool {
+        if !self.has_ended {
+            // A peer that sleeps is to hear it when it wakes.
+            let options = SockRef::from(&self.socket);
+            let _ = options.set_tcp_user_timeout(None);
+            let _ = options.set_keepalive(false);
+            if self.flush().is_err() {
+                return true;
+            }
+            if !self.wants_write() {
+                self.has_ended = true;
+                if self.socket.shutdown(Shutdown::Write).is_err() {
+                    return true;
+                }
+            }
+        }
+        self.discard()
+    }
+
+    /// Throws away what has come; whether the connection has ended.
+    fn discard(&self) -> bool {
+        let mut thrown_away = [0; 4096];
+        for _ in 0..MAX_READS {
+            match (&self.socket).read(&mut thrown_away) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return !matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock),
+            }
+        }
+        false
     }
 
     /// Drops what has been sent from the queue: at once when that is all, else when it is more than what would have to be moved.

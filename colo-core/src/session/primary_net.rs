@@ -1,6 +1,6 @@
 //! The primary's net thread: clients and guest, the gate between them, and the mirror to the secondary.
 
-use super::line::{Farewell, Heard, Line, goodbye, part};
+use super::line::{Farewell, Heard, Line, part};
 use super::net_loop::{IDLE, Lane, Nic, PORTION, Panicked, PollSet, RETRY, Source, messages, note_ready, tag};
 use super::primary::Alert;
 use super::recorder::Recorder;
@@ -120,6 +120,7 @@ impl PrimaryNetHandle {
             };
             ready = set.sleep(&self.0.waker, &wanted, timeout)?;
         }
+        self.0.lane.first()?.line.finish();
         Ok(())
     }
 
@@ -135,20 +136,25 @@ impl PrimaryNetHandle {
         self.0.waker.wake();
     }
 
-    /// Says goodbye to the secondary, if it is there, and forgets it.
+    /// Says goodbye to the secondary, should it be there, and nothing more from here on.
     pub(super) fn goodbye(&self, reason: GoodbyeReason) -> Result<(), Panicked> {
-        let mut state = self.0.lane.first()?;
-        if let Some(mut peer) = state.line.take() {
-            goodbye(&mut peer, reason);
-        }
+        self.0.lane.first()?.line.say_goodbye(reason);
+        self.0.waker.wake();
         Ok(())
     }
 
-    /// Says goodbye to the secondary, forgets it, and waits for it to have heard. Meanwhile nothing leaves that might not.
+    /// Says goodbye to the secondary, and nothing more from here on, and waits for it to have heard. Meanwhile nothing leaves that might not.
     pub(super) fn part(&self, reason: GoodbyeReason) -> Result<Farewell, Panicked> {
         // Not under the lock: clients and guest have nothing to do with it.
-        let peer = self.0.lane.first()?.line.take();
-        Ok(peer.map_or(Farewell::Unheard, |peer| part(peer, reason)))
+        let Some(mut peer) = self.0.lane.first()?.line.take() else {
+            return Ok(Farewell::Unheard);
+        };
+        let farewell = part(&mut peer, reason);
+        if farewell == Farewell::Unheard {
+            self.0.lane.first()?.line.give_back(peer);
+            self.0.waker.wake();
+        }
+        Ok(farewell)
     }
 
     /// Lets nothing leave any more.
@@ -160,7 +166,6 @@ impl PrimaryNetHandle {
     /// Lets everything leave from here on.
     pub(super) fn open(&self) -> Result<(), Panicked> {
         let mut state = self.0.lane.first()?;
-        state.line.take();
         state.frozen = false;
         state.gate.open();
         drop(state);
@@ -262,12 +267,13 @@ impl State {
             self.ask(trigger);
         }
         self.report(now);
-        if let Some(loss) = self.line.flush() {
+        if let Some(loss) = self.line.flush(now) {
             // Its last words may have come meanwhile, and only they tell who serves.
             while self.hear_peer(now) {}
             self.lose(loss);
         }
-        if self.leaving && self.gate.is_empty() && self.nics.iter().all(|nic| nic.input.is_empty()) {
+        let is_empty = self.gate.is_empty() && self.nics.iter().all(|nic| nic.input.is_empty());
+        if self.leaving && is_empty && !self.line.is_parting(now) {
             (self.leaving, self.frozen) = (false, true);
             self.tell(Alert::Empty);
         }
@@ -290,7 +296,7 @@ impl State {
         if let Some(loss) = loss {
             self.lose(loss);
         }
-        if any && !self.line.is_lost() && std::mem::take(&mut self.awaited) {
+        if any && self.line.is_open() && std::mem::take(&mut self.awaited) {
             self.tell(Alert::Heard);
         }
         any
@@ -394,7 +400,7 @@ impl State {
         }
         self.report(now);
         // If it cannot be sent, the end of the turn tells.
-        let _ = self.line.flush();
+        let _ = self.line.flush(now);
     }
 
     fn lose_lan(&mut self, nic: usize, error: &io::Error) {

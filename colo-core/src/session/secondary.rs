@@ -3,6 +3,7 @@
 use super::accept::{Door, Knock, Pair};
 use super::disks::Secondaries;
 use super::event::{Event, EventSender, Events, Outcome};
+use super::line::goodbye;
 use super::secondary_engine::Engine;
 use super::secondary_net::{Alert, SecondaryNetHandle};
 use super::{SessionError, WhenUnprotected, inquiry};
@@ -208,8 +209,7 @@ impl Server {
         let (domain, nics, disks) = match made {
             Ok(made) => made,
             Err(why) => {
-                let mut net = pair.net;
-                super::line::goodbye(&mut net, GoodbyeReason::Failed(why.clone()));
+                goodbye(pair.net, GoodbyeReason::Failed(why.clone()));
                 return Served::Next(why);
             }
         };

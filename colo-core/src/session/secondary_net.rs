@@ -1,7 +1,7 @@
 //! The secondary's net thread: the primary's mirror to the guest, the guest's output to the primary; and, once it serves, the
 //! clients' network.
 
-use super::line::{Heard, Line, goodbye};
+use super::line::{Heard, Line};
 use super::net_loop::{IDLE, Lane, Nic, PORTION, Panicked, PollSet, RETRY, Source, messages, note_ready, tag};
 use super::wake::Waker;
 use crate::checkpoint::SecondaryNet;
@@ -122,6 +122,7 @@ impl SecondaryNetHandle {
             };
             ready = set.sleep(&self.0.waker, &wanted, timeout)?;
         }
+        self.0.lane.first()?.line.finish();
         Ok(())
     }
 
@@ -151,12 +152,10 @@ impl SecondaryNetHandle {
         Ok(())
     }
 
-    /// Says goodbye to the primary, if it is there, and forgets it.
+    /// Says goodbye to the primary, should it be there, and nothing more from here on.
     pub(super) fn goodbye(&self, reason: GoodbyeReason) -> Result<(), Panicked> {
-        let mut state = self.0.lane.first()?;
-        if let Some(mut peer) = state.line.take() {
-            goodbye(&mut peer, reason);
-        }
+        self.0.lane.first()?.line.say_goodbye(reason);
+        self.0.waker.wake();
         Ok(())
     }
 
@@ -179,7 +178,6 @@ impl SecondaryNetHandle {
     /// missing is sent first; returns how many frames that is.
     pub(super) fn go_live(&self, lans: Vec<Box<dyn Port>>) -> Result<usize, Panicked> {
         let mut state = self.0.lane.first()?;
-        state.line.take();
         state.live = true;
         state.standby.go_live();
         for (nic, lan) in state.nics.iter_mut().zip(lans) {
@@ -240,12 +238,13 @@ impl State {
             self.asked = true;
             self.line.queue(&Message::CheckpointWanted);
         }
-        if let Some(loss) = self.line.flush() {
+        if let Some(loss) = self.line.flush(now) {
             // Its last words may have come meanwhile, and only they tell who serves.
             while self.hear_peer(now) {}
             self.lose(loss);
         }
-        if self.leaving && self.output.is_empty() && self.nics.iter().all(|nic| nic.input.is_empty()) {
+        let is_empty = self.output.is_empty() && self.nics.iter().all(|nic| nic.input.is_empty());
+        if self.leaving && is_empty && !self.line.is_parting(now) {
             (self.leaving, self.frozen) = (false, true);
             let _ = self.alerts.try_send(Alert::Empty);
         }
