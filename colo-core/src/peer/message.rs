@@ -79,7 +79,8 @@ pub enum GoodbyeReason {
 pub enum Message {
     /// P→S, first on each connection.
     Hello(Hello),
-    /// S→P: the answer to `Hello`; the secondary is ready.
+    /// S→P: the answer to `Hello`. The domain is made when all connections have greeted; if it cannot be made, `Goodbye` comes on the net
+    /// channel.
     Welcome,
     /// S→P: the answer to `Hello` when it cannot be; the connection ends. At most 1 KiB of text.
     Refused(String),
@@ -100,12 +101,12 @@ pub enum Message {
     },
     /// S→P, state: the epoch is here, whole and verified; it will be applied whatever happens to the primary.
     EpochStaged(Epoch),
-    /// S→P, state: what the secondary's machine is like that runs now, at the end of a rehearsal, so that the primary's can become like
-    /// it. Only the hypervisor knows what is in it.
+    /// S→P, state: what the secondary's machine is like that runs now, in a rehearsal's first epoch, so that the primary's can become
+    /// like it. Only the hypervisor knows what is in it.
     Likeness(Bytes),
     /// S→P, state: the epoch has been applied, the secondary stands where the primary stood.
     EpochApplied(Epoch),
-    /// S→P, state: the secondary needs a checkpoint (a queue of its is full).
+    /// S→P, net for packets and state for disks: the secondary needs a checkpoint (a queue of its is full).
     CheckpointWanted,
     /// P→S, net: frames from the clients, for the primary's guest in this epoch, in this order. What it has not taken when the epoch ends
     /// comes once more, as the first of the next one.

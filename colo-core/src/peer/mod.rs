@@ -7,8 +7,10 @@
 //! ```text
 //!        primary                                              secondary
 //!           |                    both connections                |
-//!           | Hello -------------------------------------------> |  checks version, mode and domain; makes the domain
+//!           | Hello -------------------------------------------> |  checks version, hypervisor and heartbeat
 //!           | <--------------------- Welcome, or Refused and end |
+//!           |                                                    |  when all have greeted: makes the domain
+//!           | <--------------------------- net: Goodbye (failed) |  or cannot
 //!           |                                                    |
 //!           |                       state                        |
 //!           | Stream: headers, static data, pages -------------> |  initial copy, while the guest runs

@@ -62,7 +62,7 @@ pub enum Ready<T> {
 /// Why a checkpoint is taken.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Trigger {
-    /// The first of all: protection begins with it.
+    /// The first of all, and in a rehearsal each up to the one that protection begins with.
     First,
     /// The interval has passed.
     Interval,

@@ -26,7 +26,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 ///
 /// Travels as one or more NET_STATE records, little-endian: the number of addresses and of frames in this part (`u32` each); for
 /// each address the card (`u8`), the Ethernet address (6 bytes), whether there is an IPv4 address (`u8`, 0 or 1), and that
-/// (4 bytes, zeroes if none); for each frame its length (`u32`), the card (`u8`), and its bytes.
+/// (4 bytes, zeroes if none); for each frame its length (`u32`), the card (`u8`; plus 128 if an offload
+/// follows), the offload if there is one (10 bytes), and its bytes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct NetState {
     /// The addresses.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// Between two heartbeats: many turns of everybody.
 pub const HEARTBEAT: Duration = Duration::from_millis(10);
-/// Of all checkpoints but a rehearsal.
+/// Of all checkpoints but a rehearsal's first.
 const ACK_TIMEOUT: Duration = Duration::from_millis(400);
 /// Short against the interval between checkpoints, long against the way there and back.
 const COMPARE_TIMEOUT: Duration = Duration::from_millis(5);
