@@ -29,7 +29,7 @@ const EXIT_CODES: &str = "Exit codes:
   2  the command line makes no sense
   3  the secondary has taken over; the guest here was destroyed
   4  the guest crashed
-  5  the guest runs on, unprotected: the secondary was lost";
+  5  the guest runs on, unprotected: the secondary was lost, or protection could not go on";
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {

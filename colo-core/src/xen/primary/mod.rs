@@ -6,7 +6,7 @@
 //! | the other host | if this process dies |
 //! | --- | --- |
 //! | cannot take over yet, or any more | the guest runs on, its cards go back into their bridges |
-//! | may or may not be able to: the first checkpoint is on its way | the guest is paused, its cards stay out: an operator must look |
+//! | perhaps can: the first checkpoint to take over from is on its way | the guest is paused, its cards stay out: an operator must look |
 //! | can | the guest is destroyed; its cards stay out until it is |
 //!
 //! The session tells what of this holds: [`Protected::layer`], [`Protected::set_protected`], [`Protected::on_unprotected`].
