@@ -154,6 +154,11 @@ impl<N: PrimaryNet> Primary<N> {
         self.staged >= Epoch::first_protected(self.config.rehearse)
     }
 
+    /// Whether a checkpoint was captured that the secondary can take over from, once it has it; whether it has is not always known here.
+    pub fn may_be_taken_over(&self) -> bool {
+        self.begun >= Epoch::first_protected(self.config.rehearse)
+    }
+
     /// Whether there was a rehearsal, and it is over.
     pub fn is_rehearsed(&self) -> bool {
         self.config.rehearse && self.applied.next() >= Epoch::first_protected(true)
@@ -360,7 +365,9 @@ mod tests {
         primary.handle_message(&Message::EpochApplied(Epoch(2))).unwrap();
         assert!(!primary.is_protected() && primary.is_rehearsed());
         assert_eq!(primary.wait_checkpoint(applied).unwrap(), Ready::Now(Trigger::First));
+        assert!(!primary.may_be_taken_over());
         primary.capture(&mut domain, Epoch(3)).unwrap();
+        assert!(primary.may_be_taken_over() && !primary.is_protected());
         assert_eq!(primary.checkpoint(Epoch(3), applied).unwrap(), Ready::NotBefore(applied + ack));
         primary.handle_message(&Message::EpochStaged(Epoch(3))).unwrap();
         assert!(primary.is_protected());

@@ -98,7 +98,7 @@ pub enum Outcome {
     Left,
     /// The guest runs on, without protection and without the session; the text says why.
     Unprotected(String),
-    /// The guest stands still here, and is to be let go on only when the other side is known not to serve; the text says why.
+    /// The guest stands still here: it cannot be resumed, or is to be only when the other side is known not to serve; the text says which.
     LeftSuspended(String),
     /// The secondary serves: the guest here was destroyed.
     StoodDown,

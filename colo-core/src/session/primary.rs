@@ -304,6 +304,7 @@ fn protect(
         fence: config.fence,
         when_unprotected: config.when_unprotected,
         on_unprotected: config.on_unprotected,
+        checkpoints: None,
     };
     let callbacks =
         Callbacks { checkpoints: config.checkpoints, save: config.save, verify: config.verify, layer: config.layer };
@@ -316,9 +317,14 @@ fn protect(
         // The end of a machine waits for what its disks are doing, and that may wait for what does not come any more.
         let _ = catch_unwind(AssertUnwindSafe(|| engine.disks.with(|disks| disks.detach())));
     }
-    // Before anything of the connections goes: the other side takes their end for this side's death.
-    if outcome.is_err() || matches!(outcome, Ok(Outcome::Failed(_))) {
-        engine.domain.destroy();
+    let mut outcome = outcome.unwrap_or_else(|_| Outcome::Failed("the engine has panicked".into()));
+    if let Outcome::Failed(why) = &outcome {
+        if config.when_unprotected == WhenUnprotected::Serve || engine.may_be_taken_over() {
+            // Before anything of the connections goes: the other side takes their end for this side's death.
+            engine.domain.destroy();
+        } else if let Ok(left) = catch_unwind(AssertUnwindSafe(|| engine.leave_unprotected(why))) {
+            outcome = left;
+        }
     }
     net.stop();
     shutdown.shutdown();
@@ -329,5 +335,5 @@ fn protect(
     if let Some(recording) = recording {
         recording.finish();
     }
-    outcome.unwrap_or_else(|_| Outcome::Failed("the engine has panicked".into()))
+    outcome
 }

@@ -7,11 +7,12 @@ use super::disk_copy::DiskCopy;
 use super::disks::{Primaries, WithDisks, disk_events};
 use super::event::{Event, EventSender, Outcome};
 use super::line::Farewell;
+use super::net_loop::Panicked;
 use super::primary::{Alert, Control, DisksAndWay};
 use super::primary_net::PrimaryNetHandle;
 use crate::checkpoint::{EngineError, Primary, PrimaryConfig};
 use crate::disk::DiskEvent;
-use crate::domain::{Domain, RunState};
+use crate::domain::{Domain, DomainError, RunState};
 use crate::failover::{Detector, Fence, Loss, PrimaryVerdict, primary_verdict};
 use crate::ids::Epoch;
 use crate::layers::Timings;
@@ -84,10 +85,12 @@ pub(super) struct Engine<'a> {
     pub(super) fence: Option<Box<dyn Fence>>,
     pub(super) when_unprotected: WhenUnprotected,
     pub(super) on_unprotected: Option<Box<dyn FnOnce() + Send>>,
+    /// Once checkpoints are taken.
+    pub(super) checkpoints: Option<Rc<RefCell<Checkpoints>>>,
 }
 
 /// The checkpoints' engine, between the packets and the disks.
-type Checkpoints = Primary<WithDisks<PrimaryNetHandle>>;
+pub(super) type Checkpoints = Primary<WithDisks<PrimaryNetHandle>>;
 
 /// Why protection ended.
 #[derive(Debug)]
@@ -113,10 +116,10 @@ const WATCH: Duration = Duration::from_millis(100);
 
 impl Engine<'_> {
     pub(super) fn run(&mut self, callbacks: Callbacks, disks: DisksAndWay) -> Outcome {
-        if let Err(error) = self.domain.resume() {
-            return Outcome::Failed(error.to_string());
-        }
-        let end = self.keep_protected(callbacks, disks);
+        let end = match self.domain.resume() {
+            Ok(()) => self.keep_protected(callbacks, disks),
+            Err(error) => End::Cannot(error.to_string()),
+        };
         if let End::Disk(_) = end {
             self.keep_from_hearing();
         }
@@ -129,6 +132,7 @@ impl Engine<'_> {
     fn keep_protected(&mut self, callbacks: Callbacks, disks: DisksAndWay) -> End {
         let net = WithDisks { net: self.net.clone(), disks: self.disks.clone() };
         let primary = Rc::new(RefCell::new(Primary::new(callbacks.checkpoints, net)));
+        self.checkpoints = Some(primary.clone());
         let timings = Timings::default();
         let mut chain: Box<dyn SaveCallbacks> = Box::new(primary.clone());
         if callbacks.verify {
@@ -309,7 +313,7 @@ impl Engine<'_> {
         match end {
             End::Stop if self.when_unprotected == WhenUnprotected::Serve => {
                 self.domain.destroy();
-                self.goodbye(GoodbyeReason::GuestEnded);
+                let _ = self.goodbye(GoodbyeReason::GuestEnded);
                 Outcome::Stopped
             }
             End::Protection | End::Stop => match self.part(GoodbyeReason::Stopped, "protection was ended") {
@@ -322,7 +326,7 @@ impl Engine<'_> {
                 if self.disks.are_shared() && matches!(self.net.part(GoodbyeReason::GuestEnded), Ok(Farewell::Heard)) {
                     self.disks.with(|disks| disks.alone());
                 }
-                self.goodbye(GoodbyeReason::GuestEnded);
+                let _ = self.goodbye(GoodbyeReason::GuestEnded);
                 guest_ended(state)
             }
             End::Cannot(why) => self.part(GoodbyeReason::Failed(why.clone()), &why),
@@ -337,7 +341,7 @@ impl Engine<'_> {
     /// Goes on without the secondary, once that knows. One that may not have heard may take over: then it is as if it were lost.
     fn part(&mut self, reason: GoodbyeReason, why: &str) -> Outcome {
         let farewell = self.net.part(reason.clone());
-        self.goodbye(reason);
+        let _ = self.goodbye(reason);
         match farewell {
             Ok(Farewell::Heard) => self.go_unprotected(why),
             Ok(Farewell::Promoted) => self.lost(&Loss::Goodbye(GoodbyeReason::Promoted)),
@@ -355,11 +359,13 @@ impl Engine<'_> {
             }
             PrimaryVerdict::GoUnprotected { fence } => {
                 // Should it live after all, and be told only now.
-                self.goodbye(GoodbyeReason::Failed(loss.to_string()));
-                if fence && !self.fence() {
-                    return self.give_up(loss);
+                let told = self.goodbye(GoodbyeReason::Failed(loss.to_string()));
+                match (self.fence.is_some(), told) {
+                    (true, _) if fence && !self.fence() => self.give_up(loss),
+                    // It may live, and will take the end of the connection for this side's death.
+                    (false, Err(panicked)) if fence && *loss != Loss::Closed => Outcome::Failed(panicked.to_string()),
+                    _ => self.go_unprotected(&loss.to_string()),
                 }
-                self.go_unprotected(&loss.to_string())
             }
         }
     }
@@ -369,9 +375,8 @@ impl Engine<'_> {
         let Some(fence) = &mut self.fence else {
             return true;
         };
-        if self.net.shut().is_err() {
-            return true;
-        }
+        // A net thread that has panicked lets nothing leave either.
+        let _ = self.net.shut();
         while let Err(error) = fence.fence() {
             self.events.send(Event::FenceFailed(error.to_string()));
             if let Ok(Control::Stop) = self.control.recv_timeout(Duration::from_secs(1)) {
@@ -398,6 +403,8 @@ impl Engine<'_> {
         if let Some(on_unprotected) = self.on_unprotected.take() {
             on_unprotected();
         }
+        // What keeps protection from going on may have left it standing still.
+        let resumed = self.domain.resume();
         let opened = self.net.open();
         self.events.send(Event::Unprotected(why.to_owned()));
         match (self.when_unprotected, opened) {
@@ -408,12 +415,27 @@ impl Engine<'_> {
                 if opened.is_ok() {
                     self.empty_gate();
                 }
-                match self.domain.run_state() {
-                    state @ (RunState::ShutDown | RunState::Crashed) => guest_ended(state),
-                    RunState::Running | RunState::Suspended => Outcome::Unprotected(why.to_owned()),
+                match (self.domain.run_state(), resumed) {
+                    (state @ (RunState::ShutDown | RunState::Crashed), _) => guest_ended(state),
+                    // Whoever has suspended it sees to what comes then.
+                    (RunState::Suspended, Err(error)) if !matches!(error, DomainError::SuspendedByAnother(_)) => {
+                        Outcome::LeftSuspended(format!("{why}; and it cannot be resumed: {error}"))
+                    }
+                    (RunState::Running | RunState::Suspended, _) => Outcome::Unprotected(why.to_owned()),
                 }
             }
         }
+    }
+
+    /// Whether the secondary may have a checkpoint to take over from, or come to have one.
+    pub(super) fn may_be_taken_over(&self) -> bool {
+        self.checkpoints.as_ref().is_some_and(|primary| primary.borrow().may_be_taken_over())
+    }
+
+    /// After a failure of this side's own, of a machine that nobody can take over yet, and that can do without this side.
+    pub(super) fn leave_unprotected(&mut self, why: &str) -> Outcome {
+        let _ = self.goodbye(GoodbyeReason::Failed(why.to_owned()));
+        self.go_unprotected(why)
     }
 
     /// Waits until the clients' network has all that was held.
@@ -451,10 +473,11 @@ impl Engine<'_> {
     }
 
     /// On the net channel first: the other side believes its net thread.
-    fn goodbye(&mut self, reason: GoodbyeReason) {
-        let _ = self.net.goodbye(reason.clone());
+    fn goodbye(&mut self, reason: GoodbyeReason) -> Result<(), Panicked> {
+        let told = self.net.goodbye(reason.clone());
         let _ = self.sink.0.send(&Message::Goodbye(reason));
         self.shutdown.shutdown();
+        told
     }
 }
 

@@ -96,6 +96,13 @@ pub enum SuspendError {
     Xen(#[from] XenError),
 }
 
+impl SuspendError {
+    /// Whether the guest runs on as if it had not been asked.
+    pub fn is_taken_back(&self) -> bool {
+        matches!(self, SuspendError::NotAcknowledged(_) | SuspendError::Interrupted(_))
+    }
+}
+
 /// Suspends one domain, again and again. What it needs for that (handles, watches, the guest's suspend event channel) it keeps.
 pub struct Suspender {
     domid: DomId,

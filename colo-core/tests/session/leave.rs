@@ -1,7 +1,7 @@
 //! A machine that outlives its session: it is left to run by itself.
 
-use crate::machine::End;
-use crate::rig::{Rig, Setup, answer, deadline};
+use crate::machine::{End, Stall};
+use crate::rig::{Rig, Setup, answer, barrier, deadline};
 use colo_core::domain::RunState;
 use colo_core::failover::{Fence, FenceError};
 use colo_core::net::Frame;
@@ -87,6 +87,43 @@ fn a_primary_that_fails_does_not_leave_its_machine() {
     rig.primary.controller().checkpoint();
     assert!(matches!(rig.primary.wait(), Outcome::Failed(_)));
     assert!(rig.pvm.is_destroyed(), "the secondary takes over");
+}
+
+#[test]
+fn a_primary_that_fails_before_anybody_could_take_over_leaves_its_machine() {
+    for (mode, checkpoint) in [(Mode::Colo, 1), (Mode::Colo, 2), (Mode::Remus, 3)] {
+        let (mut wait, before) = barrier();
+        let dies = move || wait().and_then(|()| die());
+        let mut rig = leaving(mode).rehearsed().primary_fault("suspend", checkpoint, dies).start();
+        rig.pvm.outlives_its_session();
+        before.reached();
+        before.go_on();
+        assert_eq!(rig.primary.wait(), Outcome::Unprotected("the engine has panicked".into()));
+        assert!(is_left(&rig.pvm));
+        rig.pvm.nic.closed();
+        rig.secondary_events.find(|event| matches!(event, Event::Unprotected(_)));
+        assert!(rig.svm.is_destroyed() && !rig.host.has_lan());
+    }
+}
+
+#[test]
+fn a_machine_that_protection_has_brought_to_a_stop_goes_on_if_it_can() {
+    for stall in [Stall::UntilResumed, Stall::ForGood] {
+        let (wait, becoming) = barrier();
+        let rig = leaving(Mode::Colo).rehearsed().secondary_fault("finish_restore", 1, wait).start();
+        rig.pvm.outlives_its_session();
+        becoming.reached();
+        rig.pvm.stalls(stall);
+        becoming.go_on();
+        let why = "the guest cannot become like its twin: it stalls";
+        match rig.primary.wait() {
+            Outcome::Unprotected(told) if stall == Stall::UntilResumed => assert_eq!(told, why),
+            Outcome::LeftSuspended(told) => assert_eq!(told, format!("{why}; and it cannot be resumed: it stalls")),
+            outcome => panic!("{outcome}"),
+        }
+        assert_eq!(is_left(&rig.pvm), stall == Stall::UntilResumed);
+        assert!(!rig.pvm.is_destroyed());
+    }
 }
 
 /// A fence that never succeeds.

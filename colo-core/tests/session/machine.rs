@@ -34,6 +34,7 @@ pub(crate) fn machine(spec: DomainSpec) -> (Machine, Guest) {
         outlives: false,
         became: None,
         is_ready: false,
+        stalls: None,
     }));
     let (guest_end, host_end) = pair(CAPACITY).unwrap();
     let (quiet, settled) = unbounded();
@@ -69,6 +70,15 @@ struct Inside {
     became: Option<Vec<u8>>,
     /// Whether it was made ready since its state was loaded.
     is_ready: bool,
+    /// It cannot become like another, and stands still from then on.
+    stalls: Option<Stall>,
+}
+
+/// For how long a machine stands still.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stall {
+    UntilResumed,
+    ForGood,
 }
 
 impl Guest {
@@ -117,6 +127,11 @@ impl Guest {
     /// What it was made like.
     pub(crate) fn became(&self) -> Option<Vec<u8>> {
         self.lock().became.clone()
+    }
+
+    /// When it shall become like another, it stands still instead.
+    pub(crate) fn stalls(&self, stall: Stall) {
+        self.lock().stalls = Some(stall);
     }
 
     /// Whether it was made ready to go on from the state that was loaded last.
@@ -390,7 +405,11 @@ impl Control for Shared {
     }
 
     fn resume(&mut self) -> Result<(), DomainError> {
-        self.alive()?.domain.resume()
+        let mut inside = self.alive()?;
+        if inside.became.is_some() && inside.stalls == Some(Stall::ForGood) {
+            return Err(DomainError::Other("it stalls".into()));
+        }
+        inside.domain.resume()
     }
 
     fn make_ready(&mut self) -> Result<(), DomainError> {
@@ -465,6 +484,10 @@ impl State for Shared {
         let mut inside = self.lock();
         assert_eq!(inside.domain.run_state(), RunState::Running);
         inside.became = Some(likeness.to_vec());
+        if inside.stalls.is_some() {
+            inside.domain.suspend()?;
+            return Err(DomainError::Other("it stalls".into()));
+        }
         Ok(Some("a byte".into()))
     }
 }

@@ -33,6 +33,7 @@ impl XenDomain {
     fn let_go_on(&mut self) -> Result<(), DomainError> {
         let limit = self.suspend_limit;
         if self.run_state() == RunState::Running && !self.suspender()?.call_off(limit)? {
+            self.is_asked = false;
             return Ok(());
         }
         match self.run_state() {
@@ -66,7 +67,13 @@ impl XenDomain {
         let timeouts = Timeouts { acknowledge: self.suspend_limit, suspend: self.suspend_limit };
         self.is_asked = true;
         let began = Instant::now();
-        let way = self.suspender()?.suspend(timeouts)?;
+        let way = match self.suspender()?.suspend(timeouts) {
+            Ok(way) => way,
+            Err(error) => {
+                self.is_asked = !error.is_taken_back();
+                return Err(error.into());
+            }
+        };
         tracing::debug!("{} is suspended: {way}, {:?}", self.spec.name, began.elapsed());
         self.suspended_at = Some(Instant::now());
         if self.has_twin { self.hold_device_model() } else { self.stop_device_model() }?;
@@ -144,6 +151,8 @@ impl Control for XenDomain {
             self.control.unpause(self.domid)?;
         }
         match self.run_state() {
+            // It may suspend itself yet.
+            RunState::Running if self.is_asked => self.let_go_on(),
             RunState::Running => Ok(()),
             RunState::Suspended if self.is_asked => self.go_on(),
             RunState::Suspended => Err(DomainError::SuspendedByAnother(self.spec.name.clone())),

@@ -80,6 +80,17 @@ impl Frontends {
         Ok(self.devices.len())
     }
 
+    /// Checks that it is known of each device how it is taken from the guest, and comes back.
+    ///
+    /// # Errors
+    /// When xenstore refuses; when there is another.
+    pub fn check_known(&mut self) -> Result<(), DomainError> {
+        self.refresh()?;
+        let Some(other) = self.devices.iter().find(|device| !device.is_known()) else { return Ok(()) };
+        let why = format!("{} has a device {}: only network cards and disks are known here", self.domid, other.path);
+        Err(DomainError::Other(why))
+    }
+
     /// What the drivers of the connected devices have told, of a guest that stands still.
     ///
     /// # Errors
@@ -112,16 +123,16 @@ impl Frontends {
     /// [start over](Frontends::start_over).
     ///
     /// # Errors
-    /// When one does not before the deadline; when there is a device of a class that is not known to come back.
+    /// When one does not before the deadline, and as [`Frontends::check_known`].
     pub fn close(&mut self, deadline: Instant) -> Result<(), DomainError> {
-        self.refresh_known()?;
+        self.check_known()?;
         self.close_those(|_| true, deadline)
     }
 
     /// Makes the backends let go of the guest's memory and event channels, for [`Frontends::connect`] or [`Frontends::start_over`].
     ///
     /// # Errors
-    /// When one does not before the deadline; when there is a device of a class that is not known to come back.
+    /// When one does not before the deadline, and as [`Frontends::check_known`].
     pub fn disconnect(&mut self, deadline: Instant) -> Result<(), DomainError> {
         self.begin_disconnect()?;
         self.finish_disconnect(deadline)
@@ -132,7 +143,7 @@ impl Frontends {
     /// # Errors
     /// As there.
     pub fn begin_disconnect(&mut self) -> Result<(), DomainError> {
-        self.refresh_known()?;
+        self.check_known()?;
         self.devices.iter().try_for_each(|device| self.set_state(device, state::CLOSING))
     }
 
@@ -277,14 +288,6 @@ impl Frontends {
             }
         }
         Ok(false)
-    }
-
-    /// As [`Frontends::refresh`], for devices that are to be taken from the guest.
-    fn refresh_known(&mut self) -> Result<(), DomainError> {
-        self.refresh()?;
-        let Some(other) = self.devices.iter().find(|device| !device.is_known()) else { return Ok(()) };
-        let why = format!("{} has a device {}: only network cards and disks are known here", self.domid, other.path);
-        Err(DomainError::Other(why))
     }
 
     /// Looks for them anew if there may be others.

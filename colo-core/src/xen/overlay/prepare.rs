@@ -52,12 +52,20 @@ pub(in crate::xen) fn become_like(domain: &mut XenDomain, likeness: &[u8]) -> Re
     let [store, console] = params.map(|param| control.hvm_param(domid, param).map(Pfn));
     let rings = Reset { store: store?, console: console?, context: None };
     let mut frontends = Frontends::open(domain.xen(), domid)?;
+    frontends.check_known()?;
     domain.suspend()?;
-    frontends.disconnect(deadline)?;
-    reset(domain, &mut frontends, rings, deadline)?;
+    let published = frontends.published()?;
+    if let Err(error) = frontends.disconnect(deadline) {
+        // The guest knows nothing of it yet.
+        frontends.connect(&published, Instant::now() + ANEW_LIMIT)?;
+        return Err(error);
+    }
+    let anew = reset(domain, &mut frontends, rings, deadline);
     domain.forget_tables();
     let (control, ..) = domain.handles();
+    // Also one that is not whole: paused nobody would look after it.
     control.unpause(domid)?;
+    anew?;
     domain.has_gone_on();
     frontends.wait_connected(deadline)?;
     Ok(Some(difference))
