@@ -16,18 +16,18 @@
 //! let mut standby = Standby::default();
 //! let frame = NetFrame { nic: 0, frame: Frame::from_static(&[0; 60]) };
 //! standby.handle_input(Epoch(1), false, vec![frame.clone()]);
-//! assert!(standby.next_input().is_empty(), "the guest is not there yet");
+//! assert!(standby.next_input(0).is_empty(), "the guest is not there yet");
 //! standby.begin_epoch(Epoch(1), NetState::default());
-//! assert_eq!(standby.next_input().len(), 1);
+//! assert_eq!(standby.next_input(0).len(), 1);
 //!
 //! let (number, sent) = standby.handle_output(frame);
 //! assert_eq!((number, sent.frame.len()), (0, 60));
 //! assert_eq!(standby.take_unreleased().len(), 1);
 //! ```
 
-use super::MAX_BATCH_FRAMES;
 use super::announce::{Address, AddressBook};
 use super::rewrite::Rewriter;
+use super::{Frame, MAX_BATCH_FRAMES};
 use crate::ids::Epoch;
 use crate::peer::NetFrame;
 use crate::stream::NetState;
@@ -46,11 +46,12 @@ pub const MAX_UNRELEASED_BYTES: usize = 64 << 20;
 #[derive(Default)]
 pub struct Standby {
     epoch: Epoch,
-    input: VecDeque<Input>,
+    /// By card: one that takes nothing must not keep the others waiting.
+    input: BTreeMap<u8, VecDeque<Input>>,
     input_bytes: usize,
     rewriter: Rewriter,
-    /// Out of the rewriter, on its way to the guest.
-    kept: Option<NetFrame>,
+    /// Out of the rewriter, on its way to the guest; by card.
+    kept: BTreeMap<u8, VecDeque<Frame>>,
     next_number: u64,
     unreleased: BTreeMap<u64, NetFrame>,
     unreleased_bytes: usize,
@@ -65,7 +66,7 @@ struct Input {
     epoch: Epoch,
     /// It was input of the epoch before, too.
     again: bool,
-    frame: NetFrame,
+    frame: Frame,
 }
 
 impl Standby {
@@ -89,53 +90,52 @@ impl Standby {
         if epoch < self.epoch {
             return;
         }
-        for frame in frames {
-            if self.input_bytes + frame.frame.len() > MAX_INPUT_BYTES {
+        for NetFrame { nic, frame } in frames {
+            if self.input_bytes + frame.len() > MAX_INPUT_BYTES {
                 self.input_lost = true;
                 return;
             }
-            self.input_bytes += frame.frame.len();
-            self.input.push_back(Input { epoch, again, frame });
+            self.push_input(nic, Input { epoch, again, frame });
         }
     }
 
-    /// The next frames for the guest, all of one card, rewritten to its sequence numbers; at most [`MAX_BATCH_FRAMES`].
-    pub fn next_input(&mut self) -> Vec<NetFrame> {
-        let mut batch: Vec<NetFrame> = Vec::new();
+    fn push_input(&mut self, nic: u8, input: Input) {
+        self.input_bytes += input.frame.len();
+        self.input.entry(nic).or_default().push_back(input);
+    }
+
+    /// The next frames for that card of the guest, rewritten to its sequence numbers; at most [`MAX_BATCH_FRAMES`].
+    pub fn next_input(&mut self, nic: u8) -> Vec<Frame> {
+        let mut batch = Vec::new();
         while batch.len() < MAX_BATCH_FRAMES {
-            if let Some(kept) = self.kept(&batch) {
+            if let Some(kept) = self.next_kept(nic) {
                 batch.push(kept);
                 continue;
             }
-            let Some(Input { epoch, frame, .. }) = self.input.front() else {
+            let Some(frame) = self.pop_input(nic) else {
                 break;
             };
-            if *epoch > self.epoch || batch.first().is_some_and(|first| first.nic != frame.nic) {
-                break;
-            }
-            let Some(NetFrame { nic, frame }) = self.pop_input() else {
-                break;
-            };
-            if let Some(frame) = self.rewriter.handle_input(nic, frame) {
-                batch.push(NetFrame { nic, frame });
-            }
+            batch.extend(self.rewriter.handle_input(nic, frame));
         }
         batch
     }
 
-    fn pop_input(&mut self) -> Option<NetFrame> {
-        let Input { frame, .. } = self.input.pop_front()?;
-        self.input_bytes -= frame.frame.len();
+    fn pop_input(&mut self, nic: u8) -> Option<Frame> {
+        let waiting = self.input.get_mut(&nic)?;
+        if waiting.front()?.epoch > self.epoch {
+            return None;
+        }
+        let frame = waiting.pop_front()?.frame;
+        self.input_bytes -= frame.len();
         Some(frame)
     }
 
-    /// A frame that the rewriter kept until the guest had answered, if the batch can take it.
-    fn kept(&mut self, batch: &[NetFrame]) -> Option<NetFrame> {
-        if self.kept.is_none() {
-            self.kept = self.rewriter.poll_input().map(|(nic, frame)| NetFrame { nic, frame });
+    /// The next frame that the rewriter kept until the guest had answered.
+    fn next_kept(&mut self, nic: u8) -> Option<Frame> {
+        while let Some((nic, frame)) = self.rewriter.poll_input() {
+            self.kept.entry(nic).or_default().push_back(frame);
         }
-        let fits = self.kept.as_ref().is_some_and(|kept| batch.first().is_none_or(|first| first.nic == kept.nic));
-        if fits { self.kept.take() } else { None }
+        self.kept.get_mut(&nic)?.pop_front()
     }
 
     /// A frame that the guest has said. Returns its number in the epoch, and the frame with the primary's sequence numbers, for
@@ -181,13 +181,21 @@ impl Standby {
         self.held = state.held;
         state.addresses.into_iter().for_each(|address| self.addresses.add(address));
         self.rewriter.reset();
-        self.kept = None;
+        self.kept.clear();
         self.next_number = 0;
         self.unreleased.clear();
         self.unreleased_bytes = 0;
         self.input_lost = false;
-        while self.input.front().is_some_and(|input| input.epoch < epoch) {
-            self.pop_input();
+        self.keep_input(|input| input.epoch >= epoch);
+    }
+
+    fn keep_input(&mut self, is_kept: impl Fn(&Input) -> bool) {
+        for waiting in self.input.values_mut() {
+            waiting.retain(|input| {
+                let is_kept = is_kept(input);
+                self.input_bytes -= if is_kept { 0 } else { input.frame.len() };
+                is_kept
+            });
         }
     }
 
@@ -219,20 +227,15 @@ impl Standby {
     pub fn go_live(&mut self) {
         // What the primary's guest was given after a checkpoint that never came here is for this guest now: there will be no other
         // epoch, and what clients say waits behind it. But not what this one has had already.
-        for input in std::mem::take(&mut self.input) {
-            if input.epoch > self.epoch && input.again {
-                self.input_bytes -= input.frame.frame.len();
-            } else {
-                self.input.push_back(Input { epoch: self.epoch, ..input });
-            }
-        }
+        let epoch = self.epoch;
+        self.keep_input(|input| input.epoch <= epoch || !input.again);
+        self.input.values_mut().flatten().for_each(|input| input.epoch = epoch);
         self.rewriter.go_live();
     }
 
-    /// A frame of the clients once this side serves. It goes to the guest as the mirror's did.
-    pub fn live_input(&mut self, frame: NetFrame) {
-        self.input_bytes += frame.frame.len();
-        self.input.push_back(Input { epoch: self.epoch, again: false, frame });
+    /// A frame of the clients once this side serves. It goes to the guest as the mirror's did. Whoever calls this bounds what waits for a card.
+    pub fn live_input(&mut self, NetFrame { nic, frame }: NetFrame) {
+        self.push_input(nic, Input { epoch: self.epoch, again: false, frame });
     }
 
     /// A frame of the guest once it serves, to the numbers that the clients know.
@@ -244,10 +247,19 @@ impl Standby {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Frame;
 
     fn given(standby: &mut Standby) -> Vec<u8> {
-        standby.next_input().iter().map(|input| input.frame[0]).collect()
+        standby.next_input(0).iter().map(|frame| frame[0]).collect()
+    }
+
+    #[test]
+    fn a_card_that_takes_nothing_keeps_no_other_waiting() {
+        let mut standby = Standby::default();
+        standby.begin_epoch(Epoch(1), NetState::default());
+        let frames = [1, 0].map(|nic| NetFrame { nic, frame: Frame::from(vec![nic; 60]) });
+        standby.handle_input(Epoch(1), false, frames.to_vec());
+        assert_eq!(given(&mut standby), [0]);
+        assert_eq!(standby.next_input(1).len(), 1);
     }
 
     #[test]

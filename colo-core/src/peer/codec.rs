@@ -186,11 +186,15 @@ fn decode_fields(kind: MessageKind, payload: &Bytes, fields: &mut Fields<'_>) ->
             again: get_flag(fields, "again")?,
             frames: get_frames(fields, payload)?,
         },
-        MessageKind::Output => Message::Output {
-            epoch: get_epoch(fields)?,
-            first: fields.u64("first number")?,
-            frames: get_frames(fields, payload)?,
-        },
+        MessageKind::Output => {
+            let (epoch, first) = (get_epoch(fields)?, fields.u64("first number")?);
+            let frames = get_frames(fields, payload)?;
+            // Each has a number.
+            match first.checked_add(frames.len() as u64) {
+                Some(_) => Message::Output { epoch, first, frames },
+                None => return Err(PayloadError::BadValue { what: "first number", got: first }),
+            }
+        }
         MessageKind::Released => Message::Released { epoch: get_epoch(fields)?, numbers: get_numbers(fields)? },
         MessageKind::HeldReleased => Message::HeldReleased(get_epoch(fields)?),
         MessageKind::DiskWrite => Message::DiskWrite {

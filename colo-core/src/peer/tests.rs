@@ -74,7 +74,11 @@ fn message() -> impl Strategy<Value = Message> {
         Just(Message::CheckpointWanted),
         prop::collection::vec(any::<u8>(), 0..300).prop_map(|bytes| Message::Likeness(bytes.into())),
         (epoch(), any::<bool>(), frames(8)).prop_map(|(epoch, again, frames)| Message::Input { epoch, again, frames }),
-        (epoch(), any::<u64>(), frames(8)).prop_map(|(epoch, first, frames)| Message::Output { epoch, first, frames }),
+        (epoch(), 0..u64::MAX - 8, frames(8)).prop_map(|(epoch, first, frames)| Message::Output {
+            epoch,
+            first,
+            frames
+        }),
         (epoch(), prop::collection::vec(any::<u64>(), 0..50))
             .prop_map(|(epoch, numbers)| Message::Released { epoch, numbers }),
         epoch().prop_map(Message::HeldReleased),
@@ -324,6 +328,15 @@ fn another_minor_version_is_spoken_with_and_known() {
 }
 
 #[test]
+fn output_beyond_the_last_number_is_refused() {
+    let frames = vec![NetFrame { nic: 0, frame: vec![0; 60].into() }];
+    let bytes = encode(&[Message::Output { epoch: Epoch(1), first: u64::MAX, frames }]);
+    let error = decode(&bytes).unwrap_err();
+    let PeerError::Payload { error: PayloadError::BadValue { what, got }, .. } = error else { panic!("{error}") };
+    assert_eq!((what, got), ("first number", u64::MAX));
+}
+
+#[test]
 fn a_kind_that_does_not_exist() {
     let mut bytes = encode(&[Message::Welcome]);
     bytes[6] = 99;
@@ -373,7 +386,7 @@ fn the_longest_messages_round_trip() {
     let messages = [
         Message::Stream(vec![1; MAX_STREAM_BYTES].into()),
         Message::Input { epoch: Epoch(1), again: false, frames: vec![net_frame(2048); MAX_MESSAGE_FRAMES] },
-        Message::Output { epoch: Epoch(1), first: u64::MAX, frames: vec![net_frame(MAX_FRAME_BYTES); 31] },
+        Message::Output { epoch: Epoch(1), first: u64::MAX - 31, frames: vec![net_frame(MAX_FRAME_BYTES); 31] },
         Message::Released { epoch: Epoch(1), numbers: (0..MAX_RELEASED as u64).collect() },
         Message::Facts(Facts {
             clock_ns: u64::MAX,

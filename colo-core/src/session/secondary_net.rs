@@ -8,9 +8,9 @@ use crate::checkpoint::SecondaryNet;
 use crate::domain::StateRecord;
 use crate::failover::Loss;
 use crate::ids::Epoch;
-use crate::net::Port;
 use crate::net::announce::Address;
 use crate::net::standby::Standby;
+use crate::net::{Frame, Port};
 use crate::peer::{GoodbyeReason, Hello, Message, Mode, NetChannel, NetFrame, ShutdownHandle};
 use crate::save::CallbackError;
 use crate::stream::NetState;
@@ -289,29 +289,21 @@ impl State {
             if self.nics[index].lan.is_some() {
                 moved |= self.read_clients(index);
             }
-        }
-        if self.nics.iter().all(|nic| nic.input.is_empty()) {
-            let batch = self.next_input();
-            moved |= !batch.is_empty();
-            for NetFrame { nic, frame } in batch {
-                if let Some(nic) = self.nics.get_mut(usize::from(nic)) {
-                    nic.input.push(frame);
-                }
+            if self.nics[index].input.is_empty() {
+                self.nics[index].input = self.next_input(index as u8);
             }
-        }
-        for nic in &mut self.nics {
-            moved |= !nic.feed_guest().is_empty();
+            moved |= !self.nics[index].feed_guest().is_empty();
         }
         moved
     }
 
-    fn next_input(&mut self) -> Vec<NetFrame> {
-        let mut batch = self.standby.next_input();
+    fn next_input(&mut self, nic: u8) -> Vec<Frame> {
+        let mut batch = self.standby.next_input(nic);
         if self.is_rehearsing() {
             // What its guest has missed while it was loaded would keep this side from loading the checkpoint that begins protection, and for
             // nothing: that has it all.
             loop {
-                let next = self.standby.next_input();
+                let next = self.standby.next_input(nic);
                 if next.is_empty() {
                     break;
                 }

@@ -511,6 +511,34 @@ fn a_turn_of_the_secondary_is_a_portion_whatever_waits() {
 }
 
 #[test]
+fn a_card_that_takes_nothing_makes_no_other_deaf_and_is_read_no_further() {
+    let ((_full_end, mut full), (mut guest_end, guest), (ours, theirs)) =
+        (pair(1).unwrap(), pair(1024).unwrap(), connection());
+    assert_eq!(full.send(&[Frame::from_static(&[0; 60])]).unwrap(), 1);
+    let (mut peer, shutdown) = (theirs.into_net(), state_channel().0);
+    let frames = [0, 1].map(|nic| NetFrame { nic, frame: Frame::from(vec![nic; 60]) });
+    let input =
+        Message::Input { epoch: Epoch::FIRST, again: false, frames: [frames[1].clone(), frames[0].clone()].to_vec() };
+    assert_eq!(peer.queue(&input).unwrap(), Queued::Yes);
+    peer.flush().unwrap();
+    let guests: Vec<Box<dyn Port>> = vec![Box::new(guest), Box::new(full)];
+    let mut net =
+        SecondaryNetHandle::new(&hello(), guests, ours.into_net(), shutdown, HEARTBEAT, bounded(8).0).unwrap();
+    net.begin_epoch(Epoch::FIRST, Vec::new()).unwrap();
+    net.turn(Instant::now()).unwrap();
+    assert_eq!(count(&mut guest_end), 1);
+
+    // And when it serves.
+    let ((mut client, lan), (mut clients, many)) = (pair(1024).unwrap(), pair(1024).unwrap());
+    net.go_live(vec![Box::new(lan), Box::new(many)]).unwrap();
+    assert_eq!(client.send(&[frames[0].frame.clone()]).unwrap(), 1);
+    assert_eq!(clients.send(&vec![frames[1].frame.clone(); 1024]).unwrap(), 1024);
+    while net.turn(Instant::now()).unwrap() {}
+    assert_eq!(count(&mut guest_end), 1);
+    assert_eq!(clients.send(&vec![frames[1].frame.clone(); 1024]).unwrap(), 0, "what waits, waits in the network");
+}
+
+#[test]
 fn in_a_rehearsal_only_the_latest_input_is_given() {
     let ((mut guest_end, guest), (ours, theirs)) = (pair(1024).unwrap(), connection());
     let (mut peer, shutdown) = (theirs.into_net(), state_channel().0);

@@ -179,11 +179,11 @@ impl Net {
             }
         }
         while self.input.is_empty() {
-            let batch = self.standby.next_input();
+            let batch = self.standby.next_input(0);
             if batch.is_empty() {
                 break;
             }
-            self.input.extend(batch.into_iter().map(|frame| frame.frame));
+            self.input.extend(batch);
             self.feed_guest(domain);
         }
         self.feed_guest(domain);
