@@ -2,6 +2,7 @@
 
 use super::CONNECT_TIMEOUT;
 use super::inquiry::{self, Told};
+use super::line::last_word;
 use super::secondary::Control;
 use crate::domain::DomainSpec;
 use crate::peer::{Channel, Hello, Message, NetChannel, PeerError, StateChannel};
@@ -136,7 +137,13 @@ impl Door {
                     tracing::warn!("{address} sent no greeting");
                     Ok(None)
                 }
-                Err(error) => Err(error),
+                Err(error) => {
+                    if let PeerError::Version { .. } = error {
+                        // It sees by any answer which one is spoken here.
+                        last_word(stranger.connection.into_net(), &Message::Refused(error.to_string()));
+                    }
+                    Err(error)
+                }
             };
             match pair {
                 Ok(Some(pair)) => return Some(pair),

@@ -224,10 +224,10 @@ impl Line {
     }
 }
 
-/// Says goodbye to a peer that needs no more than to know it.
-pub(super) fn goodbye(mut peer: NetChannel, reason: GoodbyeReason) {
-    // To a peer that is not there any more a goodbye need not arrive.
-    let _ = peer.queue(&Message::Goodbye(reason));
+/// Says something to a peer that needs no more than to know it.
+pub(super) fn last_word(mut peer: NetChannel, message: &Message) {
+    // At a peer that is not there any more it need not arrive.
+    let _ = peer.queue(message);
     let deadline = Instant::now() + ANSWER_TIMEOUT;
     while !peer.see_off() && wait(&peer, deadline) {}
 }

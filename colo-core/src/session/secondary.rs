@@ -3,7 +3,7 @@
 use super::accept::{Door, Knock, Pair};
 use super::disks::Secondaries;
 use super::event::{Event, EventSender, Events, Outcome};
-use super::line::goodbye;
+use super::line::last_word;
 use super::secondary_engine::Engine;
 use super::secondary_net::{Alert, SecondaryNetHandle};
 use super::{SessionError, WhenUnprotected, inquiry};
@@ -12,7 +12,7 @@ use crate::disk::SecondaryDisks;
 use crate::domain::{Disks, DomainSpec, Host};
 use crate::ids::Epoch;
 use crate::layers::Timings;
-use crate::peer::{GoodbyeReason, Hello, StateChannel};
+use crate::peer::{GoodbyeReason, Hello, Message, StateChannel};
 use crate::restore::RestoreCallbacks;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::io;
@@ -209,7 +209,7 @@ impl Server {
         let (domain, nics, disks) = match made {
             Ok(made) => made,
             Err(why) => {
-                goodbye(pair.net, GoodbyeReason::Failed(why.clone()));
+                last_word(pair.net, &Message::Goodbye(GoodbyeReason::Failed(why.clone())));
                 return Served::Next(why);
             }
         };

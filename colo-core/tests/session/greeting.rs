@@ -5,6 +5,7 @@ use crate::rig::{PATIENCE, Setup, Watch, start_primary};
 use colo_core::domain::DomainSpec;
 use colo_core::net::Port;
 use colo_core::net::memory::pair;
+use colo_core::peer::{FrameDecoder, FrameEncoder, MAJOR_VERSION, MINOR_VERSION, Message};
 use colo_core::session::{
     Event, Outcome, PrimarySession, SecondarySession, SecondarySessionConfig, SessionError, inquire,
 };
@@ -123,6 +124,28 @@ fn garbage_does_not_end_the_listener() {
         let _ = socket.write_all(garbage);
     }
     is_protected(&secondary);
+    secondary.controller().stop();
+    assert_eq!(secondary.wait(), Outcome::Stopped);
+}
+
+#[test]
+fn another_version_is_told_which_one_is_spoken_here() {
+    let (secondary, _view) = listen("model");
+    let mut question = Vec::new();
+    FrameEncoder::new().encode(&Message::Inquiry(spec()), &mut question).unwrap();
+    question[4] += 1;
+    let mut socket = TcpStream::connect(secondary.local_addr()).unwrap();
+    socket.write_all(&question).unwrap();
+    let mut decoder = FrameDecoder::new();
+    let answer = loop {
+        decoder.read_from(&mut socket).unwrap();
+        if let Some(answer) = decoder.next_message().unwrap() {
+            break answer;
+        }
+    };
+    let Message::Refused(why) = answer else { panic!("{answer:?}") };
+    let theirs = format!("{}.{MINOR_VERSION}", MAJOR_VERSION + 1);
+    assert!(why.contains(&theirs) && why.contains(&format!("{MAJOR_VERSION}.{MINOR_VERSION}")), "{why}");
     secondary.controller().stop();
     assert_eq!(secondary.wait(), Outcome::Stopped);
 }
