@@ -102,7 +102,8 @@ impl Guard {
         Ok(self.say(WATCH, what, None)?)
     }
 
-    /// Hands the guard a descriptor, which stays open until the guard has ended: a lock that belongs to it is held until then.
+    /// Hands the guard a descriptor, which stays open until the guard has ended, or is to [forget](Guard::forget): a lock that belongs to
+    /// it is held until then.
     ///
     /// # Errors
     /// When the guard has been killed.
@@ -115,6 +116,24 @@ impl Guard {
     /// ```
     pub fn keep(&mut self, descriptor: impl AsFd) -> io::Result<()> {
         Ok(self.say(KEEP, &[], Some(descriptor.as_fd()))?)
+    }
+
+    /// What it watches over is as it should be: the guard has nothing to do any more, closes what it was given to keep, and may be told of
+    /// something else.
+    ///
+    /// # Errors
+    /// When the guard has been killed.
+    ///
+    /// ```
+    /// # use colo_core::guard::Guard;
+    /// # let mut guard = Guard::start(|_, _| ())?;
+    /// guard.watch(b"domain 3")?;
+    /// guard.forget()?;
+    /// guard.watch(b"domain 4")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn forget(&mut self) -> io::Result<()> {
+        Ok(self.say(FORGET, &[], None)?)
     }
 
     /// All is well: the guard ends. On return it has ended.
@@ -164,6 +183,8 @@ const WATCH: u8 = 1;
 const KEEP: u8 = 2;
 /// Nothing needs to be watched over any more.
 const DISMISS: u8 = 3;
+/// Nothing needs to be watched over for now.
+const FORGET: u8 = 4;
 
 /// Closes all descriptors but these and the first three. A kernel that cannot (Linux has it since 5.9) leaves them open.
 fn close_all_but(kept: &mut [RawFd]) {
@@ -188,6 +209,11 @@ fn watch(watched: &OwnedFd, on_death: impl FnOnce(&[u8], Vec<OwnedFd>)) -> ! {
     while let Some(bytes) = hear(watched, &mut message, &mut kept) {
         match message[0] {
             WATCH => watches = Some(message[1..bytes].to_vec()),
+            FORGET => {
+                watches = None;
+                // A guard may outlive a thousand things that it was told of.
+                kept.clear();
+            }
             DISMISS => {
                 watches = None;
                 // A guard that was started later may have a copy of the other end, so that there is no end to be heard.
@@ -240,14 +266,21 @@ mod tests {
 
     #[test]
     fn a_guard_acts_unless_it_is_dismissed_or_has_nothing_to_watch() {
-        for (name, watches, dismissed) in [("dismissed", true, true), ("dropped", true, false), ("idle", false, false)]
-        {
+        for (name, watches, forgets, dismissed) in [
+            ("dismissed", true, false, true),
+            ("dropped", true, false, false),
+            ("forgotten", true, true, false),
+            ("idle", false, false, false),
+        ] {
             let path = trace(name);
             let mut guard = Guard::start(|what, _| drop(std::fs::write(&path, what))).unwrap();
             if watches {
                 guard.watch(b"6").unwrap();
                 guard.watch(b"7").unwrap();
                 assert!(guard.watch(&[0; MAX_WATCHED_BYTES + 1]).is_err());
+            }
+            if forgets {
+                guard.forget().unwrap();
             }
             // Either way the guard has ended on return.
             if dismissed {
@@ -257,7 +290,7 @@ mod tests {
             }
             let acted = std::fs::read_to_string(&path).ok();
             let _ = std::fs::remove_file(&path);
-            assert_eq!(acted.as_deref(), (watches && !dismissed).then_some("7"), "{name}");
+            assert_eq!(acted.as_deref(), (watches && !forgets && !dismissed).then_some("7"), "{name}");
         }
     }
 
@@ -299,6 +332,27 @@ mod tests {
         let mut said = Vec::new();
         (&ours).read_to_end(&mut said).unwrap();
         assert_eq!(said, [b'x'; MAX_WATCHED_BYTES]);
+    }
+
+    #[test]
+    fn a_guard_that_is_to_forget_has_nothing_left_and_watches_over_the_next() {
+        let [(mut first, firsts), (mut second, seconds)] = [(); 2].map(|()| UnixStream::pair().unwrap());
+        let mut guard = Guard::start(|what, kept| {
+            for descriptor in kept {
+                let _ = File::from(descriptor).write_all(what);
+            }
+        })
+        .unwrap();
+        guard.keep(&firsts).and_then(|()| guard.watch(b"first")).unwrap();
+        drop(firsts);
+        guard.forget().unwrap();
+        first.set_read_timeout(PATIENCE).unwrap();
+        assert_eq!(first.read(&mut [0]).unwrap(), 0, "it has an end, though the guard lives");
+        guard.keep(&seconds).and_then(|()| guard.watch(b"second")).unwrap();
+        drop((seconds, guard));
+        let mut said = String::new();
+        second.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "second");
     }
 
     #[test]

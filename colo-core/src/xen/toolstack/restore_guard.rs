@@ -66,7 +66,7 @@ impl RestoreGuard {
     pub fn forget(&self) {
         if let Some(guard) = &mut *self.lock() {
             // One that has been killed has forgotten.
-            let _ = guard.watch(&[]);
+            let _ = guard.forget();
         }
     }
 
