@@ -55,7 +55,7 @@ pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
         Err(not_started) => {
             let error = not_started.error;
             drop((not_started.machine, not_started.lans));
-            protected.end()?;
+            protected.end(&Outcome::Left)?;
             bail!(error);
         }
     };
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &PrimaryArgs, json: bool) -> Result<ExitCode> {
     };
     let outcome = follow(&session, &stop, json, on_event, on_signal)?;
     session.wait();
-    protected.end()?;
+    protected.end(&outcome)?;
     if matches!(outcome, Outcome::GuestShutDown | Outcome::GuestCrashed) {
         let told = see_off(&Control::open(xen)?, &xl, domid, &domain_config)?;
         if json {

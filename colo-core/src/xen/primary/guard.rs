@@ -1,6 +1,7 @@
 use crate::domain::DomainError;
 use crate::guard::Guard;
 use crate::ids::DomId;
+use crate::net::takeover::Orphan;
 use crate::xen::domain::XenDomain;
 use crate::xen::save_lock::SaveLock;
 use crate::xen::toolstack::Xl;
@@ -19,6 +20,19 @@ pub(super) enum Stage {
     Unsure = 2,
     /// It is destroyed: the other host serves it.
     Protected = 3,
+}
+
+impl Stage {
+    /// What is to become of its cards.
+    pub(super) fn orphan(self) -> Orphan {
+        if self == Stage::Begun { Orphan::PutBack } else { Orphan::StayOut }
+    }
+
+    /// Whether it is still true after `before`. That the guest is protected is told by whoever reads the session's events, and that may be
+    /// late: by then the guest here can be the only one again.
+    pub(super) fn holds_after(self, before: Stage) -> bool {
+        self != Stage::Protected || before != Stage::Begun
+    }
 }
 
 /// Sees to it when this process dies.
@@ -91,4 +105,29 @@ fn destroy(domid: DomId) -> Settled {
     let paused = control.pause(domid);
     Xl::find()?.destroy(domid)?;
     Ok(paused?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What holds when these were told, one after the other.
+    fn last_of(told: &[Stage]) -> Stage {
+        told.iter().fold(Stage::Begun, |before, next| if next.holds_after(before) { *next } else { before })
+    }
+
+    #[test]
+    fn what_is_told_late_does_not_hold() {
+        use Stage::{Begun, Protected, Unsure};
+        assert_eq!(last_of(&[Unsure]), Unsure);
+        assert_eq!(last_of(&[Unsure, Protected]), Protected);
+        assert_eq!(last_of(&[Unsure, Protected, Begun]), Begun);
+        assert_eq!(last_of(&[Unsure, Begun, Protected]), Begun, "its reader was held up");
+    }
+
+    #[test]
+    fn a_guest_that_may_be_served_elsewhere_is_not_seen_here() {
+        assert_eq!(Stage::Begun.orphan(), Orphan::PutBack);
+        assert_eq!([Stage::Unsure, Stage::Protected].map(Stage::orphan), [Orphan::StayOut; 2]);
+    }
 }

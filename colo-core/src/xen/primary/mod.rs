@@ -33,7 +33,7 @@ use crate::net::Port;
 use crate::net::takeover::Orphan;
 use crate::peer::Mode;
 use crate::save::{CallbackError, SaveCallbacks};
-use crate::session::SaveLayer;
+use crate::session::{Outcome, SaveLayer};
 use cards::Cards;
 use guard::Stage;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,6 +51,8 @@ struct Shared {
     store: XenStore,
     guard: PrimaryGuard,
     cards: Cards,
+    /// What was told last.
+    stage: Stage,
 }
 
 /// What a session is started with.
@@ -101,7 +103,7 @@ impl Protected {
         let (cards, guests, lans) = Cards::take(&store, domain.domid(), &plan)?;
         domain.set_spec(spec);
         let (name, domid) = (domain.spec().name.clone(), domain.domid());
-        let shared = Shared { name, domid, store, guard, cards };
+        let shared = Shared { name, domid, store, guard, cards, stage: Stage::Begun };
         let protected = Protected { shared: Arc::new(Mutex::new(shared)), _lock: lock };
         Ok((protected, Parts { machine: Machine { domain: Box::new(domain), nics: guests, disks }, lans }))
     }
@@ -118,42 +120,62 @@ impl Protected {
     pub fn on_unprotected(&self) -> Box<dyn FnOnce() + Send> {
         let shared = Arc::clone(&self.shared);
         Box::new(move || {
-            if let Err(error) = lock(&shared).tell(Stage::Begun, Orphan::PutBack) {
+            if let Err(error) = lock(&shared).tell(Stage::Begun) {
                 tracing::error!("nobody will put this right if this process dies: {error}");
             }
         })
     }
 
-    /// The session has said that the guest is [protected](crate::session::Event::Protected).
+    /// The session has said that the guest is [protected](crate::session::Event::Protected). When it is not any more by now, nothing
+    /// happens.
     ///
     /// # Errors
     /// When the guard is not there any more, or a card's record cannot be written.
     pub fn set_protected(&self) -> Result<(), DomainError> {
-        lock(&self.shared).tell(Stage::Protected, Orphan::StayOut)
+        lock(&self.shared).tell(Stage::Protected)
     }
 
-    /// The session is over, and its ports are closed: the cards go back, if their guest is still there.
+    /// The session is over, in this way, and its ports are closed: the cards go back, if their guest is still there, and it is a guest
+    /// like any other again, unless another host may serve it.
     ///
     /// # Errors
-    /// When a card cannot be put back.
-    pub fn end(self) -> Result<(), DomainError> {
+    /// When a card cannot be put back, or xenstore refuses.
+    pub fn end(self, outcome: &Outcome) -> Result<(), DomainError> {
         let shared =
             Arc::into_inner(self.shared).ok_or_else(|| DomainError::Other("the session is not over".into()))?;
-        let Shared { guard, cards, .. } = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Shared { domid, store, guard, cards, .. } = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
         cards.put_back()?;
+        // While the guard is there: what it would do is right still.
+        let told = if is_free(outcome) { Role::write(None, &store, domid) } else { Ok(()) };
         guard.dismiss();
-        Ok(())
+        Ok(told?)
     }
 }
 
 impl Shared {
-    fn tell(&mut self, stage: Stage, orphan: Orphan) -> Result<(), DomainError> {
+    fn tell(&mut self, stage: Stage) -> Result<(), DomainError> {
+        if !stage.holds_after(self.stage) {
+            return Ok(());
+        }
+        self.stage = stage;
+        let orphan = stage.orphan();
         tracing::debug!("{}: if this process dies: {stage:?}, cards {orphan:?}", self.name);
         // Cards first where they must stay out: a guest that is paused, or gone, with its card in the bridge, is the lesser evil.
         self.cards.set_orphan(orphan)?;
         self.guard.tell(stage)?;
         let role = (orphan == Orphan::StayOut).then_some(Role::Primary);
         Ok(Role::write(role, &self.store, self.domid)?)
+    }
+}
+
+/// Whether nobody but the host here has to do with the guest after that. One that was to be destroyed has taken its role with it, and if it
+/// is there still, `colo cleanup` is to find it.
+fn is_free(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Left | Outcome::Unprotected(_) | Outcome::GuestShutDown | Outcome::GuestCrashed => true,
+        Outcome::LeftSuspended(_) | Outcome::StoodDown | Outcome::Stopped | Outcome::Ended(_) | Outcome::Failed(_) => {
+            false
+        }
     }
 }
 
@@ -173,7 +195,7 @@ impl SaveCallbacks for Watched {
 
     fn capture(&mut self, domain: &mut dyn Domain, epoch: Epoch) -> Result<Vec<StateRecord>, CallbackError> {
         if epoch == self.first {
-            lock(&self.shared).tell(Stage::Unsure, Orphan::StayOut)?;
+            lock(&self.shared).tell(Stage::Unsure)?;
         }
         self.inner.capture(domain, epoch)
     }
@@ -197,6 +219,15 @@ fn failed(error: impl std::error::Error + Send + Sync + 'static) -> DomainError 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guest_that_another_host_may_serve_keeps_its_role() {
+        let why = String::new;
+        let free = [Outcome::Left, Outcome::Unprotected(why()), Outcome::GuestShutDown, Outcome::GuestCrashed];
+        assert!(free.iter().all(is_free));
+        let kept = [Outcome::LeftSuspended(why()), Outcome::StoodDown, Outcome::Stopped, Outcome::Failed(why())];
+        assert!(!kept.iter().any(is_free));
+    }
 
     #[test]
     fn addresses_are_read() {
