@@ -5,10 +5,10 @@ use crate::args::CleanupArgs;
 use crate::net;
 use crate::output::{FAILED, print_json};
 use anyhow::{Context, Result};
-use colo_core::ids::DomId;
 use colo_core::net::takeover::{STATE_FOLDER, repair, repair_kept_out};
 use colo_core::xen::Xen;
 use colo_core::xen::cleanup::{Found, FoundState, clean_up, end, keep};
+use colo_core::xen::host::is_tap_of;
 use colo_core::xen::toolstack::Xl;
 use serde_json::json;
 use std::path::Path;
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &CleanupArgs, json: bool) -> Result<ExitCode> {
     }
     let folder = Path::new(STATE_FOLDER);
     let cards = match kept {
-        Some(DomId(domid)) => repair_kept_out(folder, |vif| vif.as_str().starts_with(&format!("vif{domid}."))),
+        Some(domid) => repair_kept_out(folder, |tap| is_tap_of(domid, tap)),
         None => repair(folder),
     };
     let code = net::tell(&cards.context("network cards")?, json);

@@ -77,16 +77,22 @@ pub fn clean_up(xen: Xen, xl: &Xl) -> Result<Vec<Found>, CleanupError> {
     let mut found = Vec::new();
     for info in Control::open(xen)?.domains()?.into_iter().filter(|info| !info.dying) {
         let domid = info.domid;
-        let Some(role) = Role::of(&store, domid)? else { continue };
+        if Role::of(&store, domid)?.is_none() {
+            continue;
+        }
         let name = store.read_text(&format!("/local/domain/{}/name", domid.0))?.unwrap_or_else(|| "(null)".into());
-        let state = match (SaveLock::take(domid, &name), role) {
-            (Err(SaveLockError::Busy { .. }), _) => FoundState::InUse,
-            (Err(error), _) => return Err(error.into()),
-            (Ok(_lock), Role::Secondary) => match xl.destroy(domid) {
-                Ok(()) => FoundState::Destroyed,
-                Err(error) => FoundState::Failed(error),
+        let state = match SaveLock::take(domid, &name) {
+            Err(SaveLockError::Busy { .. }) => FoundState::InUse,
+            Err(error) => return Err(error.into()),
+            // What it was before nobody else had it says nothing: it may have taken over since, and been left.
+            Ok(_lock) => match Role::of(&store, domid)? {
+                None => continue,
+                Some(Role::Primary) => FoundState::CutOff,
+                Some(Role::Secondary) => match xl.destroy(domid) {
+                    Ok(()) => FoundState::Destroyed,
+                    Err(error) => FoundState::Failed(error),
+                },
             },
-            (Ok(_), Role::Primary) => FoundState::CutOff,
         };
         found.push(Found { domid, name, state });
     }

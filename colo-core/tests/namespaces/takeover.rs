@@ -2,10 +2,12 @@
 
 use crate::rig::namespace::{Namespace, possible};
 use colo_core::domain::MacAddr;
+use colo_core::ids::DomId;
 use colo_core::net::sys::{BridgePort, LinkName, Links, PacketSocket, Promiscuous, Tap};
 use colo_core::net::takeover::{CardGuard, Orphan, Repaired, Takeover, TakeoverError, repair, repair_kept_out};
 use colo_core::net::testing::udp;
 use colo_core::net::{Frame, Port};
+use colo_core::xen::host::is_tap_of;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -620,10 +622,34 @@ fn a_card_whose_guest_another_host_may_serve_stays_out() {
     let refused = host.start("vif5.0", "colo5.0").unwrap_err();
     assert!(matches!(refused, TakeoverError::KeptOut(_)), "{refused}");
     assert_eq!(host.state("vif5.0").port, None, "still");
-    let put_back = host.network.enter(|| repair_kept_out(&host.folder, |vif| vif.as_str() == "vif5.0")).unwrap();
+    let put_back = host.network.enter(|| repair_kept_out(&host.folder, |tap| tap.as_str() == "colo5.0")).unwrap();
     assert!(matches!(put_back[0].result, Ok(Repaired::PutBack { .. })), "{put_back:?}");
     assert!(host.state("vif5.0").port.is_some());
     assert_eq!(host.records(), 0);
+}
+
+#[test]
+fn one_guests_cards_are_put_back_whatever_they_are_called() {
+    if !possible() {
+        return;
+    }
+    let host = Host::new("named");
+    host.network.run("ip link set vif5.0 down");
+    host.network.run("ip link set vif5.0 name web0 up");
+    let before = host.state("web0");
+    let cards = [("web0", "colo5.0"), ("vif5.1", "colo51.0")];
+    let taker = host.spawn_with(&cards, &[("COLO_TEST_STAY_OUT", "1")]);
+    kill_process(taker.id(), Signal::KILL).unwrap();
+    taker.wait();
+    let put_back = host.network.enter(|| repair_kept_out(&host.folder, |tap| is_tap_of(DomId(5), tap))).unwrap();
+    let put_back: Vec<_> = put_back.into_iter().map(|one| (one.vif.to_string(), one.result.unwrap())).collect();
+    let bridge = name("xenbr0");
+    assert_eq!(
+        put_back,
+        [("vif5.1".into(), Repaired::KeptOut), ("web0".into(), Repaired::PutBack { bridge })],
+        "another guest's stays out"
+    );
+    assert_eq!((host.state("web0"), host.state("vif5.1").port), (before, None));
 }
 
 #[test]
@@ -648,7 +674,7 @@ fn a_guest_that_is_not_to_be_seen_yet_joins_later() {
     host.network.enter(|| drop(takeover));
     assert_eq!(host.state("vif5.0").port, None);
     assert_eq!(host.repair(), [("vif5.0".into(), Ok(Repaired::KeptOut))]);
-    host.network.enter(|| repair_kept_out(&host.folder, |vif| vif.as_str() == "vif5.0")).unwrap();
+    host.network.enter(|| repair_kept_out(&host.folder, |tap| tap.as_str() == "colo5.0")).unwrap();
     let (mut takeover, ..) = aside().unwrap();
     takeover.set_orphan(Orphan::PutBack).unwrap();
     host.network.enter(|| drop(takeover));

@@ -338,22 +338,24 @@ pub struct Repair {
 /// # Ok::<(), colo_core::net::takeover::TakeoverError>(())
 /// ```
 pub fn repair(folder: &Path) -> Result<Vec<Repair>, TakeoverError> {
-    repair_with(folder, |_| settle)
+    repair_with(folder, &settle)
 }
 
-/// As [`repair`], those of `which` included that were to [stay out](Orphan::StayOut): for an operator who knows that no other host
-/// serves their guests.
+/// As [`repair`], those included that were to [stay out](Orphan::StayOut) and `which` says yes to, by the name of the TAP that was in
+/// their place: for an operator who knows that no other host serves their guests.
 ///
 /// # Errors
 /// As [`repair`].
 pub fn repair_kept_out(folder: &Path, which: impl Fn(&LinkName) -> bool) -> Result<Vec<Repair>, TakeoverError> {
-    repair_with(folder, |vif| if which(vif) { put_back } else { settle })
+    repair_with(folder, &|record, file| {
+        if which(&record.tap.name) { put_back(record, file) } else { settle(record, file) }
+    })
 }
 
 /// How a card is put back.
-type Way = fn(&Record, &Path) -> Result<Repaired, TakeoverError>;
+type Way<'a> = &'a dyn Fn(&Record, &Path) -> Result<Repaired, TakeoverError>;
 
-fn repair_with(folder: &Path, way: impl Fn(&LinkName) -> Way) -> Result<Vec<Repair>, TakeoverError> {
+fn repair_with(folder: &Path, way: Way<'_>) -> Result<Vec<Repair>, TakeoverError> {
     let failed = |error| TakeoverError::File { path: folder.to_owned(), error };
     let entries = match read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -365,10 +367,10 @@ fn repair_with(folder: &Path, way: impl Fn(&LinkName) -> Way) -> Result<Vec<Repa
         cards.extend(entry.map_err(failed)?.file_name().to_str().and_then(|name| name.parse::<LinkName>().ok()));
     }
     cards.sort();
-    Ok(cards.into_iter().map(|vif| Repair { result: repair_one(folder, &vif, way(&vif)), vif }).collect())
+    Ok(cards.into_iter().map(|vif| Repair { result: repair_one(folder, &vif, way), vif }).collect())
 }
 
-fn repair_one(folder: &Path, vif: &LinkName, way: Way) -> Result<Repaired, TakeoverError> {
+fn repair_one(folder: &Path, vif: &LinkName, way: Way<'_>) -> Result<Repaired, TakeoverError> {
     match StateFile::take(folder, vif) {
         Ok(file) => put_back_from(file, way),
         Err(TakeoverError::Busy { process, .. }) => Ok(Repaired::InUse { process }),
@@ -376,7 +378,7 @@ fn repair_one(folder: &Path, vif: &LinkName, way: Way) -> Result<Repaired, Takeo
     }
 }
 
-fn put_back_from(mut file: StateFile, way: Way) -> Result<Repaired, TakeoverError> {
+fn put_back_from(mut file: StateFile, way: Way<'_>) -> Result<Repaired, TakeoverError> {
     let repaired = match file.read()? {
         Written::Whole(record) => way(&record, file.path())?,
         Written::Part => Repaired::Untouched,
@@ -391,7 +393,7 @@ fn put_back_from(mut file: StateFile, way: Way) -> Result<Repaired, TakeoverErro
 fn put_back_after_death(path: &[u8], mut kept: Vec<OwnedFd>) {
     let path = PathBuf::from(OsStr::from_bytes(path));
     let Some(file) = kept.pop() else { return };
-    if let Err(error) = put_back_from(StateFile::taken_over(file, path), settle) {
+    if let Err(error) = put_back_from(StateFile::taken_over(file, path), &settle) {
         // Not by a log, whose lock may have been another thread's when this process was made.
         let _ = rustix::io::write(io::stderr(), format!("colo: {error}\n").as_bytes());
     }

@@ -125,9 +125,35 @@ pub(in crate::xen) fn set_backlog(
 
 /// The name of the TAP in its place.
 pub(in crate::xen) fn tap_name(domid: DomId, devid: u32) -> Result<LinkName, DomainError> {
-    format!("colo{}.{devid}", domid.0).parse().map_err(failed)
+    format!("{}{devid}", tap_prefix(domid)).parse().map_err(failed)
+}
+
+/// Whether this TAP is, or was, in the place of a card of that domain's. The card itself may have any name: its configuration can give
+/// it one.
+pub fn is_tap_of(domid: DomId, tap: &LinkName) -> bool {
+    tap.as_str().starts_with(&tap_prefix(domid))
+}
+
+fn tap_prefix(domid: DomId) -> String {
+    format!("colo{}.", domid.0)
 }
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> DomainError {
     DomainError::Hypervisor(Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_domain_is_known_by_its_taps() {
+        let tap = tap_name(DomId(5), 12).unwrap();
+        assert_eq!(tap.as_str(), "colo5.12");
+        assert!(is_tap_of(DomId(5), &tap));
+        for other in [0, 1, 12, 51, 55] {
+            assert!(!is_tap_of(DomId(other), &tap), "{other}");
+            assert!(!is_tap_of(DomId(5), &tap_name(DomId(other), 5).unwrap()), "{other}");
+        }
+    }
 }

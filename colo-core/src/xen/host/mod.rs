@@ -22,6 +22,7 @@ mod arriving;
 mod cards;
 mod tail;
 
+pub use cards::is_tap_of;
 pub(super) use cards::{card_name, set_backlog, tap_name};
 
 use super::check::{DiskServerFit, HostFacts};
