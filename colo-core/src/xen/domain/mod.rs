@@ -144,19 +144,19 @@ impl XenDomain {
         Ok(domain)
     }
 
-    /// As [`XenDomain::adopt`], of a domain that has just been restored from its primary, and has not run yet.
+    /// Makes it what [`XenDomain::adopt`] does: a domain that has just been restored from its primary, and has not run yet. After an error
+    /// it can only be destroyed.
     ///
     /// # Errors
     /// As for [`XenDomain::open`].
-    pub(in crate::xen) fn adopt_restored(restored: XenDomain) -> Result<XenDomain, DomainError> {
-        let (xen, domid, pfn_limit) = (restored.xen, restored.domid, restored.spec.pfn_limit);
-        let pv = restored.pv;
-        let mut domain = Self::adopt(xen, domid)?;
-        domain.spec.pfn_limit = pfn_limit;
-        if let (Some(own), Some(restored)) = (&mut domain.pv, pv) {
+    pub(in crate::xen) fn adopt_restored(&mut self) -> Result<(), DomainError> {
+        let mut domain = Self::adopt(self.xen, self.domid)?;
+        domain.spec.pfn_limit = self.spec.pfn_limit;
+        if let (Some(own), Some(restored)) = (&mut domain.pv, self.pv.take()) {
             own.become_restored_twin(&domain.control, &domain.foreign, *restored)?;
         }
-        Ok(domain)
+        *self = domain;
+        Ok(())
     }
 
     /// Has [`State::save_state`] give, too, what an [`overlay`](crate::xen::overlay) on another host needs.

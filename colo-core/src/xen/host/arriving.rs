@@ -137,30 +137,25 @@ impl Arriving {
         let mut domain = Some(domain);
         let domid = toolstack.finish(&tail, || domain = None).map_err(hypervisor)?;
         let mut domain = domain.ok_or_else(|| not_running(&self.spec))?;
-        if domain.guest_type() == GuestType::Pv {
-            domain.commit_types()?;
-        }
+        let committed = if domain.guest_type() == GuestType::Pv { domain.commit_types() } else { Ok(()) };
+        // Whatever has gone wrong: the toolstack has finished it, and nobody else would destroy it.
         self.phase = Phase::Standing(Standing { domain, state: state.to_vec(), is_model_behind: false });
+        committed?;
         let store = XenStore::open(self.xen)?;
         lock(&self.cards).take_aside(&store, domid, &self.plan)
     }
 
-    /// It runs for the first time, and its devices connect.
+    /// It runs for the first time, and its devices connect. Until all of that is done it counts as standing, so that it is there to be
+    /// destroyed when something goes wrong.
     fn arrive(&mut self) -> Result<(), DomainError> {
         crate::domain::Control::make_ready(self)?;
-        let (mut domain, state) = match std::mem::replace(&mut self.phase, Phase::Gone) {
-            Phase::Standing(Standing { domain, state, .. }) => (domain, state),
-            other => {
-                self.phase = other;
-                return Ok(());
-            }
-        };
+        let Phase::Standing(Standing { domain, state, .. }) = &mut self.phase else { return Ok(()) };
         if domain.guest_type() == GuestType::Pv {
-            domain.load_state(&state)?;
+            domain.load_state(state)?;
         }
         if self.plan.is_twin {
             // To be overlaid it must be a domain like any other.
-            domain = Box::new(XenDomain::adopt_restored(*domain)?);
+            domain.adopt_restored()?;
             domain.enable_dirty_log()?;
             domain.map_ahead()?;
         } else {
@@ -169,14 +164,16 @@ impl Arriving {
         // It may write to the guest's memory at once: what its card has got meanwhile. By now that is logged.
         domain.start_device_model()?;
         domain.handles().0.unpause(domain.domid())?;
-        if let Err(error) = wait_connected(&domain, Instant::now() + CONNECT_LIMIT) {
+        if let Err(error) = wait_connected(domain, Instant::now() + CONNECT_LIMIT) {
             tracing::warn!("{} goes on with devices that did not connect: {error}", self.spec.name);
         }
-        self.phase = if self.plan.is_twin {
-            let overlay = overlay_for(&domain)?;
-            Phase::Twin(Box::new(Twin::new(*domain, overlay)))
-        } else {
-            Phase::Running(domain)
+        let overlay = if self.plan.is_twin { Some(overlay_for(domain)?) } else { None };
+        self.phase = match (std::mem::replace(&mut self.phase, Phase::Gone), overlay) {
+            (Phase::Standing(Standing { domain, .. }), Some(overlay)) => {
+                Phase::Twin(Box::new(Twin::new(*domain, overlay)))
+            }
+            (Phase::Standing(Standing { domain, .. }), None) => Phase::Running(domain),
+            (other, _) => other,
         };
         Ok(())
     }

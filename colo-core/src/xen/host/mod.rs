@@ -25,7 +25,7 @@ mod tail;
 pub use cards::is_tap_of;
 pub(super) use cards::{card_name, set_backlog, tap_name};
 
-use super::check::{DiskServerFit, HostFacts};
+use super::check::{DiskServerFit, Guest, HostFacts, colo_way};
 use super::disks::{GuestDisk, Uncached, replicated};
 use super::plan::DomainPlan;
 use super::role::Role;
@@ -111,6 +111,7 @@ impl Host for XenHost {
         if plan.config.nics().len() != spec.nics.len() {
             return Err(DomainError::BadSpec("its network cards are not those of its configuration".into()));
         }
+        check_mode(&plan)?;
         let disks = self.disks(spec, &plan)?;
         plan.config.set_name(&format!("{}{SUFFIX}", spec.name));
         let nics = lock(&self.cards).expect(spec.nics.len())?;
@@ -119,7 +120,8 @@ impl Host for XenHost {
     }
 
     fn promote(&mut self, _spec: &DomainSpec) -> Result<(), DomainError> {
-        // Before it can say a word: from here on it is its clients' only server, whatever becomes of this process.
+        // Before it can say a word: from here on it is its clients' only server, whatever becomes of this process. Were it to run with
+        // its guard or its role, a guard or a cleanup would destroy it. If it cannot run after all, the session destroys it.
         let domid = lock(&self.cards).set_serves();
         self.guard.forget();
         match domid {
@@ -148,5 +150,39 @@ impl Host for XenHost {
 
     fn open_lan(&mut self, _spec: &DomainSpec, nic: usize) -> Result<Box<dyn Port>, DomainError> {
         lock(&self.cards).join(nic)
+    }
+}
+
+/// Refuses a twin for which there is no way, before there is one: of a guest that has just been restored, and has not yet told the
+/// hypervisor how it wants its events, the domain itself does not show it.
+fn check_mode(plan: &DomainPlan) -> Result<(), DomainError> {
+    let guest = Guest { guest_type: plan.config.guest_type(), has_pv_drivers: !plan.has_emulated_cards };
+    match colo_way(guest) {
+        Err(why) if plan.is_twin => {
+            Err(DomainError::BadSpec(format!("{} can have Remus only: {why}", plan.config.name())))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xen::toolstack::DomainConfig;
+
+    #[test]
+    fn a_twin_for_which_there_is_no_way_is_refused() {
+        for guest_type in ["pv", "pvh", "hvm"] {
+            let json = format!(
+                r#"{{ "c_info": {{ "type": "{guest_type}", "name": "web", "uuid": "c68e58a4-e8f9-11f1-9b12-2bf4439fb59e" }},
+                "b_info": {{ "max_memkb": 131072, "target_memkb": 131072 }} }}"#
+            );
+            let config = DomainConfig::parse(json.as_bytes()).unwrap();
+            for (has_emulated_cards, is_twin) in [(false, false), (false, true), (true, false), (true, true)] {
+                let plan = DomainPlan { config: config.clone(), has_emulated_cards, is_twin };
+                let is_refused = guest_type == "hvm" && is_twin && !has_emulated_cards;
+                assert_eq!(check_mode(&plan).is_err(), is_refused, "{plan:?}");
+            }
+        }
     }
 }
