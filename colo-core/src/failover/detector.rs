@@ -24,8 +24,8 @@ pub struct Detector {
     last_look: Instant,
     next_beat: Instant,
     number: u64,
-    /// Until when the other side may turn out to have given up this one.
-    doubtful_until: Option<Instant>,
+    /// When this side went on after it had stood still for so long that the other may have given it up, if it was not heard since.
+    went_on: Option<Instant>,
 }
 
 impl Detector {
@@ -38,12 +38,14 @@ impl Detector {
 
     /// Begins at `now`, as if the other side had just been heard.
     pub fn new(interval: Duration, now: Instant) -> Self {
-        Detector { interval, last_heard: now, last_look: now, next_beat: now, number: 0, doubtful_until: None }
+        Detector { interval, last_heard: now, last_look: now, next_beat: now, number: 0, went_on: None }
     }
 
     /// Something was heard.
     pub fn heard(&mut self, now: Instant) {
         self.last_heard = now;
+        // Not what had come meanwhile: who has given up this side says nothing more.
+        self.went_on.take_if(|went_on| now >= *went_on + self.interval * Self::UNSEEN);
     }
 
     /// Whether too much time has passed since the last look for all of it to count: what came meanwhile must be heard before anything else is done.
@@ -57,17 +59,17 @@ impl Detector {
         let unseen = since.saturating_sub(self.interval * Self::UNSEEN);
         // One interval less than the other side's patience, for what its last sign took on the way.
         if since >= self.interval * (Self::MISSED - 1) {
-            self.doubtful_until = Some(now + self.interval * Self::MISSED);
+            self.went_on = Some(now);
         }
         self.last_heard = (self.last_heard + unseen).min(self.last_heard.max(now));
         self.last_look = self.last_look.max(now);
         now.saturating_duration_since(self.last_heard) >= self.interval * Self::MISSED
     }
 
-    /// Whether the other side may have lost this one, which stood still itself: then it serves alone, and has closed the connection. It has
-    /// said so, but who did not listen cannot count on having heard it.
-    pub fn may_be_given_up(&self, now: Instant) -> bool {
-        self.doubtful_until.is_some_and(|until| now < until)
+    /// Whether the other side may have lost this one, which stood still itself: then it serves alone. It has said so, but who did not listen
+    /// cannot count on having heard it.
+    pub fn may_be_given_up(&self) -> bool {
+        self.went_on.is_some()
     }
 
     /// The number of the heartbeat to be sent now, if one is due.
@@ -107,15 +109,19 @@ mod tests {
     }
 
     #[test]
-    fn who_stood_still_for_as_long_as_the_other_is_patient_may_be_given_up() {
+    fn who_stood_still_for_as_long_as_the_other_is_patient_may_be_given_up_until_it_is_heard_again() {
         let start = Instant::now();
         let mut detector = Detector::new(INTERVAL, start);
         let mut now = start;
-        for (passed, doubtful) in [(3, false), (4, true), (3, true), (2, false), (100, true), (1, true)] {
+        let steps =
+            [(3, true, false), (4, true, true), (1, true, true), (1, false, true), (1, true, false), (4, false, true)];
+        for (passed, heard, doubtful) in steps {
             now += INTERVAL * passed;
-            detector.heard(now);
             detector.look(now);
-            assert_eq!(detector.may_be_given_up(now), doubtful, "{:?}", now - start);
+            if heard {
+                detector.heard(now);
+            }
+            assert_eq!(detector.may_be_given_up(), doubtful, "{:?}", now - start);
         }
     }
 

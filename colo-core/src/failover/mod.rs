@@ -32,6 +32,9 @@ use std::fmt;
 pub enum Loss {
     /// The other host's system ended the connection: the process is gone, and said no word why.
     Closed,
+    /// The same, to a side that [stood still](Detector::may_be_given_up) itself: the process there may be gone, or have given up this one,
+    /// which did not hear it say so.
+    Unclear,
     /// Nothing was heard for too long, or nothing can be: it may live.
     Silent,
     /// It said something that it must not, or failed to do in time what it must.
@@ -44,6 +47,7 @@ impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Loss::Closed => f.write_str("the connection broke"),
+            Loss::Unclear => f.write_str("the connection broke while this side stood still"),
             Loss::Silent => f.write_str("no heartbeat"),
             Loss::Broken(what) => write!(f, "the peer misbehaves: {what}"),
             Loss::Goodbye(GoodbyeReason::Stopped) => f.write_str("the peer ended protection"),
@@ -72,7 +76,7 @@ pub fn primary_verdict(loss: &Loss) -> PrimaryVerdict {
         Loss::Goodbye(GoodbyeReason::Promoted) => PrimaryVerdict::StandDown,
         // It said itself that it ends, so it will not take over.
         Loss::Goodbye(_) => PrimaryVerdict::GoUnprotected { fence: false },
-        Loss::Closed | Loss::Silent | Loss::Broken(_) => PrimaryVerdict::GoUnprotected { fence: true },
+        Loss::Closed | Loss::Unclear | Loss::Silent | Loss::Broken(_) => PrimaryVerdict::GoUnprotected { fence: true },
     }
 }
 
@@ -108,16 +112,18 @@ pub fn secondary_verdict(loss: &Loss, epoch: Epoch, on_silence: OnSilence) -> Se
         Loss::Goodbye(_) => SecondaryVerdict::End(loss.to_string()),
         // The primary is there and serves; it is this side that cannot follow.
         Loss::Broken(_) => SecondaryVerdict::End(loss.to_string()),
-        Loss::Closed | Loss::Silent if epoch == Epoch::NONE => SecondaryVerdict::End(format!(
+        Loss::Closed | Loss::Unclear | Loss::Silent if epoch == Epoch::NONE => SecondaryVerdict::End(format!(
             "{loss} before the machine was protected: there is nothing to go on from yet"
         )),
-        Loss::Silent if on_silence == OnSilence::Hold => {
+        Loss::Unclear | Loss::Silent if on_silence == OnSilence::Hold => {
             SecondaryVerdict::Hold(format!("{loss}, and nothing makes sure that the primary is dead"))
         }
-        Loss::Closed | Loss::Silent if on_silence == OnSilence::HoldAlways => SecondaryVerdict::Hold(format!(
-            "{loss}, and nothing makes sure that the primary's host does not write to the disks, which are shared"
-        )),
-        Loss::Closed | Loss::Silent => SecondaryVerdict::TakeOver,
+        Loss::Closed | Loss::Unclear | Loss::Silent if on_silence == OnSilence::HoldAlways => {
+            SecondaryVerdict::Hold(format!(
+                "{loss}, and nothing makes sure that the primary's host does not write to the disks, which are shared"
+            ))
+        }
+        Loss::Closed | Loss::Unclear | Loss::Silent => SecondaryVerdict::TakeOver,
     }
 }
 
@@ -146,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_side_that_does_not_know_fences() {
-        for loss in [Loss::Closed, Loss::Silent, Loss::Broken("x".into())] {
+        for loss in [Loss::Closed, Loss::Unclear, Loss::Silent, Loss::Broken("x".into())] {
             assert_eq!(primary_verdict(&loss), PrimaryVerdict::GoUnprotected { fence: true }, "{loss}");
         }
     }
@@ -154,7 +160,7 @@ mod tests {
     #[test]
     fn without_a_checkpoint_nothing_is_taken_over() {
         for (loss, on_silence) in
-            [Loss::Closed, Loss::Silent].into_iter().flat_map(|loss| ALL.map(|on| (loss.clone(), on)))
+            [Loss::Closed, Loss::Unclear, Loss::Silent].into_iter().flat_map(|loss| ALL.map(|on| (loss.clone(), on)))
         {
             assert!(matches!(secondary_verdict(&loss, Epoch::NONE, on_silence), SecondaryVerdict::End(_)));
             assert!(!matches!(secondary_verdict(&loss, Epoch(1), on_silence), SecondaryVerdict::End(_)));
@@ -165,7 +171,9 @@ mod tests {
     fn silence_alone_is_no_proof_of_death() {
         for on_silence in ALL {
             let holds = |loss| matches!(secondary_verdict(&loss, Epoch(1), on_silence), SecondaryVerdict::Hold(_));
-            assert_eq!(holds(Loss::Silent), matches!(on_silence, OnSilence::Hold | OnSilence::HoldAlways));
+            for loss in [Loss::Silent, Loss::Unclear] {
+                assert_eq!(holds(loss), matches!(on_silence, OnSilence::Hold | OnSilence::HoldAlways));
+            }
             // One that is gone may have left writes on their way to a disk that is shared.
             assert_eq!(holds(Loss::Closed), on_silence == OnSilence::HoldAlways);
         }

@@ -86,7 +86,7 @@ impl Line {
                 message => heard.messages.push(message),
             }
         }
-        heard.loss = received.err().map(|error| self.loss_of(error, now));
+        heard.loss = received.err().map(|error| self.loss_of(error));
         heard
     }
 
@@ -113,7 +113,7 @@ impl Line {
 
     /// The peer counts as lost from here on. Whether that is new. One that may still be there is kept, for a goodbye.
     pub(super) fn lose(&mut self, loss: &Loss) -> bool {
-        if matches!(loss, Loss::Closed | Loss::Goodbye(_)) {
+        if matches!(loss, Loss::Closed | Loss::Unclear | Loss::Goodbye(_)) {
             self.channel = None;
         }
         let is_new = self.stage == Stage::Open;
@@ -141,13 +141,13 @@ impl Line {
     }
 
     /// Sends what waits; how the peer was lost, if that fails.
-    pub(super) fn flush(&mut self, now: Instant) -> Option<Loss> {
+    pub(super) fn flush(&mut self) -> Option<Loss> {
         if matches!(self.stage, Stage::Parting { .. }) {
             self.see_off();
             return None;
         }
         let error = self.channel.as_mut()?.flush().err()?;
-        Some(self.loss_of(error, now))
+        Some(self.loss_of(error))
     }
 
     /// Says goodbye, and nothing else from here on; once, and only to a peer that may be there.
@@ -214,11 +214,11 @@ impl Line {
     }
 
     /// How an error of the channel looks to the one who decides who serves. Only what the other host's system has said tells that the
-    /// process there is gone: this host's own giving up (a time-out, no route) is silence. And so is the end of a connection to a process that
-    /// may have given up this one, which stood still.
-    fn loss_of(&self, error: PeerError, now: Instant) -> Loss {
+    /// process there is gone: this host's own giving up (a time-out, no route) is silence. And to a side that stood still it does not tell even
+    /// that.
+    fn loss_of(&self, error: PeerError) -> Loss {
         match loss_of(error) {
-            Loss::Closed if self.detector.may_be_given_up(now) => Loss::Silent,
+            Loss::Closed if self.detector.may_be_given_up() => Loss::Unclear,
             loss => loss,
         }
     }
@@ -326,7 +326,7 @@ mod tests {
         let mut messages = Vec::new();
         loop {
             line.note_ready(true);
-            assert!(line.flush(Instant::now()).is_none());
+            assert!(line.flush().is_none());
             await_input(theirs);
             if let Err(error) = theirs.receive(&mut messages) {
                 return (messages, error);
@@ -340,7 +340,7 @@ mod tests {
         let frames = vec![NetFrame { nic: 0, frame: Frame::from(vec![7; 1500]) }; 256];
         let input = Message::Input { epoch: Epoch(1), again: false, frames };
         while line.queue(&input) {
-            assert!(line.flush(Instant::now()).is_none());
+            assert!(line.flush().is_none());
         }
         assert!(line.lose(&Loss::Silent));
         line.say_goodbye(GoodbyeReason::Stopped);
@@ -370,7 +370,7 @@ mod tests {
     #[test]
     fn a_connection_that_breaks_is_a_death_only_to_who_was_awake() {
         for (slept, loss) in
-            [(HEARTBEAT * (Detector::MISSED - 2), Loss::Closed), (HEARTBEAT * Detector::MISSED, Loss::Silent)]
+            [(HEARTBEAT * (Detector::MISSED - 2), Loss::Closed), (HEARTBEAT * Detector::MISSED, Loss::Unclear)]
         {
             let (mut line, theirs) = line();
             let start = Instant::now();

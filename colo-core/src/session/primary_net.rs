@@ -267,7 +267,7 @@ impl State {
             self.ask(trigger);
         }
         self.report(now);
-        if let Some(loss) = self.line.flush(now) {
+        if let Some(loss) = self.line.flush() {
             // Its last words may have come meanwhile, and only they tell who serves.
             while self.hear_peer(now) {}
             self.lose(loss);
@@ -400,7 +400,7 @@ impl State {
         }
         self.report(now);
         // If it cannot be sent, the end of the turn tells.
-        let _ = self.line.flush(now);
+        let _ = self.line.flush();
     }
 
     fn lose_lan(&mut self, nic: usize, error: &io::Error) {

@@ -238,7 +238,7 @@ impl State {
             self.asked = true;
             self.line.queue(&Message::CheckpointWanted);
         }
-        if let Some(loss) = self.line.flush(now) {
+        if let Some(loss) = self.line.flush() {
             // Its last words may have come meanwhile, and only they tell who serves.
             while self.hear_peer(now) {}
             self.lose(loss);
