@@ -40,7 +40,12 @@ fn guest(context: &Context, network: &Network, [a, b]: [&Host; 2], kind: GuestTy
     let time = Duration::from_secs(context.options().seconds);
     let (guest, _) = a.guest(&config(context, kind))?;
     let before = [Residue::of(a)?, Residue::of(b)?];
-    let mut clients = Clients::start(network, guest.address(), &load(context, time * 2))?;
+    let mut load = load(context, time * 2);
+    if kind == GuestType::Hvm && is_lock_step(context) {
+        // Its card is emulated, and what is left of the download is waited for.
+        load.download_bytes_per_s /= 10;
+    }
+    let mut clients = Clients::start(network, guest.address(), &load)?;
     let alone = Instant::now();
     clients.run_for(time / 3)?;
 
@@ -93,10 +98,13 @@ pub(super) fn types(context: &Context) -> Vec<GuestType> {
 
 /// A guest of this type that can be protected as the options ask for it.
 pub(super) fn config(context: &Context, kind: GuestType) -> GuestConfig {
-    let options = context.options();
-    let in_lock_step = options.protector == Tool::Colo && options.mode == Mode::Colo;
-    let config = if kind == GuestType::Hvm && in_lock_step { GuestConfig::unaware() } else { GuestConfig::new(kind) };
-    GuestConfig { vcpus: options.vcpus, ..config }
+    let is_unaware = kind == GuestType::Hvm && is_lock_step(context);
+    let config = if is_unaware { GuestConfig::unaware() } else { GuestConfig::new(kind) };
+    GuestConfig { vcpus: context.options().vcpus, ..config }
+}
+
+fn is_lock_step(context: &Context) -> bool {
+    context.options().protector == Tool::Colo && context.options().mode == Mode::Colo
 }
 
 /// A protection as the options ask for it, from the first host to the second.
@@ -118,6 +126,5 @@ pub(super) fn plan<'a>(context: &Context, [from, to]: [&'a Host; 2], guest: &'a 
 
 /// One of each client; and where two machines answer, one that has them differ.
 pub(super) fn load(context: &Context, time: Duration) -> Load {
-    let has_clock = context.options().protector == Tool::Colo && context.options().mode == Mode::Colo;
-    Load { has_clock, ..Load::new(time) }
+    Load { has_clock: is_lock_step(context), ..Load::new(time) }
 }
