@@ -195,6 +195,20 @@ fn a_server_that_hangs_holds_up_nobody() {
 }
 
 #[test]
+fn a_takeover_may_take_longer_than_any_other_answer() {
+    let folder = Folder::new();
+    let (path, serving) = fake(&folder, 2, vec![]);
+    let mut secondary = ControlledSecondary::connect_within(&path, MOMENT).unwrap();
+    let took_over = std::thread::spawn(move || secondary.fail_over());
+    let socket = serving.join().unwrap();
+    // Longer than it would be waited for: nothing else is said meanwhile, and nobody hangs up.
+    let nothing = poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&(2 * MOMENT).try_into().unwrap())).unwrap();
+    assert_eq!(nothing, 0);
+    send(&socket, &done(2), SendFlags::NOSIGNAL).unwrap();
+    assert_eq!(took_over.join().unwrap(), Ok(()));
+}
+
+#[test]
 fn a_server_that_lies_is_left() {
     let lies = [
         done(3),

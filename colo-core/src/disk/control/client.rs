@@ -79,9 +79,19 @@ impl Client {
 
     /// Asks, and waits for the answer. One that does not come in time ends the connection.
     pub(super) fn ask(&self, request: &Request, with: Option<BorrowedFd<'_>>) -> Result<Answer, ControlError> {
+        self.ask_within(self.within, request, with)
+    }
+
+    /// The same, with a time limit of its own.
+    pub(super) fn ask_within(
+        &self,
+        within: Duration,
+        request: &Request,
+        with: Option<BorrowedFd<'_>>,
+    ) -> Result<Answer, ControlError> {
         let mut number = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         self.send(&mut number, request, with)?;
-        let deadline = Instant::now() + self.within;
+        let deadline = Instant::now() + within;
         let mut state = self.shared.lock();
         loop {
             match state.answer {
@@ -92,7 +102,7 @@ impl Client {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 drop(state);
-                let error = ControlError::Silent(self.within);
+                let error = ControlError::Silent(within);
                 self.shared.end(&error);
                 return Err(error);
             }

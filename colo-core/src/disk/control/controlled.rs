@@ -1,6 +1,6 @@
 use super::client::Client;
 use super::wire::{Answer, MAX_WAIT, Request, Role};
-use super::{ANSWER_WITHIN, ControlError};
+use super::{ANSWER_WITHIN, ControlError, FAIL_OVER_WITHIN};
 use crate::disk::{DiskError, OnDiskEvent, PrimaryDisks, SecondaryDisks};
 use crate::ids::Epoch;
 use crate::peer::StateChannel;
@@ -239,7 +239,7 @@ impl SecondaryDisks for ControlledSecondary {
     }
 
     fn fail_over(&mut self) -> Result<(), DiskError> {
-        self.ask(&Request::FailOver)
+        done(self.client.ask_within(FAIL_OVER_WITHIN, &Request::FailOver, None))
     }
 }
 

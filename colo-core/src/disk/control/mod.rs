@@ -78,9 +78,12 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long a disk server may take for an answer before it is given up: longer than a connection between hosts may take no data, for which a
-/// barrier may have to wait.
+/// How long a disk server may take for an answer before it is given up.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long it may take to take over: what has come since the last epoch that counts goes to the journal first, and that may be much, to a
+/// device that is busy. Without its disks the only machine that is left would be given up.
+pub const FAIL_OVER_WITHIN: Duration = Duration::from_secs(5 * 60);
 
 /// Why there is no way to a disk server, or no more.
 #[derive(thiserror::Error, Debug)]
