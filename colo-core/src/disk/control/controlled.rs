@@ -149,7 +149,16 @@ impl PrimaryDisks for ControlledPrimary {
     }
 
     fn alone(&mut self) {
-        self.ask(&Request::Alone);
+        match self.client.ask(&Request::Alone, None) {
+            Ok(Answer::Done) => {}
+            Err(error) if self.client.is_shared() => {
+                tracing::error!(
+                    "writes wait until the disk server is told that the other host is out: colo disk release ({error})"
+                );
+            }
+            Err(ControlError::Closed) => {}
+            other => tracing::error!("the disk server: {other:?}"),
+        }
     }
 }
 

@@ -11,6 +11,11 @@ use crate::disk::{DiskError, ExtentMap, extents::Cut};
 use crate::peer::MAX_DISK_BYTES;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// So long a barrier waits for the writes under way, and they for the secondary: less than whoever asks for it waits for an
+/// [answer](crate::disk::control::ANSWER_WITHIN).
+const CLOSE_WITHIN: Duration = Duration::from_secs(8);
 
 /// What is saved is whole blocks: a file system writes no less.
 const BLOCK_BYTES: u64 = 4096;
@@ -103,14 +108,17 @@ impl Before {
         Under { before: self, is_barrier: false }
     }
 
-    /// A barrier begins, once no write is under way; none when the way to the secondary is gone, for which a write may wait.
-    pub(super) fn close(&self) -> Option<Under<'_>> {
+    /// A barrier begins, once no write is under way; none when the way to the secondary is gone, for which a write may wait, or when one has
+    /// waited for too long.
+    pub(super) fn close(&self, within: Duration) -> Option<Under<'_>> {
         self.wait(|state| !state.is_closed).is_closed = true;
         let under = Under { before: self, is_barrier: true };
-        let state = self.wait(|state| state.writing == 0 || state.stage == Stage::Held);
-        let is_held = state.stage == Stage::Held;
+        let is_under_way = |state: &mut State| state.writing > 0 && state.stage != Stage::Held;
+        let waited = self.changed.wait_timeout_while(self.lock(), within, is_under_way);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let is_closed = state.writing == 0 && state.stage != Stage::Held;
         drop(state);
-        (!is_held).then_some(under)
+        is_closed.then_some(under)
     }
 
     /// An epoch is whole: nothing of the next is saved. Returns what was written last in it.
@@ -269,7 +277,12 @@ impl Shared {
 
     /// The end of an epoch: what was written before it is where the secondary's host reads it.
     pub(super) fn barrier_shared(&self, before: &Before, epoch: crate::ids::Epoch) {
-        let Some(_closed) = before.close() else { return };
+        let Some(_closed) = before.close(CLOSE_WITHIN) else {
+            if !before.is_held() {
+                self.lose(format!("a write has waited for {} s", CLOSE_WITHIN.as_secs()));
+            }
+            return;
+        };
         if let Some(disk) = self.disks.iter().position(|(disk, _)| disk.publish().is_err()) {
             return self.lose(format!("a flush of disk {disk} failed on this host"));
         }
@@ -295,6 +308,17 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     const MIB: u64 = 1 << 20;
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_barrier_does_not_wait_for_ever_and_lets_writes_begin_then() {
+        let before = Before::new(vec![MIB]);
+        before.next_epoch();
+        let writing = before.enter();
+        assert!(before.close(Duration::ZERO).is_none() && !before.is_held());
+        drop((before.enter(), writing));
+        assert!(before.close(Duration::ZERO).is_some());
+    }
 
     #[test]
     fn what_is_saved_is_whole_blocks_and_more_where_a_guest_writes_on() {
@@ -327,7 +351,7 @@ mod tests {
         for _ in 0..50 {
             let (writing, is_written) = (before.enter(), AtomicBool::new(false));
             std::thread::scope(|scope| {
-                let closing = scope.spawn(|| before.close().is_some() && is_written.load(Ordering::SeqCst));
+                let closing = scope.spawn(|| before.close(PATIENCE).is_some() && is_written.load(Ordering::SeqCst));
                 // It has begun when nothing else does any more.
                 while !before.lock().is_closed && !closing.is_finished() {
                     std::thread::yield_now();
@@ -340,7 +364,7 @@ mod tests {
         }
         let writing = before.enter();
         before.hold();
-        assert!(before.close().is_none() && before.is_held());
+        assert!(before.close(PATIENCE).is_none() && before.is_held());
         drop(writing);
         // And what was closed is open again.
         drop(before.enter());
