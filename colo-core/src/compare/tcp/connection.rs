@@ -237,6 +237,11 @@ impl Connection {
     pub(super) fn begin_epoch(&mut self, ended: &mut Vec<Outgoing>, spares: &mut TcpSpares) {
         while let Some(held) = self.primary.held.pop_front() {
             self.mark_left(&held, held.segment.window);
+            // The client hears the primary's own window then, which the primary knows of. What has overtaken it was said later.
+            let is_later = |narrow: &mut Box<Narrow>| held.outgoing.order >= narrow.outgoing.order;
+            if held.segment.ack.is_some() {
+                self.narrow.take_if(is_later);
+            }
             ended.push(rest(held).outgoing);
         }
         let primary = &mut self.primary;

@@ -69,6 +69,56 @@ fn a_closed_window_opens_again() {
     assert_eq!(bench.reason(), None);
 }
 
+/// A client whose connection is over, or that has heard the primary's own window with a checkpoint, waits for nothing.
+#[test]
+fn a_closed_window_is_not_waited_for_when_the_primary_has_spoken_since() {
+    let said = |window: u16| tcp().seq(1001).ack(600).window(window);
+    let closed = || {
+        let mut bench = connected();
+        bench.secondary(&said(0).frame());
+        assert_eq!(bench.primary(&said(5000).frame()), [said(0).frame()]);
+        bench
+    };
+    // The same with an acknowledgement and without one.
+    let resets = [said(0).rst().frame(), tcp().rst().seq(1001).frame()];
+    for frame in resets.iter().chain(&[said(0).payload(b"x").frame()]) {
+        let mut bench = closed();
+        assert_eq!(bench.primary(frame), NOTHING);
+        assert_eq!(bench.checkpoint(), std::slice::from_ref(frame));
+        bench.pass(Duration::from_secs(1));
+        assert_eq!((bench.reason(), bench.comparator.poll_timeout()), (None, None));
+    }
+    for reset in &resets {
+        let mut bench = closed();
+        bench.secondary(reset);
+        assert_eq!(bench.primary(reset), std::slice::from_ref(reset));
+        bench.pass(Duration::from_secs(1));
+        assert_eq!(bench.reason(), None);
+    }
+    // A reset's own window is none.
+    let mut bench = connected();
+    bench.secondary(&said(0).frame());
+    bench.secondary(&said(0).rst().frame());
+    bench.primary(&said(5000).rst().frame());
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.reason(), None);
+}
+
+/// What overtakes others has been said after them, though the client hears it first.
+#[test]
+fn a_window_that_was_said_later_opens_after_a_checkpoint() {
+    let mut bench = connected();
+    let said = |window: u16, payload: &[u8]| tcp().seq(1001).ack(600).window(window).payload(payload).frame();
+    bench.secondary(&said(0, b"lost"));
+    bench.primary(&said(0, b"lost"));
+    let waits = tcp().seq(1005).ack(600).window(0).payload(b"waits").frame();
+    assert_eq!(bench.primary(&waits), NOTHING);
+    assert_eq!(bench.primary(&said(5000, b"lost")), [said(0, b"lost")]);
+    assert_eq!(bench.capture(), [waits]);
+    bench.comparator.secondary_running(bench.now);
+    assert_eq!(bench.released(), [said(5000, b"lost")]);
+}
+
 /// How much each machine had said when its client went away is a matter of time.
 #[test]
 fn what_a_client_has_reset_is_not_waited_for() {

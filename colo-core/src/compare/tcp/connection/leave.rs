@@ -51,7 +51,7 @@ impl Connection {
         let Held { mut outgoing, segment, .. } = held;
         if let Some(heard) = self.heard.filter(|_| segment.ack.is_some()) {
             let since = out.now.unwrap_or(outgoing.since);
-            let is_narrow = Narrow::is_so(segment.window, window);
+            let is_narrow = !segment.has(TcpFlags::RST) && Narrow::is_so(segment.window, window);
             if is_narrow || self.narrow.is_some() {
                 self.narrow =
                     is_narrow.then(|| Box::new(Narrow { outgoing: outgoing.clone(), segment, window, since }));
@@ -115,6 +115,8 @@ impl Connection {
             self.heard = Some(Acknowledgement { window, ..acknowledgement }.after(self.heard));
         }
         if held.segment.has(TcpFlags::RST) {
+            // Whoever is reset waits for no window.
+            self.narrow = None;
             let reset = (held.segment.seq, held.segment.ack);
             left.is_new_reset = self.left_reset.replace(reset) != Some(reset);
             return left;
