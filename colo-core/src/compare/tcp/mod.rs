@@ -7,7 +7,7 @@ mod secondary;
 mod stream;
 mod window;
 
-use super::flow::{Held, Outbox, Outgoing, Waiting, Witness, longest};
+use super::flow::{Held, Outbox, Outgoing, Waiting, What, Witness, longest};
 use super::verdict::{Evidence, Reason};
 use crate::compare::spares::Spares;
 use crate::net::wire::{Segment, TcpFlags};
@@ -95,7 +95,10 @@ impl TcpFlow {
     }
 
     pub(super) fn waiting(&self) -> Option<Waiting> {
-        self.all().map(Connection::waiting).fold(None, longest)
+        // What a client has reset must not hide what waits in the connection that came after it.
+        let is_heard = |waiting: &Waiting| waiting.what != What::Nobody;
+        let heard = self.all().filter_map(|connection| connection.waiting().filter(is_heard));
+        heard.map(Some).fold(None, longest).or_else(|| self.all().map(Connection::waiting).fold(None, longest))
     }
 
     pub(super) fn held(&self) -> Held {

@@ -152,6 +152,27 @@ fn what_a_client_has_reset_is_not_waited_for() {
     assert_eq!(bench.comparator.counters().held_bytes, 0);
 }
 
+/// A client that comes anew from the same port does not wait for what it has reset.
+#[test]
+fn a_connection_after_a_reset_one_is_waited_for() {
+    let mut bench = connected();
+    bench.primary(&data(1001, b"abcdef"));
+    bench.secondary(&data(1001, b"abc"));
+    bench.comparator.handle_input(0, &Tcp::new(4000, 80).inbound().rst().seq(500).frame());
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.reason(), None);
+    let syn_ack = |seq| tcp().syn().seq(seq).ack(800).options(&MSS).frame();
+    bench.primary(&syn_ack(20_000));
+    bench.secondary(&syn_ack(30_000));
+    bench.pass(CompareConfig::default().timeout);
+    assert!(matches!(bench.reason(), Some(Reason::Unmatched { .. })));
+    assert_eq!(bench.checkpoint().last(), Some(&syn_ack(20_000)));
+    let hello = tcp().seq(20_001).ack(800).payload(b"hello").frame();
+    bench.primary(&hello);
+    assert_eq!(bench.secondary(&hello), [hello]);
+    assert_eq!(bench.reason(), None);
+}
+
 /// The secondary may be waiting for the client to acknowledge the part: its window, or Nagle's rule, lets it say no more.
 #[test]
 fn the_part_that_both_have_said_does_not_wait_for_the_rest() {
