@@ -96,6 +96,14 @@ impl Secondary {
         }
     }
 
+    /// This one has left, and is what the next ones say, too: the primary's repeats need none of them.
+    pub(super) fn repeats_left(&mut self, left: (Seq, Option<Seq>), out: &mut Outbox) {
+        let repeats = |segment: &Segment| (segment.seq, segment.ack) == left && segment.payload_bytes() == 0;
+        while self.resets.front().is_some_and(|(_, segment)| repeats(segment)) {
+            self.reset_left(out);
+        }
+    }
+
     /// Keeps the number of a frame until these places have left.
     pub(super) fn push_pending(
         &mut self,

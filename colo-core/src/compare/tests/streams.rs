@@ -156,6 +156,27 @@ fn a_reset_needs_the_others() {
     assert_eq!(reason, Some(Reason::OnlySecondary { waited: Duration::from_millis(200) }));
 }
 
+/// Each segment that was under way to a closed socket is answered with the same.
+#[test]
+fn a_reset_that_the_secondary_repeats_first_is_done_with() {
+    let mut bench = connected();
+    let reset = tcp().rst().seq(1001).frame();
+    let other = tcp().rst().seq(2000).frame();
+    for said in [&reset, &reset, &reset, &other, &reset] {
+        assert_eq!(bench.secondary(said), NOTHING);
+    }
+    for _ in 0..3 {
+        assert_eq!(bench.primary(&reset), std::slice::from_ref(&reset));
+        assert_eq!(bench.reason(), None);
+    }
+    assert_eq!(bench.consumed(), [1, 2, 3]);
+    assert_eq!(bench.primary(&other), std::slice::from_ref(&other));
+    assert_eq!(bench.primary(&reset), std::slice::from_ref(&reset));
+    assert_eq!(bench.consumed(), [4, 5]);
+    bench.pass(Duration::from_millis(200));
+    assert_eq!(bench.reason(), None);
+}
+
 #[test]
 fn a_closed_port_refuses_each_attempt_on_both() {
     let mut bench = Bench::new();

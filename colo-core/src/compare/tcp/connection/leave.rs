@@ -61,6 +61,9 @@ impl Connection {
         if left.is_new_reset {
             self.secondary.reset_left(out);
         }
+        if let Some(reset) = self.left_reset.filter(|_| segment.has(TcpFlags::RST)) {
+            self.secondary.repeats_left(reset, out);
+        }
         if segment.has(TcpFlags::SYN) {
             self.secondary.syn_left(out);
         }
