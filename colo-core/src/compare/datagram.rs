@@ -68,7 +68,7 @@ impl Mask {
         for (stretch, (at, bytes)) in stretches.iter_mut().zip(self.ignored) {
             if bytes > 0 {
                 *stretch = from..usize::from(at);
-                from = usize::from(at + bytes);
+                from = usize::from(at) + usize::from(bytes);
             }
         }
         stretches[3] = from..end;
@@ -333,6 +333,25 @@ mod tests {
         // A fragment's identification, too. Its payload is opaque.
         let fragment = with_extensions(&frame, &[(44, vec![0, 0, 0, 1, 1, 2, 3, 4])]);
         assert_eq!(ignored_bytes(&tagged(&fragment, &tags[1..])), [19, 20, 21, 62, 63, 64, 65]);
+    }
+
+    /// A fragment's header so far behind the others that its identification ends beyond what 16 bits say.
+    #[test]
+    fn places_at_the_end_of_the_longest_packets_are_compared() {
+        const FRAGMENT_AT: usize = 65_530;
+        let frame = udp6(5, 6, b"");
+        let mut packet = IpPacket::parse(&frame).unwrap();
+        packet.fragment_at = Some(FRAGMENT_AT);
+        packet.end = FRAGMENT_AT + 8;
+        let mask = Mask::of(&packet, None);
+        let long = vec![0; packet.end];
+        for (at, difference) in
+            [(FRAGMENT_AT + 3, Some(FRAGMENT_AT + 3)), (FRAGMENT_AT + 4, None), (FRAGMENT_AT + 7, None)]
+        {
+            let mut other = long.clone();
+            other[at] ^= 1;
+            assert_eq!(first_difference_in_bytes(&long, mask, &other, mask), difference, "at {at}");
+        }
     }
 
     #[test]
