@@ -1,7 +1,7 @@
 //! Fragments, put together to be compared as the packet that they make. The originals leave.
 //!
 //! A packet is whole with the fragment that completes it; as for who receives it, that is its place in its flow. Fragments that overlap
-//! (RFC 5722), or make a packet that is too long, make none: each is compared for itself.
+//! (RFC 5722), are too many or make a packet that is too long, make none: each is compared for itself, as is one that repeats another.
 
 use super::flow::charge;
 use super::key::{FlowKey, FlowKind};
@@ -12,6 +12,12 @@ use std::time::{Duration, Instant};
 
 /// The most packets of a machine that are incomplete at once; of those beyond, the oldest's fragments are compared for themselves.
 const MAX_PACKETS: usize = 64;
+
+/// The most fragments of a packet: what 64 KiB are cut into for a link with an MTU of 296. More make none.
+const MAX_PIECES: usize = 256;
+
+/// The most that a packet's fragments count: the longest packet, and much more of headers than any guest says. More make none.
+const MAX_PACKET_BYTES: usize = 256 << 10;
 
 /// How long a packet is waited for whose fragments have all left: as long as a receiver may wait (RFC 8200 §4.5).
 const MAX_AGE: Duration = Duration::from_secs(60);
@@ -64,7 +70,10 @@ impl Id {
 #[derive(Clone, Debug)]
 struct Packet {
     id: Id,
+    /// In the order in which they came.
     pieces: Vec<Piece>,
+    /// How many of the first left with a checkpoint.
+    left: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -72,8 +81,6 @@ struct Piece {
     part: Part,
     ip: IpPacket,
     fragment: Fragment,
-    /// Left with a checkpoint.
-    has_left: bool,
 }
 
 impl Piece {
@@ -95,14 +102,18 @@ impl Fragments {
     pub(super) fn insert(&mut self, nic: u8, ip: &IpPacket, fragment: Fragment, part: Part) -> Assembled {
         let IpPacket { vlans, source, destination, protocol, .. } = *ip;
         let id = Id { nic, vlans, source, destination, protocol, identification: fragment.identification };
-        self.held_bytes += charge(&part.frame);
-        let piece = Piece { part, ip: *ip, fragment, has_left: false };
-        let Some(index) = self.packets.iter().position(|packet| packet.id == id) else {
+        let piece = Piece { part, ip: *ip, fragment };
+        let index = self.packets.iter().position(|packet| packet.id == id);
+        if index.is_some_and(|index| self.packets[index].pieces.iter().any(|other| piece.repeats(other))) {
+            return Assembled::Apart(vec![piece.part]);
+        }
+        self.held_bytes += charge(&piece.part.frame);
+        let Some(index) = index else {
             let mut apart = Vec::new();
             if self.packets.len() == MAX_PACKETS {
                 apart = self.take(0);
             }
-            self.packets.push(Packet { id, pieces: vec![piece] });
+            self.packets.push(Packet { id, pieces: vec![piece], left: 0 });
             return if apart.is_empty() { Assembled::Incomplete } else { Assembled::Apart(apart) };
         };
         let packet = &mut self.packets[index];
@@ -124,9 +135,8 @@ impl Fragments {
 
     /// Since when the first of them has waited, and between whom.
     pub(super) fn waiting(&self) -> Option<(Instant, FlowKey)> {
-        let pieces = self.packets.iter().flat_map(|packet| packet.pieces.iter().map(|piece| (piece, packet.id)));
-        let waiting = pieces.filter(|(piece, _)| !piece.has_left).map(|(piece, id)| (piece.part.since, id));
-        waiting.min_by_key(|(since, _)| *since).map(|(since, id)| (since, id.flow()))
+        let first = |packet: &Packet| packet.pieces.get(packet.left).map(|piece| (piece.part.since, packet.id));
+        self.packets.iter().filter_map(first).min_by_key(|(since, _)| *since).map(|(since, id)| (since, id.flow()))
     }
 
     /// The primary's, at a checkpoint: returns those that have not left, as they do now; what completes their packets may come yet.
@@ -135,12 +145,12 @@ impl Fragments {
         let is_young = |piece: &Piece| now.is_none_or(|now| now.saturating_duration_since(piece.part.since) < MAX_AGE);
         let mut ended = Vec::new();
         for packet in &mut self.packets {
-            for piece in packet.pieces.iter_mut().filter(|piece| !piece.has_left) {
-                piece.has_left = true;
-                ended.push((packet.id.nic, piece.part.clone()));
-            }
+            let pieces = packet.pieces[packet.left..].iter();
+            ended.extend(pieces.map(|piece| (packet.id.nic, piece.part.clone())));
+            packet.left = packet.pieces.len();
         }
-        self.packets.retain(|packet| packet.pieces.iter().any(is_young));
+        // A receiver counts from the first, whatever comes later.
+        self.packets.retain(|packet| packet.pieces.first().is_some_and(is_young));
         self.held_bytes = 0;
         ended
     }
@@ -153,8 +163,8 @@ impl Fragments {
 
     /// Takes those of a packet's fragments that have not left.
     fn take(&mut self, index: usize) -> Vec<Part> {
-        let pieces = self.packets.remove(index).pieces.into_iter().filter(|piece| !piece.has_left);
-        let parts: Vec<Part> = pieces.map(|piece| piece.part).collect();
+        let Packet { pieces, left, .. } = self.packets.remove(index);
+        let parts: Vec<Part> = pieces.into_iter().skip(left).map(|piece| piece.part).collect();
         self.held_bytes -= parts.iter().map(|part| charge(&part.frame)).sum::<usize>();
         parts
     }
@@ -168,21 +178,20 @@ enum State {
 
 impl Packet {
     fn state(&self) -> State {
+        let bytes: usize = self.pieces.iter().map(|piece| charge(&piece.part.frame)).sum();
+        if self.pieces.len() > MAX_PIECES || bytes > MAX_PACKET_BYTES {
+            return State::Broken;
+        }
         let mut end = 0;
         let mut has_last = false;
         let mut has_gap = false;
-        let mut before: Option<&Piece> = None;
         for piece in self.sorted() {
-            if before.is_some_and(|before| piece.repeats(before)) {
-                continue;
-            }
             // Two ends, or something behind the end, or twice the same place.
             if has_last || piece.fragment.offset < end {
                 return State::Broken;
             }
             has_gap |= piece.fragment.offset > end;
             (end, has_last) = (piece.end(), !piece.fragment.more);
-            before = Some(piece);
         }
         if has_last && !has_gap { State::Complete } else { State::Incomplete }
     }
@@ -269,9 +278,10 @@ mod tests {
                     Assembled::Whole(frame, all) => {
                         prop_assert_eq!(number + 1, parts.len());
                         prop_assert_eq!(packet(&frame), packet(&whole));
-                        prop_assert_eq!(numbers(&all), (0..parts.len() as u64).collect::<Vec<_>>());
+                        let others = (0..parts.len() as u64).filter(|number| !twice || *number != 1);
+                        prop_assert_eq!(numbers(&all), others.collect::<Vec<_>>());
                     }
-                    Assembled::Apart(_) => prop_assert!(false),
+                    Assembled::Apart(all) => prop_assert!(twice && number == 1 && numbers(&all) == [1]),
                 }
             }
             prop_assert_eq!((assembler.held_bytes(), assembler.packets.len()), (0, 0));
@@ -331,6 +341,42 @@ mod tests {
         let parts = fragments(&udp(53, 4000, &[7; 100]), 48, 999);
         assert!(matches!(insert(&mut assembler, 999, &parts[0]), Assembled::Apart(all) if numbers(&all) == [0]));
         assert_eq!(assembler.packets.len(), MAX_PACKETS);
+    }
+
+    /// However often a guest repeats what it never completes, and however small it cuts.
+    #[test]
+    fn the_pieces_of_a_packet_are_limited() {
+        let parts = fragments(&udp(53, 4000, &[7; 8 * (MAX_PIECES + 8)]), 8, 1);
+        let mut assembler = Fragments::default();
+        insert(&mut assembler, 0, &parts[0]);
+        let held_bytes = assembler.held_bytes();
+        for number in 1..10 {
+            assert!(
+                matches!(insert(&mut assembler, number, &parts[0]), Assembled::Apart(all) if numbers(&all) == [number])
+            );
+        }
+        assert_eq!((assembler.held_bytes(), assembler.packets[0].pieces.len()), (held_bytes, 1));
+        for number in 1..MAX_PIECES {
+            assert!(matches!(insert(&mut assembler, number as u64, &parts[number]), Assembled::Incomplete));
+        }
+        assert!(
+            matches!(insert(&mut assembler, 999, &parts[MAX_PIECES]), Assembled::Apart(all) if all.len() == MAX_PIECES + 1)
+        );
+        assert_eq!((assembler.held_bytes(), assembler.packets.len()), (0, 0));
+    }
+
+    /// A checkpoint does not count them any more, so nothing else would end it.
+    #[test]
+    fn a_packet_that_is_still_added_to_is_forgotten_in_time() {
+        let parts = fragments(&udp(53, 4000, &[7; 100]), 48, 1);
+        let mut assembler = Fragments::default();
+        insert(&mut assembler, 0, &parts[0]);
+        assembler.begin_epoch(None);
+        let later = Instant::now() + MAX_AGE;
+        let ip = IpPacket::parse(&parts[1]).unwrap();
+        let part = Part { number: 1, since: later, frame: parts[1].clone() };
+        assembler.insert(0, &ip, ip.fragment.unwrap(), part);
+        assert_eq!((assembler.begin_epoch(Some(later)).len(), assembler.packets.len()), (1, 0));
     }
 
     /// What a checkpoint lets go completes its packet later, on both machines, and does not leave again.

@@ -147,6 +147,22 @@ fn fragments_that_make_no_packet_are_compared_for_themselves() {
     assert_eq!((bench.consumed(), bench.reason()), (vec![0, 1], None));
 }
 
+/// A fragment that both repeat leaves as often as they said it.
+#[test]
+fn a_repeated_fragment_is_compared_for_itself() {
+    let mut bench = Bench::new();
+    let parts = fragments(&udp(1, 2, &[7; 100]), 48, 1);
+    let said = [&parts[0], &parts[0], &parts[1], &parts[2]];
+    for frame in said {
+        assert_eq!(bench.primary(frame), NOTHING);
+    }
+    let left: Vec<Frame> = said.into_iter().flat_map(|frame| bench.secondary(frame)).collect();
+    assert_eq!(left, said.map(Clone::clone));
+    assert_eq!((bench.consumed(), bench.comparator.counters().held_bytes), (vec![0, 1, 2, 3], 0));
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.reason(), None);
+}
+
 #[test]
 fn cards_are_separate() {
     let mut bench = Bench::new();
