@@ -34,7 +34,7 @@ pub struct Comparator {
     alarms: BinaryHeap<Reverse<(Instant, SlotId)>>,
     /// Flows in which only a part of what is to leave next has been said by both, and since when.
     parts: VecDeque<(Instant, SlotId)>,
-    /// Frames of the primary for which the table had no room.
+    /// Frames of the primary for which the table had no room, or their flow.
     homeless: Vec<(u8, Outgoing)>,
     fragments: Fragments,
     secondary_fragments: Fragments,
@@ -319,6 +319,12 @@ impl Comparator {
             self.out.nic = key.nic();
             return self.out.release(outgoing);
         }
+        if !entry.flow.has_room_for_primary(content) {
+            self.held.primary += outgoing.charge();
+            self.homeless.push((key.nic(), outgoing));
+            self.diverge(Some((*key).into()), Reason::QueueFull(Limit::Connections));
+            return;
+        }
         let held = self.work(id, now, |flow, out| {
             flow.push_primary(outgoing, content, &mut out.spares);
             flow.advance(out)?;
@@ -343,6 +349,9 @@ impl Comparator {
         let Some((_, entry)) = self.flows.get_mut(id) else { return };
         if entry.is_bypassed {
             return self.out.consumed.push_back(witness.number);
+        }
+        if !entry.flow.has_room_for_secondary(content) {
+            return self.forget(Some(*key), Limit::Connections);
         }
         let is_flow_full = entry.flow.held().secondary >= self.config.max_flow_bytes;
         if self.held_bytes().secondary >= self.config.max_held_bytes {

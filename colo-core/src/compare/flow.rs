@@ -152,6 +152,22 @@ impl Flow {
         if key.is_tcp() { Flow::Stream(Box::default()) } else { Flow::Datagrams(DatagramFlow::default()) }
     }
 
+    /// Whether there is a place for this frame of the primary. If there is not, the next epoch makes one.
+    pub(super) fn has_room_for_primary(&mut self, content: &Content) -> bool {
+        match (self, content) {
+            (Flow::Stream(flow), Content::Segment(segment)) => flow.has_room_for_primary(segment),
+            _ => true,
+        }
+    }
+
+    /// The same for the secondary.
+    pub(super) fn has_room_for_secondary(&self, content: &Content) -> bool {
+        match (self, content) {
+            (Flow::Stream(flow), Content::Segment(segment)) => flow.has_room_for_secondary(segment),
+            _ => true,
+        }
+    }
+
     /// Takes a frame of the primary. `content` is what [`classify`] said with the flow's key.
     pub(super) fn push_primary(&mut self, outgoing: Outgoing, content: &Content, spares: &mut AllSpares) {
         match (self, content) {

@@ -131,7 +131,7 @@
 //!
 //! # Limits
 //!
-//! [`CompareConfig`] has them all. At each the comparator asks for a checkpoint ([`Reason::QueueFull`]). Frames of the primary are held
+//! [`CompareConfig`] has all but one: no more than 17 connections of one TCP flow wait for each other ([`Limit::Connections`]). At each the comparator asks for a checkpoint ([`Reason::QueueFull`]). Frames of the primary are held
 //! all the same, up to [`Comparator::is_full`], which the caller obeys. A frame of the secondary that comes after its limit is forgotten:
 //! it still has it, and everything else waits for the checkpoint. A flow in which nobody waits may be forgotten for a new one, and is when
 //! nobody has used it for long; what is lost then is only the knowledge of what has left. Such a flow costs some 650 bytes, and no packet costs an

@@ -84,7 +84,7 @@ pub enum Reason {
     QueueFull(Limit),
 }
 
-/// A limit of [`CompareConfig`](super::CompareConfig) that was reached.
+/// A limit that was reached: of [`CompareConfig`](super::CompareConfig), or one that is fixed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Limit {
     /// `max_held_bytes`.
@@ -93,6 +93,8 @@ pub enum Limit {
     FlowBytes,
     /// `max_flows`.
     Flows,
+    /// 17 connections between the same ports, one after the other.
+    Connections,
 }
 
 impl fmt::Display for Divergence {
@@ -129,6 +131,7 @@ impl fmt::Display for Limit {
             Limit::HeldBytes => "bytes in all flows",
             Limit::FlowBytes => "bytes in one flow",
             Limit::Flows => "number of flows",
+            Limit::Connections => "connections between the same ports",
         })
     }
 }

@@ -14,6 +14,10 @@ use crate::net::wire::{Segment, TcpFlags};
 use connection::{Connection, Side};
 use std::collections::VecDeque;
 
+/// The most connections there after the first. A client that opens and resets them faster than the machines come to agree needs a
+/// checkpoint; until then each of them costs all that is done here.
+pub(super) const MAX_LATER: usize = 16;
+
 /// One direction between two ports: the connections there, one after the other.
 ///
 /// The two machines need not open the next connection at the same moment. Each side has its place in the list; the first
@@ -25,6 +29,8 @@ pub(super) struct TcpFlow {
     later: VecDeque<Connection>,
     primary_at: usize,
     secondary_at: usize,
+    /// The primary is beyond the last of them: what it says is of a connection that has no place here.
+    is_beyond: bool,
 }
 
 /// Memory for the queues of all TCP flows.
@@ -36,6 +42,19 @@ pub(super) struct TcpSpares {
 }
 
 impl TcpFlow {
+    /// Whether there is a place for what the primary says; if there is not, there is none for what follows, either, before the next epoch.
+    pub(super) fn has_room_for_primary(&mut self, segment: &Segment) -> bool {
+        let at = self.primary_at;
+        self.is_beyond |= at == MAX_LATER && self.opens_next(Side::Primary, at, segment);
+        !self.is_beyond
+    }
+
+    /// Whether there is a place for what the secondary says.
+    pub(super) fn has_room_for_secondary(&self, segment: &Segment) -> bool {
+        let at = self.secondary_at;
+        !(at == MAX_LATER && self.opens_next(Side::Secondary, at, segment))
+    }
+
     pub(super) fn push_primary(&mut self, outgoing: Outgoing, segment: &Segment, spares: &mut TcpSpares) {
         self.primary_at = self.place(Side::Primary, self.primary_at, segment);
         self.at(self.primary_at).push_primary(outgoing, segment, spares);
@@ -92,6 +111,10 @@ impl TcpFlow {
             self.leave_first();
         }
         self.secondary_at = 0;
+        if std::mem::take(&mut self.is_beyond) {
+            // Both machines are in a connection of which nothing is known, as in one that is older than protection.
+            self.first = Connection::default();
+        }
     }
 
     pub(super) fn waiting(&self) -> Option<Waiting> {
@@ -122,17 +145,19 @@ impl TcpFlow {
 
     /// The connection that a segment of this side belongs to.
     fn place(&mut self, side: Side, at: usize, segment: &Segment) -> usize {
-        if !segment.has(TcpFlags::SYN) {
-            return at;
-        }
-        let connection = self.at(at);
-        if connection.knows_syn(side, segment.seq) || connection.accepts_syn(side) {
+        if !self.opens_next(side, at, segment) {
             return at;
         }
         if at == self.later.len() {
             self.later.push_back(Connection::default());
         }
         at + 1
+    }
+
+    /// Whether a segment of this side opens the connection after that one.
+    fn opens_next(&self, side: Side, at: usize, segment: &Segment) -> bool {
+        let connection = if at == 0 { &self.first } else { &self.later[at - 1] };
+        segment.has(TcpFlags::SYN) && !connection.knows_syn(side, segment.seq) && !connection.accepts_syn(side)
     }
 
     fn at(&mut self, index: usize) -> &mut Connection {

@@ -152,6 +152,41 @@ fn idle_flows_make_room_and_busy_ones_do_not() {
     assert!(!bench.comparator.is_full());
 }
 
+/// A client opens and resets connections from one port, faster than the machines come to agree.
+#[test]
+fn connections_between_the_same_ports_are_limited() {
+    let syn_ack = |n: u32| tcp().syn().seq(n * 100_000).ack(500).frame();
+    let mut bench = connected();
+    let mut sent = vec![data(1001, b"x")];
+    sent.extend((1..=16).map(syn_ack));
+    sent.push(data(1_600_001, b"old"));
+    for frame in &sent {
+        assert_eq!(bench.primary(frame), NOTHING);
+        assert_eq!((bench.reason(), bench.comparator.is_full()), (None, false));
+    }
+    // The next one's bytes come to lie where those of the one before have left.
+    let more = [tcp().syn().seq(1_600_000 - 1).ack(500).frame(), data(1_600_000, b"n")];
+    for frame in &more {
+        assert_eq!(bench.primary(frame), NOTHING);
+    }
+    assert!(bench.comparator.is_full());
+    assert_eq!(bench.reason(), Some(Reason::QueueFull(Limit::Connections)));
+    sent.extend(more);
+    assert_eq!(bench.checkpoint(), sent);
+    assert_eq!((bench.comparator.is_full(), bench.comparator.counters().held_bytes), (false, 0));
+    assert_eq!(bench.primary(&data(1_600_001, b"new")), NOTHING, "what has left was another's");
+    assert_eq!(bench.secondary(&data(1_600_001, b"new")), [data(1_600_001, b"new")]);
+    assert_eq!(bench.reason(), None);
+
+    for n in 1..=16 {
+        bench.secondary(&syn_ack(n));
+        assert_eq!(bench.reason(), None);
+    }
+    bench.secondary(&syn_ack(17));
+    assert_eq!(bench.reason(), Some(Reason::QueueFull(Limit::Connections)));
+    assert_eq!(bench.comparator.counters().forgotten_frames, 1);
+}
+
 #[test]
 fn a_refused_frame_of_an_ended_epoch_does_not_come_again() {
     let mut bench = Bench::new();
