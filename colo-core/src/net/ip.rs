@@ -102,6 +102,19 @@ impl IpPacket {
         (packet.end >= packet.payload_at && packet.end <= frame.len() && padded).then_some(packet)
     }
 
+    /// A packet of which the beginning is quoted in the one `around` it, from `at` on: its payload is as much as there is of it. `frame`
+    /// ends where that one ends.
+    pub(crate) fn parse_quoted(frame: &[u8], around: &IpPacket, at: usize) -> Option<Self> {
+        let network = |ethertype| Network { vlans: around.vlans, ethertype, at };
+        let mut packet = match around.source {
+            IpAddr::V4(_) => Self::parse_v4(frame, network(ETHERTYPE_IPV4))?,
+            IpAddr::V6(_) => Self::parse_v6(frame, network(ETHERTYPE_IPV6))?,
+        };
+        packet.end = packet.end.min(frame.len());
+        (packet.end >= packet.payload_at).then_some(packet)
+    }
+
+    /// The packet may end behind the frame.
     #[inline(always)]
     fn parse_v4(frame: &[u8], Network { vlans, at, .. }: Network) -> Option<Self> {
         let header = Ipv4HeaderSlice::from_slice(frame.get(at..)?).ok()?;
@@ -122,6 +135,7 @@ impl IpPacket {
         })
     }
 
+    /// Likewise, if its extension headers do not.
     fn parse_v6(frame: &[u8], Network { vlans, at, .. }: Network) -> Option<Self> {
         const HEADER_BYTES: usize = 40;
         let header = frame.get(at..at + HEADER_BYTES)?;
@@ -145,7 +159,7 @@ impl IpPacket {
             end: at + HEADER_BYTES + length,
             fragment_at: None,
         };
-        packet.skip_extensions(frame.get(..packet.end)?)?;
+        packet.skip_extensions(&frame[..packet.end.min(frame.len())])?;
         Some(packet)
     }
 

@@ -31,6 +31,9 @@
 //! (RFC 1624), so that one that was wrong stays wrong; those that a card is to complete are left to it. Of a segment in fragments the
 //! first is changed, if it has the whole header. A frame is copied only when it is changed and shared with somebody.
 //!
+//! **ICMP errors** quote segments, and whoever has sent the segment compares the quoted number with what is under way. It is moved, too:
+//! else a guest would not believe the router that says that its segments are too big for a smaller MTU ahead, and the connection would hang.
+//!
 //! **Clocks.** Where both sides use timestamps (RFC 7323), each machine's run from an origin of its own, and the client echoes the
 //! primary's. Left as it is, a guest that connects would refuse the answer, as it echoes what the guest never said; and after a failover
 //! the client would drop what comes from a clock that is behind. So their difference is learnt with that of the sequence numbers, from
@@ -60,6 +63,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+mod connection;
+mod icmp;
+
+use connection::{Connection, Moved, Timestamps, timestamps};
+use icmp::Quotation;
 
 /// The most connections known at once; of those beyond, the least recently used is forgotten. As many as the comparator's flows.
 pub const MAX_CONNECTIONS: usize = 65_536;
@@ -109,30 +118,6 @@ struct Key {
     peer: SocketAddr,
 }
 
-#[derive(Default, Debug)]
-struct Connection {
-    /// The number of the guest's SYN.
-    guest_isn: Option<Seq>,
-    /// What is to be added to the primary's numbers to have the secondary's.
-    difference: Option<u32>,
-    /// The latest value of the guest's own clock that it has said.
-    guest_clock: Option<u32>,
-    /// What is to be added to the primary's clock to have the secondary's.
-    clock_difference: Option<u32>,
-    kept: Vec<Frame>,
-    /// What the client ends with, and the guest, in the guest's numbers: what follows their FINs.
-    fin_in: Option<Seq>,
-    fin_out: Option<Seq>,
-    /// Those that the other side has acknowledged.
-    fin_in_acked: bool,
-    fin_out_acked: bool,
-    was_reset: bool,
-    /// Since it was last looked at.
-    was_used: bool,
-    /// When it was last found to have been used.
-    used_at: Option<Instant>,
-}
-
 impl Rewriter {
     /// A rewriter that knows no connection.
     pub fn new() -> Self {
@@ -148,7 +133,7 @@ impl Rewriter {
     /// Takes a frame from the clients, and returns it as the guest is to see it; `None` when it is kept for now.
     pub fn handle_input(&mut self, nic: u8, frame: Frame) -> Option<Frame> {
         let Some((segment, vlans, source, destination)) = parse(&frame) else {
-            return Some(frame);
+            return Some(self.move_quoted_seq(nic, frame));
         };
         let key = Key { nic, vlans, guest: destination, peer: source };
         if segment.has(TcpFlags::SYN) && segment.ack.is_none() {
@@ -175,7 +160,7 @@ impl Rewriter {
     /// then.
     pub fn handle_output(&mut self, nic: u8, frame: Frame) -> Frame {
         let Some((segment, vlans, source, destination)) = parse(&frame) else {
-            return frame;
+            return self.move_quoted_ack(nic, frame);
         };
         let key = Key { nic, vlans, guest: source, peer: destination };
         let is_syn = segment.has(TcpFlags::SYN);
@@ -322,6 +307,39 @@ impl Rewriter {
             }
         })
     }
+
+    /// The network tells by an ICMP error what became of a segment that the guest has sent.
+    fn move_quoted_seq(&mut self, nic: u8, frame: Frame) -> Frame {
+        let Some(quotation) = Quotation::parse(&frame) else {
+            return frame;
+        };
+        let moved =
+            self.moved(&Key { nic, vlans: quotation.vlans, guest: quotation.source, peer: quotation.destination });
+        if moved.seq == 0 {
+            return frame;
+        }
+        self.counters.inputs_rewritten += 1;
+        quotation.move_seq(frame, moved.seq)
+    }
+
+    /// The guest tells what became of one that the client has sent, and that acknowledges in the guest's numbers by now.
+    fn move_quoted_ack(&mut self, nic: u8, frame: Frame) -> Frame {
+        let Some(quotation) = Quotation::parse(&frame).filter(|quotation| quotation.has_ack(&frame)) else {
+            return frame;
+        };
+        let moved =
+            self.moved(&Key { nic, vlans: quotation.vlans, guest: quotation.destination, peer: quotation.source });
+        if moved.seq == 0 {
+            return frame;
+        }
+        self.counters.outputs_rewritten += 1;
+        quotation.move_ack(frame, moved.seq.wrapping_neg())
+    }
+
+    fn moved(&mut self, key: &Key) -> Moved {
+        let found = self.connections.find(key).and_then(|id| self.connections.get_mut(id));
+        found.map_or(Moved::default(), |(_, connection)| connection.moved())
+    }
 }
 
 impl Default for Rewriter {
@@ -335,121 +353,6 @@ impl fmt::Debug for Rewriter {
         let mut debug = f.debug_struct("Rewriter");
         debug.field("connections", &self.connections.len()).field("counters", &self.counters).finish_non_exhaustive()
     }
-}
-
-/// By how much a connection's numbers are to be moved.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Moved {
-    seq: u32,
-    clock: u32,
-}
-
-/// The guest has not sent its SYN yet.
-#[derive(Debug)]
-struct NotYet;
-
-impl Connection {
-    /// The guest has sent a SYN with this number.
-    fn open(&mut self, isn: Seq, is_live: bool) {
-        if self.guest_isn != Some(isn) {
-            let kept = std::mem::take(&mut self.kept);
-            *self =
-                Connection { guest_isn: Some(isn), difference: is_live.then_some(0), kept, ..Connection::default() };
-        }
-    }
-
-    /// The client has sent a segment.
-    fn note_input(&mut self, segment: &Segment) {
-        self.was_used = true;
-        self.was_reset |= segment.has(TcpFlags::RST);
-        if segment.has(TcpFlags::FIN) {
-            self.fin_in = Some(segment.seq + segment.payload_bytes() + 1);
-        }
-    }
-
-    /// What it acknowledges is known in the guest's numbers.
-    fn note_input_ack(&mut self, segment: &Segment, moved: Moved) {
-        if let (Some(fin), Some(ack)) = (self.fin_out, segment.ack) {
-            self.fin_out_acked |= !fin.is_after(ack + moved.seq);
-        }
-    }
-
-    /// The guest has sent a segment.
-    fn note_output(&mut self, segment: &Segment) {
-        self.was_used = true;
-        self.was_reset |= segment.has(TcpFlags::RST);
-        if segment.has(TcpFlags::FIN) {
-            self.fin_out = Some(segment.seq + segment.payload_bytes() + 1);
-        }
-        if let (Some(fin), Some(ack)) = (self.fin_in, segment.ack) {
-            self.fin_in_acked |= !fin.is_after(ack);
-        }
-    }
-
-    /// Whether it is not over, and its numbers differ or may yet be found to.
-    fn needs_rewriting(&mut self, now: Instant) -> bool {
-        if std::mem::take(&mut self.was_used) || self.used_at.is_none() {
-            self.used_at = Some(now);
-        }
-        let is_over = self.was_reset || self.fin_in_acked && self.fin_out_acked;
-        let is_half_open = self.difference.is_none();
-        let limit = if is_half_open { HALF_OPEN_IDLE_LIMIT } else { IDLE_LIMIT };
-        let is_idle = self.used_at.is_some_and(|used_at| now.saturating_duration_since(used_at) >= limit);
-        !is_over && !is_idle && (is_half_open || self.moved() != Moved::default())
-    }
-
-    /// Whether the guest says by this that it has had the connection since a checkpoint: it is beyond the handshake, and what took
-    /// it there did not come this way. Its numbers are then the primary's. Until now only a repeated part of the handshake was seen,
-    /// and the client's next acknowledgement may be of anything.
-    fn is_older(&self, segment: &Segment) -> bool {
-        let is_beyond = self.guest_isn.is_none() || segment.has(TcpFlags::FIN) || !segment.payload_range().is_empty();
-        self.difference.is_none() && is_beyond && !segment.has(TcpFlags::SYN) && !segment.has(TcpFlags::RST)
-    }
-
-    fn moved(&self) -> Moved {
-        Moved { seq: self.difference.unwrap_or(0), clock: self.clock_difference.unwrap_or(0) }
-    }
-
-    /// Learns the differences from the first acknowledgement of the guest's SYN, and that of the clocks better from later ones.
-    fn learn(&mut self, segment: &Segment, frame: &[u8]) -> Result<(), NotYet> {
-        let Some(ack) = segment.ack else {
-            return Ok(());
-        };
-        let is_first = self.difference.is_none();
-        if let (Some(said), Some(Timestamps { echo, .. })) = (self.guest_clock, timestamps(segment, frame)) {
-            let is_ahead = |moved: u32| Seq(echo.wrapping_add(moved)).is_after(Seq(said));
-            if is_first && self.guest_isn.is_some() || self.clock_difference.is_some_and(is_ahead) {
-                self.clock_difference = Some(said.wrapping_sub(echo));
-            }
-        }
-        if !is_first {
-            return Ok(());
-        }
-        let primary_isn = ack - 1;
-        let guest_isn = self.guest_isn.ok_or(NotYet)?;
-        self.difference = Some(guest_isn.0.wrapping_sub(primary_isn.0));
-        Ok(())
-    }
-}
-
-/// The option that carries the clocks.
-#[derive(Clone, Copy, Debug)]
-struct Timestamps {
-    /// Where its first value stands in the TCP header.
-    at: usize,
-    /// The sender's clock.
-    value: u32,
-    /// The last that the sender has heard.
-    echo: u32,
-}
-
-fn timestamps(segment: &Segment, frame: &[u8]) -> Option<Timestamps> {
-    let option = segment.options(frame).find(|option| option.kind == TcpOption::TIMESTAMPS)?;
-    let &[v0, v1, v2, v3, e0, e1, e2, e3] = option.data else {
-        return None;
-    };
-    let (value, echo) = (u32::from_be_bytes([v0, v1, v2, v3]), u32::from_be_bytes([e0, e1, e2, e3]));
-    Some(Timestamps { at: option.data_at, value, echo })
 }
 
 /// The edges of SACK blocks with their places in the TCP header. Forty bytes of options have room for four blocks.

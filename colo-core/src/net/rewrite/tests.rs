@@ -3,6 +3,8 @@ use crate::net::Offload;
 use crate::net::testing::{CARRIERS, Tcp, ack_of, carried, fragments, seq_of};
 use proptest::prelude::*;
 
+mod icmp;
+
 const CLIENT_PORT: u16 = 4000;
 const SERVER_PORT: u16 = 80;
 
