@@ -42,8 +42,9 @@ pub struct Address {
 
 /// The addresses that a guest uses, learnt from what it sends.
 ///
-/// What a guest says of itself by ARP is taken as it is. The sources of its IPv4 packets count only until then: a guest that routes
-/// sends the packets of others, whose addresses must not be announced as its own.
+/// What a guest says of itself by ARP is taken as it is, until somebody else says the same of another Ethernet address. The sources of
+/// its IPv4 packets count only until it says something: a guest that routes sends the packets of others, whose addresses must not be
+/// announced as its own.
 #[derive(Clone, Default, Debug)]
 pub struct AddressBook {
     known: Vec<Known>,
@@ -79,8 +80,13 @@ impl AddressBook {
         }
         match Network::parse(frame) {
             // What the guest says in a VLAN holds there only.
-            Some(Network { ethertype: ETHERTYPE_ARP, vlans, at }) if vlans == Vlans::default() => {
-                self.learn_arp(nic, &frame[at..]);
+            Some(network) if network.ethertype == ETHERTYPE_ARP && network.vlans == Vlans::default() => {
+                if let Some((mac, ipv4)) = arp_sender(frame, network) {
+                    if let Some(ipv4) = ipv4 {
+                        self.drop_other_claims(nic, mac, ipv4);
+                    }
+                    self.note(Address { nic, mac, ipv4 }, ipv4.is_some());
+                }
             }
             Some(_) => {
                 let ipv4 = IpPacket::parse(frame).and_then(|packet| packet.source_v4()).filter(|ip| is_host_ip(*ip));
@@ -90,9 +96,24 @@ impl AddressBook {
         }
     }
 
+    /// Hears a frame that somebody else sent to the guest. Whoever claims an address that the guest has claimed has it from here on: the
+    /// guest has given it up, or will defend it by a claim of its own (RFC 5227 §2.4).
+    pub fn hear(&mut self, nic: u8, frame: &[u8]) {
+        if let Some((mac, Some(ipv4))) = Network::parse(frame).and_then(|network| arp_sender(frame, network)) {
+            self.drop_other_claims(nic, mac, ipv4);
+        }
+    }
+
     /// What is known, in the order in which it was learnt.
     pub fn addresses(&self) -> Vec<Address> {
         self.known.iter().map(|known| known.address).collect()
+    }
+
+    /// What the guest has claimed, for somebody who would take all that he is told for a claim. Of an Ethernet address that goes with
+    /// no such IPv4 address only itself.
+    pub fn claims(&self) -> Vec<Address> {
+        let claim = |known: &Known| Address { ipv4: known.address.ipv4.filter(|_| known.claimed), ..known.address };
+        self.known.iter().map(claim).collect()
     }
 
     /// What is to be sent, and from which card, to tell the network where the machine is now.
@@ -103,16 +124,15 @@ impl AddressBook {
         })
     }
 
-    fn learn_arp(&mut self, nic: u8, arp: &[u8]) {
-        const ETHERNET_AND_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
-        if arp.len() < ARP_BYTES || arp[..6] != ETHERNET_AND_IPV4 {
-            return;
-        }
-        let mac = mac_at(&arp[8..14]);
-        let ipv4 = Ipv4Addr::new(arp[14], arp[15], arp[16], arp[17]);
-        if is_host(mac) {
-            // A probe (RFC 5227) has no sender address yet.
-            self.note(Address { nic, mac, ipv4: is_host_ip(ipv4).then_some(ipv4) }, is_host_ip(ipv4));
+    fn drop_other_claims(&mut self, nic: u8, mac: MacAddr, ipv4: Ipv4Addr) {
+        let is_refuted = |known: &Known| {
+            let Address { nic: of, mac: by, ipv4: claim } = known.address;
+            of == nic && by != mac && claim == Some(ipv4)
+        };
+        while let Some(index) = self.known.iter().position(is_refuted) {
+            let Address { nic, mac, .. } = self.known.remove(index).address;
+            // Switches are to learn of the card all the same.
+            self.note(Address { nic, mac, ipv4: None }, false);
         }
     }
 
@@ -166,6 +186,18 @@ fn arp(ethertype: u16, operation: u16, mac: MacAddr, ipv4: Ipv4Addr, target_mac:
     frame.into()
 }
 
+/// Who sent an ARP packet: one for Ethernet and IPv4 that is in no VLAN. A probe (RFC 5227) has no IPv4 address yet.
+fn arp_sender(frame: &[u8], network: Network) -> Option<(MacAddr, Option<Ipv4Addr>)> {
+    const ETHERNET_AND_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
+    let arp = frame.get(network.at..network.at + ARP_BYTES)?;
+    if network.ethertype != ETHERTYPE_ARP || network.vlans != Vlans::default() || arp[..6] != ETHERNET_AND_IPV4 {
+        return None;
+    }
+    let mac = mac_at(&arp[8..14]);
+    let ipv4 = Ipv4Addr::new(arp[14], arp[15], arp[16], arp[17]);
+    is_host(mac).then_some((mac, Some(ipv4).filter(|ipv4| is_host_ip(*ipv4))))
+}
+
 fn mac_at(bytes: &[u8]) -> MacAddr {
     let mut mac = [0; 6];
     mac.copy_from_slice(bytes);
@@ -183,7 +215,7 @@ fn is_host_ip(ip: Ipv4Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::testing::{CLIENT, GUEST, GUEST_MAC, arp_request, tagged, udp};
+    use crate::net::testing::{CLIENT, CLIENT_MAC, GUEST, GUEST_MAC, arp_request, tagged, udp};
     use etherparse::{ArpOperation, NetSlice, SlicedPacket};
     use proptest::prelude::*;
 
@@ -228,6 +260,55 @@ mod tests {
         assert_eq!(book.addresses(), [Address { nic: 0, mac: GUEST_MAC, ipv4: Some(GUEST) }]);
     }
 
+    /// A router's book.
+    #[test]
+    fn what_packets_suggested_is_not_told_as_a_claim() {
+        let mut book = AddressBook::default();
+        let mut forwarded = udp(1, 2, b"forwarded").to_vec();
+        forwarded[26..30].copy_from_slice(&[192, 168, 7, 7]);
+        book.learn(0, &forwarded);
+        book.learn(1, &arp_request(CLIENT));
+        let suggested = Address { nic: 0, mac: GUEST_MAC, ipv4: None };
+        let claimed = Address { nic: 1, mac: GUEST_MAC, ipv4: Some(GUEST) };
+        assert_eq!(book.claims(), [suggested, claimed]);
+        // Whoever was told so takes the guest's word as before.
+        let mut other = AddressBook::new(book.claims());
+        other.learn(0, &arp_request(CLIENT));
+        assert_eq!(other.addresses(), [claimed, Address { nic: 0, ..claimed }]);
+    }
+
+    #[test]
+    fn a_claim_holds_until_another_ethernet_address_makes_it() {
+        let others = gratuitous_arp(CLIENT_MAC, GUEST);
+        let without = Address { nic: 0, mac: GUEST_MAC, ipv4: None };
+        let claimed = Address { ipv4: Some(GUEST), ..without };
+        let mut book = AddressBook::default();
+        book.learn(0, &arp_request(CLIENT));
+        // On another card it is another network, in a VLAN, too; and what comes back from the network is the guest's own word.
+        book.hear(1, &others);
+        book.hear(0, &tagged(&others, &[(0x8100, 5)]));
+        book.hear(0, &arp_request(CLIENT));
+        book.hear(0, &gratuitous_arp(CLIENT_MAC, CLIENT));
+        assert_eq!(book.addresses(), [claimed]);
+        book.hear(0, &others);
+        assert_eq!((book.addresses(), book.announcements().collect()), (vec![without], vec![(0, rarp(GUEST_MAC))]));
+        // The guest defends it.
+        book.learn(0, &arp_request(CLIENT));
+        assert_eq!(book.claims(), [claimed]);
+        // It has moved to another of the guest's own.
+        book.learn(0, &others);
+        assert_eq!(book.claims(), [without, Address { mac: CLIENT_MAC, ..claimed }]);
+    }
+
+    #[test]
+    fn of_two_claims_of_a_card_the_other_stays() {
+        let mut book = AddressBook::default();
+        book.learn(0, &gratuitous_arp(GUEST_MAC, GUEST));
+        book.learn(0, &gratuitous_arp(GUEST_MAC, CLIENT));
+        book.hear(0, &gratuitous_arp(CLIENT_MAC, CLIENT));
+        assert_eq!(book.addresses(), [Address { nic: 0, mac: GUEST_MAC, ipv4: Some(GUEST) }]);
+    }
+
     #[test]
     fn a_card_without_ipv4_is_announced_by_rarp_until_it_has_one() {
         let mut book = AddressBook::default();
@@ -255,6 +336,7 @@ mod tests {
             let mut book = AddressBook::default();
             for frame in frames {
                 book.learn(0, &frame);
+                book.hear(0, &frame);
                 book.learn(0, &[&[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 8, 8, 6, 0, 1, 8, 0, 6, 4], &frame[..]].concat());
             }
             prop_assert!(book.addresses().len() <= MAX_ADDRESSES);

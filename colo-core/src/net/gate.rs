@@ -145,6 +145,7 @@ impl Gate {
 
     /// A client's frame, which both guests are given.
     pub fn handle_input(&mut self, nic: u8, frame: &Frame) {
+        self.addresses.hear(nic, frame);
         if let Way::Compare(comparator) = &mut self.way {
             comparator.handle_input(nic, frame);
         }
@@ -348,6 +349,8 @@ fn trigger_of(divergence: &Divergence) -> Trigger {
 mod tests {
     use super::*;
     use crate::compare::Evidence;
+    use crate::net::announce::gratuitous_arp;
+    use crate::net::testing::{CLIENT_MAC, GUEST, GUEST_MAC};
 
     fn frame(number: u8) -> Frame {
         vec![number; 60].into()
@@ -355,6 +358,15 @@ mod tests {
 
     fn bytes_of(releases: &[Release]) -> Vec<u8> {
         releases.iter().map(|release| release.frame[0]).collect()
+    }
+
+    #[test]
+    fn an_address_of_the_guest_is_its_own_until_another_host_claims_it() {
+        let mut gate = Gate::new(Mode::Remus, CompareConfig::default());
+        gate.handle_primary(0, gratuitous_arp(GUEST_MAC, GUEST), Instant::now());
+        assert_eq!(gate.addresses().claims()[0].ipv4, Some(GUEST));
+        gate.handle_input(0, &gratuitous_arp(CLIENT_MAC, GUEST));
+        assert_eq!(gate.addresses().claims()[0].ipv4, None);
     }
 
     #[test]

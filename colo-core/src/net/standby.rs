@@ -57,6 +57,8 @@ pub struct Standby {
     unreleased_bytes: usize,
     /// The primary's output that came with the last checkpoint, until it is reported.
     held: Vec<NetFrame>,
+    /// Those that the guest is to have, whatever it says.
+    specified: AddressBook,
     addresses: AddressBook,
     input_lost: bool,
 }
@@ -82,6 +84,7 @@ impl Standby {
 
     /// Adds an address that the guest is known to have, though it may not have spoken yet.
     pub fn add_address(&mut self, address: Address) {
+        self.specified.add(address);
         self.addresses.add(address);
     }
 
@@ -127,6 +130,8 @@ impl Standby {
         }
         let frame = waiting.pop_front()?.frame;
         self.input_bytes -= frame.len();
+        self.specified.hear(nic, &frame);
+        self.addresses.hear(nic, &frame);
         Some(frame)
     }
 
@@ -179,6 +184,8 @@ impl Standby {
     pub fn begin_epoch(&mut self, epoch: Epoch, state: NetState) {
         self.epoch = epoch;
         self.held = state.held;
+        // The primary has seen and heard whatever came to be known here, too: what it does not tell any more does not hold any more.
+        self.addresses = self.specified.clone();
         state.addresses.into_iter().for_each(|address| self.addresses.add(address));
         self.rewriter.reset();
         self.kept.clear();
@@ -247,6 +254,10 @@ impl Standby {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::MacAddr;
+    use crate::net::announce::gratuitous_arp;
+    use crate::net::testing::{CLIENT_MAC, GUEST, GUEST_MAC, udp};
+    use std::net::Ipv4Addr;
 
     fn given(standby: &mut Standby) -> Vec<u8> {
         standby.next_input(0).iter().map(|frame| frame[0]).collect()
@@ -282,5 +293,56 @@ mod tests {
             assert_eq!(given(&mut standby), if takes_over { vec![4] } else { vec![2, 3, 4] });
             assert_eq!(standby.input_bytes, 0);
         }
+    }
+
+    const CARD: Address = Address { nic: 0, mac: GUEST_MAC, ipv4: Some(GUEST) };
+
+    fn checkpoint(addresses: &[Address]) -> NetState {
+        NetState { addresses: addresses.to_vec(), ..NetState::default() }
+    }
+
+    #[test]
+    fn a_checkpoint_takes_the_place_of_what_an_earlier_one_brought() {
+        let mut standby = Standby::default();
+        standby.add_address(CARD);
+        let other = Address { ipv4: Some(Ipv4Addr::new(10, 0, 0, 7)), ..CARD };
+        let later = Address { nic: 1, mac: MacAddr([2, 0, 0, 0, 0, 9]), ..CARD };
+        standby.begin_epoch(Epoch(1), checkpoint(&[other]));
+        assert_eq!(standby.addresses().addresses(), [CARD, other]);
+        standby.begin_epoch(Epoch(2), checkpoint(&[later]));
+        assert_eq!(standby.addresses().addresses(), [CARD, later]);
+    }
+
+    #[test]
+    fn an_address_that_another_host_claims_is_not_announced_not_even_a_specified_one() {
+        let mut standby = Standby::default();
+        standby.add_address(CARD);
+        standby.begin_epoch(Epoch(1), checkpoint(&[CARD]));
+        let claim = NetFrame { nic: 0, frame: gratuitous_arp(CLIENT_MAC, GUEST) };
+        standby.handle_input(Epoch(1), false, vec![claim]);
+        assert_eq!(standby.next_input(0).len(), 1);
+        let without = Address { ipv4: None, ..CARD };
+        assert_eq!(standby.addresses().addresses(), [without]);
+        standby.begin_epoch(Epoch(2), checkpoint(&[without]));
+        assert_eq!(standby.addresses().addresses(), [without]);
+        // Until the guest claims it again.
+        standby.handle_output(NetFrame { nic: 0, frame: gratuitous_arp(GUEST_MAC, GUEST) });
+        assert_eq!(standby.addresses().addresses(), [CARD]);
+    }
+
+    /// Those whose packets the guest forwards go on having their addresses after a failover.
+    #[test]
+    fn a_router_announces_only_itself() {
+        let mut standby = Standby::default();
+        let mut primary = AddressBook::default();
+        for host in [7, 8] {
+            let mut forwarded = udp(1, 2, b"forwarded").to_vec();
+            forwarded[26..30].copy_from_slice(&[192, 168, 7, host]);
+            primary.learn(0, &forwarded);
+            standby.begin_epoch(Epoch(host.into()), checkpoint(&primary.claims()));
+        }
+        primary.learn(0, &gratuitous_arp(GUEST_MAC, GUEST));
+        standby.begin_epoch(Epoch(9), checkpoint(&primary.claims()));
+        assert_eq!(standby.addresses().addresses(), [CARD]);
     }
 }

@@ -227,7 +227,7 @@ impl PrimaryNet for PrimaryNetHandle {
                 bytes <= NetState::MAX_HELD_BYTES
             })
             .collect();
-        Ok(NetState { addresses: state.gate.addresses().addresses(), held }.to_records()?)
+        Ok(NetState { addresses: state.gate.addresses().claims(), held }.to_records()?)
     }
 
     fn thaw(&mut self) -> Result<(), CallbackError> {
