@@ -58,7 +58,7 @@
 
 use super::ip::{IpPacket, Vlans};
 use super::wire::{Segment, TCP_ACK_AT, TCP_SEQ_AT, TcpEdit, TcpFlags, TcpOption};
-use super::{Frame, LruTable, Seq, SlotId};
+use super::{Frame, Seq};
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
@@ -66,12 +66,18 @@ use std::time::{Duration, Instant};
 
 mod connection;
 mod icmp;
+mod table;
 
 use connection::{Connection, Moved, Timestamps, timestamps};
 use icmp::Quotation;
+use table::{Connections, Place};
 
 /// The most connections known at once; of those beyond, the least recently used is forgotten. As many as the comparator's flows.
 pub const MAX_CONNECTIONS: usize = 65_536;
+
+/// The most known besides of which the handshake is not over. Those have room of their own: somebody who begins connections
+/// and ends none of the handshakes pushes out only others that are begun.
+pub const MAX_HALF_OPEN: usize = 16_384;
 
 /// The most frames kept for a connection whose guest has not answered yet: a client's first window (RFC 6928) a few times over.
 pub const MAX_KEPT_FRAMES: usize = 32;
@@ -87,7 +93,7 @@ pub const MAX_KEPT_BYTES: usize = 4 << 20;
 
 /// Moves the sequence numbers of the secondary's connections. See the [module](self).
 pub struct Rewriter {
-    connections: LruTable<Key, Connection>,
+    connections: Connections,
     ready: VecDeque<(u8, Frame)>,
     kept_bytes: usize,
     is_live: bool,
@@ -121,13 +127,7 @@ struct Key {
 impl Rewriter {
     /// A rewriter that knows no connection.
     pub fn new() -> Self {
-        Rewriter {
-            connections: LruTable::new(MAX_CONNECTIONS),
-            ready: VecDeque::new(),
-            kept_bytes: 0,
-            is_live: false,
-            counters: Counters::default(),
-        }
+        Self::with_room(MAX_CONNECTIONS, MAX_HALF_OPEN)
     }
 
     /// Takes a frame from the clients, and returns it as the guest is to see it; `None` when it is kept for now.
@@ -152,6 +152,7 @@ impl Rewriter {
         }
         let moved = connection.moved();
         connection.note_input_ack(&segment, moved);
+        let id = self.settle(id);
         self.demote_closed(id, &segment);
         Some(self.rewrite_input(frame, &segment, moved))
     }
@@ -184,6 +185,7 @@ impl Rewriter {
         if is_syn || segment.has(TcpFlags::RST) || connection.difference.is_some() {
             self.hand_out(id);
         }
+        let id = self.settle(id);
         let moved = self.connections.get_mut(id).map_or(Moved::default(), |(_, connection)| connection.moved());
         self.demote_closed(id, &segment);
         let clock = clock.filter(|_| moved.clock != 0);
@@ -219,8 +221,8 @@ impl Rewriter {
     }
 
     /// How many connections there are that would break if their numbers were not moved any more, once the secondary serves. Not those
-    /// that have ended: by a RST, by FINs of both sides that were acknowledged, or by having been found idle at each call for
-    /// [`IDLE_LIMIT`]. Looks at every connection: nothing to be asked for each frame.
+    /// that have ended: by a RST behind which the guest has said nothing else, by FINs of both sides that were acknowledged, or by having
+    /// been found idle at each call for [`IDLE_LIMIT`]. Looks at every connection: nothing to be asked for each frame.
     pub fn flows_to_rewrite(&mut self, now: Instant) -> usize {
         self.connections.values_mut().map(|connection| connection.needs_rewriting(now)).filter(|needs| *needs).count()
     }
@@ -230,18 +232,34 @@ impl Rewriter {
         self.counters
     }
 
-    fn find_or_add(&mut self, key: Key) -> Option<SlotId> {
+    fn with_room(connections: usize, half_open: usize) -> Self {
+        Rewriter {
+            connections: Connections::new(connections, half_open),
+            ready: VecDeque::new(),
+            kept_bytes: 0,
+            is_live: false,
+            counters: Counters::default(),
+        }
+    }
+
+    fn find_or_add(&mut self, key: Key) -> Option<Place> {
         let found = self.connections.find(&key);
         if found.is_some() || self.is_live {
             return found;
         }
-        let inserted =
-            self.connections.insert(key, Connection::default(), |connection| connection.kept.is_empty()).ok()?;
-        self.counters.evicted += u64::from(inserted.evicted.is_some());
-        Some(inserted.id)
+        let (id, evicts) = self.connections.insert(key)?;
+        self.counters.evicted += u64::from(evicts);
+        Some(id)
     }
 
-    fn keep(&mut self, id: SlotId, frame: Frame) {
+    /// The handshake may be over by now.
+    fn settle(&mut self, id: Place) -> Place {
+        let (id, evicts) = self.connections.settle(id);
+        self.counters.evicted += u64::from(evicts);
+        id
+    }
+
+    fn keep(&mut self, id: Place, frame: Frame) {
         let Some((_, connection)) = self.connections.get_mut(id) else {
             return;
         };
@@ -255,7 +273,7 @@ impl Rewriter {
     }
 
     /// The guest has answered: what was kept for it may go.
-    fn hand_out(&mut self, id: SlotId) {
+    fn hand_out(&mut self, id: Place) {
         let Some((key, connection)) = self.connections.get_mut(id) else {
             return;
         };
@@ -277,7 +295,7 @@ impl Rewriter {
     }
 
     /// A connection that has ended is kept for what may still be repeated, but is the first to go.
-    fn demote_closed(&mut self, id: SlotId, segment: &Segment) {
+    fn demote_closed(&mut self, id: Place, segment: &Segment) {
         let Some((_, connection)) = self.connections.get_mut(id) else {
             return;
         };

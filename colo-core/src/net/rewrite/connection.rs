@@ -22,6 +22,7 @@ pub(super) struct Connection {
     /// Those that the other side has acknowledged.
     fin_in_acked: bool,
     fin_out_acked: bool,
+    /// By the last RST, behind which the guest has said nothing else.
     was_reset: bool,
     /// Since it was last looked at.
     was_used: bool,
@@ -69,7 +70,9 @@ impl Connection {
     /// The guest has sent a segment.
     pub(super) fn note_output(&mut self, segment: &Segment) {
         self.was_used = true;
-        self.was_reset |= segment.has(TcpFlags::RST);
+        // Anybody can say a RST, and only the guest can tell whether it was one that it must believe (RFC 5961 §3.2): whoever goes on has
+        // not. If what it says now was said before it heard of a true one, the client answers that with another.
+        self.was_reset = segment.has(TcpFlags::RST);
         if segment.has(TcpFlags::FIN) {
             self.fin_out = Some(segment.seq + segment.payload_bytes() + 1);
         }

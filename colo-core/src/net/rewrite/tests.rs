@@ -406,3 +406,73 @@ fn only_flows_whose_numbers_differ_need_anybody() {
     rewriter.handle_input(0, from_client().seq(2).ack(7001).frame());
     assert_eq!(rewriter.flows_to_rewrite(now + HALF_OPEN_IDLE_LIMIT), 0);
 }
+
+/// Anybody can send one, and the guest answers it (RFC 5961) and goes on.
+#[test]
+fn a_reset_that_the_guest_does_not_believe_ends_nothing() {
+    let now = Instant::now();
+    let mut rewriter = taken_over();
+    let forged = || from_client().rst().seq(77_777).frame();
+    rewriter.handle_input(0, forged());
+    rewriter.handle_input(0, from_client().seq(2).ack(501).frame());
+    assert_eq!(rewriter.flows_to_rewrite(now), 0, "the client's word is not the guest's");
+    let challenge = rewriter.handle_output(0, from_guest().seq(7001).ack(2).frame());
+    assert_eq!((rewriter.flows_to_rewrite(now), seq_of(&challenge)), (1, Seq(501)));
+    rewriter.handle_input(0, forged());
+    rewriter.handle_output(0, from_guest().rst().seq(7001).frame());
+    rewriter.handle_input(0, from_client().seq(2).ack(501).frame());
+    assert_eq!(rewriter.flows_to_rewrite(now), 0, "the guest itself has ended it");
+}
+
+/// A client's connection by its port: what it says, and what the guest does.
+fn of_port(port: u16) -> (Tcp, Tcp) {
+    (Tcp::new(port, SERVER_PORT).inbound(), Tcp::new(SERVER_PORT, port))
+}
+
+fn begin(rewriter: &mut Rewriter, port: u16) {
+    let (client, guest) = of_port(port);
+    rewriter.handle_input(0, client.syn().seq(9).frame());
+    rewriter.handle_output(0, guest.syn().seq(300).ack(10).frame());
+}
+
+fn end_handshake(rewriter: &mut Rewriter, port: u16) {
+    rewriter.handle_input(0, of_port(port).0.seq(10).ack(101).frame());
+}
+
+fn is_moved(rewriter: &mut Rewriter, port: u16) -> bool {
+    seq_of(&rewriter.handle_output(0, of_port(port).1.seq(5000).ack(10).frame())) == Seq(4800)
+}
+
+#[test]
+fn connections_that_are_only_begun_push_out_none_that_stands() {
+    let mut rewriter = Rewriter::with_room(2, 2);
+    for port in [1, 2] {
+        begin(&mut rewriter, port);
+        end_handshake(&mut rewriter, port);
+    }
+    (10..20).for_each(|port| begin(&mut rewriter, port));
+    assert_eq!((rewriter.connections.len(), rewriter.counters().evicted), (4, 8));
+    assert!([1, 2].iter().all(|port| is_moved(&mut rewriter, *port)));
+    // The last two are still there to be learnt; whoever stands for longest without a word makes room.
+    end_handshake(&mut rewriter, 18);
+    assert_eq!((rewriter.connections.len(), rewriter.counters().evicted), (3, 9));
+    assert_eq!([1, 2, 18].map(|port| is_moved(&mut rewriter, port)), [false, true, true]);
+}
+
+#[test]
+fn a_connection_that_goes_on_after_a_reset_is_not_the_first_to_go() {
+    for goes_on in [true, false] {
+        let mut rewriter = Rewriter::with_room(2, 2);
+        for port in [2, 1] {
+            begin(&mut rewriter, port);
+            end_handshake(&mut rewriter, port);
+        }
+        rewriter.handle_input(0, of_port(1).0.rst().seq(77_777).frame());
+        if goes_on {
+            assert!(is_moved(&mut rewriter, 1));
+        }
+        begin(&mut rewriter, 3);
+        end_handshake(&mut rewriter, 3);
+        assert_eq!([1, 2].map(|port| is_moved(&mut rewriter, port)), [goes_on, !goes_on]);
+    }
+}
