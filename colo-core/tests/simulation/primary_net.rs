@@ -292,7 +292,7 @@ impl PrimaryNet for NetHandle {
         net.asked = false;
         let held = net.gate.begin_epoch(epoch);
         let held = held.into_iter().map(|release| NetFrame { nic: release.nic, frame: release.frame }).collect();
-        let addresses = net.gate.addresses().addresses();
+        let addresses = net.gate.addresses().claims();
         net.meanwhile();
         self.points.reach("primary: in the epoch")?;
         Ok(NetState { addresses, held }.to_records()?)
