@@ -292,19 +292,9 @@ mod tests {
     use super::*;
     use crate::ids::Epoch;
     use crate::net::Frame;
-    use crate::peer::{NetFrame, StateChannel};
+    use crate::peer::NetFrame;
+    use crate::session::tests::{HEARTBEAT, PATIENCE, connection};
     use rustix::io::Errno;
-    use std::net::{TcpListener, TcpStream};
-
-    const PATIENCE: Duration = Duration::from_secs(60);
-    const HEARTBEAT: Duration = Duration::from_secs(60);
-
-    fn connection() -> (StateChannel, StateChannel) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let other = listener.accept().unwrap().0;
-        (StateChannel::new(one, PATIENCE).unwrap(), StateChannel::new(other, PATIENCE).unwrap())
-    }
 
     /// A line, and its other end.
     fn line() -> (Line, NetChannel) {
